@@ -1,0 +1,150 @@
+//! Outputs: committed atomically, with lineage inside and time and host beside.
+
+use crate::cli::{self, Common};
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What an output was made from. Written into every parquet footer and safetensors header, so the
+/// same inputs give the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    pub tool: &'static str,
+    pub seed: u64,
+    /// `recipe::hash` of the settings in force.
+    pub recipe: String,
+    /// Name of the input → hash of its content.
+    pub inputs: BTreeMap<String, String>,
+}
+
+impl Lineage {
+    pub fn new(tool: &'static str, seed: u64, recipe: String) -> Lineage {
+        Lineage {
+            tool,
+            seed,
+            recipe,
+            inputs: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an input by the hash of its content.
+    pub fn input(mut self, name: &str, hash: impl Into<String>) -> Lineage {
+        self.inputs.insert(name.to_string(), hash.into());
+        self
+    }
+
+    /// The key-value pairs of a footer or header.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::from([
+            ("s4l.tool".to_string(), self.tool.to_string()),
+            (
+                "s4l.version".to_string(),
+                env!("CARGO_PKG_VERSION").to_string(),
+            ),
+            ("s4l.recipe".to_string(), self.recipe.clone()),
+            ("s4l.seed".to_string(), self.seed.to_string()),
+        ]);
+        for (name, hash) in &self.inputs {
+            map.insert(format!("s4l.input.{name}"), hash.clone());
+        }
+        map
+    }
+
+    /// Whether a footer or header names exactly this lineage.
+    pub fn matches(&self, found: &HashMap<String, String>) -> bool {
+        let wanted = self.metadata();
+        wanted.iter().all(|(k, v)| found.get(k) == Some(v))
+            && found
+                .keys()
+                .filter(|k| k.starts_with("s4l.input."))
+                .all(|k| wanted.contains_key(k))
+    }
+}
+
+/// The first 16 hex digits of the BLAKE3 hash of a file.
+pub fn hash_file(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    hasher.update_reader(file).map_err(Error::io(path))?;
+    Ok(hasher.finalize().to_hex()[..16].to_string())
+}
+
+/// What to do about an output path.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    Write,
+    UpToDate,
+}
+
+/// Decides about an output whose footer or header is `found` (`None`: there is no output).
+/// Errors with `Exists` when it is there, differs, and `--force` is absent.
+pub fn target(
+    common: &Common,
+    path: &Path,
+    lineage: &Lineage,
+    found: Option<HashMap<String, String>>,
+) -> Result<Target> {
+    match found {
+        _ if common.force => Ok(Target::Write),
+        None if !path.exists() => Ok(Target::Write),
+        Some(found) if lineage.matches(&found) => {
+            cli::info(&format!("{}: up to date", path.display()));
+            Ok(Target::UpToDate)
+        }
+        _ => Err(Error::Exists {
+            path: path.to_path_buf(),
+        }),
+    }
+}
+
+/// Writes a file under a temporary name in the same folder, syncs it and renames it: what exists
+/// under `path` is complete. Creates missing parent folders.
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut std::fs::File) -> Result<()>,
+) -> Result<()> {
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".s4l-")
+        .suffix(".tmp")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(Error::io(folder))?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(Error::io(path))?;
+    file.persist(path)
+        .map_err(|e| Error::io(path)(e.error))
+        .map(|_| ())
+}
+
+/// `write_atomic` for bytes at hand.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic(path, |f| {
+        std::io::Write::write_all(f, bytes).map_err(Error::io(path))
+    })
+}
+
+/// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
+/// host, duration, threads).
+pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<()> {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".prov.json");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let record = serde_json::json!({
+        "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        "host": host.trim(),
+        "seconds": start.elapsed().as_secs_f64(),
+        "threads": common.threads(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    write_bytes(
+        &PathBuf::from(name),
+        format!("{record:#}\n").as_bytes(),
+    )
+}

@@ -1,0 +1,185 @@
+//! What every binary shares: common options, the way `main` runs a stage, words on stderr,
+//! progress, and the stop flag.
+
+use crate::error::{Error, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Options of every binary.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Common {
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Worker threads [default: all cores]; results do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Where to compute: cpu or cuda:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+    /// Settings, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Override one setting of the recipe; repeatable
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where the result goes
+    #[arg(short, long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Replace an output that exists
+    #[arg(short, long)]
+    pub force: bool,
+    /// Print what would be done and stop
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Say only what went wrong
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Form of the words on stderr
+    #[arg(long, default_value = "text", value_parser = ["text", "json"], value_name = "FORM")]
+    pub log_format: String,
+    /// End after N seconds, with a checkpoint and exit code 75 where the stage trains
+    #[arg(long, value_name = "N")]
+    pub max_seconds: Option<u64>,
+}
+
+impl Common {
+    /// The output path, or `default` when none was given.
+    pub fn out_or(&self, default: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from(default))
+    }
+
+    /// The number of worker threads in force.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        })
+    }
+}
+
+/// Implemented by the `Args` of each stage.
+pub trait Stage: clap::Parser {
+    fn common(&self) -> &Common;
+    fn run(self) -> Result<()>;
+}
+
+struct Log {
+    quiet: bool,
+    json: bool,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+static STOP: OnceLock<(Arc<AtomicBool>, Option<Instant>)> = OnceLock::new();
+
+/// The whole of every binary's `main`.
+pub fn main<S: Stage>() -> ExitCode {
+    let start = Instant::now();
+    let stage = S::parse();
+    let result = prepare(stage.common(), start).and_then(|()| stage.run());
+    let command = S::command();
+    let name = command.get_name();
+    match result {
+        Ok(()) => {
+            info(&format!("{name}: {}", usage(start)));
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            say("error", &format!("{name}: {e}"));
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn prepare(common: &Common, start: Instant) -> Result<()> {
+    LOG.get_or_init(|| Log {
+        quiet: common.quiet,
+        json: common.log_format == "json",
+    });
+    if common.threads == Some(0) {
+        return Err(Error::Usage("--threads 0: at least one thread".into()));
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(common.threads())
+        .build_global()
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGUSR1,
+    ] {
+        // The second signal of a kind ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 75, flag.clone())
+            .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
+            .map_err(|e| Error::Internal(e.to_string()))?;
+    }
+    let deadline = common.max_seconds.map(|s| start + Duration::from_secs(s));
+    STOP.get_or_init(|| (flag, deadline));
+    Ok(())
+}
+
+/// True once a signal has come or `--max-seconds` have passed.
+pub fn stop_requested() -> bool {
+    STOP.get().is_some_and(|(flag, deadline)| {
+        flag.load(Ordering::Relaxed) || deadline.is_some_and(|d| Instant::now() >= d)
+    })
+}
+
+/// One line for people, on stderr; silent under `--quiet`.
+pub fn info(message: &str) {
+    if !LOG.get().is_some_and(|l| l.quiet) {
+        say("info", message);
+    }
+}
+
+/// One line for people, on stderr, also under `--quiet`.
+pub fn warn(message: &str) {
+    say("warning", message);
+}
+
+fn say(level: &str, message: &str) {
+    if LOG.get().is_some_and(|l| l.json) {
+        eprintln!(
+            "{}",
+            serde_json::json!({"level": level, "message": message})
+        );
+    } else if level == "info" {
+        eprintln!("{message}");
+    } else {
+        eprintln!("{level}: {message}");
+    }
+}
+
+/// A progress bar on a terminal; nothing in a log file or under `--quiet`.
+pub fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
+    if LOG.get().is_some_and(|l| l.quiet || l.json) {
+        return indicatif::ProgressBar::hidden();
+    }
+    let bar = indicatif::ProgressBar::new(total).with_message(what);
+    if let Ok(style) = indicatif::ProgressStyle::with_template(
+        "{msg} {wide_bar} {pos}/{len} {elapsed} eta {eta}",
+    ) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Wall and CPU seconds and peak memory of this process so far.
+fn usage(start: Instant) -> String {
+    // SAFETY: getrusage fills the struct that it is given.
+    let (cpu, peak) = unsafe {
+        let mut r: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut r);
+        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
+        (seconds(r.ru_utime) + seconds(r.ru_stime), r.ru_maxrss)
+    };
+    format!(
+        "done in {:.1} s (CPU {cpu:.1} s, peak memory {} MB)",
+        start.elapsed().as_secs_f64(),
+        peak / 1024
+    )
+}

@@ -1,0 +1,108 @@
+//! The one error type of the library: every variant names what was expected, what was found and
+//! what to do, prints as one line, and maps to one exit code.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line asks for something that cannot be meant.
+    #[error("{0}")]
+    Usage(String),
+    /// A verification found a difference.
+    #[error("{}: {what}", path.display())]
+    Check { path: PathBuf, what: String },
+    /// Input that exists but is not what it must be.
+    #[error("{}: expected {expected}, found {found}; {hint}", path.display())]
+    BadData {
+        path: PathBuf,
+        expected: String,
+        found: String,
+        hint: String,
+    },
+    /// Input that is not there.
+    #[error("{}: {what} not found; {hint}", path.display())]
+    Missing {
+        path: PathBuf,
+        what: String,
+        hint: String,
+    },
+    /// Output that is already there and was not made from the same inputs.
+    #[error("{}: output exists and was made from other inputs or settings; pass --force to replace it", path.display())]
+    Exists { path: PathBuf },
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A training stage ended early; its checkpoint is on disk.
+    #[error("{}: stopped at step {step} of {total} with a checkpoint; run the same command again to go on", path.display())]
+    Stopped {
+        path: PathBuf,
+        step: u64,
+        total: u64,
+    },
+    /// A recipe that does not parse, has an unknown key or an impossible value.
+    #[error("{recipe}: {what}; {hint}")]
+    Recipe {
+        recipe: String,
+        what: String,
+        hint: String,
+    },
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+impl Error {
+    /// The process exit code, as documented in the README.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Check { .. } => 3,
+            Error::BadData { .. } => 65,
+            Error::Missing { .. } => 66,
+            Error::Exists { .. } => 73,
+            Error::Io { .. } => 74,
+            Error::Stopped { .. } => 75,
+            Error::Recipe { .. } => 78,
+            Error::Internal(_) => 1,
+        }
+    }
+
+    /// For `map_err`: an I/O error with the file it happened on.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        move |source| Error::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub fn bad_data(
+        path: &Path,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Error {
+        Error::BadData {
+            path: path.to_path_buf(),
+            expected: expected.into(),
+            found: found.into(),
+            hint: hint.into(),
+        }
+    }
+
+    pub fn missing(path: &Path, what: impl Into<String>, hint: impl Into<String>) -> Error {
+        Error::Missing {
+            path: path.to_path_buf(),
+            what: what.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Error {
+        Error::Internal(e.to_string())
+    }
+}

@@ -1,0 +1,73 @@
+//! The contract between the stages: file names, column names and Arrow schemas, once.
+
+use arrow::datatypes::{DataType, Field, Schema};
+use std::sync::Arc;
+
+pub const KEY: &str = "key";
+pub const LABEL: &str = "label";
+pub const IMAGE: &str = "image";
+pub const PIXELS: &str = "pixels";
+pub const HEIGHT: &str = "height";
+pub const WIDTH: &str = "width";
+
+/// Names inside a shard folder.
+pub const DATASET_JSON: &str = "dataset.json";
+pub const MANIFEST: &str = "MANIFEST.b3";
+
+/// Names inside a model folder. `WEIGHTS` is written last: a folder that has it is complete.
+pub const CONFIG_JSON: &str = "config.json";
+pub const WEIGHTS: &str = "model.safetensors";
+pub const METRICS_JSONL: &str = "metrics.jsonl";
+pub const METRICS: &str = "metrics.parquet";
+pub const MODEL_CARD: &str = "README.md";
+pub const CHECKPOINT: &str = "checkpoint";
+
+/// `labelled.parquet` (and `val.parquet`): the only file from which a training stage takes labels.
+pub fn labelled() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new(KEY, DataType::Utf8, false),
+        Field::new(LABEL, DataType::Int64, false),
+    ]))
+}
+
+/// `labels.parquet`: pseudo labels of all images.
+pub fn labels(classes: usize) -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new(KEY, DataType::Utf8, false),
+        Field::new(LABEL, DataType::Int64, false),
+        Field::new("known", DataType::Boolean, false),
+        Field::new("label_single", DataType::Int64, false),
+        Field::new("confidence", DataType::Float32, false),
+        Field::new("entropy", DataType::Float32, false),
+        Field::new("agreement", DataType::Float32, false),
+        Field::new("probs", float_list(classes), false),
+    ]))
+}
+
+/// `eval.parquet`: one row an evaluated image.
+pub fn eval(classes: usize) -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new(KEY, DataType::Utf8, false),
+        Field::new(LABEL, DataType::Int64, false),
+        Field::new("prediction", DataType::Int64, false),
+        Field::new("top5", DataType::Boolean, false),
+        Field::new("nll", DataType::Float32, false),
+        Field::new("logits", float_list(classes), false),
+    ]))
+}
+
+/// `metrics.parquet`: the learning curves of a run, one row a (step, name).
+pub fn metrics() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new("step", DataType::Int64, false),
+        Field::new("name", DataType::Utf8, false),
+        Field::new("value", DataType::Float64, false),
+    ]))
+}
+
+fn float_list(len: usize) -> DataType {
+    DataType::FixedSizeList(
+        Arc::new(Field::new_list_field(DataType::Float32, false)),
+        len as i32,
+    )
+}

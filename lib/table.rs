@@ -1,0 +1,185 @@
+//! Small parquet tables (labels, evaluations, metrics): written and read whole.
+
+use crate::artifact::{self, Lineage};
+use crate::error::{Error, Result};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Int64Type, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Writes one table, zstd-compressed, with the lineage and `extra` key-value pairs in the footer.
+pub fn write(
+    path: &Path,
+    schema: Arc<Schema>,
+    columns: Vec<ArrayRef>,
+    lineage: &Lineage,
+    extra: BTreeMap<String, String>,
+) -> Result<()> {
+    let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("{}: {e}", path.display()));
+    let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| internal(&e))?;
+    let footer = lineage.metadata().into_iter().chain(extra);
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(
+            ZstdLevel::try_new(3).map_err(|e| internal(&e))?,
+        ))
+        .set_created_by(format!("s4l {}", env!("CARGO_PKG_VERSION")))
+        .set_key_value_metadata(Some(footer.map(|(k, v)| KeyValue::new(k, v)).collect()))
+        .build();
+    artifact::write_atomic(path, |file| {
+        let io = |e: parquet::errors::ParquetError| Error::io(path)(std::io::Error::other(e));
+        let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(io)?;
+        writer.write(&batch).map_err(io)?;
+        writer.close().map_err(io)?;
+        Ok(())
+    })
+}
+
+/// A table in memory with the path it came from, for messages.
+pub struct Table {
+    pub path: std::path::PathBuf,
+    pub batch: RecordBatch,
+    pub metadata: HashMap<String, String>,
+}
+
+/// Reads a whole table. `made_by` names the command that makes such a file, for the hint.
+pub fn read(path: &Path, made_by: &str) -> Result<Table> {
+    let builder = open(path, made_by)?;
+    let metadata = metadata_of(&builder);
+    let schema = builder.schema().clone();
+    let bad = |e: &dyn std::fmt::Display| not_parquet(path, &e.to_string(), made_by);
+    let batches: Vec<RecordBatch> = builder
+        .build()
+        .map_err(|e| bad(&e))?
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| bad(&e))?;
+    let batch = arrow::compute::concat_batches(&schema, &batches).map_err(|e| bad(&e))?;
+    Ok(Table {
+        path: path.to_path_buf(),
+        batch,
+        metadata,
+    })
+}
+
+/// The footer's key-value pairs, or `None` where there is no readable parquet file.
+pub fn footer(path: &Path) -> Option<HashMap<String, String>> {
+    open(path, "").ok().map(|b| metadata_of(&b))
+}
+
+fn open(path: &Path, made_by: &str) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>> {
+    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::missing(path, "file", format!("{made_by} makes it"))
+        }
+        _ => Error::io(path)(e),
+    })?;
+    ParquetRecordBatchReaderBuilder::try_new_with_options(
+        file,
+        // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
+        ArrowReaderOptions::new().with_skip_arrow_metadata(true),
+    )
+    .map_err(|e| not_parquet(path, &e.to_string(), made_by))
+}
+
+fn metadata_of(builder: &ParquetRecordBatchReaderBuilder<std::fs::File>) -> HashMap<String, String> {
+    let pairs = builder.metadata().file_metadata().key_value_metadata();
+    pairs
+        .into_iter()
+        .flatten()
+        .filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?)))
+        .collect()
+}
+
+fn not_parquet(path: &Path, found: &str, made_by: &str) -> Error {
+    let hint = format!("make it again with {made_by}");
+    Error::bad_data(path, "a parquet file", found, hint)
+}
+
+impl Table {
+    fn column(&self, name: &str, kind: &str) -> Result<&ArrayRef> {
+        self.batch.column_by_name(name).ok_or_else(|| {
+            let schema = self.batch.schema();
+            let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            Error::bad_data(
+                &self.path,
+                format!("a column {name:?} ({kind})"),
+                format!("columns {}", names.join(", ")),
+                "check that this is the right file",
+            )
+        })
+    }
+
+    fn wrong_type(&self, name: &str, kind: &str) -> Error {
+        Error::bad_data(
+            &self.path,
+            format!("column {name:?} to be {kind} without nulls"),
+            self.batch
+                .column_by_name(name)
+                .map_or("nothing".into(), |c| format!("{} with {} nulls", c.data_type(), c.null_count())),
+            "write it with that type",
+        )
+    }
+
+    /// A column of strings without nulls.
+    pub fn strings(&self, name: &str) -> Result<Vec<String>> {
+        let column = self.column(name, "utf8")?;
+        let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8)
+            .map_err(|_| self.wrong_type(name, "utf8"))?;
+        if column.null_count() > 0 {
+            return Err(self.wrong_type(name, "utf8"));
+        }
+        let strings = column.as_string::<i32>();
+        Ok(strings.iter().flatten().map(str::to_string).collect())
+    }
+
+    /// A column of int64 without nulls.
+    pub fn ints(&self, name: &str) -> Result<Vec<i64>> {
+        let column = self.column(name, "int64")?;
+        match column.as_primitive_opt::<Int64Type>() {
+            Some(a) if a.null_count() == 0 => Ok(a.values().to_vec()),
+            _ => Err(self.wrong_type(name, "int64")),
+        }
+    }
+
+    /// A column of float32 without nulls.
+    pub fn floats(&self, name: &str) -> Result<Vec<f32>> {
+        let column = self.column(name, "float32")?;
+        match column.as_primitive_opt::<Float32Type>() {
+            Some(a) if a.null_count() == 0 => Ok(a.values().to_vec()),
+            _ => Err(self.wrong_type(name, "float32")),
+        }
+    }
+
+    /// A column of booleans without nulls.
+    pub fn bools(&self, name: &str) -> Result<Vec<bool>> {
+        let column = self.column(name, "bool")?;
+        match column.as_boolean_opt() {
+            Some(a) if a.null_count() == 0 => Ok(a.values().iter().collect()),
+            _ => Err(self.wrong_type(name, "bool")),
+        }
+    }
+
+    /// A column of fixed-size lists of float32: all values in row order and the list length.
+    pub fn float_lists(&self, name: &str) -> Result<(Vec<f32>, usize)> {
+        let column = self.column(name, "fixed-size list of float32")?;
+        let wrong = || self.wrong_type(name, "a list of float32 of one length");
+        let (values, offsets): (ArrayRef, usize) = if let Some(l) = column.as_fixed_size_list_opt() {
+            (l.values().clone(), l.value_length() as usize)
+        } else if let Some(l) = column.as_list_opt::<i32>() {
+            let len = l.value_length(0) as usize;
+            if l.offsets().windows(2).any(|w| (w[1] - w[0]) as usize != len) {
+                return Err(wrong());
+            }
+            (l.values().clone(), len)
+        } else {
+            return Err(wrong());
+        };
+        let values = values.as_primitive_opt::<Float32Type>().ok_or_else(wrong)?;
+        Ok((values.values().to_vec(), offsets))
+    }
+}
