@@ -9,3 +9,4 @@ pub mod rng;
 pub mod schema;
 pub mod table;
 pub mod plan;
+pub mod network;

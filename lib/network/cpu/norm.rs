@@ -1,0 +1,142 @@
+//! Batch-norm statistics and coefficients, per channel, in float64 where sums meet.
+
+use super::kernels::padded;
+use crate::network::layout::Norm;
+
+/// Added to the variance (TensorFlow layers' default, as in the reference).
+pub const EPSILON: f64 = 1e-3;
+/// Share of the old moving statistics kept at each step.
+pub const MOMENTUM: f32 = 0.99;
+
+/// One batch norm as the kernels use it. All vectors have `padded(channels)` values; those of the
+/// padding channels are zero.
+#[derive(Debug, Default, Clone)]
+pub struct Affine {
+    /// Batch mean and 1 / sqrt(variance + epsilon).
+    pub mean: Vec<f32>,
+    inverse_deviation: Vec<f32>,
+    /// norm(x) = scale * x + shift.
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    /// Backward: dx = g * gradient + x * values + one (see `kernels::NormBackward`).
+    pub g: Vec<f32>,
+    pub x: Vec<f32>,
+    pub one: Vec<f32>,
+}
+
+/// Mean and biased variance of each channel over a batch.
+pub struct BatchStatistics {
+    pub mean: Vec<f64>,
+    pub variance: Vec<f64>,
+    pub count: usize,
+}
+
+/// Merges the statistics of tiles in their order (Chan et al.): `partial` holds, a tile, `stride`
+/// means, then `stride` sums of squared deviations; `counts` its pixels.
+pub fn merge(partial: &[f32], stride: usize, counts: impl Iterator<Item = usize>) -> BatchStatistics {
+    let mut mean = vec![0f64; stride];
+    let mut squares = vec![0f64; stride];
+    let mut total = 0usize;
+    for (tile, count) in partial.chunks_exact(2 * stride).zip(counts) {
+        let (tile_mean, tile_squares) = tile.split_at(stride);
+        let (old, new) = (total as f64, count as f64);
+        total += count;
+        let share = new / total as f64;
+        for c in 0..stride {
+            let delta = f64::from(tile_mean[c]) - mean[c];
+            mean[c] += delta * share;
+            squares[c] += f64::from(tile_squares[c]) + delta * delta * old * share;
+        }
+    }
+    for q in &mut squares {
+        *q /= total as f64;
+    }
+    BatchStatistics {
+        mean,
+        variance: squares,
+        count: total,
+    }
+}
+
+impl Affine {
+    pub fn new(channels: usize) -> Affine {
+        let zeros = vec![0f32; padded(channels)];
+        Affine {
+            mean: zeros.clone(),
+            inverse_deviation: zeros.clone(),
+            scale: zeros.clone(),
+            shift: zeros.clone(),
+            g: zeros.clone(),
+            x: zeros.clone(),
+            one: zeros,
+        }
+    }
+
+    fn set(&mut self, norm: &Norm, parameters: &[f32], at: impl Fn(usize) -> (f64, f64)) {
+        let gamma = &parameters[norm.gamma()];
+        let beta = &parameters[norm.beta()];
+        for c in 0..norm.channels {
+            let (mean, variance) = at(c);
+            let inverse = 1.0 / (variance + EPSILON).sqrt();
+            self.mean[c] = mean as f32;
+            self.inverse_deviation[c] = inverse as f32;
+            self.scale[c] = (f64::from(gamma[c]) * inverse) as f32;
+            self.shift[c] = (f64::from(beta[c]) - mean * inverse * f64::from(gamma[c])) as f32;
+        }
+    }
+
+    /// Normalizes with the statistics of the batch.
+    pub fn set_batch(&mut self, norm: &Norm, parameters: &[f32], batch: &BatchStatistics) {
+        self.set(norm, parameters, |c| (batch.mean[c], batch.variance[c]));
+    }
+
+    /// Normalizes with the moving statistics.
+    pub fn set_moving(&mut self, norm: &Norm, parameters: &[f32], moving: &[f32]) {
+        let (mean, variance) = (&moving[norm.mean()], &moving[norm.variance()]);
+        self.set(norm, parameters, |c| {
+            (f64::from(mean[c]), f64::from(variance[c]))
+        });
+    }
+
+    /// Backward coefficients from the sums over the batch of the gradient and of gradient *
+    /// (x - mean); returns nothing, but adds the gradients of gamma and beta where wanted.
+    pub fn set_backward(
+        &mut self,
+        norm: &Norm,
+        sums: &[Vec<f64>; 2],
+        count: usize,
+        gradients: Option<&mut [f32]>,
+    ) {
+        let n = count as f64;
+        for c in 0..norm.channels {
+            let inverse = f64::from(self.inverse_deviation[c]);
+            let scale = f64::from(self.scale[c]);
+            // Sum of gradient * normalized x.
+            let projected = sums[1][c] * inverse;
+            self.g[c] = scale as f32;
+            self.x[c] = (-scale * inverse * projected / n) as f32;
+            self.one[c] =
+                (scale * (inverse * projected * f64::from(self.mean[c]) - sums[0][c]) / n) as f32;
+        }
+        if let Some(gradients) = gradients {
+            for c in 0..norm.channels {
+                let inverse = f64::from(self.inverse_deviation[c]);
+                gradients[norm.gamma()][c] += (sums[1][c] * inverse) as f32;
+                gradients[norm.beta()][c] += sums[0][c] as f32;
+            }
+        }
+    }
+}
+
+/// Moves the moving statistics towards those of a batch; the variance is the unbiased one, as
+/// TensorFlow's fused batch norm keeps it.
+pub fn move_statistics(norm: &Norm, moving: &mut [f32], batch: &BatchStatistics) {
+    let unbiased = batch.count as f64 / (batch.count as f64 - 1.0).max(1.0);
+    for c in 0..norm.channels {
+        let mean = &mut moving[norm.mean()][c];
+        *mean = MOMENTUM * *mean + (1.0 - MOMENTUM) * batch.mean[c] as f32;
+        let variance = &mut moving[norm.variance()][c];
+        *variance = MOMENTUM * *variance
+            + (1.0 - MOMENTUM) * (batch.variance[c] * unbiased) as f32;
+    }
+}

@@ -1,0 +1,173 @@
+//! The network: a trunk (images → pre-logits) behind one seam, and linear heads in candle.
+
+pub mod candle_trunk;
+pub mod cpu;
+pub mod layout;
+
+use crate::error::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_trunk::CandleTrunk;
+use cpu::CpuTrunk;
+use layout::{Architecture, Layout};
+
+/// What a forward pass normalizes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Batch statistics; the moving ones follow.
+    Train,
+    /// Batch statistics; the moving ones stay (VAT's perturbed passes).
+    Perturbed,
+    /// Moving statistics. Has no backward pass.
+    Inference,
+}
+
+/// Which gradients a backward pass computes: added to `parameters`, written to `images`.
+#[derive(Default)]
+pub struct Gradients<'a> {
+    /// The whole parameter vector, or its trunk part.
+    pub parameters: Option<&'a mut [f32]>,
+    /// `[n, height, width, channels]`, as the images.
+    pub images: Option<&'a mut [f32]>,
+}
+
+/// Images `[n, height, width, channels]` → pre-logits `[n, features]`, differentiable.
+pub trait Trunk: Send {
+    /// Runs the images through; keeps what `backward` needs.
+    fn forward(
+        &mut self,
+        parameters: &[f32],
+        moving: &mut [f32],
+        images: &[f32],
+        pass: Pass,
+    ) -> Result<Vec<f32>>;
+
+    /// Backward of the last `forward`, from the gradient of the pre-logits.
+    fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
+}
+
+/// Outputs of the heads for a batch, as parts of candle's graph.
+pub struct Outputs {
+    features: Tensor,
+    heads: Vec<(String, Var, Var)>,
+}
+
+impl Outputs {
+    /// The named head's output, `[n, outputs]`.
+    pub fn head(&self, name: &str) -> Result<Tensor> {
+        let (_, kernel, bias) = self
+            .heads
+            .iter()
+            .find(|(n, ..)| n == name)
+            .ok_or_else(|| Error::Internal(format!("the network has no head {name:?}")))?;
+        Ok(self.features.matmul(kernel)?.broadcast_add(bias)?)
+    }
+}
+
+/// Parameters, moving statistics and the trunk that computes with them.
+pub struct Network {
+    pub layout: Layout,
+    pub parameters: Vec<f32>,
+    pub moving: Vec<f32>,
+    trunk: Box<dyn Trunk>,
+}
+
+impl Network {
+    /// A network for images of `height` x `width`: the fast trunk on the CPU, candle's elsewhere.
+    pub fn new(
+        architecture: &Architecture,
+        height: usize,
+        width: usize,
+        device: &Device,
+        seed: u64,
+    ) -> Network {
+        let layout = Layout::new(architecture);
+        let trunk: Box<dyn Trunk> = match device {
+            Device::Cpu => Box::new(CpuTrunk::new(&layout, height, width, pulp::Arch::new())),
+            other => {
+                let device = other.clone();
+                Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
+            }
+        };
+        Network {
+            parameters: layout.initial_parameters(seed),
+            moving: layout.initial_moving(),
+            layout,
+            trunk,
+        }
+    }
+
+    /// Head outputs by moving statistics: `[n, outputs]`, row-major.
+    pub fn infer(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
+        let features =
+            self.trunk
+                .forward(&self.parameters, &mut self.moving, images, Pass::Inference)?;
+        let out = self.outputs(&features)?.head(head)?;
+        Ok(out.flatten_all()?.to_vec1()?)
+    }
+
+    /// One pass forward without a backward one, for its effect on the moving statistics.
+    pub fn observe(&mut self, images: &[f32]) -> Result<()> {
+        self.trunk
+            .forward(&self.parameters, &mut self.moving, images, Pass::Train)?;
+        Ok(())
+    }
+
+    /// One pass forward and backward: `loss` makes a scalar of the heads' outputs, its gradients go
+    /// where they are `wanted`. Returns the loss.
+    pub fn differentiate(
+        &mut self,
+        images: &[f32],
+        pass: Pass,
+        loss: impl FnOnce(&Outputs) -> Result<Tensor>,
+        mut wanted: Gradients,
+    ) -> Result<f32> {
+        let features = self
+            .trunk
+            .forward(&self.parameters, &mut self.moving, images, pass)?;
+        let outputs = self.outputs(&features)?;
+        let features = Var::from_tensor(&outputs.features)?;
+        let outputs = Outputs {
+            features: features.as_tensor().clone(),
+            ..outputs
+        };
+        let loss = loss(&outputs)?;
+        let gradients = loss.backward()?;
+        let Some(upstream) = gradients.get(&features) else {
+            return Err(Error::Internal("a loss that does not depend on the images".into()));
+        };
+        if let Some(parameters) = wanted.parameters.as_deref_mut() {
+            for (head, (_, kernel, bias)) in self.layout.heads.iter().zip(&outputs.heads) {
+                let kernel = (self.layout.head_kernel(head), gradients.get(kernel));
+                let bias = (self.layout.head_bias(head), gradients.get(bias));
+                for (range, gradient) in [kernel, bias] {
+                    let Some(gradient) = gradient else { continue };
+                    let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+                    for (p, g) in parameters[range].iter_mut().zip(gradient) {
+                        *p += g;
+                    }
+                }
+            }
+        }
+        let upstream = upstream.flatten_all()?.to_vec1::<f32>()?;
+        self.trunk.backward(&self.parameters, &upstream, wanted)?;
+        Ok(loss.to_scalar()?)
+    }
+
+    fn outputs(&self, features: &[f32]) -> Result<Outputs> {
+        let width = self.layout.features;
+        let features = Tensor::from_slice(features, (features.len() / width, width), &Device::Cpu)?;
+        let heads = self.layout.heads.iter().map(|h| {
+            let kernel = &self.parameters[self.layout.head_kernel(h)];
+            let bias = &self.parameters[self.layout.head_bias(h)];
+            Ok((
+                h.name.clone(),
+                Var::from_slice(kernel, (width, h.outputs), &Device::Cpu)?,
+                Var::from_slice(bias, h.outputs, &Device::Cpu)?,
+            ))
+        });
+        Ok(Outputs {
+            features,
+            heads: heads.collect::<Result<_>>()?,
+        })
+    }
+}
