@@ -43,6 +43,18 @@ pub enum Error {
         step: u64,
         total: u64,
     },
+    /// A stage without checkpoints ended early.
+    #[error("stopped early, nothing was written; run the same command again")]
+    Interrupted,
+    /// Training left the finite numbers.
+    #[error("{}: the loss is {loss} at step {step} (images {keys}); {checkpoint}; lower the learning rate", path.display())]
+    Diverged {
+        path: PathBuf,
+        loss: f64,
+        step: u64,
+        keys: String,
+        checkpoint: String,
+    },
     /// A recipe that does not parse, has an unknown key or an impossible value.
     #[error("{recipe}: {what}; {hint}")]
     Recipe {
@@ -59,12 +71,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::Check { .. } => 3,
+            Error::Check { .. } | Error::Diverged { .. } => 3,
             Error::BadData { .. } => 65,
             Error::Missing { .. } => 66,
             Error::Exists { .. } => 73,
             Error::Io { .. } => 74,
-            Error::Stopped { .. } => 75,
+            Error::Stopped { .. } | Error::Interrupted => 75,
             Error::Recipe { .. } => 78,
             Error::Internal(_) => 1,
         }

@@ -1,6 +1,5 @@
 //! The settings of a training stage as typed in a recipe, and the schedule that follows from them.
 
-use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Which losses a training stage optimizes (methods of the paper's table).

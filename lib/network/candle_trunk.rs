@@ -7,7 +7,6 @@ use candle_core::{D, DType, Device, Tensor, Var};
 
 /// Must equal the CPU trunk's.
 const EPSILON: f64 = 1e-3;
-const MOMENTUM: f64 = 0.99;
 
 /// See the module.
 pub struct CandleTrunk {
@@ -131,6 +130,13 @@ fn max_pool(x: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 impl Trunk for CandleTrunk {
+    /// candle keeps every convolution's input, batch norm's parts and their gradients: an estimate.
+    fn bytes(&self, images: usize) -> usize {
+        let pixels = |s: usize| s.div_ceil(self.layout.stem.stride);
+        let stem = pixels(self.size.0) * pixels(self.size.1) * self.layout.stem.outputs;
+        images * stem * (6 + 10 * self.layout.units.len()) * self.dtype.size_in_bytes()
+    }
+
     fn forward(
         &mut self,
         parameters: &[f32],
@@ -149,12 +155,13 @@ impl Trunk for CandleTrunk {
             .then(|| Tensor::from_slice(moving, moving.len(), &self.device)?.to_dtype(self.dtype))
             .transpose()?;
         let (features, statistics) = self.graph(&parameters, &images, fixed.as_ref())?;
-        if pass == Pass::Train {
+        if let Pass::Train { keep } = pass {
+            let keep = f64::from(keep);
             let batch = Tensor::cat(&statistics, 0)?
                 .to_dtype(DType::F64)?
                 .to_vec1::<f64>()?;
             for (m, b) in moving.iter_mut().zip(batch) {
-                *m = (MOMENTUM * f64::from(*m) + (1.0 - MOMENTUM) * b) as f32;
+                *m = (keep * f64::from(*m) + (1.0 - keep) * b) as f32;
             }
         }
         let out = features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;

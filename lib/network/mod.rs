@@ -11,15 +11,18 @@ use cpu::CpuTrunk;
 use layout::{Architecture, Layout};
 
 /// What a forward pass normalizes with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pass {
-    /// Batch statistics; the moving ones follow.
-    Train,
+    /// Batch statistics; the moving ones follow and keep this share of themselves.
+    Train { keep: f32 },
     /// Batch statistics; the moving ones stay (VAT's perturbed passes).
     Perturbed,
     /// Moving statistics. Has no backward pass.
     Inference,
 }
+
+/// Share of the moving statistics that a training step keeps (reference models/resnet.py).
+pub const BATCH_NORM_MOMENTUM: f32 = 0.99;
 
 /// Which gradients a backward pass computes: added to `parameters`, written to `images`.
 #[derive(Default)]
@@ -40,6 +43,9 @@ pub trait Trunk: Send {
         images: &[f32],
         pass: Pass,
     ) -> Result<Vec<f32>>;
+
+    /// Bytes of the buffers for `images` images.
+    fn bytes(&self, images: usize) -> usize;
 
     /// Backward of the last `forward`, from the gradient of the pre-logits.
     fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
@@ -96,6 +102,11 @@ impl Network {
         }
     }
 
+    /// Bytes of the trunk's buffers for `images` images.
+    pub fn bytes(&self, images: usize) -> usize {
+        self.trunk.bytes(images)
+    }
+
     /// Head outputs by moving statistics: `[n, outputs]`, row-major.
     pub fn infer(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
         let features =
@@ -105,10 +116,12 @@ impl Network {
         Ok(out.flatten_all()?.to_vec1()?)
     }
 
-    /// One pass forward without a backward one, for its effect on the moving statistics.
-    pub fn observe(&mut self, images: &[f32]) -> Result<()> {
+    /// Sets the moving statistics to the mean over batches of those of this one, the `index`-th.
+    pub fn recompute_statistics(&mut self, images: &[f32], index: usize) -> Result<()> {
+        let keep = index as f32 / (index + 1) as f32;
+        let pass = Pass::Train { keep };
         self.trunk
-            .forward(&self.parameters, &mut self.moving, images, Pass::Train)?;
+            .forward(&self.parameters, &mut self.moving, images, pass)?;
         Ok(())
     }
 

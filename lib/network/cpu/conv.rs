@@ -482,7 +482,7 @@ impl Group {
         let down = grown(down, self.tile * h * w * c);
         for (q, (p, up)) in self.convs.iter().zip(upstream).enumerate() {
             let gradient = p.upstream(arch, up, first, count, self.tile, &mut gradients[q]);
-            if let Some(all) = weights.as_deref_mut() {
+            if let Some(all) = weights.take() {
                 let size = p.conv.kernel * p.conv.kernel * self.inputs * p.outputs;
                 let (mine, rest) = all.split_at_mut(size);
                 let (rows, width) = if self.pixels {

@@ -147,23 +147,6 @@ impl CpuTrunk {
         }
     }
 
-    /// Bytes of the buffers for `n` images, without the threads' scratch.
-    pub fn bytes(&self, n: usize) -> usize {
-        let mut outer = self.y0_pixels * self.base;
-        let mut inner = 0;
-        let mut values = self.image_values + outer;
-        if let Some(p) = &self.pool {
-            inner = p.input.0 * p.input.1 * self.base;
-            values += inner + p.output.0 * p.output.1 * self.base / 4;
-        }
-        for u in &self.units {
-            outer = outer.max(u.pixels.1 * u.outputs);
-            inner = inner.max(u.pixels.0 * u.middle);
-            values += (u.pixels.0 + u.pixels.1) * u.middle + u.pixels.1 * u.outputs;
-        }
-        n * (values + 3 * outer + 2 * inner) * size_of::<f32>()
-    }
-
     fn pack(&mut self, parameters: &[f32]) {
         let arch = self.workers.arch;
         let groups = self.units.iter_mut().flat_map(|u| &mut u.groups);
@@ -187,8 +170,8 @@ fn normalize(
     match batch {
         Some(batch) => {
             affine.set_batch(norm, parameters, &batch);
-            if pass == Pass::Train {
-                norm::move_statistics(norm, moving, &batch);
+            if let Pass::Train { keep } = pass {
+                norm::move_statistics(norm, moving, &batch, keep);
             }
         }
         None => affine.set_moving(norm, parameters, moving),
@@ -196,6 +179,22 @@ fn normalize(
 }
 
 impl Trunk for CpuTrunk {
+    fn bytes(&self, n: usize) -> usize {
+        let mut outer = self.y0_pixels * self.base;
+        let mut inner = 0;
+        let mut values = self.image_values + outer;
+        if let Some(p) = &self.pool {
+            inner = p.input.0 * p.input.1 * self.base;
+            values += inner + p.output.0 * p.output.1 * self.base / 4;
+        }
+        for u in &self.units {
+            outer = outer.max(u.pixels.1 * u.outputs);
+            inner = inner.max(u.pixels.0 * u.middle);
+            values += (u.pixels.0 + u.pixels.1) * u.middle + u.pixels.1 * u.outputs;
+        }
+        n * (values + 3 * outer + 2 * inner) * size_of::<f32>()
+    }
+
     fn forward(
         &mut self,
         parameters: &[f32],
@@ -229,6 +228,7 @@ impl Trunk for CpuTrunk {
             }
         };
         let mut input = &self.y0;
+        let mut pixels = self.y0_pixels;
         for (u, layer) in self.units.iter_mut().zip(&self.layout.units) {
             let [g1, g2, g3] = &u.groups;
             let [n1, n2, n3] = &layer.norms;
@@ -251,9 +251,9 @@ impl Trunk for CpuTrunk {
             };
             statistics = g3.forward(workers, n, &u.z2, Some(&u.affine[2]), &[out]).pop();
             input = &u.y;
+            pixels = u.pixels.1;
         }
         normalize(&mut self.affine, &self.layout.norm, parameters, moving, statistics, pass);
-        let pixels = self.units.last().map_or(self.y0_pixels, |u| u.pixels.1);
         Ok(pooled_features(&self.affine, input, n, pixels, self.layout.features))
     }
 
@@ -318,7 +318,7 @@ impl Trunk for CpuTrunk {
                 down,
             );
             a1.set_backward(&layer.norms[0], &sums, inner, weights);
-            let identity = layer.shortcut.is_none().then_some(&**gy);
+            let identity = layer.shortcut.is_none().then_some(&gy[..]);
             norm_backward(arch, a1, g1, input, identity, gx, inner);
             std::mem::swap(gy, gx);
         }
@@ -415,7 +415,7 @@ fn norm_backward(
     norm: &Affine,
     gradient: &[f32],
     values: &[f32],
-    residual: Option<&Vec<f32>>,
+    residual: Option<&[f32]>,
     out: &mut [f32],
     pixels: usize,
 ) {

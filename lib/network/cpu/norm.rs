@@ -5,8 +5,6 @@ use crate::network::layout::Norm;
 
 /// Added to the variance (TensorFlow layers' default, as in the reference).
 pub const EPSILON: f64 = 1e-3;
-/// Share of the old moving statistics kept at each step.
-pub const MOMENTUM: f32 = 0.99;
 
 /// One batch norm as the kernels use it. All vectors have `padded(channels)` values; those of the
 /// padding channels are zero.
@@ -128,15 +126,15 @@ impl Affine {
     }
 }
 
-/// Moves the moving statistics towards those of a batch; the variance is the unbiased one, as
+/// moving <- keep * moving + (1 - keep) * batch; the variance is the unbiased one, as
 /// TensorFlow's fused batch norm keeps it.
-pub fn move_statistics(norm: &Norm, moving: &mut [f32], batch: &BatchStatistics) {
+pub fn move_statistics(norm: &Norm, moving: &mut [f32], batch: &BatchStatistics, keep: f32) {
     let unbiased = batch.count as f64 / (batch.count as f64 - 1.0).max(1.0);
     for c in 0..norm.channels {
         let mean = &mut moving[norm.mean()][c];
-        *mean = MOMENTUM * *mean + (1.0 - MOMENTUM) * batch.mean[c] as f32;
+        *mean = keep * *mean + (1.0 - keep) * batch.mean[c] as f32;
         let variance = &mut moving[norm.variance()][c];
-        *variance = MOMENTUM * *variance
-            + (1.0 - MOMENTUM) * (batch.variance[c] * unbiased) as f32;
+        *variance = keep * *variance
+            + (1.0 - keep) * (batch.variance[c] * unbiased) as f32;
     }
 }

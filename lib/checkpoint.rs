@@ -1,0 +1,119 @@
+//! All that resuming a training stage needs, in one file that is replaced atomically.
+
+use crate::artifact;
+use crate::error::{Error, Result};
+use crate::model::to_safetensors;
+use crate::schema;
+use safetensors::tensor::SafeTensors;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// State of a run after `step` steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub step: u64,
+    pub parameters: Vec<f32>,
+    pub velocity: Vec<f32>,
+    /// Polyak average; empty where there is none.
+    pub average: Vec<f32>,
+    /// Moving batch-norm statistics.
+    pub moving: Vec<f32>,
+    /// Records so far: (step, name, value).
+    pub metrics: Vec<(u64, String, f64)>,
+    /// Sum and count of each record since the last of them was logged.
+    pub window: BTreeMap<String, (f64, u64)>,
+}
+
+fn file(model: &Path) -> PathBuf {
+    model.join(schema::CHECKPOINT).join("state.safetensors")
+}
+
+/// Saves the state of the run that `plan` identifies.
+pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
+    let vector = |name: &str, v| -> (String, Vec<usize>, &[f32]) {
+        let v: &Vec<f32> = v;
+        (name.to_string(), vec![v.len()], v)
+    };
+    // As bits: JSON numbers need not come back the same.
+    let metrics = state.metrics.iter().map(|(s, n, v)| (s, n, v.to_bits()));
+    let window = state.window.iter().map(|(n, (v, c))| (n, v.to_bits(), c));
+    let records = (metrics.collect::<Vec<_>>(), window.collect::<Vec<_>>());
+    let records = serde_json::to_string(&records).map_err(|e| Error::Internal(e.to_string()))?;
+    let bytes = to_safetensors(
+        &[
+            vector("parameters", &state.parameters),
+            vector("velocity", &state.velocity),
+            vector("average", &state.average),
+            vector("moving", &state.moving),
+        ],
+        BTreeMap::from([
+            ("plan".to_string(), plan.to_string()),
+            ("step".to_string(), state.step.to_string()),
+            ("records".to_string(), records),
+        ]),
+    )?;
+    artifact::write_bytes(&file(model), &bytes)
+}
+
+/// The saved state of the same plan, or `None` where there is none. A checkpoint of another plan,
+/// or a damaged one, is an error unless `force`: hours of work are not thrown away in silence.
+pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<State>> {
+    let path = file(model);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    match parse(&bytes, plan) {
+        Ok(state) => Ok(Some(state)),
+        Err(_) if force => Ok(None),
+        Err(found) => Err(Error::bad_data(
+            &path,
+            "a checkpoint of this recipe, seed and input",
+            found,
+            "run the command that began it, or pass --force to start anew",
+        )),
+    }
+}
+
+fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let header = header.metadata().clone().unwrap_or_default();
+    let entry = |key: &str| header.get(key).ok_or(format!("no {key:?} in its header"));
+    if entry("plan")? != plan {
+        return Err("one of another".into());
+    }
+    let vector = |name: &str| -> std::result::Result<Vec<f32>, String> {
+        let view = tensors.tensor(name).map_err(|e| e.to_string())?;
+        let values = view.data().chunks_exact(4);
+        Ok(values
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect())
+    };
+    let (metrics, window): (Vec<(u64, String, u64)>, Vec<(String, u64, u64)>) =
+        serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
+    Ok(State {
+        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
+        parameters: vector("parameters")?,
+        velocity: vector("velocity")?,
+        average: vector("average")?,
+        moving: vector("moving")?,
+        metrics: metrics
+            .into_iter()
+            .map(|(s, n, v)| (s, n, f64::from_bits(v)))
+            .collect(),
+        window: window
+            .into_iter()
+            .map(|(n, v, c)| (n, (f64::from_bits(v), c)))
+            .collect(),
+    })
+}
+
+/// Removes the checkpoint of a finished run.
+pub fn remove(model: &Path) -> Result<()> {
+    let folder = model.join(schema::CHECKPOINT);
+    match std::fs::remove_dir_all(&folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&folder)(e)),
+        _ => Ok(()),
+    }
+}

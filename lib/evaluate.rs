@@ -1,0 +1,75 @@
+//! Logits of whole sets of images by inference.
+
+use crate::augment::Pipe;
+use crate::cli;
+use crate::error::{Error, Result};
+use crate::model::Config;
+use crate::network::Network;
+use crate::rng::{Stream, rng};
+use crate::shards::Split;
+use rayon::prelude::*;
+
+/// Views that go through the network at once.
+const BATCH_VIEWS: usize = 256;
+
+/// Logits `[rows, views, classes]` of the given rows of a split.
+pub fn logits(
+    network: &mut Network,
+    split: &Split,
+    rows: &[u32],
+    pipe: &Pipe,
+    what: &'static str,
+) -> Result<Vec<f32>> {
+    let views = pipe.output(split.channels()?)?.views;
+    let bar = cli::progress(rows.len() as u64, what);
+    let mut all = Vec::new();
+    for rows in rows.chunks((BATCH_VIEWS / views).max(1)) {
+        if cli::stop_requested() {
+            return Err(Error::Interrupted);
+        }
+        let images: Vec<Vec<f32>> = rows
+            .par_iter()
+            .map(|&row| {
+                let image = split.decode(row as usize)?;
+                // Evaluation pipes draw nothing; the key only completes the call.
+                let mut rng = rng(0, Stream::LabelledAugment, 0, u64::from(row));
+                let (h, w, c) = (image.height, image.width, image.channels);
+                let mut out = Vec::new();
+                pipe.apply(&image.pixels, h, w, c, &mut rng, &mut out)?;
+                Ok(out)
+            })
+            .collect::<Result<_>>()?;
+        all.extend(network.infer(&images.concat(), "classes")?);
+        bar.inc(rows.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+/// Errors unless the pipe gives images of the size that the model takes.
+pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
+    let out = pipe.output(split.channels()?)?;
+    let wanted = (config.height, config.width, config.architecture.channels);
+    if (out.height, out.width, out.channels) == wanted {
+        return Ok(());
+    }
+    Err(Error::bad_data(
+        split.path(),
+        format!("images that become {}x{}x{}, as the model takes", wanted.0, wanted.1, wanted.2),
+        format!("{}x{}x{}", out.height, out.width, out.channels),
+        "name the model that was trained on such images, or change the pipe",
+    ))
+}
+
+/// Mean over the views of each row: `[rows, classes]` of `[rows, views, classes]`.
+pub fn mean_over_views(logits: &[f32], views: usize, classes: usize) -> Vec<f32> {
+    logits
+        .chunks_exact(views * classes)
+        .flat_map(|row| {
+            (0..classes).map(move |c| {
+                let sum: f64 = (0..views).map(|v| f64::from(row[v * classes + c])).sum();
+                (sum / views as f64) as f32
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,92 @@
+//! Virtual adversarial training (reference vat.py, vat_utils.py): the prediction should not change
+//! in the direction in which it changes fastest.
+
+use crate::error::Result;
+use crate::network::{Gradients, Network, Pass};
+use crate::rng::{Stream, rng};
+use candle_core::{D, Device, Tensor};
+use candle_nn::ops::{log_softmax, softmax};
+use rand_distr::{Distribution, StandardNormal};
+
+/// Root mean square a value of the step of the power iteration. The reference's 1e-6 of norm lies
+/// below float32 round-off; this is the same limit, far enough above it.
+const XI: f32 = 1e-3;
+/// Values of the image for which `vat_eps` is given: 224 x 224 x 3.
+const REFERENCE_VALUES: f64 = 150_528.0;
+
+/// Norm of the perturbation of an image of `values` values: the root mean square a value of norm
+/// `eps` on a 224 x 224 x 3 image.
+pub fn radius(eps: f64, values: usize) -> f64 {
+    eps * (values as f64 / REFERENCE_VALUES).sqrt()
+}
+
+/// Mean over rows of KL(p_adversarial || p_clean), in this direction as the reference has it. No
+/// gradient flows into `clean`. Logits `[n, classes]`.
+pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
+    let p = softmax(adversarial, D::Minus1)?;
+    let log_p = log_softmax(adversarial, D::Minus1)?;
+    let log_q = log_softmax(&clean.detach(), D::Minus1)?;
+    Ok((p * (log_p - log_q)?)?.sum(D::Minus1)?.mean_all()?)
+}
+
+/// The images, each moved by `radius` in its adversarial direction: one gradient of the divergence
+/// an iteration, from a normal direction keyed by (seed, step, image). `images` is
+/// `[n, values]`, `clean` the logits `[n, classes]` of the same images in the main pass.
+pub fn perturb(
+    network: &mut Network,
+    images: &[f32],
+    values: usize,
+    clean: &Tensor,
+    radius: f64,
+    iterations: usize,
+    (seed, step): (u64, u64),
+) -> Result<Vec<f32>> {
+    let mut direction = Vec::with_capacity(images.len());
+    for image in 0..images.len() / values {
+        let mut rng = rng(seed, Stream::VatDirection, step, image as u64);
+        direction.extend((0..values).map(|_| -> f32 { StandardNormal.sample(&mut rng) }));
+    }
+    let xi = f64::from(XI) * (values as f64).sqrt();
+    for _ in 0..iterations {
+        let moved = along(images, &direction, values, xi);
+        network.differentiate(
+            &moved,
+            Pass::Perturbed,
+            |out| divergence(&out.head("classes")?, clean),
+            Gradients {
+                parameters: None,
+                images: Some(&mut direction),
+            },
+        )?;
+    }
+    Ok(along(images, &direction, values, radius))
+}
+
+/// images + length * direction / |direction|, image by image. An image without a direction (its
+/// gradient is zero) stays where it is.
+fn along(images: &[f32], direction: &[f32], values: usize, length: f64) -> Vec<f32> {
+    let mut out = images.to_vec();
+    for (x, d) in out.chunks_exact_mut(values).zip(direction.chunks_exact(values)) {
+        // Scaled by the largest value first, so that tiny gradients do not underflow when squared.
+        let largest = d.iter().fold(0f32, |m, v| m.max(v.abs()));
+        if largest == 0.0 {
+            continue;
+        }
+        let norm: f64 = d
+            .iter()
+            .map(|&v| f64::from(v / largest).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let factor = length / norm;
+        for (x, &d) in x.iter_mut().zip(d) {
+            *x += (factor * f64::from(d / largest)) as f32;
+        }
+    }
+    out
+}
+
+/// Logits `[n, classes]` as a tensor.
+pub fn logits(values: Vec<f32>, classes: usize) -> Result<Tensor> {
+    let rows = values.len() / classes;
+    Ok(Tensor::from_vec(values, (rows, classes), &Device::Cpu)?)
+}

@@ -1,0 +1,40 @@
+//! `README.md` of a model folder.
+
+use crate::artifact::Lineage;
+use crate::model::Config;
+use crate::trainer::method_name;
+
+/// What the weights are, how they were made and how good they looked, as Markdown.
+pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64)]) -> String {
+    let s = &config.settings;
+    let last = |name: &str| metrics.iter().rev().find(|m| m.1 == name);
+    let mut text = format!(
+        "# {} classifier\n\n\
+         ResNet-v2, {:?} units, width factor {}, for {}x{}x{} images; {} classes: {}.\n\n\
+         Trained by `{}` with method `{}`, seed {}, for {} steps.\n",
+        method_name(s.method),
+        s.units,
+        s.width_factor,
+        config.height,
+        config.width,
+        config.architecture.channels,
+        config.classes.len(),
+        config.classes.join(", "),
+        lineage.tool,
+        method_name(s.method),
+        config.seed,
+        last("loss").map_or(0, |m| m.0),
+    );
+    for (name, what) in [("loss", "training loss"), ("validation/top1", "validation top-1")] {
+        if let Some((_, _, value)) = last(name) {
+            text += &format!("Last {what}: {value:.4}.\n");
+        }
+    }
+    text += "\nMade from:\n\n| input | hash |\n|---|---|\n";
+    for (name, hash) in &lineage.inputs {
+        text += &format!("| {name} | `{hash}` |\n");
+    }
+    text += &format!("| settings | `{}` |\n", lineage.recipe);
+    text += "\nSettings: `config.json`. Learning curves: `metrics.parquet`, or TensorBoard on this folder.\n";
+    text
+}

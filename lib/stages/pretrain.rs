@@ -1,0 +1,85 @@
+//! `s4l-pretrain`: trains a classifier from few labels by one of the paper's methods.
+
+use crate::artifact::{self, Target};
+use crate::cli::{Common, Stage};
+use crate::error::Result;
+use crate::plan::{Method, Settings};
+use crate::prepare::{self, Inputs, LabelFile};
+use crate::{model, recipe, schema};
+use std::path::PathBuf;
+
+/// Train a classifier from few labels and many images
+#[derive(Debug, clap::Parser)]
+#[command(name = "s4l-pretrain", version, before_help = EXAMPLES)]
+pub struct Args {
+    /// Shards, as s4l-shard makes them
+    #[arg(long = "in", value_name = "SHARDS", default_value = "shards")]
+    input: PathBuf,
+    /// Labelled images: the only labels that are trained on
+    #[arg(long, value_name = "FILE", required_unless_present = "labels")]
+    labelled: Option<PathBuf>,
+    /// Train on pseudo labels (labels.parquet of s4l-pseudolabel) in place of --labelled
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Held-out images with labels: never trained on, evaluated while training
+    #[arg(long, value_name = "FILE")]
+    val: Option<PathBuf>,
+    /// Start from this model's weights
+    #[arg(long, value_name = "MODEL")]
+    init: Option<PathBuf>,
+    /// Train by this method, whatever the recipe says
+    #[arg(long, value_name = "METHOD")]
+    method: Option<Method>,
+    #[command(flatten)]
+    common: Common,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  s4l-pretrain --in shards --labelled labelled.parquet --recipe pipelines/fashion/moam_step1.toml --out model
+  s4l-pretrain --in shards --labelled labelled.parquet --recipe R.toml --set learning_rate=0.05 --dry-run
+A run that is stopped (signal, --max-seconds) exits with 75 and goes on when started again.
+Memory: see --dry-run.";
+
+impl Stage for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(self) -> Result<()> {
+        let mut settings: Settings =
+            recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        settings.method = self.method.unwrap_or(settings.method);
+        let labels = match (self.labels, self.labelled) {
+            (Some(path), _) => LabelFile::Pseudo { path, soft: false },
+            (None, labelled) => LabelFile::Known(labelled.unwrap_or_default()),
+        };
+        train(
+            &self.common,
+            settings,
+            Inputs {
+                tool: "s4l-pretrain",
+                shards: self.input,
+                labels,
+                validation: self.val,
+                init: self.init,
+                out: self.common.out_or("model"),
+            },
+        )
+    }
+}
+
+/// Prepares a training run, then prints its plan or trains it.
+pub fn train(common: &Common, settings: Settings, inputs: Inputs) -> Result<()> {
+    let run = prepare::run(common, settings, &inputs)?;
+    if common.dry_run {
+        print!("{}", run.describe()?);
+        return Ok(());
+    }
+    let weights = inputs.out.join(schema::WEIGHTS);
+    let found = model::header(&inputs.out);
+    match artifact::target(common, &weights, &run.lineage, found)? {
+        Target::UpToDate => Ok(()),
+        Target::Write => run.train(common),
+    }
+}

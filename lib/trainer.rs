@@ -1,0 +1,360 @@
+//! The training loop: batches in, optimizer steps, records and checkpoints out, a model at the end.
+
+use crate::artifact::Lineage;
+use crate::augment::Pipe;
+use crate::checkpoint::{self, State};
+use crate::cli::{self, Common};
+use crate::error::{Error, Result};
+use crate::evaluate;
+use crate::loader::Source;
+use crate::methods::{self, At, Batch, Record};
+use crate::model::{self, Config};
+use crate::network::Network;
+use crate::optimizer::{Schedule, momentum_sgd, polyak};
+use crate::plan::Method;
+use crate::rng::Stream;
+use crate::shards::Split;
+use crate::{artifact, model_card, schema, table, tfevents};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Images whose labels are known but never trained on.
+pub struct Validation {
+    pub split: Split,
+    pub rows: Vec<u32>,
+    pub labels: Vec<u32>,
+    pub pipe: Pipe,
+}
+
+/// A training stage, validated and ready to run.
+pub struct Run {
+    pub out: PathBuf,
+    pub config: Config,
+    pub lineage: Lineage,
+    pub network: Network,
+    pub source: Arc<Source>,
+    pub schedule: Schedule,
+    pub validation: Option<Validation>,
+}
+
+impl Run {
+    /// What `--dry-run` prints: steps, images, parameters, memory.
+    pub fn describe(&self) -> Result<String> {
+        let s = &self.config.settings;
+        let c = &self.config;
+        let output = self.source.output()?;
+        let images = (s.batch + self.source.unlabelled.batch) * output.views;
+        let bytes = self.network.bytes(images) + 4 * self.network.parameters.len() * 4;
+        Ok(format!(
+            "method                {}\n\
+             network               {:?} units, width factor {}, {:?} stem, {}x{}x{} images\n\
+             parameters            {}\n\
+             labelled images       {} ({} a step)\n\
+             unlabelled images     {} ({} a step)\n\
+             views of an image     {}\n\
+             images a step         {images} in the main pass\n\
+             steps                 {} ({} an epoch)\n\
+             images seen           {}\n\
+             learning rate         {} (weight decay {})\n\
+             memory                about {} MB\n",
+            method_name(s.method),
+            s.units,
+            s.width_factor,
+            s.stem,
+            c.height,
+            c.width,
+            c.architecture.channels,
+            self.network.parameters.len(),
+            self.source.labelled.rows.len(),
+            s.batch,
+            self.source.unlabelled.rows.len(),
+            self.source.unlabelled.batch,
+            output.views,
+            self.schedule.total_steps,
+            self.schedule.steps_per_epoch,
+            self.schedule.total_steps * images as u64,
+            self.schedule.base(),
+            s.weight_decay,
+            bytes >> 20,
+        ))
+    }
+
+    /// Trains to the end, or to a stop with a checkpoint.
+    pub fn train(mut self, common: &Common) -> Result<()> {
+        let start = Instant::now();
+        let plan = recipe_of(&self.lineage);
+        let out = self.out.clone();
+        std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
+        let total = self.schedule.total_steps;
+        let mut state = match checkpoint::load(&out, &plan, common.force)? {
+            Some(state) => {
+                cli::info(&format!("{}: going on from step {}", out.display(), state.step));
+                self.network.parameters.copy_from_slice(&state.parameters);
+                self.network.moving.copy_from_slice(&state.moving);
+                state
+            }
+            None => self.initial_state(),
+        };
+        let mut log = MetricsLog::open(&out, &state.metrics)?;
+        let s = self.config.settings.clone();
+        let half_life = s.polyak_half_life * self.schedule.steps_per_epoch as f64;
+        let validate_every =
+            ((s.validate_every * self.schedule.steps_per_epoch as f64) as u64).max(1);
+        let decayed = self.network.layout.decayed();
+        let mut gradients = vec![0f32; self.network.parameters.len()];
+        let mut waited = Duration::ZERO;
+        let bar = cli::progress(total, "training");
+        let begun = state.step;
+        let batches = self.source.batches(begun, total);
+        for step in begun..total {
+            if cli::stop_requested() {
+                bar.abandon();
+                self.save(&mut state, step, &plan)?;
+                return Err(Error::Stopped { path: out, step, total });
+            }
+            let asked = Instant::now();
+            let batch = batches
+                .recv()
+                .map_err(|_| Error::Internal("the loader ended early".into()))??;
+            waited += asked.elapsed();
+            gradients.fill(0.0);
+            let record = self.step(&batch, step, &mut gradients)?;
+            self.check_finite(&record, step, &state)?;
+            let learning_rate = self.schedule.learning_rate(step);
+            let network = &mut self.network;
+            momentum_sgd(
+                &mut network.parameters,
+                &mut state.velocity,
+                &mut gradients,
+                &decayed,
+                &s,
+                learning_rate,
+            );
+            if half_life > 0.0 {
+                polyak(&mut state.average, &network.parameters, half_life);
+            }
+            add_to(&mut state.window, &record);
+            bar.set_position(step + 1);
+            let done = step + 1;
+            if done % s.log_every == 0 || done == total {
+                let mut row = means(&mut state.window);
+                row.push(("learning_rate".into(), learning_rate));
+                log.add(&mut state.metrics, done, row)?;
+            }
+            if done % validate_every == 0 && done < total {
+                self.validate(&mut log, &mut state.metrics, done)?;
+            }
+            if done % s.checkpoint_every == 0 && done < total {
+                self.save(&mut state, done, &plan)?;
+            }
+        }
+        bar.finish_and_clear();
+        self.finish(&mut state, &mut log, total)?;
+        self.commit(&state.metrics)?;
+        artifact::write_provenance(&out, common, start)?;
+        let seconds = start.elapsed().as_secs_f64();
+        cli::info(&format!(
+            "{}: {} steps, {:.1} a second, {:.1}% of the time waiting for images",
+            out.display(),
+            total - begun,
+            (total - begun) as f64 / seconds,
+            100.0 * waited.as_secs_f64() / seconds,
+        ));
+        Ok(())
+    }
+
+    fn initial_state(&self) -> State {
+        let p = &self.network.parameters;
+        State {
+            step: 0,
+            parameters: p.clone(),
+            velocity: vec![0.0; p.len()],
+            average: if self.config.settings.polyak_half_life > 0.0 {
+                p.clone()
+            } else {
+                Vec::new()
+            },
+            moving: self.network.moving.clone(),
+            metrics: Vec::new(),
+            window: Window::new(),
+        }
+    }
+
+    fn step(&mut self, batch: &Batch, step: u64, gradients: &mut [f32]) -> Result<Record> {
+        let s = &self.config.settings;
+        let ramp_steps = s.ramp * self.schedule.steps_per_epoch as f64;
+        let ramp = if ramp_steps > 0.0 {
+            (step as f64 / ramp_steps).min(1.0)
+        } else {
+            1.0
+        };
+        let seed = self.config.seed;
+        let at = At { seed, step, ramp };
+        methods::step(&mut self.network, s, batch, at, gradients)
+    }
+
+    fn check_finite(&self, record: &Record, step: u64, last: &State) -> Result<()> {
+        let Some((_, loss)) = record.iter().find(|(_, v)| !v.is_finite()) else {
+            return Ok(());
+        };
+        let mut keys = self.source.labelled_keys(step);
+        keys.truncate(4);
+        Err(Error::Diverged {
+            path: self.out.clone(),
+            loss: *loss,
+            step,
+            keys: format!("{} ..", keys.join(", ")),
+            checkpoint: match last.step {
+                0 => "there is no checkpoint yet".into(),
+                s => format!("the checkpoint of step {s} is kept"),
+            },
+        })
+    }
+
+    /// Checkpoints the run after `step` steps.
+    fn save(&self, state: &mut State, step: u64, plan: &str) -> Result<()> {
+        state.step = step;
+        state.parameters.copy_from_slice(&self.network.parameters);
+        state.moving.copy_from_slice(&self.network.moving);
+        checkpoint::save(&self.out, plan, state)
+    }
+
+    fn validate(&mut self, log: &mut MetricsLog, metrics: &mut Metrics, step: u64) -> Result<()> {
+        let Some(v) = &self.validation else {
+            return Ok(());
+        };
+        let views = v.pipe.output(v.split.channels()?)?.views;
+        let logits =
+            evaluate::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
+        let classes = self.config.classes.len();
+        let right = logits
+            .chunks_exact(views * classes)
+            .zip(&v.labels)
+            .filter(|(l, label)| crate::metrics::argmax(&l[..classes]) == **label)
+            .count();
+        let top1 = right as f64 / v.labels.len() as f64;
+        log.add(metrics, step, vec![("validation/top1".into(), top1)])
+    }
+
+    /// The weights to use: averaged where Polyak is on, with batch-norm statistics that fit them.
+    fn finish(&mut self, state: &mut State, log: &mut MetricsLog, total: u64) -> Result<()> {
+        let s = &self.config.settings;
+        if s.polyak_half_life > 0.0 {
+            self.network.parameters.copy_from_slice(&state.average);
+        }
+        let count = s.batch_norm_batches as u64;
+        if count > 0 {
+            let mut source = (*self.source).clone();
+            for part in [&mut source.labelled, &mut source.unlabelled] {
+                part.order = Stream::BatchNormOrder;
+                part.augment = Stream::BatchNormAugment;
+            }
+            let batches = Arc::new(source).batches(0, count);
+            for index in 0..count {
+                let batch = batches
+                    .recv()
+                    .map_err(|_| Error::Internal("the loader ended early".into()))??;
+                let images = [batch.unlabelled, batch.labelled].concat();
+                self.network.recompute_statistics(&images, index as usize)?;
+            }
+        }
+        self.validate(log, &mut state.metrics, total)
+    }
+
+    /// Writes the model folder; the weights come last.
+    fn commit(&self, metrics: &Metrics) -> Result<()> {
+        let out = &self.out;
+        let steps = metrics.iter().map(|m| m.0 as i64);
+        let names = metrics.iter().map(|m| m.1.as_str());
+        let values = metrics.iter().map(|m| m.2);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(steps)),
+            Arc::new(StringArray::from_iter_values(names)),
+            Arc::new(Float64Array::from_iter_values(values)),
+        ];
+        table::write(
+            &out.join(schema::METRICS),
+            schema::metrics(),
+            columns,
+            &self.lineage,
+            BTreeMap::new(),
+        )?;
+        let events = out.join("events.out.tfevents.0.s4l");
+        artifact::write_bytes(&events, &tfevents::encode(metrics))?;
+        let card = model_card::markdown(&self.config, &self.lineage, metrics);
+        artifact::write_bytes(&out.join(schema::MODEL_CARD), card.as_bytes())?;
+        model::write(out, &self.config, &self.network, &self.lineage)?;
+        checkpoint::remove(out)?;
+        let jsonl = out.join(schema::METRICS_JSONL);
+        std::fs::remove_file(&jsonl).map_err(Error::io(&jsonl))
+    }
+}
+
+/// The name of a method as recipes spell it.
+pub fn method_name(method: Method) -> String {
+    serde_json::to_value(method)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_string))
+        .unwrap_or_default()
+}
+
+/// One string for everything that the run depends on.
+fn recipe_of(lineage: &Lineage) -> String {
+    format!("{:?}", lineage.metadata())
+}
+
+/// Records: (step, name, value).
+type Metrics = Vec<(u64, String, f64)>;
+
+/// Sum and count of each named value since the last log line.
+type Window = BTreeMap<String, (f64, u64)>;
+
+fn add_to(window: &mut Window, record: &Record) {
+    for (name, value) in record {
+        let entry = window.entry(name.to_string()).or_default();
+        entry.0 += value;
+        entry.1 += 1;
+    }
+}
+
+/// The means of a window, which begins anew.
+fn means(window: &mut Window) -> Vec<(String, f64)> {
+    let means = std::mem::take(window).into_iter();
+    means.map(|(name, (sum, n))| (name, sum / n as f64)).collect()
+}
+
+/// `metrics.jsonl`: the records while the stage runs.
+struct MetricsLog {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl MetricsLog {
+    /// Starts the file anew with the records so far.
+    fn open(model: &Path, metrics: &Metrics) -> Result<MetricsLog> {
+        let path = model.join(schema::METRICS_JSONL);
+        let file = std::fs::File::create(&path).map_err(Error::io(&path))?;
+        let mut log = MetricsLog { path, file };
+        for (step, name, value) in metrics {
+            log.write(*step, name, *value)?;
+        }
+        Ok(log)
+    }
+
+    fn add(&mut self, metrics: &mut Metrics, step: u64, row: Vec<(String, f64)>) -> Result<()> {
+        for (name, value) in row {
+            self.write(step, &name, value)?;
+            metrics.push((step, name, value));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, step: u64, name: &str, value: f64) -> Result<()> {
+        let line = serde_json::json!({"step": step, "name": name, "value": value});
+        writeln!(self.file, "{line}").map_err(Error::io(&self.path))
+    }
+}
