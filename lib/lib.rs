@@ -2,6 +2,7 @@
 //! pipeline of stage programs. `docs/ARCHITECTURE.md` is the map.
 
 pub mod artifact;
+pub mod augment;
 pub mod cli;
 pub mod error;
 pub mod recipe;

@@ -1,0 +1,338 @@
+//! Pipes as a whole: what they accept and refuse, views and sizes, and how they use randomness. The
+//! numbers of each operation are judged in `augment_golden.rs`.
+
+use proptest::prelude::*;
+use s4l::augment::color::{HsvNoise, InceptionColor};
+use s4l::augment::crop::{self, Size};
+use s4l::augment::resize::{self, Method};
+use s4l::augment::{Image, Mode, Output, Pipe};
+use s4l::error::{Error, Result};
+use s4l::rng::{RngExt, Stream, rng};
+
+fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {
+    let pixels: Vec<u8> = image.data.iter().map(|&v| v as u8).collect();
+    let (h, w, c) = (image.height, image.width, image.channels);
+    let mut out = Vec::new();
+    pipe.apply(
+        &pixels,
+        h,
+        w,
+        c,
+        &mut rng(0, Stream::LabelledAugment, 0, key),
+        &mut out,
+    )?;
+    Ok(out)
+}
+
+fn gradient(height: usize, width: usize, channels: usize) -> Image {
+    let values = (0..height * width * channels).map(|i| (i * 7 % 256) as f32);
+    Image {
+        height,
+        width,
+        channels,
+        data: values.collect(),
+    }
+}
+
+#[test]
+fn output_counts_views_and_sizes() {
+    let output = |text: &str, channels| Pipe::parse(text, Mode::Train)?.output(channels);
+    let is = |views, height, width, channels, rotated| Output {
+        views,
+        height,
+        width,
+        channels,
+        rotated,
+    };
+    for (text, channels, expected) in [
+        (
+            "inception_crop|resize(28)|flip_lr|-1_to_1",
+            1,
+            is(1, 28, 28, 1, false),
+        ),
+        (
+            "inception_crop|resize(28)|-1_to_1|rotate",
+            1,
+            is(4, 28, 28, 1, true),
+        ),
+        (
+            "resize_small(32)|multi_crop(28)|rotate",
+            3,
+            is(20, 28, 28, 3, true),
+        ),
+        (
+            "crop_inception_patches(8,24,20)|hsvnoise|flip_lr",
+            3,
+            is(8, 24, 20, 3, false),
+        ),
+        (
+            "crop_inception_preprocess_patches(3, 9)",
+            3,
+            is(3, 9, 9, 3, false),
+        ),
+        ("resize(30,40)|resize_small(15)", 1, is(1, 15, 20, 1, false)),
+        (
+            "resize(randomize_method, 30)|standardize",
+            1,
+            is(1, 30, 30, 1, false),
+        ),
+        ("rotate|resize(8,9)", 1, is(4, 8, 9, 1, true)),
+    ] {
+        let output = output(text, channels).unwrap();
+        assert_eq!(output, expected, "{text}");
+        let pipe = Pipe::parse(text, Mode::Train).unwrap();
+        let values = apply(&pipe, &gradient(41, 37, channels), 3).unwrap();
+        let len = output.views * output.height * output.width * output.channels;
+        assert_eq!(values.len(), len, "{text}");
+        assert!(values.iter().all(|v| v.is_finite()), "{text}");
+    }
+    for (text, channels, expected) in [
+        ("-1_to_1", 3, "would depend on the image"),
+        ("resize(8)|inception_crop", 3, "would depend on the image"),
+        ("resize_small(8)", 3, "would depend on the image"),
+        ("resize(8,9)|rotate", 3, "needs square images, found 8x9"),
+        (
+            "resize(8)|crop(9)",
+            3,
+            "needs at least 9x9 pixels, found 8x8",
+        ),
+        (
+            "resize(8)|hsvnoise",
+            1,
+            "hsvnoise needs 3 channels, found 1",
+        ),
+        ("resize(8)|to_gray", 1, "to_gray needs 3 channels, found 1"),
+        ("inception_preprocess(8)", 1, "needs 3 channels, found 1"),
+    ] {
+        refused(output(text, channels), expected);
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T>, expected: &str) {
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::Recipe { .. }), "{error:?}");
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn bad_pipes_say_what_is_wrong() {
+    for (text, expected) in [
+        ("", "step \"\" is unknown"),
+        ("resize(8)||flip_lr", "step \"\" is unknown"),
+        (
+            "resise(8)",
+            "step \"resise(8)\" is unknown; known steps: inception_crop, crop(h[,w])",
+        ),
+        ("resize", "needs h, a whole number from 1 to"),
+        ("resize(0)", "found \"0\""),
+        ("resize(-3)", "found \"-3\""),
+        ("resize(8,x)", "needs w, a whole number"),
+        ("resize(99999999)", "from 1 to"),
+        ("resize(8", "lacks its `)`"),
+        ("resize(8,9,10)", "has an argument too many, \"10\""),
+        ("crop_inception_patches(0,8)", "needs n"),
+        ("crop_inception_patches(8)", "needs h"),
+        ("flip_lr(1)", "too many"),
+        ("to_gray(1.5)", "needs p"),
+        ("value_range(nan)", "needs min, a finite number"),
+        (
+            "-1_to_1|hsvnoise",
+            "cannot follow \"-1_to_1\": it needs values 0..255",
+        ),
+        ("standardize|0_to_1", "cannot follow \"standardize\""),
+        ("rotate|multi_crop(8)", "cannot follow \"rotate\""),
+        ("rotate|rotate", "cannot follow \"rotate\""),
+    ] {
+        refused(Pipe::parse(text, Mode::Train), expected);
+    }
+    let pipe = Pipe::parse("crop(8)", Mode::Train).unwrap();
+    refused(apply(&pipe, &gradient(7, 9, 1), 0), "found 7x9");
+    let pipe = Pipe::parse("plain_preprocess|multi_crop(8)", Mode::Eval).unwrap();
+    refused(apply(&pipe, &gradient(9, 7, 1), 0), "found 9x7");
+}
+
+#[test]
+fn evaluation_draws_nothing() {
+    let source = gradient(40, 30, 3);
+    for text in [
+        "inception_crop|resize(20, randomize_method)|flip_lr|-1_to_1|rotate",
+        "resize_small(20)|crop(16)|standardize",
+        "crop_inception_preprocess_patches(2,8)",
+    ] {
+        let pipe = Pipe::parse(text, Mode::Eval).unwrap();
+        let first = apply(&pipe, &source, 0).unwrap();
+        assert_eq!(first, apply(&pipe, &source, 1).unwrap(), "{text}");
+    }
+}
+
+/// Shares of random choices over 4,000 keys, each within five standard deviations.
+#[test]
+fn random_steps_choose_as_often_as_they_should() {
+    let share = |text: &str, hit: &dyn Fn(&[f32]) -> bool, image: &Image| {
+        let pipe = Pipe::parse(text, Mode::Train).unwrap();
+        let hits = (0..4000).filter(|&key| hit(&apply(&pipe, image, key).unwrap()));
+        hits.count() as f64 / 4000.0
+    };
+    let near = |found: f64, p: f64| {
+        let deviation = (p * (1.0 - p) / 4000.0).sqrt();
+        assert!(
+            (found - p).abs() < 5.0 * deviation,
+            "{found} is far from {p}"
+        );
+    };
+    let source = gradient(5, 4, 3);
+    near(share("flip_lr", &|out| out != source.data, &source), 0.5);
+    near(share("to_gray(0.3)", &|out| out[0] == out[1], &source), 0.3);
+    for y in 0..3 {
+        let top = source
+            .crop(crop::Window {
+                y,
+                x: 0,
+                height: 3,
+                width: 4,
+            })
+            .data;
+        near(share("crop(3,4)", &|out| out == top, &source), 1.0 / 3.0);
+    }
+    let size = Size {
+        height: 7,
+        width: 9,
+    };
+    for method in [
+        Method::AlignedBilinear,
+        Method::AlignedNearest,
+        Method::AlignedBicubic,
+    ] {
+        let resized = resize::resize(&source, size, method).data;
+        let found = share(
+            "resize(7,9,randomize_method)",
+            &|out| out == resized,
+            &source,
+        );
+        near(found, 1.0 / 3.0);
+    }
+}
+
+/// Means and ranges of the drawn colour parameters, whose logarithms are uniform where the formula
+/// says so.
+#[test]
+fn colour_parameters_have_their_ranges() {
+    let mut draws: [Vec<f32>; 9] = Default::default();
+    for key in 0..4000 {
+        let mut rng = rng(0, Stream::LabelledAugment, 0, key);
+        let n = HsvNoise::draw(&mut rng);
+        let c = InceptionColor::draw(&mut rng);
+        let [power, scale] = [n.power, n.scale].map(|pair| pair.map(f32::log2));
+        for (list, value) in draws.iter_mut().zip([
+            n.hue,
+            power[0],
+            power[1],
+            scale[0],
+            scale[1],
+            n.shift[0],
+            n.shift[1],
+            c.brightness,
+            c.saturation - 1.0,
+        ]) {
+            list.push(value);
+        }
+    }
+    let ranges = [0.1, 2.0, 2.0, 0.5, 0.5, 0.1, 0.1, 32.0 / 255.0, 0.5];
+    for (i, (list, range)) in draws.iter().zip(ranges).enumerate() {
+        assert!(list.iter().all(|v| v.abs() <= range * 1.0001), "{i}");
+        let quarter = |q: i32| {
+            let inside = |v: &&f32| ((**v / range + 1.0) * 2.0).floor() as i32 == q;
+            list.iter().filter(inside).count() as f64 / 4000.0
+        };
+        // Five standard deviations of a share of 1/4.
+        assert!((0..4).all(|q| (quarter(q) - 0.25).abs() < 0.0343), "{i}");
+        let apart = draws.iter().skip(i + 1).all(|other| other != list);
+        assert!(apart, "{i} is drawn twice");
+    }
+}
+
+/// Patches, turns and flips of one image are independent or equal as the formula says.
+#[test]
+fn views_stay_together() {
+    let source = gradient(30, 20, 3);
+    let views = |text: &str, n: usize| {
+        let pipe = Pipe::parse(text, Mode::Train).unwrap();
+        let out = apply(&pipe, &source, 5).unwrap();
+        let len = out.len() / n;
+        out.chunks(len).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    };
+    let patches = views("crop_inception_patches(4,8)|hsvnoise|flip_lr", 4);
+    assert!((1..4).all(|i| patches[i] != patches[0]));
+    let turned = views("inception_crop|resize(8)|flip_lr|rotate", 4);
+    let upright = Image {
+        height: 8,
+        width: 8,
+        channels: 3,
+        data: turned[0].clone(),
+    };
+    assert!((0..4).all(|i| upright.rotate(i).data == turned[i]));
+    assert_eq!(views("inception_crop|resize(8)|flip_lr", 1)[0], turned[0]);
+}
+
+const PIPES: [&str; 8] = [
+    "inception_crop|resize(28)|flip_lr|-1_to_1|rotate",
+    "inception_crop|resize(9,14,randomize_method)|hsvnoise|0_to_1",
+    "crop_inception_patches(3,5,7)|hsvnoise|flip_lr|value_range(-2,3)",
+    "crop_inception_preprocess_patches(2,6)|flip_lr",
+    "resize_small(12)|crop(12)|to_gray(0.5)|standardize",
+    "resize_small(9)|multi_crop(8)|rotate|-1_to_1",
+    "copy_label(x)|resize_small(7)|central_crop(5,6)|flip_lr|standardize",
+    "inception_crop|rotate|inception_crop|resize(4)",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn inception_crops_lie_inside_and_cover_a_tenth(
+        height in 1usize..600, width in 1usize..600, key: u64,
+    ) {
+        let mut rng = rng(1, Stream::UnlabelledAugment, 0, key);
+        for _ in 0..20 {
+            let c = crop::inception(Size { height, width }, &mut rng);
+            prop_assert!(c.y + c.height <= height && c.x + c.width <= width);
+            prop_assert!(c.height > 0 && c.width > 0);
+            prop_assert!((c.height * c.width) as f64 >= 0.1 * (height * width) as f64 * (1.0 - 1e-6));
+        }
+    }
+
+    #[test]
+    fn pipes_take_any_image_and_give_the_same_by_key(
+        height in 1usize..40, width in 1usize..40, pipe in 0..PIPES.len(), train: bool, key: u64,
+    ) {
+        let mode = if train { Mode::Train } else { Mode::Eval };
+        let pipe = Pipe::parse(PIPES[pipe], mode).unwrap();
+        let output = pipe.output(3).unwrap();
+        let mut noise = rng(2, Stream::Init, 0, key);
+        let mut source = gradient(height, width, 3);
+        source.data.iter_mut().for_each(|v| *v = f32::from(noise.random::<u8>()));
+        let values = apply(&pipe, &source, key).unwrap();
+        prop_assert_eq!(
+            values.len(),
+            output.views * output.height * output.width * output.channels
+        );
+        prop_assert!(values.iter().all(|v| v.is_finite()));
+        prop_assert_eq!(values, apply(&pipe, &source, key).unwrap());
+    }
+
+    #[test]
+    fn resizing_keeps_a_flat_image_flat(
+        height in 1usize..70, width in 1usize..70, out in 1usize..70, value: u8,
+    ) {
+        let value = f32::from(value);
+        let flat = Image { height, width, channels: 1, data: vec![value; height * width] };
+        for method in [
+            Method::LegacyBilinear, Method::AlignedBilinear, Method::AlignedNearest,
+            Method::AlignedBicubic, Method::Area,
+        ] {
+            let size = Size { height: out, width: 71 - out };
+            let resized = resize::resize(&flat, size, method);
+            prop_assert!(resized.data.iter().all(|v| (v - value).abs() < 1e-2), "{method:?}");
+        }
+    }
+}
