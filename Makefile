@@ -83,19 +83,20 @@ S := $(OUT)/seed%
 shards := $(OUT)/shards/dataset.json
 val := $(if $(VAL_PER_CLASS),$S/val.parquet)
 
-# DATA is a name, not a file that make could compare: data.txt holds the one that was used last.
+# Images are new when DATA names another folder than the one kept in data.txt, and when a folder in it
+# has changed: DATA/, DATA/<class>/, DATA/train/<class>/. So DATA need not be a name that make can take.
 ifneq ($(DATA),)
-data_changed := $(if $(filter-out $(shell cat '$(OUT)/data.txt' 2>/dev/null),$(DATA)),FORCE)
+new_images := $(shell test '$(DATA)' = "$$(cat '$(OUT)/data.txt' 2>/dev/null)" && \
+	test -z "$$(find -H '$(DATA)' -maxdepth 2 -type d -newer '$(shards)' 2>/dev/null)" || echo FORCE)
 else ifeq ($(wildcard $(shards)),)
-data_changed := no-data
+new_images := no-images
 endif
 
-# The second pattern sees images that come into the folders of the classes.
-$(shards): $(data_changed) $(wildcard $(DATA) $(DATA)/*/) | $(built)
+$(shards): $(new_images) | $(built)
 	$(RUN) $(BIN)/s4l-shard --in '$(DATA)' --out '$(@D)' --force
 	@echo '$(DATA)' >'$(OUT)/data.txt'
 
-no-data:
+no-images:
 	$(error PIPELINE=$(PIPELINE) brings no images: say where yours are, make DATA=FOLDER)
 
 # $(call subset,OPTIONS,FILE): a labelled subset; whichever is drawn, the validation images are the same.
@@ -153,14 +154,15 @@ $(eval $(call row,moam_step3,s4l-moam --step finetune,$(labelled_10p) --init '$S
 # brought up to date for it.
 
 asked := $(if $(filter table,$(MAKECMDGOALS)),$(ROWS),$(filter $(ROWS),$(MAKECMDGOALS)))
-unreported := $(shell find '$(OUT)' -maxdepth 3 -path '*/seed*/eval.parquet' -newer '$(OUT)/report/table.md' 2>/dev/null)
+report := $(OUT)/report/index.html
+unreported := $(shell find '$(OUT)' -maxdepth 3 -path '*/seed*/eval.parquet' -newer '$(report)' 2>/dev/null)
 
-$(OUT)/report/table.md: $(foreach name,$(asked),$(SEEDS:%=$S/$(name)/eval.parquet)) $(if $(unreported),FORCE) | $(built)
+$(report): $(foreach name,$(asked),$(SEEDS:%=$S/$(name)/eval.parquet)) $(if $(unreported),FORCE) | $(built)
 	$(RUN) $(BIN)/s4l-report --in '$(OUT)' --out '$(@D)' --force >/dev/null
 
 $(ROWS) table report: print
-print: $(OUT)/report/table.md
-	@cat '$<'
+print: $(report)
+	@cat '$(<D)/table.md'
 
 test:
 	$(install_rust)
@@ -173,4 +175,4 @@ help:
 	@sed -n 's/^## \{0,1\}//p' '$(firstword $(MAKEFILE_LIST))'
 
 FORCE:
-.PHONY: $(ROWS) table report print test toolchain help no-data FORCE
+.PHONY: $(ROWS) table report print test toolchain help no-images FORCE

@@ -49,7 +49,7 @@ mkdir -p "$(dirname "$out")"
 case $0 in
 *s4l-shard) mkdir -p "$out"; : >"$out/dataset.json";;
 *s4l-pretrain|*s4l-moam) mkdir -p "$out"; : >"$out/model.safetensors";;
-*s4l-report) mkdir -p "$out"; echo "the table" >"$out/table.md"; echo "the table, from the stage";;
+*s4l-report) mkdir -p "$out"; echo "the table" >"$out/table.md"; : >"$out/index.html"; echo "the table, from the stage";;
 *) : >"$out"; [ -z "$val" ] || : >"$val";;
 esac
 "#;
@@ -67,7 +67,7 @@ impl Bench {
         for program in PROGRAMS {
             bench.script(&format!("bin/{program}"), STAGE);
         }
-        fs::create_dir_all(bench.path("data/boot")).unwrap();
+        fs::create_dir_all(bench.path("data/train/boot")).unwrap();
         fs::create_dir(bench.path("mine")).unwrap();
         for name in ROWS
             .map(|row| format!("{row}.toml"))
@@ -331,6 +331,22 @@ fn a_new_recipe_redoes_only_what_depends_on_it() {
 }
 
 #[test]
+fn report_covers_what_was_made_without_it() {
+    let bench = Bench::new();
+    bench.ran(&["vat"]);
+    let file = bench.path("out/seed0/supervised_1p/eval.parquet");
+    assert_eq!(
+        bench.ran(&[file.to_str().unwrap()]),
+        [
+            "pretrain seed0/supervised_1p/model",
+            "eval seed0/supervised_1p/eval.parquet"
+        ]
+    );
+    assert_eq!(bench.ran(&["report"]), ["report report"]);
+    assert!(bench.ran(&["report"]).is_empty());
+}
+
+#[test]
 fn lost_files_are_made_again() {
     let bench = Bench::new();
     bench.ran(&["vat"]);
@@ -359,16 +375,16 @@ fn other_images_redo_everything() {
     bench.ran(&["vat"]);
     let first = "shard shards";
     // Another folder, whatever its age.
-    fs::create_dir(bench.path("other")).unwrap();
-    let old = fs::File::open(bench.path("other")).unwrap();
+    fs::create_dir(bench.path("my photos")).unwrap();
+    let old = fs::File::open(bench.path("my photos")).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
-    let other = format!("DATA={}", bench.path("other").display());
+    let other = format!("DATA={}", bench.path("my photos").display());
     assert_eq!(bench.ran(&["vat", &other])[0], first);
     assert!(bench.ran(&["vat", &other]).is_empty());
     // The first folder again, then one more image in one of its classes.
     assert_eq!(bench.ran(&["vat"])[0], first);
     std::thread::sleep(std::time::Duration::from_millis(20));
-    fs::write(bench.path("data/boot/1.png"), "").unwrap();
+    fs::write(bench.path("data/train/boot/1.png"), "").unwrap();
     assert_eq!(bench.ran(&["vat"])[0], first);
     assert!(bench.ran(&["vat"]).is_empty());
 }
