@@ -1,0 +1,178 @@
+## s4l: from images, few of them labelled, to a classifier and a table of results.
+##
+##   make moam_step3      supervised start, joint training, pseudo labels, retraining, fine-tuning
+##   make moam_step1      rotation + VAT + entropy minimization, jointly
+##   make moam_step2      retraining on the pseudo labels of step 1
+##   make supervised_1p   the few labels alone (1 %)
+##   make supervised_10p  the few labels alone (10 %)
+##   make pseudo_labels   training on the pseudo labels of supervised_10p
+##   make vat             virtual adversarial training
+##   make vat_entmin      the same with entropy minimization
+##   make s4l_rotation    predicting rotations as second task
+##   make s4l_exemplar    recognizing patches of one image as second task
+##   make table           all ten rows
+##   make report          the table and the curves of what there is
+##   make test            the tests
+##   make toolchain       install Rust where it is absent or too old (the others do so by themselves)
+##   make help            this text
+##
+## A row is made with all that it needs; what is up to date is left alone. A stage that was stopped
+## (exit code 75) or killed goes on from its checkpoint when the same make is run again.
+##
+##   PIPELINE=fashion     fashion, smoke, imagenet, or the path of a folder of your own recipes
+##   DATA=FOLDER          images to use in place of the pipeline's own
+##   OUT=runs/fashion     where all results go
+##   SEEDS="0 1 2"        one run of each row for each seed (default: 0)
+##   DEVICE=cpu           where to compute
+##   RUN="srun -n1 --"    put before every stage
+##   MPI_RUN="srun -n4 --" put before the training stages, in place of RUN
+##   BIN=FOLDER           stage programs to use as they are, in place of building them
+
+MAKEFLAGS += --no-builtin-rules --no-builtin-variables
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # each stage uses all cores
+
+ROWS := supervised_1p supervised_10p pseudo_labels vat vat_entmin s4l_rotation s4l_exemplar \
+        moam_step1 moam_step2 moam_step3
+
+PIPELINE ?= fashion
+pipeline := $(if $(findstring /,$(PIPELINE)),$(PIPELINE:%/=%),pipelines/$(PIPELINE))
+ifeq ($(wildcard $(pipeline)/pipeline.mk),)
+$(error PIPELINE=$(PIPELINE): there is no $(pipeline)/pipeline.mk; name a folder of pipelines/, or a path with a slash)
+endif
+include $(pipeline)/pipeline.mk
+
+OUT ?= runs/$(notdir $(pipeline))
+SEEDS ?= 0
+DEVICE ?= cpu
+
+# ---- Programs: cargo knows what to rebuild; the stamp tells make when to ask it. All stages depend
+# on it order-only: results do not become stale by a new build.
+
+ifndef BIN
+BIN := $(or $(CARGO_TARGET_DIR),target)/release
+built := $(BIN)/.s4l-built
+endif
+
+# Where rustup puts cargo, whether or not the shell's profile says so.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+rust_version = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+# The script behind https://sh.rustup.rs.
+rustup := https://static.rust-lang.org/rustup/rustup-init.sh
+
+define install_rust
+@command -v cc >/dev/null || { echo 'no C compiler (cc): install one, on Debian: apt-get install gcc' >&2; exit 1; }
+@have=$$(cargo --version 2>/dev/null | cut -d' ' -f2); \
+if [ "$$(printf '%s\n' '$(rust_version)' "$$have" | sort -V | head -n1)" != '$(rust_version)' ]; then \
+	echo "cargo is $${have:-absent}, at least $(rust_version) is needed: installing the stable Rust through rustup" >&2; \
+	script=$$(mktemp) && trap 'rm -f "$$script"' EXIT && \
+	{ curl -sSfo "$$script" $(rustup) || wget -qO "$$script" $(rustup); } && \
+	RUSTUP_INIT_SKIP_PATH_CHECK=yes sh "$$script" -y --no-modify-path --profile minimal --default-toolchain stable; \
+fi
+endef
+
+$(built): Cargo.toml Cargo.lock $(shell find lib bins -type f)
+	$(install_rust)
+	cargo build --release --locked
+	@touch $@
+
+# ---- Stages. S is the folder of one seed; its % is the seed, in commands as $*.
+
+S := $(OUT)/seed%
+shards := $(OUT)/shards/dataset.json
+val := $(if $(VAL_PER_CLASS),$S/val.parquet)
+
+# Images are new when DATA names another folder than the one kept in data.txt, and when a folder in it
+# has changed: DATA/, DATA/<class>/, DATA/train/<class>/. So DATA need not be a name that make can take.
+ifneq ($(DATA),)
+new_images := $(shell test '$(DATA)' = "$$(cat '$(OUT)/data.txt' 2>/dev/null)" && \
+	test -z "$$(find -H '$(DATA)' -maxdepth 2 -type d -newer '$(shards)' 2>/dev/null)" || echo FORCE)
+else ifeq ($(wildcard $(shards)),)
+new_images := no-images
+endif
+
+$(shards): $(new_images) | $(built)
+	$(RUN) $(BIN)/s4l-shard --in '$(DATA)' --out '$(@D)' --force
+	@echo '$(DATA)' >'$(OUT)/data.txt'
+
+no-images:
+	$(error PIPELINE=$(PIPELINE) brings no images: say where yours are, make DATA=FOLDER)
+
+# $(call subset,OPTIONS,FILE): a labelled subset; whichever is drawn, the validation images are the same.
+subset = $(RUN) $(BIN)/s4l-subset --in '$(OUT)/shards' $1 --out '$(@D)/$2' \
+	$(if $(val),--val-per-class $(VAL_PER_CLASS) --val-out '$(@D)/val.parquet') --seed $* --force
+
+$S/labelled_1p.parquet $S/labelled_10p.parquet $(val): $(shards) $(pipeline)/pipeline.mk | $(built)
+	$(call subset,$(SUBSET_1P),labelled_1p.parquet)
+	$(call subset,$(SUBSET_10P),labelled_10p.parquet)
+
+# The files among the options of a stage; a model is there once its weights are.
+paths = $(filter $(OUT)/%,$(subst ',,$1))
+files = $(patsubst %/model,%/model/model.safetensors,$(call paths,$1))
+# The evaluations of the rows which these files come from.
+evaluations = $(addsuffix eval.parquet,$(sort $(dir $(filter %/model %/labels.parquet,$(call paths,$1)))))
+
+# $(call row,NAME,PROGRAM,INPUTS): the model of a row of the table, and its evaluation, after those of
+# the rows on which it builds, so that the table shows them too.
+define row
+$(SEEDS:%=$S/$1/model/model.safetensors): $S/$1/model/model.safetensors: \
+		$(pipeline)/$1.toml $(call files,$3) $(val) $(shards) | $(built)
+	$$(or $$(MPI_RUN),$$(RUN)) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
+		--recipe '$(pipeline)/$1.toml' --out '$$(@D)' --seed $$* --device $(DEVICE) --force
+
+$(SEEDS:%=$S/$1/eval.parquet): $S/$1/eval.parquet: $S/$1/model/model.safetensors $(shards) | $(built) $(call evaluations,$3)
+	$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' --split test --model '$$(<D)' --out '$$@' \
+		--seed $$* --device $(DEVICE) --force
+endef
+
+# $(call pseudo,NAME): the pseudo labels of a row's model.
+define pseudo
+$(SEEDS:%=$S/$1/labels.parquet): $S/$1/labels.parquet: \
+		$S/$1/model/model.safetensors $S/labelled_10p.parquet $(shards) | $(built)
+	$$(RUN) $(BIN)/s4l-pseudolabel --in '$(OUT)/shards' --model '$$(<D)' \
+		--labelled '$$(word 2,$$^)' --out '$$@' --seed $$* --device $(DEVICE) --force
+endef
+
+labelled_1p := --labelled '$S/labelled_1p.parquet'
+labelled_10p := --labelled '$S/labelled_10p.parquet'
+
+$(eval $(call row,supervised_1p,s4l-pretrain,$(labelled_1p)))
+$(eval $(call row,supervised_10p,s4l-pretrain,$(labelled_10p)))
+$(eval $(call pseudo,supervised_10p))
+$(eval $(call row,pseudo_labels,s4l-pretrain,$(labelled_10p) --labels '$S/supervised_10p/labels.parquet'))
+$(eval $(call row,vat,s4l-pretrain,$(labelled_10p)))
+$(eval $(call row,vat_entmin,s4l-pretrain,$(labelled_10p)))
+$(eval $(call row,s4l_rotation,s4l-pretrain,$(labelled_10p)))
+$(eval $(call row,s4l_exemplar,s4l-pretrain,$(labelled_10p)))
+$(eval $(call row,moam_step1,s4l-pretrain,$(labelled_10p) $(if $(MOAM_STEP1_INIT),--init '$S/$(MOAM_STEP1_INIT)/model')))
+$(eval $(call pseudo,moam_step1))
+$(eval $(call row,moam_step2,s4l-moam --step retrain,--labels '$S/moam_step1/labels.parquet' --init '$S/moam_step1/model'))
+$(eval $(call row,moam_step3,s4l-moam --step finetune,$(labelled_10p) --init '$S/moam_step2/model'))
+
+# ---- What people ask for. The report covers every row that exists, but only the rows asked for are
+# brought up to date for it.
+
+asked := $(if $(filter table,$(MAKECMDGOALS)),$(ROWS),$(filter $(ROWS),$(MAKECMDGOALS)))
+report := $(OUT)/report/index.html
+unreported := $(shell find '$(OUT)' -maxdepth 3 -path '*/seed*/eval.parquet' -newer '$(report)' 2>/dev/null)
+
+$(report): $(foreach name,$(asked),$(SEEDS:%=$S/$(name)/eval.parquet)) $(if $(unreported),FORCE) | $(built)
+	$(RUN) $(BIN)/s4l-report --in '$(OUT)' --out '$(@D)' --force >/dev/null
+
+$(ROWS) table report: print
+print: $(report)
+	@cat '$(<D)/table.md'
+
+test:
+	$(install_rust)
+	cargo test --release --locked
+
+toolchain:
+	$(install_rust)
+
+help:
+	@sed -n 's/^## \{0,1\}//p' '$(firstword $(MAKEFILE_LIST))'
+
+FORCE:
+.PHONY: $(ROWS) table report print test toolchain help no-images FORCE
