@@ -4,8 +4,11 @@
 pub mod artifact;
 pub mod cli;
 pub mod error;
+pub mod input;
 pub mod recipe;
 pub mod rng;
 pub mod schema;
+pub mod shards;
+pub mod stages;
 pub mod table;
 pub mod plan;
