@@ -104,10 +104,7 @@ pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut std::fs::File) -> Result<()>,
 ) -> Result<()> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = parent(path);
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let mut file = tempfile::Builder::new()
         .prefix(".s4l-")
@@ -129,10 +126,74 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// A folder under a temporary name beside `out`, for `commit_folder`. Dropping it removes it.
+pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
+    let parent = parent(out);
+    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    tempfile::Builder::new()
+        .prefix(".s4l-")
+        .suffix(".tmp")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir_in(parent)
+        .map_err(Error::io(parent))
+}
+
+/// Renames a temporary folder, whose files are synced, to `out`. What was there is moved away first
+/// and removed last, so at every moment `out` is the old folder, nothing, or the new one.
+pub fn commit_folder(folder: tempfile::TempDir, out: &Path) -> Result<()> {
+    let sync = |path: &Path| {
+        std::fs::File::open(path)
+            .and_then(|f| f.sync_all())
+            .map_err(Error::io(path))
+    };
+    sync(folder.path())?;
+    let old = temporary_folder(out)?;
+    if out.exists() {
+        std::fs::rename(out, old.path()).map_err(Error::io(out))?;
+    }
+    std::fs::rename(folder.path(), out).map_err(Error::io(out))?;
+    // It has moved: there is nothing left to remove under its temporary name.
+    let _ = folder.keep();
+    sync(parent(out))?;
+    old.close().map_err(Error::io(out))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+/// Refuses an output that is an input, lies in it, or contains it.
+pub fn refuse_overlap(input: &Path, out: &Path) -> Result<()> {
+    let input = real_path(input)?;
+    let real = real_path(out)?;
+    if real.starts_with(&input) || input.starts_with(&real) {
+        return Err(Error::Usage(format!(
+            "{}: the output would overwrite or lie in the input {}; name another --out",
+            out.display(),
+            input.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The canonical form of a path of which the last parts may not exist yet.
+fn real_path(path: &Path) -> Result<PathBuf> {
+    match (path.canonicalize(), path.file_name()) {
+        (Err(e), Some(name)) if e.kind() == std::io::ErrorKind::NotFound => {
+            Ok(real_path(parent(path))?.join(name))
+        }
+        (result, _) => result.map_err(Error::io(path)),
+    }
+}
+
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
 /// host, duration, threads).
 pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<()> {
-    let mut name = out.as_os_str().to_owned();
+    // Components drop the slash at the end of a folder's name.
+    let mut name = out.components().as_path().as_os_str().to_owned();
     name.push(".prov.json");
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({

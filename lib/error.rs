@@ -31,6 +31,12 @@ pub enum Error {
     /// Output that is already there and was not made from the same inputs.
     #[error("{}: output exists and was made from other inputs or settings; pass --force to replace it", path.display())]
     Exists { path: PathBuf },
+    /// Output that is already there and is of another kind: never replaced.
+    #[error("{}: exists and is not {what}; name another --out", path.display())]
+    NotOurs { path: PathBuf, what: String },
+    /// A stage without checkpoints was told to stop.
+    #[error("{}: stopped before it was complete, nothing was written; run the same command again", path.display())]
+    Interrupted { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Io {
         path: PathBuf,
@@ -43,9 +49,6 @@ pub enum Error {
         step: u64,
         total: u64,
     },
-    /// A stage without checkpoints ended early.
-    #[error("stopped early, nothing was written; run the same command again")]
-    Interrupted,
     /// Training left the finite numbers.
     #[error("{}: the loss is {loss} at step {step} (images {keys}); {checkpoint}; lower the learning rate", path.display())]
     Diverged {
@@ -74,9 +77,9 @@ impl Error {
             Error::Check { .. } | Error::Diverged { .. } => 3,
             Error::BadData { .. } => 65,
             Error::Missing { .. } => 66,
-            Error::Exists { .. } => 73,
+            Error::Exists { .. } | Error::NotOurs { .. } => 73,
             Error::Io { .. } => 74,
-            Error::Stopped { .. } | Error::Interrupted => 75,
+            Error::Stopped { .. } | Error::Interrupted { .. } => 75,
             Error::Recipe { .. } => 78,
             Error::Internal(_) => 1,
         }

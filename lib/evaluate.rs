@@ -25,7 +25,9 @@ pub fn logits(
     let mut all = Vec::new();
     for rows in rows.chunks((BATCH_VIEWS / views).max(1)) {
         if cli::stop_requested() {
-            return Err(Error::Interrupted);
+            return Err(Error::Interrupted {
+                path: split.path().to_path_buf(),
+            });
         }
         let images: Vec<Vec<f32>> = rows
             .par_iter()

@@ -1,11 +1,13 @@
 //! The contract between the stages: file names, column names and Arrow schemas, once.
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use std::sync::Arc;
 
 pub const KEY: &str = "key";
 pub const LABEL: &str = "label";
 pub const IMAGE: &str = "image";
+/// The leaf of `IMAGE` that holds the file.
+pub const IMAGE_BYTES: &str = "image.bytes";
 pub const PIXELS: &str = "pixels";
 pub const HEIGHT: &str = "height";
 pub const WIDTH: &str = "width";
@@ -21,6 +23,30 @@ pub const METRICS_JSONL: &str = "metrics.jsonl";
 pub const METRICS: &str = "metrics.parquet";
 pub const MODEL_CARD: &str = "README.md";
 pub const CHECKPOINT: &str = "checkpoint";
+
+/// Shards: `pixels` of so many bytes where `size` is given, else encoded images (the Hugging Face
+/// Image feature).
+pub fn shards(size: Option<usize>) -> Arc<Schema> {
+    let image = match size {
+        Some(size) => Field::new(PIXELS, DataType::FixedSizeBinary(size as i32), false),
+        None => Field::new(IMAGE, DataType::Struct(image_fields()), false),
+    };
+    Arc::new(Schema::new(vec![
+        Field::new(KEY, DataType::Utf8, false),
+        image,
+        Field::new(LABEL, DataType::Int64, true),
+        Field::new(HEIGHT, DataType::Int32, false),
+        Field::new(WIDTH, DataType::Int32, false),
+    ]))
+}
+
+/// The fields of the struct `image`.
+pub fn image_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("bytes", DataType::Binary, false),
+        Field::new("path", DataType::Utf8, false),
+    ])
+}
 
 /// `labelled.parquet` (and `val.parquet`): the only file from which a training stage takes labels.
 pub fn labelled() -> Arc<Schema> {

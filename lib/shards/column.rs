@@ -1,0 +1,318 @@
+//! One shard file: its image column, mapped and sliced without a copy, and its small columns.
+
+use crate::error::{Error, Result};
+use crate::schema;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::basic::{Compression, Encoding, Type};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use std::path::{Path, PathBuf};
+
+/// The images of one file.
+#[derive(Debug)]
+pub struct File {
+    pub path: PathBuf,
+    pub rows: usize,
+    map: Bytes,
+    images: Images,
+}
+
+#[derive(Debug)]
+enum Images {
+    /// Slices of the map. `width`: bytes a row of a fixed-size column, `None` for variable sizes.
+    Mapped {
+        pages: Vec<Page>,
+        width: Option<usize>,
+    },
+    /// Another tool rewrote the file (compressed, dictionary, nullable): its rows decoded into
+    /// memory, row `i` at `ends[i - 1]..ends[i]`.
+    Memory { bytes: Vec<u8>, ends: Vec<usize> },
+}
+
+/// Place of a page in the map and its first row in the file.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    start: usize,
+    end: usize,
+    first_row: usize,
+}
+
+impl File {
+    /// Opens a file whose images are in the leaf column `image`.
+    pub fn open(path: &Path, image: &str) -> Result<File> {
+        let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::missing(
+                path,
+                "shard file",
+                "the folder is incomplete, make it again with s4l-shard --force",
+            ),
+            _ => Error::io(path)(e),
+        })?;
+        // SAFETY: shard files are committed by rename and never written in place, so the bytes
+        // under the map do not change while it lives.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+        let map = Bytes::from_owner(map);
+        let metadata = metadata(path, &map, PageIndexPolicy::Optional)?;
+        let metadata = metadata.metadata();
+        let images = match mapped(path, &map, metadata, image)? {
+            Some(images) => images,
+            None => in_memory(path, &map, image)?,
+        };
+        Ok(File {
+            path: path.to_path_buf(),
+            rows: metadata.file_metadata().num_rows() as usize,
+            map,
+            images,
+        })
+    }
+
+    /// The image bytes of a row below `rows`.
+    pub fn image(&self, row: usize) -> Result<&[u8]> {
+        let slice = match &self.images {
+            Images::Mapped { pages, width } => {
+                // The first page starts at row 0, so at least one is before any row.
+                let page = pages.partition_point(|p| p.first_row <= row) - 1;
+                let rows = pages.get(page + 1).map_or(self.rows, |p| p.first_row);
+                let page = pages[page];
+                payload(&self.map[page.start..page.end])
+                    .and_then(|p| value(p, row - page.first_row, rows - page.first_row, *width))
+            }
+            Images::Memory { bytes, ends } => {
+                let start = row.checked_sub(1).map_or(0, |before| ends[before]);
+                bytes.get(start..ends[row])
+            }
+        };
+        slice.ok_or_else(|| damaged(&self.path, &format!("a broken page at row {row}")))
+    }
+
+    /// Keys of all rows.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        let mut keys = Vec::with_capacity(self.rows);
+        self.read(schema::KEY, &DataType::Utf8, |column| {
+            keys.extend(
+                column
+                    .as_string::<i32>()
+                    .iter()
+                    .map(|k| k.map(str::to_string)),
+            );
+        })?;
+        let keys: Option<Vec<String>> = keys.into_iter().collect();
+        keys.ok_or_else(|| damaged(&self.path, "a null key"))
+    }
+
+    /// All values of a column of integers.
+    pub fn ints(&self, name: &str) -> Result<Vec<Option<i64>>> {
+        let mut values = Vec::with_capacity(self.rows);
+        self.read(name, &DataType::Int64, |column| {
+            values.extend(column.as_primitive::<arrow::datatypes::Int64Type>().iter());
+        })?;
+        Ok(values)
+    }
+
+    /// Hands a column of a row each, cast to `kind`, to `take`, piece by piece.
+    fn read(&self, name: &str, kind: &DataType, mut take: impl FnMut(&ArrayRef)) -> Result<()> {
+        let mut rows = 0;
+        for batch in batches(&self.path, &self.map, name)? {
+            let batch = batch?;
+            let column = arrow::compute::cast(batch.column(0), kind)
+                .map_err(|e| damaged(&self.path, &format!("column {name:?}: {e}")))?;
+            rows += column.len();
+            take(&column);
+        }
+        if rows != self.rows {
+            let found = format!("{rows} rows in column {name:?}");
+            return Err(damaged(&self.path, &found));
+        }
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path, found: &str) -> Error {
+    Error::bad_data(
+        path,
+        "a shard file",
+        found.replace('\n', " "),
+        "make the shards again with s4l-shard --force",
+    )
+}
+
+fn metadata(path: &Path, map: &Bytes, index: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
+    // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
+    let options = ArrowReaderOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_offset_index_policy(index);
+    ArrowReaderMetadata::load(map, options).map_err(|e| damaged(path, &e.to_string()))
+}
+
+/// The pages of the image column, or `None` where its rows are not plain bytes in the file.
+fn mapped(
+    path: &Path,
+    map: &Bytes,
+    metadata: &ParquetMetaData,
+    image: &str,
+) -> Result<Option<Images>> {
+    let schema = metadata.file_metadata().schema_descr();
+    let columns = schema.columns();
+    let Some(column) = columns.iter().position(|c| c.path().string() == image) else {
+        return Err(damaged(path, &format!("no column {image:?}")));
+    };
+    let description = &columns[column];
+    if description.max_def_level() > 0 || description.max_rep_level() > 0 {
+        return Ok(None);
+    }
+    let width = match description.physical_type() {
+        Type::FIXED_LEN_BYTE_ARRAY => Some(description.type_length().max(0) as usize),
+        Type::BYTE_ARRAY => None,
+        other => return Err(damaged(path, &format!("column {image:?} of {other}"))),
+    };
+
+    let mut pages: Vec<Page> = Vec::new();
+    let mut first_row = 0;
+    for (i, group) in metadata.row_groups().iter().enumerate() {
+        let chunk = group.column(column);
+        let plain = chunk
+            .encodings()
+            .all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
+        let index = metadata.page_index_for_row_group(i);
+        let (true, Compression::UNCOMPRESSED, Some(locations)) =
+            (plain, chunk.compression(), index.page_locations(column))
+        else {
+            return Ok(None);
+        };
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        for (nth, location) in locations.iter().enumerate() {
+            let (Ok(start), Ok(size), Ok(row)) = (
+                usize::try_from(location.offset),
+                usize::try_from(location.compressed_page_size),
+                usize::try_from(location.first_row_index),
+            ) else {
+                return Err(damaged(path, "a broken offset index"));
+            };
+            let page = Page {
+                start,
+                end: start.saturating_add(size),
+                first_row: first_row + row,
+            };
+            let after = match (nth, pages.last()) {
+                (0, _) => row == 0,
+                (_, last) => last.is_some_and(|last| last.first_row < page.first_row),
+            };
+            if page.end > map.len() || row >= rows || !after {
+                return Err(damaged(path, "a broken offset index"));
+            }
+            pages.push(page);
+        }
+        if rows > 0 && locations.is_empty() {
+            return Err(damaged(path, "a broken offset index"));
+        }
+        first_row += rows;
+    }
+    if first_row as i64 != metadata.file_metadata().num_rows() {
+        return Err(damaged(path, "row groups that do not add up"));
+    }
+    Ok(Some(Images::Mapped { pages, width }))
+}
+
+/// Decodes the image column through the stock reader.
+fn in_memory(path: &Path, map: &Bytes, image: &str) -> Result<Images> {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::new();
+    for batch in batches(path, map, image)? {
+        let batch = batch?;
+        let column = match batch.column(0).as_struct_opt() {
+            // A null struct counts as null bytes.
+            Some(image) if image.null_count() == 0 => image.column(0),
+            _ => batch.column(0),
+        };
+        let column = arrow::compute::cast(column, &DataType::LargeBinary)
+            .map_err(|e| damaged(path, &format!("column {image:?}: {e}")))?;
+        for value in column.as_binary::<i64>() {
+            let value = value.ok_or_else(|| damaged(path, "a row without an image"))?;
+            bytes.extend_from_slice(value);
+            ends.push(bytes.len());
+        }
+    }
+    Ok(Images::Memory { bytes, ends })
+}
+
+/// One column, named by its leaf, through the stock reader.
+fn batches(
+    path: &Path,
+    map: &Bytes,
+    leaf: &str,
+) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    let metadata = metadata(path, map, PageIndexPolicy::Skip)?;
+    let mask = ProjectionMask::columns(metadata.parquet_schema(), [leaf]);
+    if !(0..metadata.parquet_schema().num_columns()).any(|c| mask.leaf_included(c)) {
+        return Err(damaged(path, &format!("no column {leaf:?}")));
+    }
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(map.clone(), metadata)
+        .with_projection(mask)
+        .build()
+        .map_err(|e| damaged(path, &e.to_string()))?;
+    Ok(reader.map(move |batch| batch.map_err(|e| damaged(path, &e.to_string()))))
+}
+
+/// The values of an uncompressed data page: what follows its thrift header, whose length is what
+/// the header's third field, the payload's size, leaves of the page.
+fn payload(page: &[u8]) -> Option<&[u8]> {
+    const DATA_PAGE: u64 = 0;
+    const DATA_PAGE_V2: u64 = 3;
+    let mut rest = page;
+    let kind = i32_field(&mut rest)?;
+    let uncompressed = i32_field(&mut rest)?;
+    let stored = i32_field(&mut rest)?;
+    if !matches!(kind, DATA_PAGE | DATA_PAGE_V2) || uncompressed != stored {
+        return None;
+    }
+    let start = page.len().checked_sub(usize::try_from(stored).ok()?)?;
+    page.get(start..)
+}
+
+/// Reads one field of thrift's compact protocol: type i32, number one above the last, not negative.
+fn i32_field(bytes: &mut &[u8]) -> Option<u64> {
+    const NEXT_FIELD_I32: u8 = 0x15;
+    let (&head, mut rest) = bytes.split_first()?;
+    if head != NEXT_FIELD_I32 {
+        return None;
+    }
+    let mut zigzag = 0u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let (&byte, tail) = rest.split_first()?;
+        rest = tail;
+        zigzag |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            *bytes = rest;
+            return (zigzag & 1 == 0).then_some(zigzag >> 1);
+        }
+    }
+    None
+}
+
+/// Value number `nth` of a PLAIN page of `rows` values.
+fn value(payload: &[u8], nth: usize, rows: usize, width: Option<usize>) -> Option<&[u8]> {
+    match width {
+        Some(width) if payload.len() == rows.checked_mul(width)? => {
+            payload.get(nth * width..(nth + 1) * width)
+        }
+        Some(_) => None,
+        None => {
+            let mut rest = payload;
+            for _ in 0..nth {
+                rest = split_value(rest)?.1;
+            }
+            Some(split_value(rest)?.0)
+        }
+    }
+}
+
+/// Splits a length-prefixed value off.
+fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}

@@ -1,0 +1,159 @@
+//! Shards: memory-mapped parquet, valid for every other reader, with zero-copy rows for ours.
+//!
+//! A shard folder holds `<split>-00000-of-00004.parquet`, `dataset.json` and `MANIFEST.b3`. The
+//! image bytes lie uncompressed and PLAIN, and the offset index gives the place of every page, so a
+//! row is a slice of the map. All parquet calls of shards stay in this module.
+
+mod column;
+mod read;
+pub mod write;
+
+pub use read::{Decoded, Split, Stored};
+
+use crate::error::{Error, Result};
+use crate::schema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// `dataset.json`: what the parquet files of the folder hold together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Dataset {
+    format: u32,
+    classes: Vec<String>,
+    /// Height, width and channels of `pixels`; null for encoded images.
+    shape: Option<[usize; 3]>,
+    splits: BTreeMap<String, SplitInfo>,
+    lineage: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SplitInfo {
+    images: usize,
+    files: usize,
+    /// `ContentHash` of the split.
+    content: String,
+}
+
+const FORMAT: u32 = 1;
+
+fn file_name(split: &str, file: usize, files: usize) -> String {
+    format!("{split}-{file:05}-of-{files:05}.parquet")
+}
+
+/// Hash of a split: key, size and image bytes of each row, in row order. Labels do not enter it, so
+/// what a training stage makes of the images does not depend on the labels beside them.
+struct ContentHash(blake3::Hasher);
+
+impl ContentHash {
+    fn new() -> ContentHash {
+        ContentHash(blake3::Hasher::new())
+    }
+
+    fn row(&mut self, key: &str, height: u32, width: u32, image: &[u8]) {
+        self.0.update(&(key.len() as u64).to_le_bytes());
+        self.0.update(key.as_bytes());
+        self.0.update(&height.to_le_bytes());
+        self.0.update(&width.to_le_bytes());
+        self.0.update(&(image.len() as u64).to_le_bytes());
+        self.0.update(image);
+    }
+
+    fn finish(&self) -> String {
+        self.0.finalize().to_hex()[..16].to_string()
+    }
+}
+
+/// Decodes PNG or JPEG, told apart by content, to 8-bit RGB: grey is repeated, alpha is dropped,
+/// 16-bit samples are scaled. The orientation tag of a camera is not applied.
+///
+/// Errors: what the decoder says, one line.
+pub fn decode_rgb(bytes: &[u8]) -> std::result::Result<image::RgbImage, String> {
+    let one_line = |e: &dyn std::fmt::Display| e.to_string().replace('\n', " ");
+    image::ImageReader::new(std::io::Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| one_line(&e))?
+        .decode()
+        .map(image::DynamicImage::into_rgb8)
+        .map_err(|e| one_line(&e))
+}
+
+/// An open shard folder. Splits are opened one by one, on demand.
+#[derive(Debug)]
+pub struct Shards {
+    folder: PathBuf,
+    dataset: Dataset,
+}
+
+impl Shards {
+    /// Errors: `Missing` where there is no shard folder, `BadData` where `dataset.json` is damaged.
+    pub fn open(dir: &Path) -> Result<Shards> {
+        let path = dir.join(schema::DATASET_JSON);
+        let text = std::fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::missing(&path, "shards", "s4l-shard --in IMAGES --out DIR makes them")
+            }
+            std::io::ErrorKind::NotADirectory => Error::bad_data(
+                dir,
+                "a folder of shards",
+                "a file",
+                "s4l-shard --in IMAGES --out DIR makes one",
+            ),
+            _ => Error::io(&path)(e),
+        })?;
+        let bad = |expected: &str, found: String| {
+            Error::bad_data(&path, expected, found, "make the shards again with s4l-shard")
+        };
+        let dataset: Dataset = serde_json::from_slice(&text)
+            .map_err(|e| bad("the description of a shard folder", e.to_string()))?;
+        if dataset.format != FORMAT {
+            return Err(bad(
+                &format!("format {FORMAT}"),
+                format!("format {}", dataset.format),
+            ));
+        }
+        if let Some(shape @ [height, width, channels]) = dataset.shape {
+            let size = height.saturating_mul(width).saturating_mul(channels);
+            if size == 0 || size > i32::MAX as usize || ![1, 3].contains(&channels) {
+                return Err(bad(
+                    "the shape of grey or RGB images",
+                    format!("{shape:?}"),
+                ));
+            }
+        }
+        Ok(Shards {
+            folder: dir.to_path_buf(),
+            dataset,
+        })
+    }
+
+    pub fn classes(&self) -> &[String] {
+        &self.dataset.classes
+    }
+
+    /// Names of the splits, sorted.
+    pub fn splits(&self) -> Vec<String> {
+        self.dataset.splits.keys().cloned().collect()
+    }
+
+    /// Opens all files of a split as one row space.
+    ///
+    /// Errors: `Missing` for an unknown split or an absent file, `BadData` where the files do not
+    /// hold what `dataset.json` says.
+    pub fn split(&self, name: &str) -> Result<Split> {
+        let info = self.dataset.splits.get(name).ok_or_else(|| {
+            Error::missing(
+                &self.folder,
+                format!("split {name:?}"),
+                format!("there are {}", self.splits().join(", ")),
+            )
+        })?;
+        Split::open(&self.folder, name, info, &self.dataset)
+    }
+
+    /// What the folder was made from, as `artifact::target` wants it; `None` where there is none.
+    pub fn lineage(dir: &Path) -> Option<std::collections::HashMap<String, String>> {
+        let shards = Shards::open(dir).ok()?;
+        Some(shards.dataset.lineage.into_iter().collect())
+    }
+}

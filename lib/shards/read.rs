@@ -1,0 +1,264 @@
+//! Reading: a split of a shard folder as one row space.
+
+use super::column::File;
+use super::{Dataset, SplitInfo, decode_rgb, file_name};
+use crate::error::{Error, Result};
+use crate::schema;
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// All images of a split. Cheap to clone, shared between threads. A row number that is not below
+/// `len` is a mistake of the caller and panics, as with a slice.
+#[derive(Debug, Clone)]
+pub struct Split(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    files: Vec<File>,
+    /// First row of each file.
+    first_rows: Vec<usize>,
+    keys: Vec<String>,
+    /// Rows in the order of their keys.
+    by_key: Vec<u32>,
+    /// Height and width of each image.
+    sizes: Vec<(u32, u32)>,
+    shape: Option<[usize; 3]>,
+    classes: usize,
+    content: String,
+    labels: OnceLock<Vec<Option<u32>>>,
+}
+
+/// The bytes of a row as they are stored, without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored<'a> {
+    /// Row-major HWC uint8.
+    Pixels(&'a [u8]),
+    /// A PNG or JPEG file.
+    Encoded(&'a [u8]),
+}
+
+/// An image in row-major HWC uint8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub pixels: Cow<'a, [u8]>,
+}
+
+impl Split {
+    pub(super) fn open(
+        folder: &Path,
+        name: &str,
+        info: &SplitInfo,
+        dataset: &Dataset,
+    ) -> Result<Split> {
+        let image = match dataset.shape {
+            Some(_) => schema::PIXELS,
+            None => schema::IMAGE_BYTES,
+        };
+        let files = (0..info.files)
+            .into_par_iter()
+            .map(|i| File::open(&folder.join(file_name(name, i, info.files)), image))
+            .collect::<Result<Vec<_>>>()?;
+        let rows: usize = files.iter().map(|f| f.rows).sum();
+        if rows != info.images || u32::try_from(rows).is_err() {
+            return Err(Error::bad_data(
+                folder,
+                format!("{} images in split {name:?}", info.images),
+                format!("{rows}"),
+                "make the shards again with s4l-shard --force",
+            ));
+        }
+        let mut first_rows = Vec::with_capacity(files.len());
+        let mut keys = Vec::with_capacity(rows);
+        let mut sizes = Vec::with_capacity(rows);
+        for file in &files {
+            first_rows.push(keys.len());
+            keys.append(&mut file.keys()?);
+            sizes.append(&mut self::sizes(file, dataset.shape)?);
+        }
+        let mut by_key: Vec<u32> = (0..rows as u32).collect();
+        // Stable, since that is fast where the keys are sorted already, as they mostly are.
+        by_key.sort_by_key(|&row| &keys[row as usize]);
+        let key = |row: u32| &keys[row as usize];
+        if let Some(pair) = by_key.windows(2).find(|w| key(w[0]) == key(w[1])) {
+            return Err(Error::bad_data(
+                folder,
+                format!("each key once in split {name:?}"),
+                format!("{:?} in rows {} and {}", key(pair[0]), pair[0], pair[1]),
+                "make the shards again with s4l-shard --force",
+            ));
+        }
+        Ok(Split(Arc::new(Inner {
+            folder: folder.to_path_buf(),
+            files,
+            first_rows,
+            keys,
+            by_key,
+            sizes,
+            shape: dataset.shape,
+            classes: dataset.classes.len(),
+            content: info.content.clone(),
+            labels: OnceLock::new(),
+        })))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.keys.is_empty()
+    }
+
+    pub fn key(&self, row: usize) -> &str {
+        &self.0.keys[row]
+    }
+
+    /// Keys in row order.
+    pub fn keys(&self) -> &[String] {
+        &self.0.keys
+    }
+
+    /// The row of a key.
+    pub fn row(&self, key: &str) -> Option<usize> {
+        let order = &self.0.by_key;
+        order
+            .binary_search_by(|&row| self.key(row as usize).cmp(key))
+            .ok()
+            .map(|at| order[at] as usize)
+    }
+
+    /// Labels in row order, `None` where unknown. The column is read on the first call only, so a
+    /// training stage, which takes its labels elsewhere, never touches it.
+    ///
+    /// Errors: `BadData` where the column is absent, damaged, or has a label outside the classes.
+    pub fn labels(&self) -> Result<&[Option<u32>]> {
+        if let Some(labels) = self.0.labels.get() {
+            return Ok(labels);
+        }
+        let mut labels = Vec::with_capacity(self.len());
+        for file in &self.0.files {
+            for label in file.ints(schema::LABEL)? {
+                let index = label.map(u32::try_from).transpose().ok();
+                let inside = |l: &Option<u32>| l.is_none_or(|l| (l as usize) < self.0.classes);
+                labels.push(index.filter(inside).ok_or_else(|| {
+                    Error::bad_data(
+                        &file.path,
+                        format!("labels below the number of classes, {}", self.0.classes),
+                        format!("{}", label.unwrap_or_default()),
+                        "make the shards again with s4l-shard --force",
+                    )
+                })?);
+            }
+        }
+        Ok(self.0.labels.get_or_init(|| labels))
+    }
+
+    /// The label of a row: `labels` for callers that treat an unreadable column as no labels.
+    pub fn label(&self, row: usize) -> Option<u32> {
+        self.labels().ok().and_then(|labels| labels[row])
+    }
+
+    /// Channels of a decoded image: 1 for grey pixels, else 3.
+    pub fn channels(&self) -> Result<usize> {
+        Ok(self.0.shape.map_or(3, |[_, _, channels]| channels))
+    }
+
+    /// Height and width of a row.
+    pub fn size(&self, row: usize) -> (usize, usize) {
+        let (height, width) = self.0.sizes[row];
+        (height as usize, width as usize)
+    }
+
+    /// The bytes of a row, without a copy.
+    ///
+    /// Errors: `BadData` where the file is damaged.
+    pub fn stored(&self, row: usize) -> Result<Stored<'_>> {
+        assert!(row < self.len(), "row {row} of {}", self.len());
+        // The first file starts at row 0, so at least one is before any row.
+        let file = self.0.first_rows.partition_point(|&first| first <= row) - 1;
+        let bytes = self.0.files[file].image(row - self.0.first_rows[file])?;
+        match self.0.shape {
+            None => Ok(Stored::Encoded(bytes)),
+            Some([h, w, c]) if bytes.len() == h * w * c => Ok(Stored::Pixels(bytes)),
+            Some(shape) => Err(Error::bad_data(
+                &self.0.files[file].path,
+                format!("images of shape {shape:?}"),
+                format!("{} bytes for {:?}", bytes.len(), self.key(row)),
+                "make the shards again with s4l-shard --force",
+            )),
+        }
+    }
+
+    /// The pixels of a row; an encoded image becomes RGB.
+    ///
+    /// Errors: `BadData` where the file is damaged or the image does not decode.
+    pub fn decode(&self, row: usize) -> Result<Decoded<'_>> {
+        let (height, width) = self.size(row);
+        let (channels, pixels) = match self.stored(row)? {
+            Stored::Pixels(pixels) => (self.channels()?, Cow::Borrowed(pixels)),
+            Stored::Encoded(bytes) => {
+                let bad = |found: String| {
+                    Error::bad_data(
+                        &self.0.folder,
+                        format!("a {height}x{width} image under {:?}", self.key(row)),
+                        found,
+                        "make the shards again with s4l-shard --force",
+                    )
+                };
+                let image = decode_rgb(bytes).map_err(bad)?;
+                let (w, h) = image.dimensions();
+                if (h as usize, w as usize) != (height, width) {
+                    return Err(bad(format!("{h}x{w}")));
+                }
+                (3, Cow::Owned(image.into_raw()))
+            }
+        };
+        Ok(Decoded {
+            height,
+            width,
+            channels,
+            pixels,
+        })
+    }
+
+    /// Hash over keys and images in row order, not labels.
+    pub fn content_hash(&self) -> &str {
+        &self.0.content
+    }
+
+    /// The shard folder.
+    pub fn path(&self) -> &Path {
+        &self.0.folder
+    }
+}
+
+/// Height and width of all rows of a file, checked against the shape of pixels.
+fn sizes(file: &File, shape: Option<[usize; 3]>) -> Result<Vec<(u32, u32)>> {
+    let heights = file.ints(schema::HEIGHT)?;
+    let widths = file.ints(schema::WIDTH)?;
+    let size = |side: Option<i64>| side.and_then(|s| u32::try_from(s).ok()).filter(|&s| s > 0);
+    let pairs = heights.into_iter().zip(widths);
+    pairs
+        .map(|(h, w)| match (size(h), size(w)) {
+            (Some(height), Some(width))
+                if shape.is_none_or(|[h, w, _]| (h, w) == (height as usize, width as usize)) =>
+            {
+                Ok((height, width))
+            }
+            _ => Err(Error::bad_data(
+                &file.path,
+                shape.map_or("a positive height and width".to_string(), |[h, w, _]| {
+                    format!("only images of {h}x{w}")
+                }),
+                format!("{}x{}", h.unwrap_or_default(), w.unwrap_or_default()),
+                "make the shards again with s4l-shard --force",
+            )),
+        })
+        .collect()
+}

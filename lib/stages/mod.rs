@@ -1,0 +1,4 @@
+//! The stage programs, one file a binary.
+
+pub mod shard;
+pub mod subset;

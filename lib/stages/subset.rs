@@ -1,0 +1,363 @@
+//! `s4l-subset`: which images a training stage may know the labels of.
+
+use crate::artifact::{self, Lineage, Target};
+use crate::cli::{self, Common};
+use crate::error::{Error, Result};
+use crate::recipe;
+use crate::rng::{Stream, permutation, rng};
+use crate::schema;
+use crate::shards::{Shards, Split};
+use crate::table;
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Choose the labelled images: class-balanced and seeded, or by a list of names
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "s4l-subset",
+    version,
+    before_help = "\
+EXAMPLES
+  s4l-subset --in shards --fraction 0.1 --out labelled.parquet
+  s4l-subset --in shards --per-class 13 --seed 1 --out labelled.parquet
+  s4l-subset --in shards --list 10percent.json --out labelled.parquet
+  s4l-subset --in shards --fraction 0.1 --out labelled.parquet --val-per-class 100 --val-out val.parquet
+
+For one seed a smaller subset lies within every larger one, and the validation set is the same
+whatever the fraction. Memory: some 200 bytes an image.",
+    group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
+)]
+pub struct Args {
+    /// Shard folder
+    #[arg(long = "in", value_name = "DIR")]
+    input: PathBuf,
+    /// Share of the labelled images of the split, the same number of each class
+    #[arg(long, value_name = "F")]
+    fraction: Option<f64>,
+    /// Number of images of each class
+    #[arg(long, value_name = "N")]
+    per_class: Option<usize>,
+    /// Names of the images: a label map ({"values": [...]}) or text, one a line
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// Split to choose from
+    #[arg(long, default_value = "train", value_name = "NAME")]
+    split: String,
+    /// Size a class of a validation set that shares no image with the subset
+    #[arg(long, value_name = "N", requires = "val_out")]
+    val_per_class: Option<usize>,
+    /// Where the validation set goes
+    #[arg(long, value_name = "PATH", requires = "val_per_class")]
+    val_out: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// This stage is set by options alone: a recipe with any key is an error.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {}
+
+/// What decides the rows of an output, for its lineage. The validation set does not depend on the
+/// size of the subset, so neither does this.
+#[derive(Serialize)]
+struct Choice<'a> {
+    split: &'a str,
+    fraction: Option<f64>,
+    per_class: Option<usize>,
+    val_per_class: Option<usize>,
+    validation: bool,
+}
+
+impl cli::Stage for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn run(self) -> Result<()> {
+        let start = Instant::now();
+        let Settings {} = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let out = self.common.out_or("labelled.parquet");
+        self.refuse_overlaps(&out)?;
+        let shards = Shards::open(&self.input)?;
+        let split = shards.split(&self.split)?;
+        let labels = split.labels()?;
+
+        let listed = self
+            .list
+            .as_deref()
+            .map(|l| listed(l, &split))
+            .transpose()?;
+        let per_class = self.per_class(labels, shards.classes().len())?;
+        let draw = |n, stream, taken: &[usize]| {
+            draw(
+                labels,
+                shards.classes().len(),
+                n,
+                self.common.seed,
+                stream,
+                taken,
+            )
+            .map_err(|few| self.too_few(few, &shards))
+        };
+        let kept_out = listed.as_deref().unwrap_or_default();
+        let validation = match self.val_per_class {
+            Some(n) => draw(n, Stream::Validation, kept_out)?,
+            None => Vec::new(),
+        };
+        let labelled = match listed {
+            Some(rows) => rows,
+            None => draw(per_class, Stream::Subset, &validation)?,
+        };
+
+        let mut outputs = vec![(&out, &labelled, false)];
+        if let Some(val_out) = &self.val_out {
+            outputs.insert(0, (val_out, &validation, true));
+        }
+        let words = |path: &Path, rows: usize| {
+            let names = (path.display(), &self.split, shards.classes().len());
+            format!(
+                "{}: {rows} images of {}, {} classes",
+                names.0, names.1, names.2
+            )
+        };
+        if self.common.dry_run {
+            let plan = outputs
+                .iter()
+                .map(|(path, rows, _)| words(path, rows.len()) + "\n");
+            return cli::print(&plan.collect::<String>());
+        }
+        let mut todo = Vec::new();
+        for (path, rows, validation) in outputs {
+            let lineage = self.lineage(&split, labels, validation)?;
+            if artifact::target(&self.common, path, &lineage, table::footer(path))? == Target::Write
+            {
+                todo.push((path, rows, lineage));
+            }
+        }
+        for (path, rows, lineage) in todo {
+            write(path, &split, labels, rows, &lineage)?;
+            artifact::write_provenance(path, &self.common, start)?;
+            cli::info(&words(path, rows.len()));
+        }
+        Ok(())
+    }
+}
+
+impl Args {
+    fn refuse_overlaps(&self, out: &Path) -> Result<()> {
+        let outputs = [Some(out), self.val_out.as_deref()];
+        let inputs = [Some(self.input.as_path()), self.list.as_deref()];
+        for out in outputs.into_iter().flatten() {
+            for input in inputs.into_iter().flatten().filter(|i| i.exists()) {
+                artifact::refuse_overlap(input, out)?;
+            }
+        }
+        match &self.val_out {
+            Some(val_out) => artifact::refuse_overlap(out, val_out),
+            None => Ok(()),
+        }
+    }
+
+    /// Images a class that `--fraction` or `--per-class` asks for; 0 with `--list`.
+    fn per_class(&self, labels: &[Option<u32>], classes: usize) -> Result<usize> {
+        let known = labels.iter().flatten().count();
+        if known == 0 || classes == 0 {
+            return Err(Error::bad_data(
+                &self.input,
+                format!("labels in split {:?}", self.split),
+                "none",
+                "make shards from images in class folders or with a label file",
+            ));
+        }
+        let per_class = match (self.fraction, self.per_class) {
+            (Some(f), _) if !(f > 0.0 && f <= 1.0) => {
+                return Err(Error::Usage(format!(
+                    "--fraction {f}: expected a number above 0 and up to 1"
+                )));
+            }
+            (Some(f), _) => (f * known as f64 / classes as f64).round() as usize,
+            (None, Some(n)) => n,
+            (None, None) => return Ok(0),
+        };
+        if per_class == 0 {
+            return Err(Error::Usage(format!(
+                "this is less than one image a class ({known} images, {classes} classes); ask for more"
+            )));
+        }
+        Ok(per_class)
+    }
+
+    fn too_few(&self, few: TooFew, shards: &Shards) -> Error {
+        Error::bad_data(
+            &self.input,
+            format!(
+                "{} images of class {:?} in split {:?}",
+                few.asked,
+                shards.classes()[few.class],
+                self.split
+            ),
+            match self.val_per_class {
+                Some(_) => format!("{} that are not taken already", few.found),
+                None => few.found.to_string(),
+            },
+            "ask for fewer",
+        )
+    }
+
+    fn lineage(&self, split: &Split, labels: &[Option<u32>], validation: bool) -> Result<Lineage> {
+        let choice = Choice {
+            split: &self.split,
+            fraction: self.fraction.filter(|_| !validation),
+            per_class: self.per_class.filter(|_| !validation),
+            val_per_class: self.val_per_class,
+            validation,
+        };
+        let mut hasher = blake3::Hasher::new();
+        for label in labels {
+            hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
+        }
+        let labels = hasher.finalize().to_hex()[..16].to_string();
+        let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&choice))
+            .input("shards", split.content_hash())
+            .input("labels", labels);
+        match &self.list {
+            Some(list) => Ok(lineage.input("list", artifact::hash_file(list)?)),
+            None => Ok(lineage),
+        }
+    }
+}
+
+/// A class with fewer images than asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooFew {
+    pub class: usize,
+    pub asked: usize,
+    pub found: usize,
+}
+
+/// `per_class` rows of each class, none of them in `taken`, sorted. The rows of a class are put in
+/// an order by (seed, stream, class) and the first free ones are drawn: a smaller draw lies within
+/// a larger one.
+pub fn draw(
+    labels: &[Option<u32>],
+    classes: usize,
+    per_class: usize,
+    seed: u64,
+    stream: Stream,
+    taken: &[usize],
+) -> std::result::Result<Vec<usize>, TooFew> {
+    let mut free = vec![true; labels.len()];
+    for &row in taken {
+        free[row] = false;
+    }
+    let mut members = vec![Vec::new(); classes];
+    for (row, label) in labels.iter().enumerate() {
+        if let Some(label) = label {
+            members[*label as usize].push(row);
+        }
+    }
+    let mut rows = Vec::with_capacity(classes * per_class);
+    for (class, members) in members.iter().enumerate() {
+        let order = permutation(&mut rng(seed, stream, 0, class as u64), members.len());
+        let before = rows.len();
+        let candidates = order.into_iter().map(|i| members[i as usize]);
+        rows.extend(candidates.filter(|&row| free[row]).take(per_class));
+        let found = rows.len() - before;
+        if found < per_class {
+            return Err(TooFew {
+                class,
+                asked: per_class,
+                found,
+            });
+        }
+    }
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+/// The rows that a list names, sorted. A name is a key, or a path whose base name is one.
+fn listed(list: &Path, split: &Split) -> Result<Vec<usize>> {
+    let names = names(list)?;
+    let base = |name: &str| name.rsplit_once('/').and_then(|(_, base)| split.row(base));
+    let (found, unknown): (Vec<_>, Vec<_>) = names
+        .iter()
+        .map(|name| (name, split.row(name).or_else(|| base(name))))
+        .partition(|(_, row)| row.is_some());
+    let bad = |expected: &str, found: String| {
+        Error::bad_data(
+            list,
+            expected,
+            found,
+            "correct the list, or name the --split it is of",
+        )
+    };
+    if names.is_empty() {
+        return Err(bad("names of images", "none".to_string()));
+    }
+    if let Some((first, _)) = unknown.first() {
+        return Err(bad(
+            "names of images of the split",
+            format!(
+                "{} unknown of {}, the first is {first:?}",
+                unknown.len(),
+                names.len()
+            ),
+        ));
+    }
+    let mut rows: Vec<usize> = found.into_iter().filter_map(|(_, row)| row).collect();
+    rows.sort_unstable();
+    if let Some(twice) = rows.windows(2).find(|w| w[0] == w[1]) {
+        return Err(bad(
+            "each image once",
+            format!("{:?} twice", split.key(twice[0])),
+        ));
+    }
+    let labels = split.labels()?;
+    if let Some(&row) = rows.iter().find(|&&row| labels[row].is_none()) {
+        return Err(bad(
+            "images with labels",
+            format!("{:?} without", split.key(row)),
+        ));
+    }
+    Ok(rows)
+}
+
+/// The names in a list: JSON where it begins with a brace, else text.
+fn names(list: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct LabelMap {
+        values: Vec<String>,
+    }
+    let text = std::fs::read_to_string(list).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
+        _ => Error::io(list)(e),
+    })?;
+    if text.trim_start().starts_with('{') {
+        let map: LabelMap = serde_json::from_str(&text).map_err(|e| {
+            let hint = "write it like {\"values\": [\"a.png\", \"b.png\"]}";
+            Error::bad_data(list, "a label map", e.to_string(), hint)
+        })?;
+        return Ok(map.values);
+    }
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    Ok(lines.map(str::to_string).collect())
+}
+
+fn write(
+    path: &Path,
+    split: &Split,
+    labels: &[Option<u32>],
+    rows: &[usize],
+    lineage: &Lineage,
+) -> Result<()> {
+    let keys = StringArray::from_iter_values(rows.iter().map(|&row| split.key(row)));
+    // Only rows with a label are drawn or pass `listed`.
+    let labels: Int64Array = rows.iter().map(|&row| labels[row].map(i64::from)).collect();
+    let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(labels)];
+    table::write(path, schema::labelled(), columns, lineage, BTreeMap::new())
+}
