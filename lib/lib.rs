@@ -4,8 +4,13 @@
 pub mod artifact;
 pub mod cli;
 pub mod error;
+pub mod inspect;
+pub mod metrics;
+pub mod plan;
 pub mod recipe;
+pub mod report;
 pub mod rng;
 pub mod schema;
+pub mod stages;
 pub mod table;
-pub mod plan;
+pub mod tfevents;
