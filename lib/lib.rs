@@ -8,7 +8,7 @@ pub mod cli;
 pub mod error;
 pub mod evaluate;
 pub mod input;
-pub mod inspect;
+//INS
 pub mod loader;
 pub mod methods;
 pub mod metrics;
@@ -19,7 +19,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod prepare;
 pub mod recipe;
-pub mod report;
+//REP
 pub mod rng;
 pub mod schema;
 pub mod shards;

@@ -54,8 +54,8 @@ pub struct ClassAccuracy {
 /// Figures of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
-    /// The class with the largest logit; of equal ones the lowest index. `top1` counts these, so
-    /// that it can be recomputed from the `prediction` column.
+    /// `argmax` of the logits. `top1` counts these, so that it can be recomputed from the
+    /// `prediction` column.
     pub prediction: u32,
     /// Softmax probability of `prediction`.
     pub confidence: f64,
@@ -65,21 +65,26 @@ pub struct Row {
     pub nll: f64,
 }
 
+/// The class with the largest logit; of equal ones the lowest index.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (class, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] {
+            best = class;
+        }
+    }
+    best as u32
+}
+
 /// Figures of one image from its logits (one a class).
 pub fn row(logits: &[f32], label: u32) -> Row {
     let target = logits[label as usize];
-    let mut prediction = 0;
-    let mut larger = 0;
-    for (class, &logit) in logits.iter().enumerate() {
-        if logit > logits[prediction] {
-            prediction = class;
-        }
-        larger += usize::from(logit > target);
-    }
-    let max = f64::from(logits[prediction]);
+    let prediction = argmax(logits);
+    let larger = logits.iter().filter(|&&l| l > target).count();
+    let max = f64::from(logits[prediction as usize]);
     let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
     Row {
-        prediction: prediction as u32,
+        prediction,
         confidence: 1.0 / sum,
         top5: larger < logits.len().min(5),
         nll: sum.ln() + max - f64::from(target),

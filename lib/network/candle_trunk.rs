@@ -77,7 +77,12 @@ impl CandleTrunk {
                 .reshape((c.kernel, c.kernel, c.inputs, c.outputs))?
                 .permute((3, 2, 0, 1))?
                 .contiguous()?;
-            x.conv2d(&kernel, c.kernel / 2, c.stride, 1, 1)
+            let (_, _, h, w) = x.dims4()?;
+            // candle's backward pass of a strided convolution takes height and width for alike.
+            if h % c.stride == w % c.stride {
+                return x.conv2d(&kernel, c.kernel / 2, c.stride, 1, 1);
+            }
+            every(&x.conv2d(&kernel, c.kernel / 2, 1, 1, 1)?, c.stride, (0, 0), (h, w))
         };
         let mut x = conv(&images.permute((0, 3, 1, 2))?.contiguous()?, &l.stem)?;
         if l.pool {
@@ -108,25 +113,31 @@ fn per_channel(x: &Tensor) -> candle_core::Result<Tensor> {
     x.reshape((1, x.elem_count(), 1, 1))
 }
 
+/// Every `stride`-th row and column from `first` on, `size / stride` of them, rounded up.
+fn every(
+    x: &Tensor,
+    stride: usize,
+    first: (usize, usize),
+    size: (usize, usize),
+) -> candle_core::Result<Tensor> {
+    let grid = |first: usize, size: usize| -> candle_core::Result<Tensor> {
+        let at = (0..size.div_ceil(stride)).map(|i| (stride * i + first) as u32);
+        Tensor::new(at.collect::<Vec<u32>>(), x.device())
+    };
+    x.index_select(&grid(first.0, size.0)?, 2)?
+        .index_select(&grid(first.1, size.1)?, 3)
+}
+
 /// 3x3 stride-2 max over zero padding of 1, as the maximum of nine shifted grids: candle's own max
 /// pool has no backward pass where kernel and stride differ.
 fn max_pool(x: &Tensor) -> candle_core::Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     let padded = x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
-    let grid = |from: usize, size: usize| -> candle_core::Result<Tensor> {
-        let at: Vec<u32> = (0..size.div_ceil(2)).map(|i| (2 * i + from) as u32).collect();
-        Tensor::new(at, x.device())
-    };
-    let mut best: Option<Tensor> = None;
-    for t in 0..9 {
-        let y = padded.index_select(&grid(t / 3, h)?, 2)?;
-        let y = y.index_select(&grid(t % 3, w)?, 3)?;
-        best = Some(match best {
-            None => y,
-            Some(b) => b.maximum(&y)?,
-        });
+    let mut best = every(&padded, 2, (0, 0), (h, w))?;
+    for t in 1..9 {
+        best = best.maximum(&every(&padded, 2, (t / 3, t % 3), (h, w))?)?;
     }
-    best.ok_or_else(|| candle_core::Error::Msg("empty window".into()))
+    Ok(best)
 }
 
 impl Trunk for CandleTrunk {

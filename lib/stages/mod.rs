@@ -1,10 +1,10 @@
 //! The stage programs, one file a binary.
 
 pub mod eval;
-pub mod inspect;
+//INS
 pub mod moam;
 pub mod pretrain;
 pub mod pseudolabel;
-pub mod report;
+//REP
 pub mod shard;
 pub mod subset;

@@ -1,0 +1,160 @@
+//! The fast CPU trunk against the candle trunk in float64: values, gradients, moving statistics.
+
+use candle_core::{DType, Device};
+use s4l::network::candle_trunk::CandleTrunk;
+use s4l::network::cpu::CpuTrunk;
+use s4l::network::layout::{Architecture, Layout};
+use s4l::network::{Gradients, Pass, Trunk};
+use s4l::plan::Stem;
+use s4l::rng::{RngExt, Stream, rng};
+
+struct Case {
+    architecture: Architecture,
+    size: (usize, usize),
+    images: usize,
+}
+
+fn case(i: usize) -> Case {
+    let stems = [Stem::Small, Stem::SmallStride2, Stem::Imagenet];
+    let units = [vec![1, 1, 1], vec![2, 1], vec![1, 2, 1], vec![1]];
+    let sizes = [(28, 28), (9, 13), (16, 16), (33, 7), (15, 15)];
+    Case {
+        architecture: Architecture {
+            channels: [1, 3][i % 2],
+            units: units[i % units.len()].clone(),
+            width_factor: [1, 1, 2][i % 3],
+            stem: stems[i % 3],
+            heads: vec![],
+        },
+        size: sizes[i % sizes.len()],
+        images: [3, 8, 5, 2][i % 4],
+    }
+}
+
+struct Results {
+    features: Vec<f32>,
+    moving: Vec<f32>,
+    parameters: Vec<f32>,
+    images: Vec<f32>,
+    inferred: Vec<f32>,
+}
+
+fn random(n: usize, scale: f32, sample: u64) -> Vec<f32> {
+    let mut rng = rng(7, Stream::Init, 1, sample);
+    (0..n).map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale).collect()
+}
+
+fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
+    let layout = Layout::new(&case.architecture);
+    let mut parameters = layout.initial_parameters(3);
+    for n in layout.norms() {
+        let noise = random(2 * n.channels, 0.3, 9);
+        for (p, e) in parameters[n.gamma().start..n.beta().end].iter_mut().zip(noise) {
+            *p += e;
+        }
+    }
+    let values = case.size.0 * case.size.1 * case.architecture.channels;
+    let images = random(case.images * values, 1.0, 1);
+    let mut moving = layout.initial_moving();
+    let pass = Pass::Train { keep: 0.99 };
+    let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
+    let upstream = random(features.len(), 1.0, 2);
+    let mut gradient = vec![0.0; layout.trunk_parameters];
+    let mut image_gradient = vec![0.0; images.len()];
+    let wanted = Gradients {
+        parameters: Some(&mut gradient),
+        images: Some(&mut image_gradient),
+    };
+    trunk.backward(&parameters, &upstream, wanted).unwrap();
+    let mut fixed = moving.clone();
+    let inferred = trunk
+        .forward(&parameters, &mut fixed, &images, Pass::Inference)
+        .unwrap();
+    assert_eq!(fixed, moving, "inference moved the statistics");
+    Results {
+        features,
+        moving,
+        parameters: gradient,
+        images: image_gradient,
+        inferred,
+    }
+}
+
+/// |a - b| / |b| over all values.
+fn error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let norm: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
+    (difference / norm).sqrt()
+}
+
+fn cpu(case: &Case, arch: pulp::Arch) -> Results {
+    let layout = Layout::new(&case.architecture);
+    run(&mut CpuTrunk::new(&layout, case.size.0, case.size.1, arch), case)
+}
+
+fn oracle(case: &Case) -> Results {
+    let layout = Layout::new(&case.architecture);
+    let (h, w) = case.size;
+    run(&mut CandleTrunk::new(&layout, h, w, Device::Cpu, DType::F64), case)
+}
+
+fn architectures() -> Vec<(&'static str, pulp::Arch)> {
+    let mut all = vec![("best", pulp::Arch::new()), ("portable", pulp::Arch::Scalar)];
+    #[cfg(target_arch = "x86_64")]
+    if let Some(v3) = pulp::x86::V3::try_new() {
+        all.push(("avx2", pulp::Arch::V3(v3)));
+    }
+    all
+}
+
+#[test]
+fn agrees_with_candle() {
+    for i in 0..12 {
+        let case = case(i);
+        let expected = oracle(&case);
+        for (name, arch) in architectures() {
+            let got = cpu(&case, arch);
+            for (what, a, b) in [
+                ("features", &got.features, &expected.features),
+                ("moving statistics", &got.moving, &expected.moving),
+                ("parameter gradient", &got.parameters, &expected.parameters),
+                ("image gradient", &got.images, &expected.images),
+                ("inferred features", &got.inferred, &expected.inferred),
+            ] {
+                let e = error(a, b);
+                assert!(e < 1e-4, "case {i}, {name}: {what} is off by {e:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_layer_s_gradient_agrees() {
+    let case = case(0);
+    let (got, expected) = (cpu(&case, pulp::Arch::new()), oracle(&case));
+    for (name, _, range) in Layout::new(&case.architecture).tensors() {
+        let e = error(&got.parameters[range.clone()], &expected.parameters[range]);
+        assert!(e < 1e-4, "{name} is off by {e:e}");
+    }
+}
+
+#[test]
+fn the_same_bits_for_any_number_of_threads() {
+    for i in [0, 1, 5] {
+        let case = case(i);
+        let results: Vec<Results> = [1, 2, 4]
+            .iter()
+            .map(|&threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| cpu(&case, pulp::Arch::new()))
+            })
+            .collect();
+        for other in &results[1..] {
+            assert!(other.features == results[0].features);
+            assert!(other.moving == results[0].moving);
+            assert!(other.parameters == results[0].parameters);
+            assert!(other.images == results[0].images);
+        }
+    }
+}
