@@ -4,8 +4,9 @@
 pub mod artifact;
 pub mod cli;
 pub mod error;
+pub mod metrics;
+pub mod plan;
 pub mod recipe;
 pub mod rng;
 pub mod schema;
 pub mod table;
-pub mod plan;
