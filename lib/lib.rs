@@ -10,3 +10,4 @@ pub mod recipe;
 pub mod rng;
 pub mod schema;
 pub mod table;
+pub mod tfevents;
