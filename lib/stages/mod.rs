@@ -1,0 +1,3 @@
+//! One module a binary: what it takes, what it does, what it leaves behind.
+
+pub mod report;
