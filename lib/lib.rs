@@ -4,6 +4,7 @@
 pub mod artifact;
 pub mod cli;
 pub mod error;
+pub mod inspect;
 pub mod metrics;
 pub mod plan;
 pub mod recipe;

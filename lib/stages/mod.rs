@@ -1,3 +1,4 @@
 //! One module a binary: what it takes, what it does, what it leaves behind.
 
+pub mod inspect;
 pub mod report;
