@@ -129,9 +129,11 @@ pub fn markdown(rows: &[Row]) -> String {
         }
         text.push_str("|\n");
     }
-    let rotations = if averaged { ROTATIONS_NOTE } else { "" };
-    let subject = subject(rows);
-    format!("{text}\n{subject}. {SPREAD_NOTE} {rotations}\n\n{PUBLISHED_NOTE}\n")
+    let mut notes = vec![subject(rows) + ".", SPREAD_NOTE.to_string()];
+    if averaged {
+        notes.push(ROTATIONS_NOTE.to_string());
+    }
+    format!("{text}\n{}\n\n{PUBLISHED_NOTE}\n", notes.join(" "))
 }
 
 enum Column {
