@@ -1,1 +1,3 @@
-fn main(){}
+fn main() -> std::process::ExitCode {
+    s4l::cli::main::<s4l::stages::report::Args>()
+}

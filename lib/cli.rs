@@ -2,11 +2,12 @@
 //! progress, and the stop flag.
 
 use crate::error::{Error, Result};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Options of every binary.
@@ -64,6 +65,10 @@ impl Common {
 /// Implemented by the `Args` of each stage.
 pub trait Stage: clap::Parser {
     fn common(&self) -> &Common;
+    /// Whether words that tell of no trouble are left out.
+    fn quiet(&self) -> bool {
+        self.common().quiet
+    }
     fn run(self) -> Result<()>;
 }
 
@@ -79,7 +84,7 @@ static STOP: OnceLock<(Arc<AtomicBool>, Option<Instant>)> = OnceLock::new();
 pub fn main<S: Stage>() -> ExitCode {
     let start = Instant::now();
     let stage = S::parse();
-    let result = prepare(stage.common(), start).and_then(|()| stage.run());
+    let result = prepare(&stage, start).and_then(|()| stage.run());
     let command = S::command();
     let name = command.get_name();
     match result {
@@ -94,9 +99,10 @@ pub fn main<S: Stage>() -> ExitCode {
     }
 }
 
-fn prepare(common: &Common, start: Instant) -> Result<()> {
+fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
+    let common = stage.common();
     LOG.get_or_init(|| Log {
-        quiet: common.quiet,
+        quiet: stage.quiet(),
         json: common.log_format == "json",
     });
     if common.threads == Some(0) {
@@ -147,6 +153,16 @@ pub fn warn(message: &str) {
     say("warning", message);
 }
 
+/// The result of a command, on stdout. A reader that has seen enough (`| head`) is no error.
+pub fn print(result: &str) -> Result<()> {
+    match std::io::stdout().write_all(result.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io(Path::new("stdout"))(e))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn say(level: &str, message: &str) {
     if LOG.get().is_some_and(|l| l.json) {
         eprintln!(
@@ -166,9 +182,9 @@ pub fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
         return indicatif::ProgressBar::hidden();
     }
     let bar = indicatif::ProgressBar::new(total).with_message(what);
-    if let Ok(style) = indicatif::ProgressStyle::with_template(
-        "{msg} {wide_bar} {pos}/{len} {elapsed} eta {eta}",
-    ) {
+    if let Ok(style) =
+        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} eta {eta}")
+    {
         bar.set_style(style);
     }
     bar

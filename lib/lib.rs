@@ -8,7 +8,7 @@ pub mod cli;
 pub mod error;
 pub mod evaluate;
 pub mod input;
-//INS
+pub mod inspect;
 pub mod loader;
 pub mod methods;
 pub mod metrics;
@@ -19,7 +19,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod prepare;
 pub mod recipe;
-//REP
+pub mod report;
 pub mod rng;
 pub mod schema;
 pub mod shards;

@@ -54,8 +54,8 @@ pub struct ClassAccuracy {
 /// Figures of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
-    /// `argmax` of the logits. `top1` counts these, so that it can be recomputed from the
-    /// `prediction` column.
+    /// The class with the largest logit; of equal ones the lowest index. `top1` counts these, so
+    /// that it can be recomputed from the `prediction` column.
     pub prediction: u32,
     /// Softmax probability of `prediction`.
     pub confidence: f64,

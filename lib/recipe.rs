@@ -4,7 +4,7 @@
 
 use crate::cli;
 use crate::error::{Error, Result};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
 
 /// Reads settings of type `T`. `T` should derive `Default` through `#[serde(default,
@@ -40,6 +40,11 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, sets: &[String]) -> Result
         .try_into()
         .map_err(|e: toml::de::Error| bad(&name, e.message()))
 }
+
+/// For a stage without settings: any key is an unknown key.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
 
 /// A value as TOML would read it; anything else is a bare string.
 fn parse_value(text: &str) -> toml::Value {

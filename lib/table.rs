@@ -3,7 +3,7 @@
 use crate::artifact::{self, Lineage};
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, Int64Type, Schema};
+use arrow::datatypes::{Float32Type, Float64Type, Int64Type, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
@@ -66,16 +66,19 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     })
 }
 
+/// The footer's key-value pairs. `made_by` as in `read`.
+pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
+    open(path, made_by).map(|b| metadata_of(&b))
+}
+
 /// The footer's key-value pairs, or `None` where there is no readable parquet file.
 pub fn footer(path: &Path) -> Option<HashMap<String, String>> {
-    open(path, "").ok().map(|b| metadata_of(&b))
+    metadata(path, "").ok()
 }
 
 fn open(path: &Path, made_by: &str) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>> {
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::missing(path, "file", format!("{made_by} makes it"))
-        }
+        std::io::ErrorKind::NotFound => Error::missing(path, "file", format!("{made_by} makes it")),
         _ => Error::io(path)(e),
     })?;
     ParquetRecordBatchReaderBuilder::try_new_with_options(
@@ -86,7 +89,9 @@ fn open(path: &Path, made_by: &str) -> Result<ParquetRecordBatchReaderBuilder<st
     .map_err(|e| not_parquet(path, &e.to_string(), made_by))
 }
 
-fn metadata_of(builder: &ParquetRecordBatchReaderBuilder<std::fs::File>) -> HashMap<String, String> {
+fn metadata_of(
+    builder: &ParquetRecordBatchReaderBuilder<std::fs::File>,
+) -> HashMap<String, String> {
     let pairs = builder.metadata().file_metadata().key_value_metadata();
     pairs
         .into_iter()
@@ -120,7 +125,9 @@ impl Table {
             format!("column {name:?} to be {kind} without nulls"),
             self.batch
                 .column_by_name(name)
-                .map_or("nothing".into(), |c| format!("{} with {} nulls", c.data_type(), c.null_count())),
+                .map_or("nothing".into(), |c| {
+                    format!("{} with {} nulls", c.data_type(), c.null_count())
+                }),
             "write it with that type",
         )
     }
@@ -155,6 +162,15 @@ impl Table {
         }
     }
 
+    /// A column of float64 without nulls.
+    pub fn doubles(&self, name: &str) -> Result<Vec<f64>> {
+        let column = self.column(name, "float64")?;
+        match column.as_primitive_opt::<Float64Type>() {
+            Some(a) if a.null_count() == 0 => Ok(a.values().to_vec()),
+            _ => Err(self.wrong_type(name, "float64")),
+        }
+    }
+
     /// A column of booleans without nulls.
     pub fn bools(&self, name: &str) -> Result<Vec<bool>> {
         let column = self.column(name, "bool")?;
@@ -168,11 +184,15 @@ impl Table {
     pub fn float_lists(&self, name: &str) -> Result<(Vec<f32>, usize)> {
         let column = self.column(name, "fixed-size list of float32")?;
         let wrong = || self.wrong_type(name, "a list of float32 of one length");
-        let (values, offsets): (ArrayRef, usize) = if let Some(l) = column.as_fixed_size_list_opt() {
+        let (values, offsets): (ArrayRef, usize) = if let Some(l) = column.as_fixed_size_list_opt()
+        {
             (l.values().clone(), l.value_length() as usize)
         } else if let Some(l) = column.as_list_opt::<i32>() {
             let len = l.value_length(0) as usize;
-            if l.offsets().windows(2).any(|w| (w[1] - w[0]) as usize != len) {
+            if l.offsets()
+                .windows(2)
+                .any(|w| (w[1] - w[0]) as usize != len)
+            {
                 return Err(wrong());
             }
             (l.values().clone(), len)

@@ -1,10 +1,10 @@
 //! The stage programs, one file a binary.
 
 pub mod eval;
-//INS
+pub mod inspect;
 pub mod moam;
 pub mod pretrain;
 pub mod pseudolabel;
-//REP
+pub mod report;
 pub mod shard;
 pub mod subset;

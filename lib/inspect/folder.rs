@@ -1,0 +1,141 @@
+//! Folders: shards of a data set, and models.
+
+use super::{count, json, parquet, safetensors, section, size};
+use crate::error::{Error, Result};
+use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, WEIGHTS};
+use indicatif::DecimalBytes;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub fn describe_shards(folder: &Path) -> Result<String> {
+    let mut splits: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    for path in parquet_files(folder)? {
+        let (files, rows, bytes) = splits.entry(split_of(&path)).or_default();
+        *files += 1;
+        *rows += parquet::rows(&path)?;
+        *bytes += size(&path)?;
+    }
+    let lines: Vec<Vec<String>> = splits
+        .into_iter()
+        .map(|(split, (files, rows, bytes))| {
+            let (images, files) = (count(rows, "image"), count(files, "file"));
+            vec![split, images, files, DecimalBytes(bytes).to_string()]
+        })
+        .collect();
+    let dataset = json::outline(&json::read(&folder.join(DATASET_JSON))?);
+    Ok(format!(
+        "{}: shard folder\n{}{DATASET_JSON}\n{dataset}",
+        folder.display(),
+        section("splits", &lines)
+    ))
+}
+
+/// `train` of `train-00000-of-00004.parquet`.
+fn split_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let first = stem.rsplit_once("-of-").map(|(part, _)| part);
+    let split = first.and_then(|part| part.rsplit_once('-'));
+    split.map_or(stem.to_string(), |(split, _)| split.to_string())
+}
+
+/// `dataset.json` parses, every line of the manifest holds as for `b3sum -c`, and the manifest
+/// leaves out no shard.
+pub fn verify_shards(folder: &Path) -> Result<()> {
+    json::read(&folder.join(DATASET_JSON))?;
+    let path = folder.join(MANIFEST);
+    let hint = "write the shards again with s4l-shard";
+    let bad = |expected: &str, found: String| Error::bad_data(&path, expected, found, hint);
+    let text = std::fs::read_to_string(&path).map_err(|e| bad("a manifest", e.to_string()))?;
+    let mut listed: Vec<(&str, PathBuf)> = Vec::new();
+    for line in text.lines() {
+        let (hash, name) = line
+            .split_once("  ")
+            .ok_or_else(|| bad("lines `<hash>  <name>`", format!("{line:?}")))?;
+        listed.push((hash, folder.join(name)));
+    }
+    for shard in parquet_files(folder)? {
+        if !listed.iter().any(|(_, path)| *path == shard) {
+            return Err(bad("every shard", format!("none for {}", shard.display())));
+        }
+    }
+    let checked: Vec<Result<()>> = listed
+        .par_iter()
+        .map(|(expected, path)| {
+            let found = hash(path)?;
+            if found == *expected {
+                return Ok(());
+            }
+            let expected = format!("hash {expected} as in {MANIFEST}");
+            Err(Error::bad_data(path, expected, found, hint))
+        })
+        .collect();
+    checked.into_iter().collect()
+}
+
+/// The whole BLAKE3 hash, as `b3sum` prints it.
+fn hash(path: &Path) -> Result<String> {
+    let file = std::fs::File::open(path)
+        .map_err(|e| Error::bad_data(path, "a file", e.to_string(), "write it again"))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).map_err(Error::io(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if path.extension().is_some_and(|e| e == "parquet") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+pub fn describe_model(folder: &Path) -> Result<String> {
+    let mut text = format!("{}: model folder\n", folder.display());
+    let config = folder.join(CONFIG_JSON);
+    if config.exists() {
+        text += &json::describe(&config)?;
+    }
+    let metrics = folder.join(METRICS);
+    if metrics.exists() {
+        text += &parquet::describe(&metrics)?;
+    }
+    let weights = folder.join(WEIGHTS);
+    if weights.exists() {
+        text += &safetensors::describe(&weights)?;
+    } else {
+        text += &format!("no {WEIGHTS}: training has not ended\n");
+    }
+    Ok(text)
+}
+
+pub fn verify_model(folder: &Path) -> Result<()> {
+    json::read(&folder.join(CONFIG_JSON))?;
+    let metrics = folder.join(METRICS);
+    if metrics.exists() {
+        parquet::verify(&metrics)?;
+    }
+    let weights = folder.join(WEIGHTS);
+    if !weights.exists() {
+        let hint = "run the training stage again, it goes on";
+        return Err(Error::bad_data(folder, WEIGHTS, "none", hint));
+    }
+    safetensors::verify(&weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_split_is_what_stands_before_the_part() {
+        let split = |name: &str| split_of(Path::new(name));
+        assert_eq!(split("a/train-00000-of-00004.parquet"), "train");
+        assert_eq!(split("my-test-00000-of-00001.parquet"), "my-test");
+        assert_eq!(split("other.parquet"), "other");
+    }
+}

@@ -1,0 +1,214 @@
+//! The rows of the paper's table: order, titles, published figures, and what our runs say.
+
+use super::runs::Run;
+use crate::metrics::Summary;
+use std::collections::BTreeMap;
+
+/// Figures in percent on ImageNet (ILSVRC-2012 validation, ResNet-50v2): the paper's and those that
+/// its authors got when they ran their published code again (README of google-research/s4l).
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    pub paper_top5: Option<f64>,
+    pub paper_top1: Option<f64>,
+    pub rerun_top5: Option<f64>,
+    pub rerun_top1: Option<f64>,
+}
+
+impl Published {
+    const NOTHING: Published = Published {
+        paper_top5: None,
+        paper_top1: None,
+        rerun_top5: None,
+        rerun_top1: None,
+    };
+
+    /// Of the paper only top-5 is known, of the re-run both.
+    const fn both(paper_top5: f64, rerun_top5: f64, rerun_top1: f64) -> Published {
+        Published {
+            paper_top5: Some(paper_top5),
+            paper_top1: None,
+            rerun_top5: Some(rerun_top5),
+            rerun_top1: Some(rerun_top1),
+        }
+    }
+
+    /// The authors did not publish a re-run.
+    const fn paper(top5: f64, top1: Option<f64>) -> Published {
+        Published {
+            paper_top5: Some(top5),
+            paper_top1: top1,
+            rerun_top5: None,
+            rerun_top1: None,
+        }
+    }
+}
+
+/// Name of the folder, title, published figures. MOAM's are of a network four times as wide.
+const KNOWN: [(&str, &str, Published); 10] = [
+    (
+        "supervised_1p",
+        "Supervised (1% labels)",
+        Published::both(48.43, 48.31, 25.09),
+    ),
+    (
+        "supervised_10p",
+        "Supervised (10% labels)",
+        Published::both(80.43, 80.42, 56.36),
+    ),
+    (
+        "pseudo_labels",
+        "Pseudo labels",
+        Published::both(82.41, 82.86, 60.24),
+    ),
+    ("vat", "VAT", Published::both(82.78, 82.71, 59.98)),
+    (
+        "vat_entmin",
+        "VAT + EntMin",
+        Published::both(83.39, 83.28, 60.87),
+    ),
+    (
+        "s4l_rotation",
+        "S4L-Rotation",
+        Published::both(83.82, 83.85, 61.37),
+    ),
+    (
+        "s4l_exemplar",
+        "S4L-Exemplar",
+        Published::both(83.72, 83.71, 62.17),
+    ),
+    (
+        "moam_step1",
+        "MOAM step 1",
+        Published::both(88.80, 88.70, 69.46),
+    ),
+    ("moam_step2", "MOAM step 2", Published::paper(89.96, None)),
+    (
+        "moam_step3",
+        "MOAM step 3",
+        Published::paper(91.23, Some(73.21)),
+    ),
+];
+
+/// The runs of one method, one a seed.
+pub struct Row<'a> {
+    pub name: &'a str,
+    pub title: &'a str,
+    pub published: Published,
+    /// In order of the seeds; at least one.
+    pub runs: Vec<&'a Run>,
+}
+
+/// Mean over the runs of a row and, of two or more, the sample standard deviation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    pub mean: f64,
+    pub sd: Option<f64>,
+}
+
+impl Row<'_> {
+    /// Estimate of a figure of the unrotated evaluation.
+    pub fn estimate(&self, figure: impl Fn(&Summary) -> f64) -> Estimate {
+        let values: Vec<f64> = self.summaries().map(figure).collect();
+        estimate(&values)
+    }
+
+    /// Top-1 of the mean over four rotations, where every run of the row has it.
+    pub fn rotation_averaged_top1(&self) -> Option<Estimate> {
+        let averaged = self
+            .runs
+            .iter()
+            .map(|r| r.summary.rotation_averaged.as_ref());
+        let values: Option<Vec<f64>> = averaged.map(|s| Some(s?.top1)).collect();
+        Some(estimate(&values?))
+    }
+
+    /// The bootstrap interval of a single run's top-1.
+    pub fn bootstrap(&self) -> Option<(f64, f64)> {
+        match self.runs[..] {
+            [run] => Some((
+                run.summary.unrotated.top1_low,
+                run.summary.unrotated.top1_high,
+            )),
+            _ => None,
+        }
+    }
+
+    /// How far top-1 may be off: one standard deviation over seeds, else the bootstrap interval.
+    pub fn top1_interval(&self) -> (f64, f64) {
+        let top1 = self.estimate(|s| s.top1);
+        let sd = top1.sd.unwrap_or(0.0);
+        self.bootstrap().unwrap_or((top1.mean - sd, top1.mean + sd))
+    }
+
+    /// Mean accuracy over the runs in each class, in the order of the classes.
+    pub fn per_class(&self) -> Vec<Option<f64>> {
+        let classes = self.runs[0].summary.unrotated.per_class.len();
+        (0..classes)
+            .map(|c| {
+                let values: Option<Vec<f64>> =
+                    self.summaries().map(|s| s.per_class[c].top1).collect();
+                Some(estimate(&values?).mean)
+            })
+            .collect()
+    }
+
+    fn summaries(&self) -> impl Iterator<Item = &Summary> {
+        self.runs.iter().map(|r| &r.summary.unrotated)
+    }
+}
+
+/// Groups runs into rows: those of the paper in its order, then others by name.
+pub fn group(runs: &[Run]) -> Vec<Row<'_>> {
+    let mut by_name: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
+    for run in runs {
+        by_name.entry(&run.row).or_default().push(run);
+    }
+    let mut rows: Vec<(usize, Row)> = by_name
+        .into_iter()
+        .map(|(name, mut runs)| {
+            runs.sort_by_key(|r| r.summary.seed);
+            let rank = KNOWN.iter().position(|k| k.0 == name);
+            let (title, published) =
+                rank.map_or((name, Published::NOTHING), |i| (KNOWN[i].1, KNOWN[i].2));
+            let row = Row {
+                name,
+                title,
+                published,
+                runs,
+            };
+            (rank.unwrap_or(KNOWN.len()), row)
+        })
+        .collect();
+    // Stable: rows that the paper does not know stay in the order of their names.
+    rows.sort_by_key(|(rank, _)| *rank);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Mean and sample standard deviation of at least one value.
+pub fn estimate(values: &[f64]) -> Estimate {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    Estimate {
+        mean,
+        sd: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_by_hand() {
+        let e = estimate(&[1.0, 2.0, 6.0]);
+        assert_eq!((e.mean, e.sd), (3.0, Some(7f64.sqrt())));
+        assert_eq!(
+            estimate(&[0.5]),
+            Estimate {
+                mean: 0.5,
+                sd: None
+            }
+        );
+    }
+}

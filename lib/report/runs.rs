@@ -1,0 +1,144 @@
+//! The evaluated runs below a folder.
+
+use crate::artifact;
+use crate::error::{Error, Result};
+use crate::metrics::{EvalSummary, SUMMARY_KEY};
+use crate::{schema, table};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+const EVAL: &str = "eval.parquet";
+
+/// One evaluated model.
+pub struct Run {
+    /// Name of the folder that holds `eval.parquet`.
+    pub row: String,
+    pub path: PathBuf,
+    pub summary: EvalSummary,
+    /// Footer of `eval.parquet`, without the summary.
+    pub lineage: BTreeMap<String, String>,
+    /// Learning curves of the model beside it, name → (step, value); empty where there are none.
+    pub curves: BTreeMap<String, Vec<(i64, f64)>>,
+}
+
+/// The runs, and the hash of each file that was read, by path relative to the folder.
+pub struct Found {
+    pub runs: Vec<Run>,
+    pub hashes: BTreeMap<String, String>,
+}
+
+/// Reads every `eval.parquet` below `folder` with the metrics of the model beside it.
+pub fn find(folder: &Path) -> Result<Found> {
+    let hint = "s4l-eval makes the eval.parquet files that --in is searched for";
+    // Resolved, since the row of `--in .` is named by the folder it stands for.
+    let root = folder
+        .canonicalize()
+        .map_err(|_| Error::missing(folder, "folder", hint))?;
+    let mut found = Found {
+        runs: Vec::new(),
+        hashes: BTreeMap::new(),
+    };
+    for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
+        let entry = entry.map_err(|e| Error::io(folder)(e.into()))?;
+        if entry.file_name() != EVAL || !entry.path().is_file() {
+            continue;
+        }
+        let run = read(entry.path())?;
+        let metrics = metrics_of(&run.path);
+        let read = std::iter::once(run.path.clone()).chain(metrics.exists().then_some(metrics));
+        for path in read {
+            let name = path.strip_prefix(&root).unwrap_or(&path);
+            let hash = artifact::hash_file(&path)?;
+            found.hashes.insert(name.display().to_string(), hash);
+        }
+        found.runs.push(run);
+    }
+    if found.runs.is_empty() {
+        return Err(Error::missing(folder, EVAL, hint));
+    }
+    comparable(&found.runs)?;
+    Ok(found)
+}
+
+fn metrics_of(eval: &Path) -> PathBuf {
+    eval.with_file_name("model").join(schema::METRICS)
+}
+
+fn read(path: &Path) -> Result<Run> {
+    let mut footer = table::metadata(path, "s4l-eval")?;
+    let hint = "make it again with s4l-eval";
+    let summary = footer.remove(SUMMARY_KEY).ok_or_else(|| {
+        let expected = format!("{SUMMARY_KEY} in the footer");
+        Error::bad_data(path, expected, "none", hint)
+    })?;
+    let summary: EvalSummary = serde_json::from_str(&summary).map_err(|e| {
+        let expected = format!("the summary of an evaluation under {SUMMARY_KEY}");
+        Error::bad_data(path, expected, e.to_string(), hint)
+    })?;
+    let row = path.parent().and_then(Path::file_name);
+    Ok(Run {
+        row: row.map_or_else(
+            || summary.row.clone(),
+            |name| name.to_string_lossy().into_owned(),
+        ),
+        path: path.to_path_buf(),
+        summary,
+        lineage: footer
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("s4l."))
+            .collect(),
+        curves: curves(&metrics_of(path))?,
+    })
+}
+
+fn curves(path: &Path) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {
+    let mut curves: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
+    if path.exists() {
+        let metrics = table::read(path, "s4l-pretrain")?;
+        let steps = metrics.ints("step")?;
+        let points = steps.into_iter().zip(metrics.doubles("value")?);
+        for (name, point) in metrics.strings("name")?.into_iter().zip(points) {
+            curves.entry(name).or_default().push(point);
+        }
+    }
+    Ok(curves)
+}
+
+/// One table holds runs over the same images and classes, and each row and seed once: a mean over
+/// anything else would mean nothing.
+fn comparable(runs: &[Run]) -> Result<()> {
+    let hint = "name a folder of comparable runs with --in";
+    let first = &runs[0];
+    let mut seen = HashMap::new();
+    for run in runs {
+        if what_was_evaluated(run) != what_was_evaluated(first) {
+            let s = |r: &Run| {
+                let s = &r.summary;
+                let (images, classes) = (s.unrotated.images, s.unrotated.per_class.len());
+                format!(
+                    "{} images of split {} in {classes} classes",
+                    images, s.split
+                )
+            };
+            let expected = format!(
+                "the images and classes of {}, {}",
+                first.path.display(),
+                s(first)
+            );
+            return Err(Error::bad_data(&run.path, expected, s(run), hint));
+        }
+        let key = (&run.row, run.summary.seed);
+        if let Some(other) = seen.insert(key, &run.path) {
+            let expected = format!("one run of row {} with seed {}", key.0, key.1);
+            let found = format!("another in {}", other.display());
+            return Err(Error::bad_data(&run.path, expected, found, hint));
+        }
+    }
+    Ok(())
+}
+
+fn what_was_evaluated(run: &Run) -> (&str, Vec<(&str, u64)>) {
+    let classes = &run.summary.unrotated.per_class;
+    let classes = classes.iter().map(|c| (c.name.as_str(), c.images));
+    (&run.summary.split, classes.collect())
+}

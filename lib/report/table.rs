@@ -1,0 +1,246 @@
+//! The table as Markdown for people, as CSV and parquet for programs.
+
+use super::rows::{Estimate, Row};
+use crate::artifact::Lineage;
+use crate::error::Result;
+use crate::table;
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::datatypes::{Field, Schema};
+use indicatif::HumanCount;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the ImageNet columns are, wherever they are shown.
+pub const PUBLISHED_NOTE: &str = "The ImageNet columns are published figures of ResNet-50v2 on the \
+    1.28 million images of ILSVRC-2012 (MOAM: a network 4x as wide): another task and another \
+    network, so the order of the rows compares, the absolute values do not. paper: arXiv 1905.03670; \
+    re-run: its authors' figures for their published code.";
+
+/// What the column is whose head says only "4 rotations".
+pub const ROTATIONS_NOTE: &str =
+    "4 rotations: top-1 of the mean of the logits over four rotations of each image.";
+
+const SPREAD_NOTE: &str = "[low, high]: 95% bootstrap interval over images, one seed. \u{b1}: sample standard deviation \
+     over seeds.";
+
+/// `82.9`, a fraction as percent.
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1}", fraction * 100.0)
+}
+
+/// `82.9 ± 0.4` of several runs, `82.9 [82.1, 83.6]` of one.
+pub fn top1(row: &Row) -> String {
+    match row.bootstrap() {
+        Some((low, high)) => {
+            let mean = row.estimate(|s| s.top1).mean;
+            format!("{} [{}, {}]", percent(mean), percent(low), percent(high))
+        }
+        None => spread(row.estimate(|s| s.top1), 100.0, 1),
+    }
+}
+
+/// `82.9 ± 0.4`, or `82.9` of one run.
+pub fn spread(estimate: Estimate, scale: f64, decimals: usize) -> String {
+    let mean = estimate.mean * scale;
+    match estimate.sd {
+        Some(sd) => format!("{mean:.decimals$} \u{b1} {:.decimals$}", sd * scale),
+        None => format!("{mean:.decimals$}"),
+    }
+}
+
+/// A published figure as it was published, nothing where there is none.
+pub fn published(figure: Option<f64>) -> String {
+    figure.map_or(String::new(), |f| format!("{f:.2}"))
+}
+
+/// One sentence about what was evaluated.
+pub fn subject(rows: &[Row]) -> String {
+    let summary = &rows[0].runs[0].summary;
+    let runs: usize = rows.iter().map(|r| r.runs.len()).sum();
+    format!(
+        "{} images of the {} split, {} classes, {} {}",
+        HumanCount(summary.unrotated.images),
+        summary.split,
+        summary.unrotated.per_class.len(),
+        runs,
+        if runs == 1 { "run" } else { "runs" }
+    )
+}
+
+/// A Markdown table, padded so that it reads in a terminal too.
+pub fn markdown(rows: &[Row]) -> String {
+    let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
+    let mut header = vec!["Row", "Top-1 %"];
+    if averaged {
+        header.push("4 rotations");
+    }
+    header.extend([
+        "Top-5 %",
+        "NLL",
+        "ECE %",
+        "Seeds",
+        "ImageNet paper top-5",
+        "ImageNet re-run top-5",
+    ]);
+    header.extend(["ImageNet paper top-1", "ImageNet re-run top-1"]);
+    let mut cells: Vec<Vec<String>> = vec![header.into_iter().map(String::from).collect()];
+    for row in rows {
+        let mut line = vec![row.title.replace('|', "\\|"), top1(row)];
+        if averaged {
+            line.extend([row
+                .rotation_averaged_top1()
+                .map_or(String::new(), |e| spread(e, 100.0, 1))]);
+        }
+        line.extend([
+            spread(row.estimate(|s| s.top5), 100.0, 1),
+            spread(row.estimate(|s| s.nll), 1.0, 3),
+            spread(row.estimate(|s| s.ece), 100.0, 1),
+            row.runs.len().to_string(),
+            published(row.published.paper_top5),
+            published(row.published.rerun_top5),
+            published(row.published.paper_top1),
+            published(row.published.rerun_top1),
+        ]);
+        cells.push(line);
+    }
+    let widths: Vec<usize> = (0..cells[0].len())
+        .map(|c| {
+            cells
+                .iter()
+                .map(|line| line[c].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let rule = widths.iter().enumerate().map(|(c, &w)| match c {
+        0 => "-".repeat(w),
+        _ => format!("{}:", "-".repeat(w - 1)),
+    });
+    cells.insert(1, rule.collect());
+    let mut text = String::new();
+    for line in cells {
+        for (c, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+            let _ = match c {
+                0 => write!(text, "| {cell:<width$} "),
+                _ => write!(text, "| {cell:>width$} "),
+            };
+        }
+        text.push_str("|\n");
+    }
+    let mut notes = vec![subject(rows) + ".", SPREAD_NOTE.to_string()];
+    if averaged {
+        notes.push(ROTATIONS_NOTE.to_string());
+    }
+    format!("{text}\n{}\n\n{PUBLISHED_NOTE}\n", notes.join(" "))
+}
+
+enum Column {
+    Text(Vec<String>),
+    Count(Vec<i64>),
+    Figure(Vec<Option<f64>>),
+}
+
+/// The table in full, in the order of both file forms. Percentages are in percent.
+fn columns(rows: &[Row]) -> Vec<(&'static str, Column)> {
+    let text = |f: &dyn Fn(&Row) -> String| Column::Text(rows.iter().map(f).collect());
+    let count = |f: &dyn Fn(&Row) -> i64| Column::Count(rows.iter().map(f).collect());
+    let figure = |f: &dyn Fn(&Row) -> Option<f64>| Column::Figure(rows.iter().map(f).collect());
+    let percent = |f: &dyn Fn(&Row) -> Option<f64>| figure(&|r| Some(f(r)? * 100.0));
+    vec![
+        ("row", text(&|r| r.name.to_string())),
+        ("title", text(&|r| r.title.to_string())),
+        ("method", text(&|r| r.runs[0].summary.method.clone())),
+        ("split", text(&|r| r.runs[0].summary.split.clone())),
+        (
+            "images",
+            count(&|r| r.runs[0].summary.unrotated.images as i64),
+        ),
+        ("seeds", count(&|r| r.runs.len() as i64)),
+        (
+            "top1_percent",
+            percent(&|r| Some(r.estimate(|s| s.top1).mean)),
+        ),
+        ("top1_sd_percent", percent(&|r| r.estimate(|s| s.top1).sd)),
+        ("top1_low_percent", percent(&|r| Some(r.bootstrap()?.0))),
+        ("top1_high_percent", percent(&|r| Some(r.bootstrap()?.1))),
+        (
+            "top1_rotation_averaged_percent",
+            percent(&|r| Some(r.rotation_averaged_top1()?.mean)),
+        ),
+        (
+            "top5_percent",
+            percent(&|r| Some(r.estimate(|s| s.top5).mean)),
+        ),
+        ("top5_sd_percent", percent(&|r| r.estimate(|s| s.top5).sd)),
+        ("nll", figure(&|r| Some(r.estimate(|s| s.nll).mean))),
+        ("nll_sd", figure(&|r| r.estimate(|s| s.nll).sd)),
+        (
+            "ece_percent",
+            percent(&|r| Some(r.estimate(|s| s.ece).mean)),
+        ),
+        ("ece_sd_percent", percent(&|r| r.estimate(|s| s.ece).sd)),
+        (
+            "imagenet_resnet50v2_paper_top5_percent",
+            figure(&|r| r.published.paper_top5),
+        ),
+        (
+            "imagenet_resnet50v2_rerun_top5_percent",
+            figure(&|r| r.published.rerun_top5),
+        ),
+        (
+            "imagenet_resnet50v2_paper_top1_percent",
+            figure(&|r| r.published.paper_top1),
+        ),
+        (
+            "imagenet_resnet50v2_rerun_top1_percent",
+            figure(&|r| r.published.rerun_top1),
+        ),
+    ]
+}
+
+/// RFC 4180, with a header; an unknown figure is an empty field.
+pub fn csv(rows: &[Row]) -> String {
+    let columns = columns(rows);
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let mut text = names.join(",") + "\n";
+    for i in 0..rows.len() {
+        let fields: Vec<String> = columns
+            .iter()
+            .map(|(_, column)| match column {
+                Column::Text(v) if v[i].contains([',', '"', '\n', '\r']) => {
+                    format!("\"{}\"", v[i].replace('"', "\"\""))
+                }
+                Column::Text(v) => v[i].clone(),
+                Column::Count(v) => v[i].to_string(),
+                Column::Figure(v) => v[i].map_or(String::new(), |f| format!("{f:.4}")),
+            })
+            .collect();
+        text += &fields.join(",");
+        text.push('\n');
+    }
+    text
+}
+
+/// The same columns as parquet; an unknown figure is null.
+pub fn parquet(path: &Path, rows: &[Row], lineage: &Lineage) -> Result<()> {
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns(rows)
+        .into_iter()
+        .map(|(name, column)| {
+            let (nullable, array): (bool, ArrayRef) = match column {
+                Column::Text(v) => (false, Arc::new(StringArray::from(v))),
+                Column::Count(v) => (false, Arc::new(Int64Array::from(v))),
+                Column::Figure(v) => (true, Arc::new(Float64Array::from(v))),
+            };
+            (Field::new(name, array.data_type().clone(), nullable), array)
+        })
+        .unzip();
+    table::write(
+        path,
+        Arc::new(Schema::new(fields)),
+        arrays,
+        lineage,
+        BTreeMap::new(),
+    )
+}

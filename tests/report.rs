@@ -1,0 +1,287 @@
+//! `s4l-report` through its binary, on evaluations and metrics written by the library.
+
+use arrow::array::{
+    ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int64Array, StringArray,
+};
+use arrow::datatypes::{DataType, Field};
+use s4l::artifact::Lineage;
+use s4l::metrics::{self, EvalSummary, SUMMARY_KEY};
+use s4l::{schema, table};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+const CLASSES: [&str; 3] = ["cat", "dog", "owl"];
+
+fn report(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_s4l-report"))
+        .current_dir(folder)
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// An evaluation of 30 images, ten a class, of which the first `right` are classified rightly.
+fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
+    let labels: Vec<u32> = (0..30).map(|i| i % 3).collect();
+    let logits: Vec<f32> = labels
+        .iter()
+        .enumerate()
+        .flat_map(|(i, &label)| {
+            let target = if i < right { label } else { (label + 1) % 3 };
+            (0..3).map(move |c| if c == target { 2.0 } else { 0.0 })
+        })
+        .collect();
+    let classes = CLASSES.map(String::from);
+    let summary = EvalSummary {
+        row: folder.file_name().unwrap().to_string_lossy().into_owned(),
+        method: "moam".into(),
+        seed,
+        split: split.into(),
+        unrotated: metrics::summarize(&logits, &classes, &labels, seed),
+        rotation_averaged: None,
+    };
+    let rows: Vec<metrics::Row> = logits
+        .chunks(3)
+        .zip(&labels)
+        .map(|(l, &label)| metrics::row(l, label))
+        .collect();
+    let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(
+            (0..30).map(|i| i.to_string()),
+        )),
+        Arc::new(Int64Array::from_iter_values(
+            labels.iter().map(|&l| l.into()),
+        )),
+        Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|r| r.prediction.into()),
+        )),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.top5)))),
+        Arc::new(Float32Array::from_iter_values(
+            rows.iter().map(|r| r.nll as f32),
+        )),
+        Arc::new(FixedSizeListArray::new(
+            item,
+            3,
+            Arc::new(Float32Array::from(logits)),
+            None,
+        )),
+    ];
+    let lineage = Lineage::new("s4l-eval", seed, "0123456789abcdef".into())
+        .input("model", "fedcba9876543210");
+    let footer = BTreeMap::from([(
+        SUMMARY_KEY.to_string(),
+        serde_json::to_string(&summary).unwrap(),
+    )]);
+    let path = folder.join("eval.parquet");
+    table::write(&path, schema::eval(3), columns, &lineage, footer).unwrap();
+}
+
+fn write_metrics(folder: &Path, curves: &[(&str, i64, f64)]) {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(curves.iter().map(|c| c.1))),
+        Arc::new(StringArray::from_iter_values(curves.iter().map(|c| c.0))),
+        Arc::new(Float64Array::from_iter_values(curves.iter().map(|c| c.2))),
+    ];
+    let lineage = Lineage::new("s4l-pretrain", 0, String::new());
+    let path = folder.join("model").join(schema::METRICS);
+    table::write(&path, schema::metrics(), columns, &lineage, BTreeMap::new()).unwrap();
+}
+
+/// Two seeds of MOAM step 3, one of a supervised row, one of a row the paper does not know.
+fn some_runs() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    write_eval(&runs.join("seed0/moam_step3"), 0, 27, "test");
+    write_eval(&runs.join("seed1/moam_step3"), 1, 24, "test");
+    write_eval(&runs.join("seed0/supervised_10p"), 0, 21, "test");
+    write_eval(&runs.join("seed0/a<b|c"), 0, 15, "test");
+    let curves = [
+        ("loss", 10, 2.5),
+        ("loss/vat", 10, f64::NAN),
+        ("loss", 20, 1.5),
+        ("validation/top1", 20, 0.7),
+    ];
+    write_metrics(&runs.join("seed0/moam_step3"), &curves);
+    folder
+}
+
+fn first_cells(markdown: &str) -> Vec<Vec<String>> {
+    markdown
+        .lines()
+        .filter(|l| l.starts_with("| "))
+        .map(|l| {
+            l.split(" | ")
+                .map(|c| c.trim_matches(['|', ' ']).to_string())
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_table_has_the_papers_rows_in_order_and_means_over_seeds() {
+    let folder = some_runs();
+    let out = report(folder.path(), &["--in", "runs", "--out", "report"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let markdown = text(&out.stdout);
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("report/table.md")).unwrap(),
+        markdown
+    );
+    let cells = first_cells(&markdown);
+    let rows: Vec<&str> = cells.iter().map(|c| c[0].as_str()).collect();
+    assert_eq!(rows[0], "Row");
+    assert!(rows[1].starts_with("--"));
+    assert_eq!(
+        rows[2..],
+        ["Supervised (10% labels)", "MOAM step 3", "a<b\\|c"]
+    );
+    assert!(cells[2][1].starts_with("70.0 ["), "{:?}", cells[2]);
+    // Mean of 0.9 and 0.8, sample standard deviation 0.1 / sqrt(2).
+    assert_eq!(cells[3][1], "85.0 \u{b1} 7.1");
+    assert_eq!(cells[3][6..], ["91.23", "", "73.21", ""]);
+    assert_eq!(cells[4][6..], ["", "", "", ""]);
+}
+
+#[test]
+fn csv_and_parquet_have_the_same_columns() {
+    let folder = some_runs();
+    assert!(report(folder.path(), &[]).status.success());
+    let csv = std::fs::read_to_string(folder.path().join("report/table.csv")).unwrap();
+    let header: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    let table = table::read(&folder.path().join("report/table.parquet"), "").unwrap();
+    let schema = table.batch.schema();
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    assert_eq!(header, names);
+    assert_eq!(table.ints("seeds").unwrap(), [1, 2, 1]);
+    let top1 = table.doubles("top1_percent").unwrap();
+    assert!((top1[1] - 85.0).abs() < 1e-9);
+    let line = csv.lines().nth(2).unwrap();
+    assert!(
+        line.starts_with("moam_step3,MOAM step 3,moam,test,30,2,85.0000,7.0711,,,"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_page_stands_alone_and_escapes_names() {
+    let folder = some_runs();
+    assert!(report(folder.path(), &[]).status.success());
+    let page = std::fs::read_to_string(folder.path().join("report/index.html")).unwrap();
+    for outside in ["http:", "https:", "<script", "src=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(page.contains("a&lt;b|c") && !page.contains("a<b"));
+    assert!(!page.contains("NaN") && !page.contains("inf"));
+    assert!(page.contains("fedcba9876543210"), "lineage");
+}
+
+#[test]
+fn the_same_runs_give_the_same_bytes_and_the_second_time_is_up_to_date() {
+    let folder = some_runs();
+    let files = ["table.md", "table.csv", "table.parquet", "index.html"];
+    let first = report(folder.path(), &["--out", "one"]);
+    assert!(report(folder.path(), &["--out", "two"]).status.success());
+    for file in files {
+        let read = |out: &str| std::fs::read(folder.path().join(out).join(file)).unwrap();
+        assert_eq!(read("one"), read("two"), "{file}");
+    }
+    let again = report(folder.path(), &["--out", "one"]);
+    assert!(again.status.success());
+    assert!(text(&again.stderr).contains("up to date"));
+    assert_eq!(again.stdout, first.stdout);
+}
+
+#[test]
+fn a_new_run_needs_force() {
+    let folder = some_runs();
+    assert!(report(folder.path(), &[]).status.success());
+    write_eval(&folder.path().join("runs/seed0/vat"), 0, 3, "test");
+    let refused = report(folder.path(), &[]);
+    assert_eq!(refused.status.code(), Some(73), "{}", text(&refused.stderr));
+    assert!(report(folder.path(), &["--force"]).status.success());
+    let table = std::fs::read_to_string(folder.path().join("report/table.md")).unwrap();
+    assert!(table.contains("| VAT "));
+}
+
+#[test]
+fn quiet_silences_words_but_not_the_table() {
+    let folder = some_runs();
+    let out = report(folder.path(), &["-q"]);
+    assert!(out.stderr.is_empty());
+    assert!(text(&out.stdout).contains("MOAM step 3"));
+}
+
+#[test]
+fn dry_run_writes_nothing() {
+    let folder = some_runs();
+    let out = report(folder.path(), &["-n"]);
+    assert_eq!(text(&out.stdout), "3 rows of 4 runs to report\n");
+    assert!(!folder.path().join("report").exists());
+}
+
+#[test]
+fn a_folder_without_runs_is_66() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("runs")).unwrap();
+    for input in ["runs", "nowhere"] {
+        let out = report(folder.path(), &["--in", input]);
+        assert_eq!(out.status.code(), Some(66));
+        let message = text(&out.stderr);
+        assert!(
+            message.contains(input) && message.contains("s4l-eval"),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1);
+    }
+}
+
+#[test]
+fn a_broken_evaluation_is_65_and_named() {
+    let folder = some_runs();
+    let path = folder.path().join("runs/seed1/moam_step3/eval.parquet");
+    let whole = std::fs::read(&path).unwrap();
+    for broken in [&whole[..whole.len() / 2], b"", b"not parquet"] {
+        std::fs::write(&path, broken).unwrap();
+        let out = report(folder.path(), &[]);
+        assert_eq!(out.status.code(), Some(65));
+        assert!(text(&out.stderr).contains("seed1/moam_step3/eval.parquet"));
+        assert!(!folder.path().join("report").exists());
+    }
+}
+
+#[test]
+fn runs_that_do_not_compare_are_65() {
+    let folder = some_runs();
+    write_eval(&folder.path().join("runs/seed2/moam_step3"), 2, 20, "val");
+    let out = report(folder.path(), &[]);
+    assert_eq!(out.status.code(), Some(65));
+    assert!(
+        text(&out.stderr).contains("split val"),
+        "{}",
+        text(&out.stderr)
+    );
+
+    let folder = some_runs();
+    write_eval(&folder.path().join("runs/again/moam_step3"), 1, 20, "test");
+    let out = report(folder.path(), &[]);
+    assert_eq!(out.status.code(), Some(65));
+    assert!(
+        text(&out.stderr).contains("seed 1"),
+        "{}",
+        text(&out.stderr)
+    );
+}
+
+#[test]
+fn a_setting_is_refused_since_there_are_none() {
+    let folder = some_runs();
+    let out = report(folder.path(), &["--set", "colour=red"]);
+    assert_eq!(out.status.code(), Some(78));
+}
