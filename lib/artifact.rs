@@ -148,10 +148,17 @@ pub fn commit_folder(folder: tempfile::TempDir, out: &Path) -> Result<()> {
     };
     sync(folder.path())?;
     let old = temporary_folder(out)?;
-    if out.exists() {
+    let replace = out.exists();
+    if replace {
         std::fs::rename(out, old.path()).map_err(Error::io(out))?;
     }
-    std::fs::rename(folder.path(), out).map_err(Error::io(out))?;
+    if let Err(e) = std::fs::rename(folder.path(), out) {
+        if replace {
+            // Whether or not it can go back, the old folder must not be removed.
+            let _ = std::fs::rename(old.keep(), out);
+        }
+        return Err(Error::io(out)(e));
+    }
     // It has moved: there is nothing left to remove under its temporary name.
     let _ = folder.keep();
     sync(parent(out))?;

@@ -59,13 +59,14 @@ impl File {
         let map = Bytes::from_owner(map);
         let metadata = metadata(path, &map, PageIndexPolicy::Optional)?;
         let metadata = metadata.metadata();
+        let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let images = match mapped(path, &map, metadata, image)? {
             Some(images) => images,
-            None => in_memory(path, &map, image)?,
+            None => in_memory(path, &map, image, rows)?,
         };
         Ok(File {
             path: path.to_path_buf(),
-            rows: metadata.file_metadata().num_rows() as usize,
+            rows,
             map,
             images,
         })
@@ -92,7 +93,7 @@ impl File {
 
     /// Keys of all rows.
     pub fn keys(&self) -> Result<Vec<String>> {
-        let mut keys = Vec::with_capacity(self.rows);
+        let mut keys = Vec::new();
         self.read(schema::KEY, &DataType::Utf8, |column| {
             keys.extend(
                 column
@@ -107,7 +108,7 @@ impl File {
 
     /// All values of a column of integers.
     pub fn ints(&self, name: &str) -> Result<Vec<Option<i64>>> {
-        let mut values = Vec::with_capacity(self.rows);
+        let mut values = Vec::new();
         self.read(name, &DataType::Int64, |column| {
             values.extend(column.as_primitive::<arrow::datatypes::Int64Type>().iter());
         })?;
@@ -146,7 +147,17 @@ fn metadata(path: &Path, map: &Bytes, index: PageIndexPolicy) -> Result<ArrowRea
     let options = ArrowReaderOptions::new()
         .with_skip_arrow_metadata(true)
         .with_offset_index_policy(index);
-    ArrowReaderMetadata::load(map, options).map_err(|e| damaged(path, &e.to_string()))
+    contained(path, || ArrowReaderMetadata::load(map, options))
+}
+
+/// Runs the stock reader, which panics on some damaged files.
+fn contained<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
+    // Whatever a panic leaves behind is dropped with the reader.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(damaged(path, &e.to_string())),
+        Err(_) => Err(damaged(path, "bytes that the parquet reader stumbles over")),
+    }
 }
 
 /// The pages of the image column, or `None` where its rows are not plain bytes in the file.
@@ -219,7 +230,7 @@ fn mapped(
 }
 
 /// Decodes the image column through the stock reader.
-fn in_memory(path: &Path, map: &Bytes, image: &str) -> Result<Images> {
+fn in_memory(path: &Path, map: &Bytes, image: &str, rows: usize) -> Result<Images> {
     let mut bytes = Vec::new();
     let mut ends = Vec::new();
     for batch in batches(path, map, image)? {
@@ -237,6 +248,12 @@ fn in_memory(path: &Path, map: &Bytes, image: &str) -> Result<Images> {
             ends.push(bytes.len());
         }
     }
+    if ends.len() != rows {
+        return Err(damaged(
+            path,
+            &format!("{} images in {rows} rows", ends.len()),
+        ));
+    }
     Ok(Images::Memory { bytes, ends })
 }
 
@@ -251,11 +268,11 @@ fn batches(
     if !(0..metadata.parquet_schema().num_columns()).any(|c| mask.leaf_included(c)) {
         return Err(damaged(path, &format!("no column {leaf:?}")));
     }
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(map.clone(), metadata)
-        .with_projection(mask)
-        .build()
-        .map_err(|e| damaged(path, &e.to_string()))?;
-    Ok(reader.map(move |batch| batch.map_err(|e| damaged(path, &e.to_string()))))
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(map.clone(), metadata);
+    let mut reader = contained(path, || builder.with_projection(mask).build())?;
+    Ok(std::iter::from_fn(move || {
+        contained(path, || Ok(reader.next().transpose()?)).transpose()
+    }))
 }
 
 /// The values of an uncompressed data page: what follows its thrift header, whose length is what

@@ -90,9 +90,11 @@ impl Shards {
     pub fn open(dir: &Path) -> Result<Shards> {
         let path = dir.join(schema::DATASET_JSON);
         let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::missing(&path, "shards", "s4l-shard --in IMAGES --out DIR makes them")
-            }
+            std::io::ErrorKind::NotFound => Error::missing(
+                &path,
+                "shards",
+                "s4l-shard --in IMAGES --out DIR makes them",
+            ),
             std::io::ErrorKind::NotADirectory => Error::bad_data(
                 dir,
                 "a folder of shards",
@@ -102,7 +104,12 @@ impl Shards {
             _ => Error::io(&path)(e),
         })?;
         let bad = |expected: &str, found: String| {
-            Error::bad_data(&path, expected, found, "make the shards again with s4l-shard")
+            Error::bad_data(
+                &path,
+                expected,
+                found,
+                "make the shards again with s4l-shard",
+            )
         };
         let dataset: Dataset = serde_json::from_slice(&text)
             .map_err(|e| bad("the description of a shard folder", e.to_string()))?;
@@ -115,10 +122,7 @@ impl Shards {
         if let Some(shape @ [height, width, channels]) = dataset.shape {
             let size = height.saturating_mul(width).saturating_mul(channels);
             if size == 0 || size > i32::MAX as usize || ![1, 3].contains(&channels) {
-                return Err(bad(
-                    "the shape of grey or RGB images",
-                    format!("{shape:?}"),
-                ));
+                return Err(bad("the shape of grey or RGB images", format!("{shape:?}")));
             }
         }
         Ok(Shards {

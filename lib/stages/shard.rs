@@ -24,7 +24,7 @@ EXAMPLES
   s4l-shard --in photos -s file_bytes=268435456    files of 256 MiB
 
 Reads IDX files (plain, .gz, .zst) and folders of PNG or JPEG images; finds out which by itself.
-Setting: file_bytes [512 MiB]. Memory: up to 300 MB."
+Setting: file_bytes [512 MiB]. Memory: up to 400 MB."
 )]
 pub struct Args {
     /// Folder of IDX files, or of images in class folders

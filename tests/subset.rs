@@ -1,0 +1,264 @@
+//! `s4l-subset`: balance, nesting, disjointness, lists.
+
+mod common;
+
+use common::{IMAGES, Ran, Scratch, shard, smoke, smoke_shards};
+use proptest::prelude::*;
+use s4l::rng::Stream;
+use s4l::shards::Shards;
+use s4l::stages::subset::{TooFew, draw};
+use std::collections::HashSet;
+
+fn subset(scratch: &Scratch, args: &[&str]) -> Ran {
+    let all = [&["--in", "shards"], args].concat();
+    scratch.run(env!("CARGO_BIN_EXE_s4l-subset"), &all)
+}
+
+/// Rows of an output: keys and labels.
+fn rows(scratch: &Scratch, name: &str) -> Vec<(String, i64)> {
+    let table = s4l::table::read(&scratch.path(name), "s4l-subset").unwrap();
+    let keys = table.strings("key").unwrap();
+    keys.into_iter().zip(table.ints("label").unwrap()).collect()
+}
+
+fn keys(scratch: &Scratch, name: &str) -> HashSet<String> {
+    rows(scratch, name)
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect()
+}
+
+#[test]
+fn a_fraction_is_balanced_in_shard_order_with_true_labels() {
+    let scratch = smoke_shards();
+    subset(&scratch, &["--fraction", "0.1", "--out", "l.parquet"]).ok();
+    let split = Shards::open(&scratch.path("shards"))
+        .unwrap()
+        .split("train")
+        .unwrap();
+    let rows = rows(&scratch, "l.parquet");
+    assert_eq!(rows.len(), 40);
+    let mut count = [0; 10];
+    for (key, label) in &rows {
+        count[*label as usize] += 1;
+        let row = split.row(key).unwrap();
+        assert_eq!(split.label(row), Some(*label as u32));
+    }
+    assert_eq!(count, [4; 10]);
+    assert!(rows.is_sorted());
+    assert_eq!(
+        scratch.names(),
+        [
+            "l.parquet",
+            "l.parquet.prov.json",
+            "shards",
+            "shards.prov.json"
+        ]
+    );
+}
+
+#[test]
+fn the_seed_decides() {
+    let scratch = smoke_shards();
+    for (seed, out) in [("0", "a"), ("0", "b"), ("1", "c")] {
+        subset(
+            &scratch,
+            &["--per-class", "5", "--seed", seed, "--out", out],
+        )
+        .ok();
+    }
+    let bytes = |name| std::fs::read(scratch.path(name)).unwrap();
+    assert_eq!(bytes("a"), bytes("b"));
+    assert_ne!(rows(&scratch, "a"), rows(&scratch, "c"));
+}
+
+#[test]
+fn validation_is_disjoint_and_the_same_for_every_fraction() {
+    let scratch = smoke_shards();
+    for (fraction, out, val) in [("0.05", "l1", "v1"), ("0.5", "l2", "v2")] {
+        let args = [
+            "--fraction",
+            fraction,
+            "--out",
+            out,
+            "--val-per-class",
+            "8",
+            "--val-out",
+            val,
+        ];
+        subset(&scratch, &args).ok();
+    }
+    let bytes = |name| std::fs::read(scratch.path(name)).unwrap();
+    assert_eq!(bytes("v1"), bytes("v2"));
+    assert_eq!(keys(&scratch, "v1").len(), 80);
+    assert!(keys(&scratch, "l1").is_subset(&keys(&scratch, "l2")));
+    assert!(keys(&scratch, "l2").is_disjoint(&keys(&scratch, "v2")));
+}
+
+#[test]
+fn a_list_names_the_images() {
+    let scratch = smoke_shards();
+    scratch.write(
+        "map.json",
+        r#"{"values": ["train-000007", "some/folder/train-000003"]}"#,
+    );
+    scratch.write("list.txt", "train-000003\n\ntrain-000007\n");
+    subset(&scratch, &["--list", "map.json", "--out", "a"]).ok();
+    let args = [
+        "--list",
+        "list.txt",
+        "--out",
+        "b",
+        "--val-per-class",
+        "39",
+        "--val-out",
+        "v",
+    ];
+    subset(&scratch, &args).ok();
+    let listed = ["train-000003", "train-000007"].map(str::to_string);
+    assert!(rows(&scratch, "a").into_iter().map(|r| r.0).eq(listed));
+    assert_eq!(rows(&scratch, "a"), rows(&scratch, "b"));
+    assert!(keys(&scratch, "v").is_disjoint(&keys(&scratch, "b")));
+}
+
+#[test]
+fn bad_requests_are_named_and_leave_nothing_behind() {
+    let scratch = smoke_shards();
+    scratch.write("unknown.txt", "train-000003\nnowhere.png\nelsewhere.png\n");
+    scratch.write("twice.txt", "train-000003\ntrain-000003\n");
+    scratch.write("empty.txt", "\n");
+    scratch.write("bad.json", "{\"values\": [1]}");
+    let before = scratch.names();
+    let fails = |args: &[&str], code, words: &[&str]| {
+        let ran = subset(&scratch, &[args, &["--out", "l.parquet"]].concat());
+        ran.fails(code, words);
+        assert_eq!(scratch.names(), before);
+    };
+    let too_few = [
+        "shards",
+        "41 images of class \"T-shirt/top\"",
+        "found 40",
+        "fewer",
+    ];
+    fails(&["--per-class", "41"], 65, &too_few);
+    let with_validation = [
+        "--per-class",
+        "35",
+        "--val-per-class",
+        "6",
+        "--val-out",
+        "v.parquet",
+    ];
+    fails(&with_validation, 65, &["found 34 that are not taken"]);
+    fails(&["--fraction", "1.5"], 2, &["--fraction 1.5"]);
+    fails(&["--fraction", "NaN"], 2, &["--fraction NaN"]);
+    fails(&["--fraction", "0.001"], 2, &["less than one image"]);
+    fails(
+        &["--per-class", "1", "--split", "dev"],
+        66,
+        &["\"dev\"", "test, train"],
+    );
+    fails(&["--list", "absent.txt"], 66, &["absent.txt"]);
+    fails(
+        &["--list", "unknown.txt"],
+        65,
+        &["2 unknown of 3", "nowhere.png"],
+    );
+    fails(&["--list", "twice.txt"], 65, &["train-000003", "twice"]);
+    fails(&["--list", "empty.txt"], 65, &["empty.txt"]);
+    fails(&["--list", "bad.json"], 65, &["bad.json", "values"]);
+    fails(
+        &["--per-class", "1", "-q", "-s", "fraction=1"],
+        78,
+        &["fraction"],
+    );
+    let same = [
+        "--val-per-class",
+        "1",
+        "--val-out",
+        "l.parquet",
+        "--per-class",
+        "1",
+    ];
+    fails(&same, 2, &["l.parquet"]);
+    let inside = subset(&scratch, &["--per-class", "1", "--out", "shards/l.parquet"]);
+    inside.fails(2, &["shards"]);
+    let over = subset(
+        &scratch,
+        &["--list", "twice.txt", "--out", "twice.txt", "--force"],
+    );
+    over.fails(2, &["twice.txt"]);
+    let both = subset(&scratch, &["--per-class", "1", "--fraction", "0.1"]);
+    assert_eq!(both.code, 2);
+    let absent = scratch.run(
+        env!("CARGO_BIN_EXE_s4l-subset"),
+        &["--in", "x", "--per-class", "1"],
+    );
+    absent.fails(66, &["x/dataset.json", "s4l-shard"]);
+}
+
+#[test]
+fn images_without_labels_are_never_chosen() {
+    let scratch = Scratch::new();
+    scratch.write(&format!("idx/{IMAGES}"), smoke(IMAGES));
+    shard(&scratch, &["--in", "idx", "--out", "shards"]).ok();
+    subset(&scratch, &["--per-class", "1"]).fails(65, &["labels", "none"]);
+    scratch.write("list.txt", "train-000003\n");
+    subset(&scratch, &["--list", "list.txt"]).fails(65, &["\"train-000003\" without"]);
+}
+
+#[test]
+fn up_to_date_exists_and_force() {
+    let scratch = smoke_shards();
+    let args = [
+        "--per-class",
+        "2",
+        "--val-per-class",
+        "2",
+        "--val-out",
+        "v.parquet",
+    ];
+    subset(&scratch, &args).ok();
+    let again = subset(&scratch, &args).ok();
+    assert_eq!(again.stderr.matches("up to date").count(), 2);
+    let other = ["--per-class", "3", "-q"];
+    subset(&scratch, &other).fails(73, &["labelled.parquet", "--force"]);
+    assert_eq!(rows(&scratch, "labelled.parquet").len(), 20);
+    subset(&scratch, &[&other[..], &["--force"]].concat()).ok();
+    assert_eq!(rows(&scratch, "labelled.parquet").len(), 30);
+}
+
+proptest! {
+    /// Balanced, disjoint from what is taken, nested, and refused only where a class has too few.
+    #[test]
+    fn draws(
+        labels in prop::collection::vec(prop::option::weighted(0.9, 0u32..4), 0..200),
+        taken in 0usize..10,
+        small in 0usize..8,
+        more in 0usize..8,
+        seed: u64,
+    ) {
+        let first = draw(&labels, 4, taken, seed, Stream::Validation, &[]);
+        let Ok(taken) = first else { return Ok(()) };
+        let of = |class: u32, rows: &[usize]| {
+            rows.iter().filter(|&&r| labels[r] == Some(class)).count()
+        };
+        let all: Vec<usize> = (0..labels.len()).collect();
+        let free = |class| of(class, &all) - of(class, &taken);
+        let sample = |n| draw(&labels, 4, n, seed, Stream::Subset, &taken);
+        match sample(small + more) {
+            Ok(large) => {
+                prop_assert!(large.is_sorted());
+                prop_assert!((0..4).all(|c| of(c, &large) == small + more));
+                prop_assert!(taken.iter().all(|row| !large.contains(row)));
+                let small = sample(small).unwrap();
+                prop_assert!(small.iter().all(|row| large.contains(row)));
+            }
+            Err(TooFew { class, asked, found }) => {
+                prop_assert_eq!(asked, small + more);
+                prop_assert_eq!(found, free(class as u32));
+                prop_assert!(found < asked);
+            }
+        }
+    }
+}
