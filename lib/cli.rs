@@ -135,12 +135,6 @@ pub fn stop_requested() -> bool {
     })
 }
 
-/// A result for stdout, written whole.
-pub fn print(text: &str) -> Result<()> {
-    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())
-        .map_err(Error::io(std::path::Path::new("stdout")))
-}
-
 /// One line for people, on stderr; silent under `--quiet`.
 pub fn info(message: &str) {
     if !LOG.get().is_some_and(|l| l.quiet) {
