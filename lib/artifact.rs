@@ -211,8 +211,5 @@ pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<(
         "threads": common.threads(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    write_bytes(
-        &PathBuf::from(name),
-        format!("{record:#}\n").as_bytes(),
-    )
+    write_bytes(&PathBuf::from(name), format!("{record:#}\n").as_bytes())
 }

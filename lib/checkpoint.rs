@@ -93,7 +93,9 @@ fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
     let (metrics, window): (Vec<(u64, String, u64)>, Vec<(String, u64, u64)>) =
         serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
     Ok(State {
-        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
+        step: entry("step")?
+            .parse()
+            .map_err(|_| "no step in its header")?,
         parameters: vector("parameters")?,
         velocity: vector("velocity")?,
         average: vector("average")?,

@@ -57,7 +57,10 @@ pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
     }
     Err(Error::bad_data(
         split.path(),
-        format!("images that become {}x{}x{}, as the model takes", wanted.0, wanted.1, wanted.2),
+        format!(
+            "images that become {}x{}x{}, as the model takes",
+            wanted.0, wanted.1, wanted.2
+        ),
         format!("{}x{}x{}", out.height, out.width, out.channels),
         "name the model that was trained on such images, or change the pipe",
     ))

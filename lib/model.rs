@@ -54,13 +54,19 @@ impl Model {
             config.seed,
         );
         let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
-        let bad = |found: String| Error::bad_data(&weights, "weights of config.json's network", found, hint);
+        let bad = |found: String| {
+            Error::bad_data(&weights, "weights of config.json's network", found, hint)
+        };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         let layout = network.layout.clone();
         for (name, shape, range) in named(&layout) {
             let view = tensors.tensor(&name).map_err(|e| bad(e.to_string()))?;
             if view.dtype() != Dtype::F32 || view.shape() != shape {
-                return Err(bad(format!("{name} of {:?} {:?}", view.dtype(), view.shape())));
+                return Err(bad(format!(
+                    "{name} of {:?} {:?}",
+                    view.dtype(),
+                    view.shape()
+                )));
             }
             let (vector, range) = match range {
                 Place::Parameters(r) => (&mut network.parameters, r),
@@ -85,8 +91,16 @@ impl Model {
         }
         Err(Error::bad_data(
             &self.path,
-            format!("a model of the {} classes of {}", classes.len(), data.display()),
-            format!("{} classes ({}..)", self.config.classes.len(), self.config.classes.first().map_or("", |c| c)),
+            format!(
+                "a model of the {} classes of {}",
+                classes.len(),
+                data.display()
+            ),
+            format!(
+                "{} classes ({}..)",
+                self.config.classes.len(),
+                self.config.classes.first().map_or("", |c| c)
+            ),
             "name the model that was trained on these shards",
         ))
     }
@@ -110,7 +124,10 @@ fn named(layout: &Layout) -> Vec<(String, Vec<usize>, Place)> {
 /// Writes `config.json`, then `model.safetensors`.
 pub fn write(path: &Path, config: &Config, network: &Network, lineage: &Lineage) -> Result<()> {
     let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
-    artifact::write_bytes(&path.join(schema::CONFIG_JSON), format!("{json}\n").as_bytes())?;
+    artifact::write_bytes(
+        &path.join(schema::CONFIG_JSON),
+        format!("{json}\n").as_bytes(),
+    )?;
     let tensors: Vec<(String, Vec<usize>, &[f32])> = named(&network.layout)
         .into_iter()
         .map(|(name, shape, place)| match place {

@@ -53,7 +53,10 @@ impl Schedule {
         Schedule {
             base,
             warm_up: at(first),
-            decays: schedule[1..schedule.len() - 1].iter().map(|&e| at(e)).collect(),
+            decays: schedule[1..schedule.len() - 1]
+                .iter()
+                .map(|&e| at(e))
+                .collect(),
             decay_factor: settings.decay_factor,
             steps_per_epoch,
             total_steps: at(last).ceil() as u64,
@@ -89,7 +92,12 @@ pub fn polyak(average: &mut [f32], parameters: &[f32], half_life: f64) {
 mod tests {
     use super::*;
 
-    fn schedule(batch: usize, learning_rate_batch: usize, epochs: &[f64], images: usize) -> Schedule {
+    fn schedule(
+        batch: usize,
+        learning_rate_batch: usize,
+        epochs: &[f64],
+        images: usize,
+    ) -> Schedule {
         let settings = Settings {
             batch,
             learning_rate: 0.2,
@@ -137,7 +145,14 @@ mod tests {
             ..Settings::default()
         };
         let (mut w, mut v) = (vec![1.0f32, 1.0], vec![1.0f32, 1.0]);
-        momentum_sgd(&mut w, &mut v, &mut [0.5, 0.5], std::slice::from_ref(&(0..1)), &settings, 0.01);
+        momentum_sgd(
+            &mut w,
+            &mut v,
+            &mut [0.5, 0.5],
+            std::slice::from_ref(&(0..1)),
+            &settings,
+            0.01,
+        );
         // v = 0.9 + 0.5 + 0.1 * 1; w = 1 - 0.01 v
         assert!((v[0] - 1.5).abs() < 1e-6 && (v[1] - 1.4).abs() < 1e-6);
         assert!((w[0] - 0.985).abs() < 1e-6 && (w[1] - 0.986).abs() < 1e-6);

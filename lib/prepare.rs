@@ -49,7 +49,12 @@ pub fn device(common: &Common) -> Result<Device> {
         .device
         .strip_prefix("cuda:")
         .and_then(|n| n.parse().ok())
-        .ok_or_else(|| Error::Usage(format!("--device {}: expected cpu or cuda:N", common.device)))?;
+        .ok_or_else(|| {
+            Error::Usage(format!(
+                "--device {}: expected cpu or cuda:N",
+                common.device
+            ))
+        })?;
     Device::new_cuda(ordinal).map_err(|e| {
         Error::Usage(format!(
             "--device {}: {e}; is this a build with --features cuda on a machine with that GPU?",
@@ -74,7 +79,10 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         }
         None => None,
     };
-    let held_out: HashSet<u32> = validation.iter().flat_map(|v| v.0.iter().copied()).collect();
+    let held_out: HashSet<u32> = validation
+        .iter()
+        .flat_map(|v| v.0.iter().copied())
+        .collect();
     let (path, rows, labels) = labels(&inputs.labels, &settings, &split, classes, &held_out)?;
     lineage = lineage.input("labels", artifact::hash_file(path)?);
     let pipe = |text: &str, mode| Pipe::parse(text, mode);
@@ -87,7 +95,9 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         augment: Stream::LabelledAugment,
     };
     let unlabelled = Part {
-        rows: (0..split.len() as u32).filter(|r| !held_out.contains(r)).collect(),
+        rows: (0..split.len() as u32)
+            .filter(|r| !held_out.contains(r))
+            .collect(),
         labels: PartLabels::Hard(Vec::new()),
         batch: settings.unlabelled_batch,
         pipe: pipe(&settings.augment_unlabelled, Mode::Train)?,
@@ -96,7 +106,12 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
     };
     let channels = split.channels()?;
     let output = labelled.pipe.output(channels)?;
-    check_views(common, &settings, &output, &unlabelled.pipe.output(channels)?)?;
+    check_views(
+        common,
+        &settings,
+        &output,
+        &unlabelled.pipe.output(channels)?,
+    )?;
     let architecture = Architecture {
         channels: output.channels,
         units: settings.units.clone(),
@@ -179,21 +194,35 @@ fn check(common: &Common, s: &Settings) -> Result<()> {
     let consistency = s.weight_vat != 0.0 || s.weight_entmin != 0.0;
     if consistency && !matches!(s.method, Method::Vat | Method::Moam) {
         return bad(
-            format!("weight_vat and weight_entmin have no effect in {:?}", s.method),
+            format!(
+                "weight_vat and weight_entmin have no effect in {:?}",
+                s.method
+            ),
             "set them to 0, or method to vat or moam",
         );
     }
     if s.method == Method::Moam && s.unlabelled_batch == 0 {
-        return bad("unlabelled_batch is 0".into(), "moam trains on unlabelled images");
+        return bad(
+            "unlabelled_batch is 0".into(),
+            "moam trains on unlabelled images",
+        );
     }
     if !matches!(s.label_column.as_str(), "label" | "label_single") {
-        return bad(format!("label_column {:?}", s.label_column), "use label or label_single");
+        return bad(
+            format!("label_column {:?}", s.label_column),
+            "use label or label_single",
+        );
     }
     Ok(())
 }
 
 /// Views must be those that the method's losses are about, and alike in both parts.
-fn check_views(common: &Common, s: &Settings, labelled: &Output, unlabelled: &Output) -> Result<()> {
+fn check_views(
+    common: &Common,
+    s: &Settings,
+    labelled: &Output,
+    unlabelled: &Output,
+) -> Result<()> {
     let bad = |what: &str, hint: &str| Err(recipe_error(common, what.into(), hint));
     if s.unlabelled_batch > 0 && labelled != unlabelled {
         return bad(
@@ -203,7 +232,10 @@ fn check_views(common: &Common, s: &Settings, labelled: &Output, unlabelled: &Ou
     }
     let turned = matches!(s.method, Method::Rotation | Method::Moam);
     if turned && !(labelled.rotated && labelled.views == 4) {
-        return bad("this method predicts rotations", "end augment_labelled and augment_unlabelled in |rotate");
+        return bad(
+            "this method predicts rotations",
+            "end augment_labelled and augment_unlabelled in |rotate",
+        );
     }
     if s.method == Method::Exemplar && labelled.views < 2 {
         return bad(
@@ -253,7 +285,12 @@ pub fn labelled_rows(
         rows.push(row as u32);
     }
     if rows.is_empty() {
-        return Err(Error::bad_data(&table.path, "labelled images", "no rows", "label some images"));
+        return Err(Error::bad_data(
+            &table.path,
+            "labelled images",
+            "no rows",
+            "label some images",
+        ));
     }
     Ok((rows, labels.iter().map(|&l| l as u32).collect()))
 }
@@ -287,12 +324,17 @@ fn labels<'a>(
         LabelFile::Pseudo { .. } => table.floats("confidence")?,
     };
     let keep: Vec<usize> = (0..rows.len())
-        .filter(|&i| !held_out.contains(&rows[i]) && f64::from(confidence[i]) >= settings.min_confidence)
+        .filter(|&i| {
+            !held_out.contains(&rows[i]) && f64::from(confidence[i]) >= settings.min_confidence
+        })
         .collect();
     if keep.is_empty() {
         return Err(Error::bad_data(
             path,
-            format!("labels with a confidence of at least {}", settings.min_confidence),
+            format!(
+                "labels with a confidence of at least {}",
+                settings.min_confidence
+            ),
             "none",
             "lower min_confidence",
         ));
@@ -308,7 +350,9 @@ fn labels<'a>(
                     "make it again from these shards",
                 ));
             }
-            let picked = keep.iter().flat_map(|&i| &probs[i * width..(i + 1) * width]);
+            let picked = keep
+                .iter()
+                .flat_map(|&i| &probs[i * width..(i + 1) * width]);
             PartLabels::Soft(picked.copied().collect(), width)
         }
         _ => PartLabels::Hard(keep.iter().map(|&i| labels[i]).collect()),
@@ -323,7 +367,10 @@ fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Res
     if trunk(wanted) != trunk(found) {
         return Err(Error::bad_data(
             &init.path,
-            format!("a network of (channels, units, width factor, stem) {:?}", trunk(wanted)),
+            format!(
+                "a network of (channels, units, width factor, stem) {:?}",
+                trunk(wanted)
+            ),
             format!("{:?}", trunk(found)),
             "start from a model of the recipe's network",
         ));
@@ -332,13 +379,21 @@ fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Res
     network.parameters[..trunk].copy_from_slice(&init.network.parameters[..trunk]);
     network.moving.copy_from_slice(&init.network.moving);
     for head in &network.layout.heads {
-        let Some(old) = init.network.layout.head(&head.name) else { continue };
+        let Some(old) = init.network.layout.head(&head.name) else {
+            continue;
+        };
         if old.outputs != head.outputs {
             continue;
         }
         for (to, from) in [
-            (network.layout.head_kernel(head), init.network.layout.head_kernel(old)),
-            (network.layout.head_bias(head), init.network.layout.head_bias(old)),
+            (
+                network.layout.head_kernel(head),
+                init.network.layout.head_kernel(old),
+            ),
+            (
+                network.layout.head_bias(head),
+                init.network.layout.head_bias(old),
+            ),
         ] {
             network.parameters[to].copy_from_slice(&init.network.parameters[from]);
         }

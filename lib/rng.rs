@@ -2,8 +2,8 @@
 //! (seed, stream, epoch, sample), so adding a stream never shifts another one and any position of
 //! a run can be resumed.
 
-pub use rand::{Rng, RngExt};
 use rand::SeedableRng;
+pub use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
 /// What a random number is used for. The discriminants are part of the results: never renumber.

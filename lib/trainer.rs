@@ -92,7 +92,11 @@ impl Run {
         let total = self.schedule.total_steps;
         let mut state = match checkpoint::load(&out, &plan, common.force)? {
             Some(state) => {
-                cli::info(&format!("{}: going on from step {}", out.display(), state.step));
+                cli::info(&format!(
+                    "{}: going on from step {}",
+                    out.display(),
+                    state.step
+                ));
                 self.network.parameters.copy_from_slice(&state.parameters);
                 self.network.moving.copy_from_slice(&state.moving);
                 state
@@ -114,7 +118,11 @@ impl Run {
             if cli::stop_requested() {
                 bar.abandon();
                 self.save(&mut state, step, &plan)?;
-                return Err(Error::Stopped { path: out, step, total });
+                return Err(Error::Stopped {
+                    path: out,
+                    step,
+                    total,
+                });
             }
             let asked = Instant::now();
             let batch = batches
@@ -228,8 +236,7 @@ impl Run {
             return Ok(());
         };
         let views = v.pipe.output(v.split.channels()?)?.views;
-        let logits =
-            evaluate::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
+        let logits = evaluate::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
         let classes = self.config.classes.len();
         let right = logits
             .chunks_exact(views * classes)
@@ -324,7 +331,9 @@ fn add_to(window: &mut Window, record: &Record) {
 /// The means of a window, which begins anew.
 fn means(window: &mut Window) -> Vec<(String, f64)> {
     let means = std::mem::take(window).into_iter();
-    means.map(|(name, (sum, n))| (name, sum / n as f64)).collect()
+    means
+        .map(|(name, (sum, n))| (name, sum / n as f64))
+        .collect()
 }
 
 /// `metrics.jsonl`: the records while the stage runs.

@@ -41,7 +41,9 @@ struct Results {
 
 fn random(n: usize, scale: f32, sample: u64) -> Vec<f32> {
     let mut rng = rng(7, Stream::Init, 1, sample);
-    (0..n).map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale).collect()
+    (0..n)
+        .map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale)
+        .collect()
 }
 
 fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
@@ -49,7 +51,10 @@ fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
     let mut parameters = layout.initial_parameters(3);
     for n in layout.norms() {
         let noise = random(2 * n.channels, 0.3, 9);
-        for (p, e) in parameters[n.gamma().start..n.beta().end].iter_mut().zip(noise) {
+        for (p, e) in parameters[n.gamma().start..n.beta().end]
+            .iter_mut()
+            .zip(noise)
+        {
             *p += e;
         }
     }
@@ -57,7 +62,9 @@ fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
     let images = random(case.images * values, 1.0, 1);
     let mut moving = layout.initial_moving();
     let pass = Pass::Train { keep: 0.99 };
-    let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
+    let features = trunk
+        .forward(&parameters, &mut moving, &images, pass)
+        .unwrap();
     let upstream = random(features.len(), 1.0, 2);
     let mut gradient = vec![0.0; layout.trunk_parameters];
     let mut image_gradient = vec![0.0; images.len()];
@@ -90,17 +97,26 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
 
 fn cpu(case: &Case, arch: pulp::Arch) -> Results {
     let layout = Layout::new(&case.architecture);
-    run(&mut CpuTrunk::new(&layout, case.size.0, case.size.1, arch), case)
+    run(
+        &mut CpuTrunk::new(&layout, case.size.0, case.size.1, arch),
+        case,
+    )
 }
 
 fn oracle(case: &Case) -> Results {
     let layout = Layout::new(&case.architecture);
     let (h, w) = case.size;
-    run(&mut CandleTrunk::new(&layout, h, w, Device::Cpu, DType::F64), case)
+    run(
+        &mut CandleTrunk::new(&layout, h, w, Device::Cpu, DType::F64),
+        case,
+    )
 }
 
 fn architectures() -> Vec<(&'static str, pulp::Arch)> {
-    let mut all = vec![("best", pulp::Arch::new()), ("portable", pulp::Arch::Scalar)];
+    let mut all = vec![
+        ("best", pulp::Arch::new()),
+        ("portable", pulp::Arch::Scalar),
+    ];
     #[cfg(target_arch = "x86_64")]
     if let Some(v3) = pulp::x86::V3::try_new() {
         all.push(("avx2", pulp::Arch::V3(v3)));
@@ -146,7 +162,10 @@ fn the_same_bits_for_any_number_of_threads() {
         let results: Vec<Results> = [1, 2, 4]
             .iter()
             .map(|&threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
                 pool.install(|| cpu(&case, pulp::Arch::new()))
             })
             .collect();

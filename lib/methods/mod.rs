@@ -148,7 +148,15 @@ pub fn step(
     };
     let mut loss = f64::from(network.differentiate(&images, pass, main_loss, wanted)?);
     if let Some(clean) = clean {
-        let term = vat_term(network, s, &images[..consistent * values], values, &clean, at, gradients)?;
+        let term = vat_term(
+            network,
+            s,
+            &images[..consistent * values],
+            values,
+            &clean,
+            at,
+            gradients,
+        )?;
         record.push(("loss/vat", term));
         loss += s.weight_vat * at.ramp * term;
     }

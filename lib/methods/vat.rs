@@ -66,7 +66,10 @@ pub fn perturb(
 /// gradient is zero) stays where it is.
 fn along(images: &[f32], direction: &[f32], values: usize, length: f64) -> Vec<f32> {
     let mut out = images.to_vec();
-    for (x, d) in out.chunks_exact_mut(values).zip(direction.chunks_exact(values)) {
+    for (x, d) in out
+        .chunks_exact_mut(values)
+        .zip(direction.chunks_exact(values))
+    {
         // Scaled by the largest value first, so that tiny gradients do not underflow when squared.
         let largest = d.iter().fold(0f32, |m, v| m.max(v.abs()));
         if largest == 0.0 {

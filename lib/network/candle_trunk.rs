@@ -82,7 +82,12 @@ impl CandleTrunk {
             if h % c.stride == w % c.stride {
                 return x.conv2d(&kernel, c.kernel / 2, c.stride, 1, 1);
             }
-            every(&x.conv2d(&kernel, c.kernel / 2, 1, 1, 1)?, c.stride, (0, 0), (h, w))
+            every(
+                &x.conv2d(&kernel, c.kernel / 2, 1, 1, 1)?,
+                c.stride,
+                (0, 0),
+                (h, w),
+            )
         };
         let mut x = conv(&images.permute((0, 3, 1, 2))?.contiguous()?, &l.stem)?;
         if l.pool {
@@ -160,7 +165,8 @@ impl Trunk for CandleTrunk {
         let shape = (n, self.size.0, self.size.1, channels);
         let images = Tensor::from_slice(images, shape, &self.device)?.to_dtype(self.dtype)?;
         let trunk = &parameters[..self.layout.trunk_parameters];
-        let parameters = Tensor::from_slice(trunk, trunk.len(), &self.device)?.to_dtype(self.dtype)?;
+        let parameters =
+            Tensor::from_slice(trunk, trunk.len(), &self.device)?.to_dtype(self.dtype)?;
         let (images, parameters) = (Var::from_tensor(&images)?, Var::from_tensor(&parameters)?);
         let fixed = (pass == Pass::Inference)
             .then(|| Tensor::from_slice(moving, moving.len(), &self.device)?.to_dtype(self.dtype))
@@ -186,7 +192,9 @@ impl Trunk for CandleTrunk {
 
     fn backward(&mut self, _: &[f32], features: &[f32], wanted: Gradients) -> Result<()> {
         let Some(tape) = self.tape.take() else {
-            return Err(crate::error::Error::Internal("backward before forward".into()));
+            return Err(crate::error::Error::Internal(
+                "backward before forward".into(),
+            ));
         };
         let up = Tensor::from_slice(features, tape.features.shape(), &self.device)?
             .to_dtype(self.dtype)?;

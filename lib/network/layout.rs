@@ -249,7 +249,11 @@ impl Layout {
         }
         for h in &self.heads {
             let shape = vec![self.features, h.outputs];
-            all.push((format!("heads.{}.kernel", h.name), shape, self.head_kernel(h)));
+            all.push((
+                format!("heads.{}.kernel", h.name),
+                shape,
+                self.head_kernel(h),
+            ));
             all.push((
                 format!("heads.{}.bias", h.name),
                 vec![h.outputs],

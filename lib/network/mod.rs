@@ -146,7 +146,9 @@ impl Network {
         let loss = loss(&outputs)?;
         let gradients = loss.backward()?;
         let Some(upstream) = gradients.get(&features) else {
-            return Err(Error::Internal("a loss that does not depend on the images".into()));
+            return Err(Error::Internal(
+                "a loss that does not depend on the images".into(),
+            ));
         };
         if let Some(parameters) = wanted.parameters.as_deref_mut() {
             for (head, (_, kernel, bias)) in self.layout.heads.iter().zip(&outputs.heads) {

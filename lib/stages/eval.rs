@@ -56,8 +56,11 @@ impl Stage for Args {
         let split = shards.split(&self.split)?;
         let classes = shards.classes();
         model.check_classes(classes, &self.input)?;
-        let settings = crate::recipe::load::<Pipes>(self.common.recipe.as_deref(), &self.common.set)?;
-        let pipe = settings.augment_eval.unwrap_or(model.config.settings.augment_eval.clone());
+        let settings =
+            crate::recipe::load::<Pipes>(self.common.recipe.as_deref(), &self.common.set)?;
+        let pipe = settings
+            .augment_eval
+            .unwrap_or(model.config.settings.augment_eval.clone());
         let mut lineage = Lineage::new("s4l-eval", self.common.seed, crate::recipe::hash(&pipe))
             .input("shards", split.content_hash())
             .input("model", model.hash.clone());
@@ -66,13 +69,22 @@ impl Stage for Args {
         let (rows, labels) = match &self.labelled {
             Some(path) => {
                 lineage = lineage.input("labelled", artifact::hash_file(path)?);
-                labelled_rows(&table::read(path, "s4l-subset")?, &split, classes.len(), "label")?
+                labelled_rows(
+                    &table::read(path, "s4l-subset")?,
+                    &split,
+                    classes.len(),
+                    "label",
+                )?
             }
             None => all_rows(&split, &self.input)?,
         };
         let out = self.common.out_or("eval.parquet");
         if self.common.dry_run {
-            println!("images {}\nviews {}", rows.len(), pipe.output(split.channels()?)?.views);
+            println!(
+                "images {}\nviews {}",
+                rows.len(),
+                pipe.output(split.channels()?)?.views
+            );
             return Ok(());
         }
         let found = table::footer(&out);
@@ -147,7 +159,12 @@ fn all_rows(split: &crate::shards::Split, path: &Path) -> Result<(Vec<u32>, Vec<
         split.label(row as usize).ok_or_else(|| {
             let key = split.key(row as usize);
             let hint = "name a split with labels, or --labelled";
-            Error::bad_data(path, "a label of every image", format!("none of {key:?}"), hint)
+            Error::bad_data(
+                path,
+                "a label of every image",
+                format!("none of {key:?}"),
+                hint,
+            )
         })
     });
     Ok((rows.collect(), labels.collect::<Result<_>>()?))
@@ -166,10 +183,16 @@ fn columns<'a>(
         .collect();
     vec![
         Arc::new(StringArray::from_iter_values(keys)),
-        Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| i64::from(l)))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| i64::from(r.prediction)))),
+        Arc::new(Int64Array::from_iter_values(
+            labels.iter().map(|&l| i64::from(l)),
+        )),
+        Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|r| i64::from(r.prediction)),
+        )),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.top5)))),
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.nll as f32))),
+        Arc::new(Float32Array::from_iter_values(
+            rows.iter().map(|r| r.nll as f32),
+        )),
         fixed_lists(logits.iter().copied(), classes),
     ]
 }

@@ -58,8 +58,7 @@ impl Stage for Args {
     }
 
     fn run(self) -> Result<()> {
-        let mut settings: Settings =
-            recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         let usage = |what: &str| Error::Usage(what.into());
         let labels = match self.step {
             Step::Finetune => LabelFile::Known(
@@ -76,7 +75,9 @@ impl Stage for Args {
         if self.step == Step::Distill {
             settings.method = Method::Distill;
         } else if self.init.is_none() {
-            return Err(usage("this step needs --init MODEL, the model of the step before"));
+            return Err(usage(
+                "this step needs --init MODEL, the model of the step before",
+            ));
         }
         let Some(out) = self.common.out.clone() else {
             return Err(usage("--out MODEL: name the folder of the new model"));

@@ -47,8 +47,7 @@ impl Stage for Args {
     }
 
     fn run(self) -> Result<()> {
-        let mut settings: Settings =
-            recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         settings.method = self.method.unwrap_or(settings.method);
         let labels = match (self.labels, self.labelled) {
             (Some(path), _) => LabelFile::Pseudo { path, soft: false },

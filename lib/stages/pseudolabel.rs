@@ -62,8 +62,7 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let mut settings: Settings =
-            recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         let mut model = Model::open(&self.model, &device(&self.common)?)?;
         let shards = Shards::open(&self.input)?;
         let split = shards.split(&self.split)?;
@@ -97,7 +96,8 @@ impl Stage for Args {
             );
             return Ok(());
         }
-        if artifact::target(&self.common, &out, &lineage, table::footer(&out))? == Target::UpToDate {
+        if artifact::target(&self.common, &out, &lineage, table::footer(&out))? == Target::UpToDate
+        {
             return Ok(());
         }
         let rows: Vec<u32> = (0..split.len() as u32).collect();
@@ -108,7 +108,13 @@ impl Stage for Args {
             .map(|(logits, row)| Label::new(logits, classes, known.get(row).copied()))
             .collect();
         let columns = columns(split.keys(), &labels, classes);
-        table::write(&out, schema::labels(classes), columns, &lineage, BTreeMap::new())?;
+        table::write(
+            &out,
+            schema::labels(classes),
+            columns,
+            &lineage,
+            BTreeMap::new(),
+        )?;
         artifact::write_provenance(&out, &self.common, start)?;
         cli::info(&format!(
             "{}: {} labels ({} known), mean confidence {:.3}, {:.0} forward passes a second",
@@ -176,7 +182,9 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 
 fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
     let ints = |f: fn(&Label) -> u32| -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(labels.iter().map(|l| i64::from(f(l)))))
+        Arc::new(Int64Array::from_iter_values(
+            labels.iter().map(|l| i64::from(f(l))),
+        ))
     };
     let floats = |f: fn(&Label) -> f32| -> ArrayRef {
         Arc::new(Float32Array::from_iter_values(labels.iter().map(f)))
@@ -185,7 +193,9 @@ fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
     vec![
         Arc::new(StringArray::from_iter_values(keys)),
         ints(|l| l.label),
-        Arc::new(BooleanArray::from_iter(labels.iter().map(|l| Some(l.known)))),
+        Arc::new(BooleanArray::from_iter(
+            labels.iter().map(|l| Some(l.known)),
+        )),
         ints(|l| l.single),
         floats(|l| l.confidence),
         floats(|l| l.entropy),
@@ -198,5 +208,10 @@ fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
 pub fn fixed_lists(values: impl Iterator<Item = f32>, len: usize) -> ArrayRef {
     let field = arrow::datatypes::Field::new_list_field(DataType::Float32, false);
     let values = Arc::new(Float32Array::from_iter_values(values));
-    Arc::new(FixedSizeListArray::new(Arc::new(field), len as i32, values, None))
+    Arc::new(FixedSizeListArray::new(
+        Arc::new(field),
+        len as i32,
+        values,
+        None,
+    ))
 }

@@ -146,7 +146,11 @@ impl Group {
     /// `channels`: pixel stride of the input (padded, or 1/3 for images).
     pub fn new(convs: &[&Conv], channels: usize, height: usize, width: usize) -> Group {
         let kernel = convs[0].kernel;
-        assert!(convs.iter().all(|c| c.kernel == kernel && c.inputs == convs[0].inputs));
+        assert!(
+            convs
+                .iter()
+                .all(|c| c.kernel == kernel && c.inputs == convs[0].inputs)
+        );
         let pad = kernel / 2;
         let pixels = convs.iter().all(|c| c.kernel == 1 && c.stride == 1);
         let unit_values = if pixels {
@@ -155,7 +159,9 @@ impl Group {
             (height + 2 * pad) * (width + 2 * pad) * channels
         };
         let unit_pixels = if pixels { 1 } else { height * width };
-        let tile = (TILE_VALUES / unit_values).min(TILE_PIXELS.div_ceil(unit_pixels)).max(1);
+        let tile = (TILE_VALUES / unit_values)
+            .min(TILE_PIXELS.div_ceil(unit_pixels))
+            .max(1);
         let mut group = Group {
             height,
             width,
@@ -172,11 +178,19 @@ impl Group {
 
     /// Height and width of one unit of a tile.
     fn unit(&self) -> (usize, usize) {
-        if self.pixels { (1, 1) } else { (self.height, self.width) }
+        if self.pixels {
+            (1, 1)
+        } else {
+            (self.height, self.width)
+        }
     }
 
     fn units(&self, images: usize) -> usize {
-        if self.pixels { images * self.height * self.width } else { images }
+        if self.pixels {
+            images * self.height * self.width
+        } else {
+            images
+        }
     }
 
     fn padded_unit(&self) -> usize {
@@ -208,7 +222,8 @@ impl Group {
             .collect();
         // Input row i gets gradient from output rows (i + pad - kh) / s, kh = residue, residue + s..
         let before = (k - 1) / s;
-        let extent = |size: usize, out: usize| ((size - 1 + pad) / s + before + 1).max(out + before);
+        let extent =
+            |size: usize, out: usize| ((size - 1 + pad) / s + before + 1).max(out + before);
         let (gh, gw) = (extent(h, oh), extent(w, ow));
         let mut backward = Vec::new();
         for ry in 0..s.min(k) {
@@ -282,16 +297,31 @@ impl Group {
         for p in &mut self.convs {
             let (taps, outputs) = (p.conv.kernel * p.conv.kernel, p.conv.outputs);
             let w = &parameters[p.conv.range()];
-            pack(arch, taps * inputs, outputs, &mut p.packed, |row, o| w[row * outputs + o]);
-            pack(arch, taps * outputs, inputs, &mut p.packed_transposed, |row, i| {
-                let (tap, o) = (row / outputs, row % outputs);
-                w[(tap * inputs + i) * outputs + o]
+            pack(arch, taps * inputs, outputs, &mut p.packed, |row, o| {
+                w[row * outputs + o]
             });
+            pack(
+                arch,
+                taps * outputs,
+                inputs,
+                &mut p.packed_transposed,
+                |row, i| {
+                    let (tap, o) = (row / outputs, row % outputs);
+                    w[(tap * inputs + i) * outputs + o]
+                },
+            );
         }
     }
 
     /// Loads a tile: relu(norm(x)), or x as it is, inside zero padding.
-    fn load(&self, arch: pulp::Arch, norm: Option<&Affine>, x: &[f32], units: usize, tile: &mut [f32]) {
+    fn load(
+        &self,
+        arch: pulp::Arch,
+        norm: Option<&Affine>,
+        x: &[f32],
+        units: usize,
+        tile: &mut [f32],
+    ) {
         let (h, w) = self.unit();
         let c = self.channels;
         let copy = |from: usize, out: &mut [f32]| {
@@ -332,7 +362,16 @@ impl Group {
             .convs
             .iter()
             .zip(outputs)
-            .map(|(p, o)| vec![0.0; if o.statistics { tiles * 2 * p.outputs } else { 0 }])
+            .map(|(p, o)| {
+                vec![
+                    0.0;
+                    if o.statistics {
+                        tiles * 2 * p.outputs
+                    } else {
+                        0
+                    }
+                ]
+            })
             .collect();
         let shared: Vec<Shared> = partial.iter_mut().map(|p| Shared::new(p)).collect();
         (0..tiles).into_par_iter().with_max_len(1).for_each(|t| {
@@ -420,11 +459,21 @@ impl Group {
             let gradients = unsafe { shared_partial.slice(k * total, total) };
             for t in k * chunk..((k + 1) * chunk).min(tiles) {
                 // SAFETY: tiles are disjoint.
-                let sums = norm.is_some().then(|| unsafe { shared_sums.slice(t * 2 * c, 2 * c) });
+                let sums = norm
+                    .is_some()
+                    .then(|| unsafe { shared_sums.slice(t * 2 * c, 2 * c) });
                 let tile = (t * self.tile, self.tile.min(units - t * self.tile));
                 let gradients = wanted.then_some(&mut *gradients);
                 self.backward_tile(
-                    workers.arch, &mut guard, tile, input, norm, upstream, gradients, downstream, sums,
+                    workers.arch,
+                    &mut guard,
+                    tile,
+                    input,
+                    norm,
+                    upstream,
+                    gradients,
+                    downstream,
+                    sums,
                 );
             }
         });
@@ -542,7 +591,10 @@ impl Group {
             }),
             // Images: the padding channels are left out.
             _ => {
-                for (out, down) in out.chunks_exact_mut(self.channels).zip(down.chunks_exact(c)) {
+                for (out, down) in out
+                    .chunks_exact_mut(self.channels)
+                    .zip(down.chunks_exact(c))
+                {
                     out.copy_from_slice(&down[..self.channels]);
                 }
             }
@@ -576,7 +628,15 @@ impl Planned {
                 let copy = |from: usize, out: &mut [f32]| {
                     out.copy_from_slice(&g[from..from + out.len()]);
                 };
-                place(buffer, count, self.out_size, (gh, gw), self.before, self.outputs, copy);
+                place(
+                    buffer,
+                    count,
+                    self.out_size,
+                    (gh, gw),
+                    self.before,
+                    self.outputs,
+                    copy,
+                );
             }
             Upstream::Norm(g, z, n) => {
                 let (g, z) = (&g[range.clone()], &z[range]);
@@ -594,7 +654,15 @@ impl Planned {
                 if flush {
                     copy(0, &mut buffer[..g.len()]);
                 } else {
-                    place(buffer, count, self.out_size, (gh, gw), self.before, self.outputs, copy);
+                    place(
+                        buffer,
+                        count,
+                        self.out_size,
+                        (gh, gw),
+                        self.before,
+                        self.outputs,
+                        copy,
+                    );
                 }
             }
         }

@@ -54,7 +54,11 @@ pub fn pack(
         let panel = &mut packed[start * rows..(start + width) * rows];
         for (row, out) in panel.chunks_exact_mut(width).enumerate() {
             for (c, o) in out.iter_mut().enumerate() {
-                *o = if start + c < columns { at(row, start + c) } else { 0.0 };
+                *o = if start + c < columns {
+                    at(row, start + c)
+                } else {
+                    0.0
+                };
             }
         }
         start += width;
@@ -149,7 +153,9 @@ unsafe fn convolve_rows<S: Simd, const M: usize, const V: usize>(
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
         let mut pixel = [k.input; M];
         for (m, p) in pixel.iter_mut().enumerate() {
-            *p = k.input.add(*k.input_offsets.get_unchecked(first + m) as usize);
+            *p = k
+                .input
+                .add(*k.input_offsets.get_unchecked(first + m) as usize);
         }
         for tap in k.taps {
             let mut b = panel.add(tap.row * V * S::F32_LANES);
@@ -171,7 +177,11 @@ unsafe fn convolve_rows<S: Simd, const M: usize, const V: usize>(
             let out = *k.output_offsets.get_unchecked(first + m) as usize + column;
             for (v, &a) in acc.iter().enumerate() {
                 let p = k.output.add(out + v * S::F32_LANES);
-                let a = if k.accumulate { simd.add_f32s(a, load::<S>(p)) } else { a };
+                let a = if k.accumulate {
+                    simd.add_f32s(a, load::<S>(p))
+                } else {
+                    a
+                };
                 store::<S>(p, a);
             }
         }
@@ -277,7 +287,11 @@ impl WithSimd for NormRelu<'_> {
         let zero = simd.splat_f32s(0.0);
         let (scale, _) = S::as_simd_f32s(self.scale);
         let (shift, _) = S::as_simd_f32s(self.shift);
-        for (x, y) in self.input.chunks_exact(c).zip(self.output.chunks_exact_mut(c)) {
+        for (x, y) in self
+            .input
+            .chunks_exact(c)
+            .zip(self.output.chunks_exact_mut(c))
+        {
             let (x, _) = S::as_simd_f32s(x);
             let (y, _) = S::as_mut_simd_f32s(y);
             for (((y, &x), &a), &b) in y.iter_mut().zip(x).zip(scale).zip(shift) {

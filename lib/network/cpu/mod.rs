@@ -238,10 +238,14 @@ impl Trunk for CpuTrunk {
             if project {
                 outs.push(plain(&mut u.y, false));
             }
-            statistics = g1.forward(workers, n, input, Some(&u.affine[0]), &outs).pop();
+            statistics = g1
+                .forward(workers, n, input, Some(&u.affine[0]), &outs)
+                .pop();
             normalize(&mut u.affine[1], n2, parameters, moving, statistics, pass);
             let out = plain(&mut u.z2, batch);
-            statistics = g2.forward(workers, n, &u.z1, Some(&u.affine[1]), &[out]).pop();
+            statistics = g2
+                .forward(workers, n, &u.z1, Some(&u.affine[1]), &[out])
+                .pop();
             normalize(&mut u.affine[2], n3, parameters, moving, statistics, pass);
             let out = Output {
                 values: Shared::new(&mut u.y),
@@ -249,20 +253,30 @@ impl Trunk for CpuTrunk {
                 accumulate: project,
                 statistics: batch,
             };
-            statistics = g3.forward(workers, n, &u.z2, Some(&u.affine[2]), &[out]).pop();
+            statistics = g3
+                .forward(workers, n, &u.z2, Some(&u.affine[2]), &[out])
+                .pop();
             input = &u.y;
             pixels = u.pixels.1;
         }
-        normalize(&mut self.affine, &self.layout.norm, parameters, moving, statistics, pass);
-        Ok(pooled_features(&self.affine, input, n, pixels, self.layout.features))
+        normalize(
+            &mut self.affine,
+            &self.layout.norm,
+            parameters,
+            moving,
+            statistics,
+            pass,
+        );
+        Ok(pooled_features(
+            &self.affine,
+            input,
+            n,
+            pixels,
+            self.layout.features,
+        ))
     }
 
-    fn backward(
-        &mut self,
-        _: &[f32],
-        features: &[f32],
-        mut wanted: Gradients,
-    ) -> Result<()> {
+    fn backward(&mut self, _: &[f32], features: &[f32], mut wanted: Gradients) -> Result<()> {
         let n = self.count;
         let workers = &self.workers;
         let arch = workers.arch;
@@ -272,7 +286,8 @@ impl Trunk for CpuTrunk {
         let pixels = last.map_or(self.y0_pixels, |u| u.pixels.1);
         let sums = spread_features(arch, &self.affine, features, y, g1, n, pixels);
         let norm = &self.layout.norm;
-        self.affine.set_backward(norm, &sums, n * pixels, wanted.parameters.as_deref_mut());
+        self.affine
+            .set_backward(norm, &sums, n * pixels, wanted.parameters.as_deref_mut());
         norm_backward(arch, &self.affine, g1, y, None, gy, n * pixels);
         for i in (0..self.units.len()).rev() {
             let (before, rest) = self.units.split_at_mut(i);
@@ -352,7 +367,11 @@ fn pooled_features(norm: &Affine, y: &[f32], n: usize, pixels: usize, features: 
         .for_each(|(out, y)| {
             let mut sum = vec![0f32; c];
             for p in y.chunks_exact(c) {
-                for ((s, &x), (&a, &b)) in sum.iter_mut().zip(p).zip(norm.scale.iter().zip(&norm.shift)) {
+                for ((s, &x), (&a, &b)) in sum
+                    .iter_mut()
+                    .zip(p)
+                    .zip(norm.scale.iter().zip(&norm.shift))
+                {
                     *s += (x * a + b).max(0.0);
                 }
             }

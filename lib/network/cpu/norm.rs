@@ -31,7 +31,11 @@ pub struct BatchStatistics {
 
 /// Merges the statistics of tiles in their order (Chan et al.): `partial` holds, a tile, `stride`
 /// means, then `stride` sums of squared deviations; `counts` its pixels.
-pub fn merge(partial: &[f32], stride: usize, counts: impl Iterator<Item = usize>) -> BatchStatistics {
+pub fn merge(
+    partial: &[f32],
+    stride: usize,
+    counts: impl Iterator<Item = usize>,
+) -> BatchStatistics {
     let mut mean = vec![0f64; stride];
     let mut squares = vec![0f64; stride];
     let mut total = 0usize;
@@ -134,7 +138,6 @@ pub fn move_statistics(norm: &Norm, moving: &mut [f32], batch: &BatchStatistics,
         let mean = &mut moving[norm.mean()][c];
         *mean = keep * *mean + (1.0 - keep) * batch.mean[c] as f32;
         let variance = &mut moving[norm.variance()][c];
-        *variance = keep * *variance
-            + (1.0 - keep) * (batch.variance[c] * unbiased) as f32;
+        *variance = keep * *variance + (1.0 - keep) * (batch.variance[c] * unbiased) as f32;
     }
 }
