@@ -68,8 +68,8 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         .input("shards", split.content_hash());
     let validation = match &inputs.validation {
         Some(path) => {
-            lineage = lineage.input("validation", artifact::hash_file(path)?);
             let table = table::read(path, "s4l-subset --val-out")?;
+            lineage = lineage.input("validation", artifact::hash_file(path)?);
             Some(labelled_rows(&table, &split, classes, "label")?)
         }
         None => None,
