@@ -186,6 +186,13 @@ fn check(common: &Common, s: &Settings) -> Result<()> {
     if s.method == Method::Moam && s.unlabelled_batch == 0 {
         return bad("unlabelled_batch is 0".into(), "moam trains on unlabelled images");
     }
+    if s.method == Method::Exemplar {
+        for (key, value) in [("batch", s.batch), ("unlabelled_batch", s.unlabelled_batch)] {
+            if value == 1 {
+                return bad(format!("{key} is 1"), "the exemplar loss compares two images or more");
+            }
+        }
+    }
     if !matches!(s.label_column.as_str(), "label" | "label_single") {
         return bad(format!("label_column {:?}", s.label_column), "use label or label_single");
     }
