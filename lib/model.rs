@@ -42,7 +42,10 @@ impl Model {
             return Err(Error::missing(&weights, "model", hint));
         }
         let config_path = path.join(schema::CONFIG_JSON);
-        let text = std::fs::read(&config_path).map_err(Error::io(&config_path))?;
+        let text = std::fs::read(&config_path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::missing(&config_path, "model", hint),
+            _ => Error::io(&config_path)(e),
+        })?;
         let config: Config = serde_json::from_slice(&text).map_err(|e| {
             Error::bad_data(&config_path, "a model configuration", e.to_string(), hint)
         })?;

@@ -73,8 +73,8 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         .input("shards", split.content_hash());
     let validation = match &inputs.validation {
         Some(path) => {
-            lineage = lineage.input("validation", artifact::hash_file(path)?);
             let table = table::read(path, "s4l-subset --val-out")?;
+            lineage = lineage.input("validation", artifact::hash_file(path)?);
             Some(labelled_rows(&table, &split, classes, "label")?)
         }
         None => None,
@@ -206,6 +206,16 @@ fn check(common: &Common, s: &Settings) -> Result<()> {
             "unlabelled_batch is 0".into(),
             "moam trains on unlabelled images",
         );
+    }
+    if s.method == Method::Exemplar {
+        for (key, value) in [("batch", s.batch), ("unlabelled_batch", s.unlabelled_batch)] {
+            if value == 1 {
+                return bad(
+                    format!("{key} is 1"),
+                    "the exemplar loss compares two images or more",
+                );
+            }
+        }
     }
     if !matches!(s.label_column.as_str(), "label" | "label_single") {
         return bad(

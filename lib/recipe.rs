@@ -38,7 +38,7 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, sets: &[String]) -> Result
     }
     table
         .try_into()
-        .map_err(|e: toml::de::Error| bad(&name, e.message()))
+        .map_err(|e: toml::de::Error| bad(&name, &e.to_string()))
 }
 
 /// For a stage without settings: any key is an unknown key.

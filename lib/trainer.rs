@@ -115,6 +115,9 @@ impl Run {
         let begun = state.step;
         let batches = self.source.batches(begun, total);
         for step in begun..total {
+            if step > 0 && step % validate_every == 0 && !is_validated(&state.metrics, step) {
+                interruptible(self.validate(&mut log, &mut state.metrics, step))?;
+            }
             if cli::stop_requested() {
                 bar.abandon();
                 self.save(&mut state, step, &plan)?;
@@ -153,15 +156,20 @@ impl Run {
                 row.push(("learning_rate".into(), learning_rate));
                 log.add(&mut state.metrics, done, row)?;
             }
-            if done % validate_every == 0 && done < total {
-                self.validate(&mut log, &mut state.metrics, done)?;
-            }
             if done % s.checkpoint_every == 0 && done < total {
                 self.save(&mut state, done, &plan)?;
             }
         }
         bar.finish_and_clear();
-        self.finish(&mut state, &mut log, total)?;
+        // The weights to use are made from these, and the validation of them may be stopped.
+        self.save(&mut state, total, &plan)?;
+        if !interruptible(self.finish(&mut state, &mut log, total))? {
+            return Err(Error::Stopped {
+                path: out,
+                step: total,
+                total,
+            });
+        }
         self.commit(&state.metrics)?;
         artifact::write_provenance(&out, common, start)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -244,7 +252,7 @@ impl Run {
             .filter(|(l, label)| crate::metrics::argmax(&l[..classes]) == **label)
             .count();
         let top1 = right as f64 / v.labels.len() as f64;
-        log.add(metrics, step, vec![("validation/top1".into(), top1)])
+        log.add(metrics, step, vec![(VALIDATION.into(), top1)])
     }
 
     /// The weights to use: averaged where Polyak is on, with batch-norm statistics that fit them.
@@ -313,6 +321,23 @@ pub fn method_name(method: Method) -> String {
 fn recipe_of(lineage: &Lineage) -> String {
     format!("{:?}", lineage.metadata())
 }
+
+/// Whether the work was done; `false` where it was told to stop.
+fn interruptible(result: Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Error::Interrupted { .. }) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// A run may have been stopped between a step and its validation.
+fn is_validated(metrics: &Metrics, step: u64) -> bool {
+    let mut last = metrics.iter().rev().take_while(|m| m.0 == step);
+    last.any(|m| m.1 == VALIDATION)
+}
+
+const VALIDATION: &str = "validation/top1";
 
 /// Records: (step, name, value).
 type Metrics = Vec<(u64, String, f64)>;

@@ -147,18 +147,13 @@ pub fn step(
         keep: BATCH_NORM_MOMENTUM,
     };
     let mut loss = f64::from(network.differentiate(&images, pass, main_loss, wanted)?);
-    if let Some(clean) = clean {
-        let term = vat_term(
-            network,
-            s,
-            &images[..consistent * values],
-            values,
-            &clean,
-            at,
-            gradients,
-        )?;
+    let weight = s.weight_vat * at.ramp;
+    // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
+    if let Some(clean) = clean.filter(|_| weight != 0.0) {
+        let images = &images[..consistent * values];
+        let term = vat_term(network, s, images, values, &clean, at, gradients)?;
         record.push(("loss/vat", term));
-        loss += s.weight_vat * at.ramp * term;
+        loss += weight * term;
     }
     record.push(("loss", loss));
     Ok(record)

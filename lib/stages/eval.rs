@@ -68,13 +68,9 @@ impl Stage for Args {
         evaluate::check_size(&model.config, &split, &pipe)?;
         let (rows, labels) = match &self.labelled {
             Some(path) => {
+                let table = table::read(path, "s4l-subset")?;
                 lineage = lineage.input("labelled", artifact::hash_file(path)?);
-                labelled_rows(
-                    &table::read(path, "s4l-subset")?,
-                    &split,
-                    classes.len(),
-                    "label",
-                )?
+                labelled_rows(&table, &split, classes.len(), "label")?
             }
             None => all_rows(&split, &self.input)?,
         };

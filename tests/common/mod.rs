@@ -3,6 +3,8 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod training;
+
 use arrow::array::RecordBatch;
 use image::{ExtendedColorType, ImageEncoder};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -45,6 +47,7 @@ impl Scratch {
         let output = Command::new(binary)
             .args(args)
             .current_dir(self.0.path())
+            .env_remove("S4L_MODEL")
             .output()
             .unwrap();
         Ran {

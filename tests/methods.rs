@@ -1,0 +1,421 @@
+//! A training step of each method on a real network: its terms, their weights, its gradients; and
+//! the adversarial direction of VAT.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand_distr::{Distribution, StandardNormal};
+use s4l::methods::entropy_minimization::entropy;
+use s4l::methods::{At, Batch, Labels, Record, heads, step, vat};
+use s4l::network::candle_trunk::CandleTrunk;
+use s4l::network::layout::Architecture;
+use s4l::network::{Gradients, Network, Pass};
+use s4l::plan::{Method, Settings, Stem};
+use s4l::rng::{Stream, rng};
+
+const SIDE: usize = 28;
+const VALUES: usize = SIDE * SIDE;
+const CLASSES: usize = 10;
+const AT: At = At {
+    seed: 5,
+    step: 3,
+    ramp: 0.5,
+};
+
+/// A network at its initial values.
+fn new_network(method: Method) -> Network {
+    let architecture = Architecture {
+        channels: 1,
+        units: vec![1],
+        width_factor: 1,
+        stem: Stem::SmallStride2,
+        heads: heads(method, CLASSES, 6),
+    };
+    Network::new(&architecture, SIDE, SIDE, &Device::Cpu, 11)
+}
+
+/// A network away from its initial values, of which many are 0 or 1.
+fn network(method: Method) -> Network {
+    let mut network = new_network(method);
+    let mut rng = rng(1, Stream::Init, 9, 0);
+    for p in &mut network.parameters {
+        let noise: f32 = StandardNormal.sample(&mut rng);
+        *p += 0.1 * noise;
+    }
+    network
+}
+
+/// A real image in [-1, 1].
+fn image(row: usize) -> Vec<f32> {
+    let pixels = common::real(row).0;
+    pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.0).collect()
+}
+
+/// A real image with noise: over a flat background, all pixels would cross a kink of the network
+/// at once.
+fn rough_image(row: usize) -> Vec<f32> {
+    let mut rng = rng(2, Stream::Init, 9, row as u64);
+    let mut noise = || -> f32 { StandardNormal.sample(&mut rng) };
+    image(row).iter().map(|p| p + 0.3 * noise()).collect()
+}
+
+/// 3 unlabelled and 2 labelled images; as views other images, which is all the same here.
+fn batch(views: usize) -> Batch {
+    Batch {
+        unlabelled: (0..3 * views).flat_map(rough_image).collect(),
+        labelled: (20..20 + 2 * views).flat_map(rough_image).collect(),
+        labels: Labels::Hard(vec![3, 7]),
+        views,
+    }
+}
+
+fn settings(method: Method) -> Settings {
+    Settings {
+        method,
+        weight_supervised: 0.7,
+        weight_rotation: 0.4,
+        weight_exemplar: 0.6,
+        weight_vat: 0.3,
+        weight_entmin: 0.2,
+        vat_eps: 8.0,
+        ..Settings::default()
+    }
+}
+
+fn value(record: &Record, name: &str) -> f64 {
+    let of = |(n, v): &(&str, f64)| (*n == name).then_some(*v);
+    record
+        .iter()
+        .find_map(of)
+        .unwrap_or_else(|| panic!("no {name} in {record:?}"))
+}
+
+/// The record and the gradients of one step.
+fn run(network: &mut Network, s: &Settings, batch: &Batch) -> (Record, Vec<f32>) {
+    let mut gradients = vec![0f32; network.parameters.len()];
+    let record = step(network, s, batch, AT, &mut gradients).unwrap();
+    (record, gradients)
+}
+
+const METHODS: [(Method, usize); 5] = [
+    (Method::Supervised, 1),
+    (Method::Rotation, 4),
+    (Method::Exemplar, 2),
+    (Method::Vat, 1),
+    (Method::Moam, 4),
+];
+
+#[test]
+fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
+    for (method, views) in METHODS {
+        let s = settings(method);
+        let (record, _) = run(&mut network(method), &s, &batch(views));
+        let weights: &[(&str, f64)] = match method {
+            Method::Rotation => &[("loss/rotation", 0.4)],
+            Method::Exemplar => &[("loss/exemplar", 0.6)],
+            // At half of the ramp.
+            Method::Vat => &[("loss/vat", 0.15), ("loss/entmin", 0.1)],
+            Method::Moam => &[
+                ("loss/rotation", 0.4),
+                ("loss/vat", 0.15),
+                ("loss/entmin", 0.1),
+            ],
+            Method::Supervised | Method::Distill => &[],
+        };
+        let mut sum = 0.7 * value(&record, "loss/supervised");
+        for (name, weight) in weights {
+            assert!(value(&record, name) > 0.0, "{method:?}: {name}");
+            sum += weight * value(&record, name);
+        }
+        let loss = value(&record, "loss");
+        assert!((loss - sum).abs() < 1e-5, "{method:?}: {loss} is not {sum}");
+        let terms = record.iter().filter(|r| r.0.starts_with("loss/")).count();
+        assert_eq!(terms, 1 + weights.len(), "{method:?}: {record:?}");
+    }
+}
+
+/// MOAM's VAT and entropy minimization are about unlabelled images only, VAT's about all of them
+/// unless `vat_labelled` is off.
+#[test]
+fn entropy_is_minimized_on_the_images_of_the_method() {
+    let cases = [
+        (Method::Moam, true, 4, 12),
+        (Method::Vat, true, 1, 5),
+        (Method::Vat, false, 1, 3),
+    ];
+    for (method, vat_labelled, views, rows) in cases {
+        let s = Settings {
+            vat_labelled,
+            ..settings(method)
+        };
+        let batch = batch(views);
+        let images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
+        let expected = network(method)
+            .differentiate(
+                &images,
+                Pass::Perturbed,
+                |out| entropy(&out.head("classes")?.narrow(0, 0, rows)?),
+                Gradients::default(),
+            )
+            .unwrap();
+        let got = value(&run(&mut network(method), &s, &batch).0, "loss/entmin");
+        assert!(
+            (got - f64::from(expected)).abs() < 1e-6,
+            "{method:?}: {got}, {expected}"
+        );
+    }
+}
+
+/// Compares, for each tensor, the entry with the largest gradient against central differences of
+/// `loss`: 2 % and 1e-3, since float32 leaves a loss of about 3 an error of 1e-6, which a step of
+/// 2 x 5e-4 makes 1e-3.
+fn gradients_are_those_of(
+    what: &str,
+    network: &mut Network,
+    gradients: &[f32],
+    mut loss: impl FnMut(&mut Network) -> f64,
+) {
+    for (name, _, range) in network.layout.clone().tensors() {
+        let size = |i: &usize| gradients[*i].abs();
+        let i = range.max_by(|a, b| size(a).total_cmp(&size(b))).unwrap();
+        let here = network.parameters[i];
+        let mut at = |h: f32| {
+            network.parameters[i] = here + h;
+            let loss = loss(network);
+            network.parameters[i] = here;
+            loss
+        };
+        let difference = (at(5e-4) - at(-5e-4)) / 1e-3;
+        let gradient = f64::from(gradients[i]);
+        assert!(
+            (gradient - difference).abs() < 1e-3 + 0.02 * gradient.abs(),
+            "{what}, {name}: gradient {gradient}, difference {difference}"
+        );
+    }
+}
+
+/// The perturbation of VAT is a constant to the gradient but not to a difference, so it is off.
+#[test]
+fn the_gradients_of_a_step_are_those_of_its_loss() {
+    for (method, views) in METHODS {
+        let s = Settings {
+            weight_vat: 0.0,
+            ..settings(method)
+        };
+        let batch = batch(views);
+        let mut network = network(method);
+        let (_, gradients) = run(&mut network, &s, &batch);
+        gradients_are_those_of(
+            &format!("{method:?}"),
+            &mut network,
+            &gradients,
+            |network| value(&run(network, &s, &batch).0, "loss"),
+        );
+    }
+}
+
+#[test]
+fn distillation_s_gradients_are_those_of_its_loss() {
+    let s = settings(Method::Distill);
+    let soft: Vec<f32> = (0..2 * CLASSES)
+        .map(|i| if i % 3 == 0 { 0.175 } else { 0.05 })
+        .collect();
+    let batch = Batch {
+        labels: Labels::Soft(soft),
+        ..batch(1)
+    };
+    let mut network = network(Method::Distill);
+    let (_, gradients) = run(&mut network, &s, &batch);
+    gradients_are_those_of("distill", &mut network, &gradients, |network| {
+        value(&run(network, &s, &batch).0, "loss")
+    });
+}
+
+/// The logits of the images by the statistics of their batch.
+fn clean(network: &mut Network, images: &[f32]) -> Tensor {
+    let mut clean = None;
+    let keep = |out: &s4l::network::Outputs| {
+        let logits = out.head("classes")?;
+        clean = Some(logits.detach());
+        Ok(logits.sum_all()?)
+    };
+    network
+        .differentiate(images, Pass::Perturbed, keep, Gradients::default())
+        .unwrap();
+    clean.unwrap()
+}
+
+/// What the VAT term adds to the gradients is that of the divergence at the perturbed images.
+#[test]
+fn the_gradients_of_vat_are_those_of_the_divergence() {
+    let with = settings(Method::Vat);
+    let without = Settings {
+        weight_vat: 0.0,
+        ..with.clone()
+    };
+    let batch = batch(1);
+    let images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
+    let mut network = network(Method::Vat);
+    let (record, on) = run(&mut network, &with, &batch);
+    let (_, off) = run(&mut network, &without, &batch);
+    let weight = (with.weight_vat * AT.ramp) as f32;
+    let gradients: Vec<f32> = on.iter().zip(off).map(|(a, b)| (a - b) / weight).collect();
+    let clean = clean(&mut network, &images);
+    let radius = vat::radius(with.vat_eps, VALUES);
+    let key = (AT.seed, AT.step);
+    let moved = vat::perturb(&mut network, &images, VALUES, &clean, radius, 1, key).unwrap();
+    let mut loss = |network: &mut Network| {
+        let of = |out: &s4l::network::Outputs| vat::divergence(&out.head("classes")?, &clean);
+        let loss = network.differentiate(&moved, Pass::Perturbed, of, Gradients::default());
+        f64::from(loss.unwrap())
+    };
+    assert!((loss(&mut network) - value(&record, "loss/vat")).abs() < 1e-6);
+    gradients_are_those_of("vat", &mut network, &gradients, loss);
+}
+
+#[test]
+fn vat_leaves_the_moving_statistics_alone() {
+    let batch = batch(1);
+    let moving = |weight_vat: f64, power_iterations: usize| {
+        let s = Settings {
+            weight_vat,
+            vat_power_iterations: power_iterations,
+            ..settings(Method::Vat)
+        };
+        let mut network = network(Method::Vat);
+        let before = network.moving.clone();
+        run(&mut network, &s, &batch);
+        assert_ne!(network.moving, before);
+        network.moving
+    };
+    assert_eq!(moving(0.3, 2), moving(0.0, 0));
+}
+
+#[test]
+fn the_radius_scales_with_the_size_of_the_image() {
+    assert_eq!(vat::radius(40.0, 150_528), 40.0);
+    assert_eq!(vat::radius(40.0, 150_528 / 4), 20.0);
+    assert!((vat::radius(8.0, VALUES) - 8.0 * (784f64 / 150_528.0).sqrt()).abs() < 1e-12);
+}
+
+/// Four photographs, a grey and a black image.
+fn images_and_flat_ones() -> Vec<f32> {
+    let mut images: Vec<f32> = (0..4).flat_map(image).collect();
+    images.extend([0.25; VALUES]);
+    images.extend([-1.0; VALUES]);
+    images
+}
+
+#[test]
+fn every_image_is_moved_by_the_radius_flat_ones_too() {
+    let images = images_and_flat_ones();
+    let mut network = network(Method::Vat);
+    let clean = clean(&mut network, &images);
+    for (radius, iterations) in [(0.5, 1), (0.5, 3), (40.0, 1), (0.5, 0)] {
+        let moved = vat::perturb(
+            &mut network,
+            &images,
+            VALUES,
+            &clean,
+            radius,
+            iterations,
+            (5, 3),
+        )
+        .unwrap();
+        for (i, (a, b)) in moved.chunks(VALUES).zip(images.chunks(VALUES)).enumerate() {
+            let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
+            let norm = squares.sum::<f64>().sqrt();
+            // Rounding of x + r to float32.
+            assert!(
+                (norm / radius - 1.0).abs() < 1e-5,
+                "image {i}: {norm} for {radius}"
+            );
+        }
+    }
+}
+
+/// The same power iteration in float64 by candle, with the reference's step of norm 1e-6, which
+/// float64 can take: the directions agree to a cosine of 0.999.
+#[test]
+fn the_direction_is_the_limit_of_small_steps() {
+    let images: Vec<f32> = (0..6).flat_map(rough_image).collect();
+    let n = images.len() / VALUES;
+    let mut network = new_network(Method::Vat);
+    let fast_clean = clean(&mut network, &images);
+    let f64s = |v: &[f32]| {
+        Tensor::new(v, &Device::Cpu)
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap()
+    };
+    let layout = network.layout.clone();
+    let oracle = CandleTrunk::new(&layout, SIDE, SIDE, Device::Cpu, DType::F64);
+    let parameters = f64s(&network.parameters);
+    let head = layout.head("classes").unwrap();
+    let kernel = f64s(&network.parameters[layout.head_kernel(head)]);
+    let kernel = kernel.reshape((layout.features, CLASSES)).unwrap();
+    let bias = f64s(&network.parameters[layout.head_bias(head)]);
+    let logits = |images: &Tensor| -> Tensor {
+        let (features, _) = oracle.graph(&parameters, images, None).unwrap();
+        features
+            .matmul(&kernel)
+            .unwrap()
+            .broadcast_add(&bias)
+            .unwrap()
+    };
+    let x = f64s(&images).reshape((n, SIDE, SIDE, 1)).unwrap();
+    for key in 3..7 {
+        let moved =
+            vat::perturb(&mut network, &images, VALUES, &fast_clean, 0.5, 1, (5, key)).unwrap();
+        let direction: Vec<f64> = (0..n)
+            .flat_map(|i| {
+                let mut rng = rng(5, Stream::VatDirection, key, i as u64);
+                let d: Vec<f32> = (0..VALUES)
+                    .map(|_| StandardNormal.sample(&mut rng))
+                    .collect();
+                let d: Vec<f64> = d.into_iter().map(f64::from).collect();
+                let norm = d.iter().map(|v| v * v).sum::<f64>().sqrt();
+                d.into_iter().map(move |v| 1e-6 * v / norm)
+            })
+            .collect();
+        let d = Tensor::from_vec(direction, x.shape(), &Device::Cpu).unwrap();
+        let d = Var::from_tensor(&d).unwrap();
+        let loss = vat::divergence(&logits(&(&x + d.as_tensor()).unwrap()), &logits(&x)).unwrap();
+        let gradient = loss.backward().unwrap().get(&d).unwrap().clone();
+        let gradient = gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        for i in 0..n {
+            let (mut dot, mut a2, mut b2) = (0.0, 0.0, 0.0);
+            for j in i * VALUES..(i + 1) * VALUES {
+                let (a, b) = (f64::from(moved[j] - images[j]), gradient[j]);
+                dot += a * b;
+                a2 += a * a;
+                b2 += b * b;
+            }
+            let cosine = dot / (a2 * b2).sqrt();
+            assert!(cosine > 0.999, "key {key}, image {i}: {cosine}");
+        }
+    }
+}
+
+#[test]
+fn the_ramp_starts_at_nothing() {
+    for (method, views) in [(Method::Vat, 1), (Method::Moam, 4)] {
+        let mut network = network(method);
+        let mut gradients = vec![0f32; network.parameters.len()];
+        let at = At { ramp: 0.0, ..AT };
+        let record = step(
+            &mut network,
+            &settings(method),
+            &batch(views),
+            at,
+            &mut gradients,
+        );
+        let record = record.unwrap();
+        let mut sum = 0.7 * value(&record, "loss/supervised");
+        if method == Method::Moam {
+            sum += 0.4 * value(&record, "loss/rotation");
+        }
+        let loss = value(&record, "loss");
+        assert!((loss - sum).abs() < 1e-5, "{method:?}: {loss} is not {sum}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Models that do not fit what is asked of them: one line that says what, where and what to do, the
+//! exit code of the contract, and nothing written.
+
+mod common;
+
+use common::training::{
+    EVAL, MOAM, PRETRAIN, PSEUDOLABEL, labelled_shards, pretrain, recipe, words, write_labels,
+};
+use common::{Scratch, photos, shard};
+
+/// Checks a failing command and that it leaves everything as it was.
+#[track_caller]
+fn refuses(scratch: &Scratch, program: &str, line: &str, code: i32, message: &[&str]) {
+    let before = scratch.names();
+    scratch
+        .run(program, &[words(line), vec!["-q"]].concat())
+        .fails(code, message);
+    assert_eq!(scratch.names(), before);
+}
+
+#[test]
+fn evaluation_at_another_size() {
+    let scratch = labelled_shards();
+    let before = scratch.names();
+    let more = "-s augment_eval=resize(14)|-1_to_1";
+    pretrain(&scratch, "supervised_1p", "model", more).fails(65, &["28x28x1", "14x14x1"]);
+    assert_eq!(scratch.names(), before);
+}
+
+#[test]
+fn a_model_of_another_network() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "one", "").ok();
+    for other in ["units=[1,1]", "width_factor=2", "stem=small"] {
+        let line = format!(
+            "--step finetune --in shards --labelled labelled.parquet --init one --out two --recipe {} \
+             -s units=[1] -s stem=small_stride2 -s {other}",
+            recipe("moam_step3")
+        );
+        // An override given twice: the last one counts.
+        refuses(
+            &scratch,
+            MOAM,
+            &line,
+            65,
+            &["one", "units, width factor, stem", "start from"],
+        );
+    }
+}
+
+#[test]
+fn a_model_of_other_classes() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "one", "").ok();
+    photos(&scratch);
+    std::fs::remove_dir_all(scratch.path("photos/bag")).unwrap();
+    shard(&scratch, &["--in", "photos", "--out", "two-classes", "-q"]).ok();
+    for program in [EVAL, PSEUDOLABEL] {
+        let line = "--in two-classes --split train --model one --out out.parquet";
+        let message = [
+            "one",
+            "2 classes of two-classes",
+            "10 classes",
+            "trained on these shards",
+        ];
+        refuses(&scratch, program, line, 65, &message);
+    }
+    let line = format!(
+        "--in two-classes --labelled two.parquet --init one --out two --recipe {}",
+        recipe("supervised_1p")
+    );
+    let keys = s4l::shards::Shards::open(&scratch.path("two-classes")).unwrap();
+    let keys = keys.split("train").unwrap().keys().to_vec();
+    write_labels(&scratch, "two.parquet", &[(&keys[0], 0), (&keys[1], 1)]);
+    refuses(
+        &scratch,
+        PRETRAIN,
+        &line,
+        65,
+        &["one", "2 classes of two-classes", "10 classes"],
+    );
+}
+
+#[test]
+fn damaged_models() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "model", "").ok();
+    let weights = scratch.path("model/model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    let commands = [
+        (
+            EVAL,
+            "--in shards --model model --out e.parquet".to_string(),
+        ),
+        (
+            PSEUDOLABEL,
+            "--in shards --model model --out l.parquet".to_string(),
+        ),
+        (
+            MOAM,
+            format!(
+                "--step finetune --in shards --labelled labelled.parquet --init model --out two --recipe {}",
+                recipe("moam_step3")
+            ),
+        ),
+    ];
+    for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&weights, &bytes[..length]).unwrap();
+        for (program, line) in &commands {
+            refuses(
+                &scratch,
+                program,
+                line,
+                65,
+                &["model/model.safetensors", "s4l-pretrain"],
+            );
+        }
+    }
+    std::fs::write(&weights, &bytes).unwrap();
+    scratch.write("model/config.json", "{\"height\": 28");
+    for (program, line) in &commands {
+        refuses(
+            &scratch,
+            program,
+            line,
+            65,
+            &["model/config.json", "s4l-pretrain"],
+        );
+    }
+    std::fs::remove_file(scratch.path("model/config.json")).unwrap();
+    for (program, line) in &commands {
+        refuses(
+            &scratch,
+            program,
+            line,
+            66,
+            &["model/config.json", "s4l-pretrain"],
+        );
+    }
+}

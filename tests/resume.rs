@@ -1,0 +1,257 @@
+//! A training stage that is killed, stopped or diverges; and the same command again.
+
+mod common;
+
+use common::training::{
+    MOAM, PRETRAIN, curve, differing, labelled_shards, moam_words, model, pretrain, pretrain_words,
+    pseudolabel, read_labels, signal_once, words, write_labels,
+};
+use common::{Scratch, contents};
+use s4l::shards::Shards;
+use std::os::unix::process::ExitStatusExt;
+
+const NONE: Vec<String> = Vec::new();
+
+/// Kills a stage without warning once it has a checkpoint and runs it again: the bytes are those of
+/// a run that nothing disturbed.
+fn killed_and_run_again(scratch: &Scratch, program: &str, line: impl Fn(&str) -> String) {
+    scratch.run(program, &words(&line("whole"))).ok();
+    let whole = model(scratch, "whole");
+    let checkpoint = "killed/checkpoint/state.safetensors";
+    let ended = signal_once(scratch, program, &line("killed"), checkpoint, libc::SIGKILL);
+    assert_eq!(ended.status.signal(), Some(libc::SIGKILL));
+    assert!(!scratch.path("killed/model.safetensors").exists());
+    // Says that it goes on, and from where.
+    let again = line("killed").replace(" -q", "");
+    let ran = scratch.run(program, &words(&again)).ok();
+    assert!(
+        ran.stderr.contains("killed: going on from step "),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        !ran.stderr.contains("going on from step 0\n"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(differing(&whole, &model(scratch, "killed")), NONE);
+}
+
+#[test]
+fn joint_training_survives_a_kill() {
+    let scratch = labelled_shards();
+    killed_and_run_again(&scratch, PRETRAIN, |out| {
+        // Windows of records that straddle the checkpoints.
+        pretrain_words("moam_step1", out, "-s checkpoint_every=2 -s log_every=3")
+    });
+}
+
+#[test]
+fn supervised_training_survives_a_kill() {
+    let scratch = labelled_shards();
+    killed_and_run_again(&scratch, PRETRAIN, |out| {
+        let more = "-s checkpoint_every=5 -s schedule=[1,4,8] -s validate_every=0.5";
+        pretrain_words("supervised_10p", out, more)
+    });
+}
+
+#[test]
+fn retraining_survives_a_kill() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "moam_step1", "one", "-s schedule=[0,1]").ok();
+    pseudolabel(&scratch, "one", "").ok();
+    killed_and_run_again(&scratch, MOAM, |out| {
+        let more = "--labels labels.parquet --init one -s checkpoint_every=2";
+        moam_words("retrain", out, more)
+    });
+}
+
+#[test]
+fn fine_tuning_survives_a_kill() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "moam_step1", "one", "-s schedule=[0,1]").ok();
+    killed_and_run_again(&scratch, MOAM, |out| {
+        let more = "--labelled labelled.parquet --init one -s checkpoint_every=2";
+        moam_words("finetune", out, more)
+    });
+}
+
+#[test]
+fn distillation_survives_a_kill() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "moam_step1", "one", "-s schedule=[0,1]").ok();
+    pseudolabel(&scratch, "one", "").ok();
+    killed_and_run_again(&scratch, MOAM, |out| {
+        moam_words(
+            "distill",
+            out,
+            "--labels labels.parquet -s checkpoint_every=2",
+        )
+    });
+}
+
+#[test]
+fn a_signal_ends_training_with_a_checkpoint_and_75() {
+    let scratch = labelled_shards();
+    let more = "-s schedule=[1,4,8] -s checkpoint_every=1000";
+    pretrain(&scratch, "supervised_10p", "whole", more).ok();
+    let whole = model(&scratch, "whole");
+    for (out, signal) in [
+        ("term", libc::SIGTERM),
+        ("int", libc::SIGINT),
+        ("usr1", libc::SIGUSR1),
+    ] {
+        let line = pretrain_words("supervised_10p", out, more);
+        let log = format!("{out}/metrics.jsonl");
+        let ended = signal_once(&scratch, PRETRAIN, &line, &log, signal);
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(75), "{stderr}");
+        let message = format!("error: s4l-pretrain: {out}: stopped at step ");
+        assert!(stderr.starts_with(&message), "{stderr}");
+        assert!(stderr.contains(" of 48 with a checkpoint; run the same command again"));
+        assert!(
+            scratch
+                .path(&format!("{out}/checkpoint/state.safetensors"))
+                .is_file()
+        );
+        assert!(!scratch.path(&format!("{out}/model.safetensors")).exists());
+        pretrain(&scratch, "supervised_10p", out, more).ok();
+        assert_eq!(differing(&whole, &model(&scratch, out)), NONE);
+    }
+}
+
+/// Validation looks for signals too: a stop in the middle of it loses no step.
+#[test]
+fn a_signal_during_validation_ends_training_with_a_checkpoint() {
+    let scratch = labelled_shards();
+    let labelled = read_labels(&scratch, "labelled.parquet");
+    let split = Shards::open(&scratch.path("shards"))
+        .unwrap()
+        .split("train")
+        .unwrap();
+    let rest: Vec<(&str, i64)> = (0..split.len())
+        .filter(|&row| labelled.iter().all(|l| l.0 != split.key(row)))
+        .map(|row| (split.key(row), i64::from(split.label(row).unwrap())))
+        .collect();
+    write_labels(&scratch, "val.parquet", &rest);
+    // 300 images in 20 views, against one step an epoch.
+    let slow = "-s batch=100 -s augment_eval=resize_small(32)|multi_crop(28,28)|-1_to_1|rotate";
+    for (out, epochs) in [("middle", 3), ("end", 1)] {
+        let more = format!("{slow} -s schedule=[0,{epochs}]");
+        let whole = format!("whole-{out}");
+        pretrain(&scratch, "supervised_10p", &whole, &more).ok();
+        let line = pretrain_words("supervised_10p", out, &more);
+        let log = format!("{out}/metrics.jsonl");
+        let ended = signal_once(&scratch, PRETRAIN, &line, &log, libc::SIGTERM);
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(75), "{stderr}");
+        let message = format!("{out}: stopped at step 1 of {epochs} with a checkpoint");
+        assert!(stderr.contains(&message), "{stderr}");
+        pretrain(&scratch, "supervised_10p", out, &more).ok();
+        assert_eq!(
+            differing(&model(&scratch, &whole), &model(&scratch, out)),
+            NONE
+        );
+        assert_eq!(curve(&scratch, out, "validation/top1").len(), epochs);
+    }
+}
+
+#[test]
+fn max_seconds_end_training_with_a_checkpoint_and_75() {
+    let scratch = labelled_shards();
+    pretrain(
+        &scratch,
+        "supervised_10p",
+        "long",
+        "-s schedule=[0,10000] --max-seconds 1",
+    )
+    .fails(
+        75,
+        &[
+            "long: stopped at step ",
+            " of 60000 with a checkpoint",
+            "run the same command again",
+        ],
+    );
+    pretrain(&scratch, "supervised_10p", "model", "--max-seconds 0")
+        .fails(75, &["model: stopped at step 0 of 18 with a checkpoint"]);
+    pretrain(&scratch, "supervised_10p", "model", "").ok();
+    pretrain(&scratch, "supervised_10p", "whole", "").ok();
+    assert_eq!(
+        differing(&model(&scratch, "whole"), &model(&scratch, "model")),
+        NONE
+    );
+}
+
+#[test]
+fn a_checkpoint_of_another_recipe_is_refused_unless_forced() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_10p", "model", "--max-seconds 0").fails(75, &[]);
+    let before = contents(&scratch.path("model/checkpoint"));
+    for other in ["-s learning_rate=0.01", "--seed 1", "--method vat"] {
+        pretrain(&scratch, "supervised_10p", "model", other).fails(
+            65,
+            &[
+                "model/checkpoint/state.safetensors",
+                "checkpoint of this recipe",
+                "--force",
+            ],
+        );
+        assert_eq!(contents(&scratch.path("model/checkpoint")), before);
+    }
+    pretrain(&scratch, "supervised_10p", "model", "--seed 1 --force").ok();
+    pretrain(&scratch, "supervised_10p", "fresh", "--seed 1").ok();
+    assert_eq!(
+        differing(&model(&scratch, "fresh"), &model(&scratch, "model")),
+        NONE
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_10p", "model", "--max-seconds 0").fails(75, &[]);
+    let path = scratch.path("model/checkpoint/state.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    pretrain(&scratch, "supervised_10p", "model", "")
+        .fails(65, &["model/checkpoint/state.safetensors", "--force"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_training_with_3_and_keeps_the_checkpoint() {
+    let scratch = labelled_shards();
+    let bad = "-s learning_rate=1e9 -s schedule=[3,4] -s checkpoint_every=1";
+    let ran = pretrain(&scratch, "supervised_10p", "model", bad);
+    let keys: Vec<_> = read_labels(&scratch, "labelled.parquet");
+    ran.fails(
+        3,
+        &[
+            "model: the loss is ",
+            " at step ",
+            "(images ",
+            "lower the learning rate",
+        ],
+    );
+    let after = |word: &str| {
+        let text = ran.stderr.split(word).nth(1).unwrap();
+        text.split([' ', ',']).next().unwrap().to_string()
+    };
+    let step: u64 = after(" at step ").parse().unwrap();
+    assert!(step >= 1);
+    let key = after("(images ");
+    assert!(
+        keys.iter().any(|k| k.0 == key),
+        "{key} is no labelled image"
+    );
+    assert!(
+        ran.stderr
+            .contains(&format!("the checkpoint of step {step} is kept"))
+    );
+    assert!(scratch.path("model/checkpoint/state.safetensors").is_file());
+    assert!(!scratch.path("model/model.safetensors").exists());
+    // A gentler rate starts anew, with --force.
+    pretrain(&scratch, "supervised_10p", "model", "").fails(65, &["--force"]);
+    pretrain(&scratch, "supervised_10p", "model", "--force").ok();
+    model(&scratch, "model");
+}

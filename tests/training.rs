@@ -1,0 +1,334 @@
+//! The training stages: what each method writes, and on what the weights depend.
+
+mod common;
+
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use common::training::{
+    curve, differing, labelled_shards, moam, model, pretrain, pseudolabel, words,
+};
+use common::{Scratch, batches, contents};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use s4l::shards::Shards;
+use std::sync::Arc;
+
+/// Trained through: the files of a model, finite curves with the terms of the method.
+#[track_caller]
+fn is_trained(scratch: &Scratch, name: &str, terms: &[&str]) {
+    model(scratch, name);
+    for name_of in [
+        "loss",
+        "loss/supervised",
+        "learning_rate",
+        "validation/top1",
+    ]
+    .iter()
+    .chain(terms)
+    {
+        let curve = curve(scratch, name, name_of);
+        assert!(!curve.is_empty(), "no {name_of}");
+        assert!(curve.iter().all(|v| v.is_finite()), "{name_of}: {curve:?}");
+    }
+}
+
+#[test]
+fn rotation_trains() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "s4l_rotation", "model", "").ok();
+    is_trained(&scratch, "model", &["loss/rotation", "train/top1"]);
+}
+
+#[test]
+fn exemplar_trains() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "s4l_exemplar", "model", "").ok();
+    is_trained(&scratch, "model", &["loss/exemplar", "train/top1"]);
+}
+
+#[test]
+fn vat_trains_with_entropy_minimization_and_without() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "vat", "vat", "").ok();
+    is_trained(&scratch, "vat", &["loss/vat", "loss/entmin"]);
+    pretrain(&scratch, "vat_entmin", "both", "-s ramp=1").ok();
+    is_trained(&scratch, "both", &["loss/vat", "loss/entmin"]);
+}
+
+#[test]
+fn supervised_training_lowers_the_loss_and_learns() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_10p", "model", "-s schedule=[1,20]").ok();
+    is_trained(&scratch, "model", &["train/top1"]);
+    let loss = curve(&scratch, "model", "loss");
+    assert_eq!(loss.len(), 120);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&loss[..12]), mean(&loss[108..]));
+    assert!(last < 0.8 * first, "{first} to {last}");
+    // Of ten classes; chance is 0.1.
+    let top1 = curve(&scratch, "model", "train/top1");
+    assert!(mean(&top1[108..]) > 0.3, "{top1:?}");
+}
+
+#[test]
+fn the_steps_of_moam_train_on_one_another() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "moam_step1", "one", "").ok();
+    is_trained(
+        &scratch,
+        "one",
+        &["loss/rotation", "loss/vat", "loss/entmin"],
+    );
+    pseudolabel(&scratch, "one", "").ok();
+    moam(
+        &scratch,
+        "retrain",
+        "two",
+        "--labels labels.parquet --init one",
+    )
+    .ok();
+    is_trained(
+        &scratch,
+        "two",
+        &["loss/rotation", "loss/vat", "loss/entmin"],
+    );
+    moam(
+        &scratch,
+        "finetune",
+        "three",
+        "--labelled labelled.parquet --init two",
+    )
+    .ok();
+    is_trained(
+        &scratch,
+        "three",
+        &["loss/rotation", "loss/vat", "loss/entmin"],
+    );
+    // A student of its own size.
+    moam(
+        &scratch,
+        "distill",
+        "student",
+        "--labels labels.parquet -s width_factor=2",
+    )
+    .ok();
+    is_trained(&scratch, "student", &[]);
+    // The pseudo-label row.
+    pretrain(
+        &scratch,
+        "pseudo_labels",
+        "pseudo",
+        "--labels labels.parquet",
+    )
+    .ok();
+    is_trained(&scratch, "pseudo", &["train/top1"]);
+}
+
+/// Fine-tuning for no distance at all gives the weights that it began with, so it did begin there.
+#[test]
+fn init_is_where_training_starts() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "moam_step1", "one", "").ok();
+    let still =
+        "-s learning_rate=0 -s polyak_half_life=0 -s batch_norm_batches=0 -s schedule=[0,0.1]";
+    let line = format!("--labelled labelled.parquet --init one {still}");
+    moam(&scratch, "finetune", "two", &line).ok();
+    let open = |name: &str| {
+        let cpu = candle_core::Device::Cpu;
+        s4l::model::Model::open(&scratch.path(name), &cpu)
+            .unwrap()
+            .network
+    };
+    let (one, two) = (open("one"), open("two"));
+    assert_eq!(one.parameters, two.parameters);
+    assert_ne!(one.moving, two.moving);
+}
+
+#[test]
+fn the_same_bytes_for_any_number_of_threads_and_others_for_another_seed() {
+    let scratch = labelled_shards();
+    for (row, out) in [("moam_step1", "moam"), ("s4l_exemplar", "exemplar")] {
+        let run = |name: &str, more: &str| {
+            let out = format!("{out}-{name}");
+            let line = common::training::pretrain_words(row, &out, more);
+            // The last of an option given twice would be an error.
+            let line = line.replacen(" --threads 1", "", 1);
+            scratch.run(common::training::PRETRAIN, &words(&line)).ok();
+            model(&scratch, &out)
+        };
+        let one = run("one", "--threads 1");
+        assert_eq!(
+            differing(&one, &run("two", "--threads 2")),
+            Vec::<String>::new()
+        );
+        let other = differing(&one, &run("seed", "--threads 2 --seed 1"));
+        for file in ["model.safetensors", "metrics.parquet"] {
+            assert!(other.contains(&file.to_string()), "{row}: {file}");
+        }
+    }
+}
+
+/// Rewrites the shards with other labels, as any tool would.
+fn relabel(scratch: &Scratch, label: impl Fn(Option<i64>) -> Option<i64>) {
+    for split in ["train", "test"] {
+        let path = scratch.path(&format!("shards/{split}-00000-of-00001.parquet"));
+        let old = batches(&path);
+        let schema = old[0].schema();
+        let column = schema.index_of("label").unwrap();
+        let properties = WriterProperties::builder()
+            .set_compression(parquet::basic::Compression::UNCOMPRESSED)
+            .set_dictionary_enabled(false)
+            .build();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).unwrap();
+        for batch in old {
+            let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
+            let labels = columns[column]
+                .as_any()
+                .downcast_ref::<Int64Array>()
+                .unwrap();
+            let new: Int64Array = labels.iter().map(&label).collect();
+            assert_ne!(&new, labels);
+            columns[column] = Arc::new(new);
+            writer
+                .write(&RecordBatch::try_new(schema.clone(), columns).unwrap())
+                .unwrap();
+        }
+        writer.close().unwrap();
+    }
+}
+
+#[test]
+fn the_labels_of_the_shards_do_not_reach_the_weights() {
+    let scratch = labelled_shards();
+    let train = |out: &str| {
+        for (row, name) in [("supervised_10p", "supervised"), ("moam_step1", "moam")] {
+            pretrain(&scratch, row, &format!("{name}-{out}"), "").ok();
+        }
+        ["supervised", "moam"].map(|name| model(&scratch, &format!("{name}-{out}")))
+    };
+    let before = train("true");
+    relabel(&scratch, |l| l.map(|l| (l + 1) % 10));
+    let wrong = train("wrong");
+    relabel(&scratch, |_| None);
+    let split = Shards::open(&scratch.path("shards"))
+        .unwrap()
+        .split("train")
+        .unwrap();
+    assert!((0..split.len()).all(|row| split.label(row).is_none()));
+    let none = train("none");
+    for i in 0..2 {
+        assert_eq!(differing(&before[i], &wrong[i]), Vec::<String>::new());
+        assert_eq!(differing(&before[i], &none[i]), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_writes_nothing() {
+    let scratch = labelled_shards();
+    let before = scratch.names();
+    let ran = pretrain(&scratch, "moam_step1", "model", "--dry-run").ok();
+    assert_eq!(scratch.names(), before);
+    for line in [
+        "labelled images       100 (16 a step)",
+        "unlabelled images     350 (16 a step)",
+        "views of an image     4",
+        "steps                 12 (6 an epoch)",
+        "images seen           1536",
+    ] {
+        assert!(ran.stdout.contains(line), "{line:?} in {}", ran.stdout);
+    }
+    // Stem 3x3x1x16; a unit of width 16 to 64 with its projection and three norms (16, 16, 16);
+    // the last norm; heads of 10 and 4.
+    let unit = 16 * 64 + 16 * 16 + 9 * 16 * 16 + 16 * 64 + 3 * 2 * 16;
+    let parameters = 9 * 16 + unit + 2 * 64 + 65 * 10 + 65 * 4;
+    let line = format!("parameters            {parameters}\n");
+    assert!(ran.stdout.contains(&line), "{line:?} in {}", ran.stdout);
+}
+
+#[test]
+fn quiet_is_silent() {
+    let scratch = labelled_shards();
+    let ran = pretrain(&scratch, "supervised_1p", "model", "").ok();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+    let ran = pseudolabel(&scratch, "model", "").ok();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn an_override_is_printed() {
+    let scratch = labelled_shards();
+    let line = common::training::pretrain_words("supervised_1p", "model", "--dry-run");
+    let ran = scratch
+        .run(common::training::PRETRAIN, &words(&line.replace(" -q", "")))
+        .ok();
+    assert!(
+        ran.stderr.contains("units = [1] (recipe has [1, 1])"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_finished_model_is_left_alone_unless_forced() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "model", "").ok();
+    let (before, names) = (contents(&scratch.path("model")), scratch.names());
+    let provenance = std::fs::read(scratch.path("model.prov.json")).unwrap();
+    let unchanged = || {
+        assert_eq!(contents(&scratch.path("model")), before);
+        assert_eq!(scratch.names(), names);
+        assert_eq!(
+            std::fs::read(scratch.path("model.prov.json")).unwrap(),
+            provenance
+        );
+    };
+    pretrain(&scratch, "supervised_1p", "model", "").ok();
+    unchanged();
+    for other in [
+        "-s learning_rate=0.01",
+        "--seed 1",
+        "--method vat",
+        "--init model",
+    ] {
+        pretrain(&scratch, "supervised_1p", "model", other)
+            .fails(73, &["model/model.safetensors", "output exists", "--force"]);
+        unchanged();
+    }
+    pretrain(
+        &scratch,
+        "supervised_1p",
+        "model",
+        "-s learning_rate=0.01 --force",
+    )
+    .ok();
+    let files = differing(&model(&scratch, "model"), &before);
+    assert!(
+        files.contains(&"model.safetensors".to_string()),
+        "{files:?}"
+    );
+    pretrain(&scratch, "supervised_1p", "model", "--force").ok();
+    assert_eq!(contents(&scratch.path("model")), before);
+}
+
+#[test]
+fn the_weights_name_what_they_were_made_from() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "model", "").ok();
+    let found = s4l::model::header(&scratch.path("model")).unwrap();
+    for (key, file) in [
+        ("labels", "labelled.parquet"),
+        ("validation", "val.parquet"),
+    ] {
+        let hash = s4l::artifact::hash_file(&scratch.path(file)).unwrap();
+        assert_eq!(found[&format!("s4l.input.{key}")], hash);
+    }
+    let split = Shards::open(&scratch.path("shards"))
+        .unwrap()
+        .split("train")
+        .unwrap();
+    assert_eq!(found["s4l.input.shards"], split.content_hash());
+    assert_eq!(
+        (&found["s4l.tool"][..], &found["s4l.seed"][..]),
+        ("s4l-pretrain", "0")
+    );
+}
