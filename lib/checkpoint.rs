@@ -75,6 +75,10 @@ pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<State>> {
     }
 }
 
+/// A record, and a sum with its count, as they are stored: values as bits.
+type Logged = (u64, String, u64);
+type Summed = (String, u64, u64);
+
 fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
@@ -90,7 +94,7 @@ fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
             .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect())
     };
-    let (metrics, window): (Vec<(u64, String, u64)>, Vec<(String, u64, u64)>) =
+    let (metrics, window): (Vec<Logged>, Vec<Summed>) =
         serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
     Ok(State {
         step: entry("step")?

@@ -101,7 +101,8 @@ impl Affine {
     }
 
     /// Backward coefficients from the sums over the batch of the gradient and of gradient *
-    /// (x - mean); returns nothing, but adds the gradients of gamma and beta where wanted.
+    /// (x - mean). Adds the gradients of gamma and beta where wanted.
+    #[allow(clippy::needless_range_loop)] // a channel indexes many vectors
     pub fn set_backward(
         &mut self,
         norm: &Norm,
@@ -132,6 +133,7 @@ impl Affine {
 
 /// moving <- keep * moving + (1 - keep) * batch; the variance is the unbiased one, as
 /// TensorFlow's fused batch norm keeps it.
+#[allow(clippy::needless_range_loop)] // a channel indexes many vectors
 pub fn move_statistics(norm: &Norm, moving: &mut [f32], batch: &BatchStatistics, keep: f32) {
     let unbiased = batch.count as f64 / (batch.count as f64 - 1.0).max(1.0);
     for c in 0..norm.channels {
