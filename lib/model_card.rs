@@ -2,7 +2,7 @@
 
 use crate::artifact::Lineage;
 use crate::model::Config;
-use crate::trainer::method_name;
+use crate::plan::method_name;
 
 /// What the weights are, how they were made and how good they looked, as Markdown.
 pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64)]) -> String {

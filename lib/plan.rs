@@ -1,5 +1,11 @@
 //! The settings of a training stage as typed in a recipe, and the schedule that follows from them.
 
+use crate::augment::{Mode, Pipe};
+use crate::error::Result;
+use crate::methods;
+use crate::network::cpu::CpuTrunk;
+use crate::network::layout::{Architecture, Layout};
+use crate::optimizer::Schedule;
 use serde::{Deserialize, Serialize};
 
 /// Which losses a training stage optimizes (methods of the paper's table).
@@ -83,6 +89,12 @@ pub struct Settings {
     /// VAT and entropy minimization on labelled images too (not in `moam`, as in the reference).
     pub vat_labelled: bool,
 
+    /// The data that the recipe was written for, so that `--dry-run` needs none: classes, labelled and
+    /// all images; 0: not said. Training goes by the data.
+    pub classes: usize,
+    pub labelled_images: usize,
+    pub unlabelled_images: usize,
+
     /// Pseudo labels: the column to train on, `label` (mean of all views) or `label_single`.
     pub label_column: String,
     /// Pseudo labels less confident than this are not trained on; 0: all are.
@@ -124,6 +136,9 @@ impl Default for Settings {
             vat_eps: 40.0,
             vat_power_iterations: 1,
             vat_labelled: true,
+            classes: 0,
+            labelled_images: 0,
+            unlabelled_images: 0,
             label_column: "label".into(),
             min_confidence: 0.0,
             checkpoint_every: 5000,
@@ -131,4 +146,75 @@ impl Default for Settings {
             validate_every: 1.0,
         }
     }
+}
+
+/// The name of a method as recipes spell it.
+pub fn method_name(method: Method) -> String {
+    serde_json::to_value(method)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_string))
+        .unwrap_or_default()
+}
+
+/// What is known of the data before training.
+pub struct Data {
+    pub channels: usize,
+    pub classes: usize,
+    pub labelled: usize,
+    pub unlabelled: usize,
+}
+
+/// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU trunk's
+/// buffers, the parameters, their gradients, velocities and averages.
+pub fn describe(s: &Settings, data: &Data) -> Result<String> {
+    let output = Pipe::parse(&s.augment_labelled, Mode::Train)?.output(data.channels)?;
+    let layout = Layout::new(&Architecture {
+        channels: output.channels,
+        units: s.units.clone(),
+        width_factor: s.width_factor,
+        stem: s.stem,
+        heads: methods::heads(s.method, data.classes, s.embedding_dim),
+    });
+    let schedule = Schedule::new(s, data.labelled);
+    let images = (s.batch + s.unlabelled_batch) * output.views;
+    let trunk = CpuTrunk::new(&layout, output.height, output.width, pulp::Arch::new());
+    let memory = trunk.bytes(images) + 4 * layout.parameters * 4;
+    let lines = [
+        ("method", method_name(s.method)),
+        (
+            "network",
+            format!(
+                "{:?} units, width factor {}, {:?} stem, {}x{}x{} images",
+                s.units, s.width_factor, s.stem, output.height, output.width, output.channels
+            ),
+        ),
+        ("parameters", layout.parameters.to_string()),
+        (
+            "labelled images",
+            format!("{} ({} a step)", data.labelled, s.batch),
+        ),
+        (
+            "unlabelled images",
+            format!("{} ({} a step)", data.unlabelled, s.unlabelled_batch),
+        ),
+        ("views of an image", output.views.to_string()),
+        ("images a step", format!("{images} in the main pass")),
+        (
+            "steps",
+            format!(
+                "{} ({} an epoch)",
+                schedule.total_steps, schedule.steps_per_epoch
+            ),
+        ),
+        (
+            "images seen",
+            (schedule.total_steps * images as u64).to_string(),
+        ),
+        ("learning rate", schedule.base().to_string()),
+        ("weight decay", s.weight_decay.to_string()),
+        ("memory", format!("about {} MB", memory >> 20)),
+    ];
+    Ok(lines
+        .map(|(name, value)| format!("{name:<22}{value}\n"))
+        .concat())
 }

@@ -171,7 +171,7 @@ fn recipe_error(common: &Common, what: String, hint: &str) -> Error {
 }
 
 /// Settings that cannot be meant.
-fn check(common: &Common, s: &Settings) -> Result<()> {
+pub fn check(common: &Common, s: &Settings) -> Result<()> {
     let bad = |what: String, hint: &str| Err(recipe_error(common, what, hint));
     let ascending = s.schedule.windows(2).all(|w| w[0] < w[1]);
     if s.schedule.len() < 2 || !ascending || s.schedule[0] < 0.0 {

@@ -11,7 +11,7 @@ use crate::methods::{self, At, Batch, Record};
 use crate::model::{self, Config};
 use crate::network::Network;
 use crate::optimizer::{Schedule, momentum_sgd, polyak};
-use crate::plan::Method;
+use crate::plan::Data;
 use crate::rng::Stream;
 use crate::shards::Split;
 use crate::{artifact, model_card, schema, table, tfevents};
@@ -42,45 +42,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// What `--dry-run` prints: steps, images, parameters, memory.
-    pub fn describe(&self) -> Result<String> {
-        let s = &self.config.settings;
-        let c = &self.config;
-        let output = self.source.output()?;
-        let images = (s.batch + self.source.unlabelled.batch) * output.views;
-        let bytes = self.network.bytes(images) + 4 * self.network.parameters.len() * 4;
-        Ok(format!(
-            "method                {}\n\
-             network               {:?} units, width factor {}, {:?} stem, {}x{}x{} images\n\
-             parameters            {}\n\
-             labelled images       {} ({} a step)\n\
-             unlabelled images     {} ({} a step)\n\
-             views of an image     {}\n\
-             images a step         {images} in the main pass\n\
-             steps                 {} ({} an epoch)\n\
-             images seen           {}\n\
-             learning rate         {} (weight decay {})\n\
-             memory                about {} MB\n",
-            method_name(s.method),
-            s.units,
-            s.width_factor,
-            s.stem,
-            c.height,
-            c.width,
-            c.architecture.channels,
-            self.network.parameters.len(),
-            self.source.labelled.rows.len(),
-            s.batch,
-            self.source.unlabelled.rows.len(),
-            self.source.unlabelled.batch,
-            output.views,
-            self.schedule.total_steps,
-            self.schedule.steps_per_epoch,
-            self.schedule.total_steps * images as u64,
-            self.schedule.base(),
-            s.weight_decay,
-            bytes >> 20,
-        ))
+    /// The size of the data, for `--dry-run`.
+    pub fn data(&self) -> Data {
+        Data {
+            channels: self.config.architecture.channels,
+            classes: self.config.classes.len(),
+            labelled: self.source.labelled.rows.len(),
+            unlabelled: self.source.unlabelled.rows.len(),
+        }
     }
 
     /// Trains to the end, or to a stop with a checkpoint.
@@ -307,14 +276,6 @@ impl Run {
         let jsonl = out.join(schema::METRICS_JSONL);
         std::fs::remove_file(&jsonl).map_err(Error::io(&jsonl))
     }
-}
-
-/// The name of a method as recipes spell it.
-pub fn method_name(method: Method) -> String {
-    serde_json::to_value(method)
-        .ok()
-        .and_then(|v| v.as_str().map(str::to_string))
-        .unwrap_or_default()
 }
 
 /// One string for everything that the run depends on.

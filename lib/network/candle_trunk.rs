@@ -146,13 +146,6 @@ fn max_pool(x: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 impl Trunk for CandleTrunk {
-    /// candle keeps every convolution's input, batch norm's parts and their gradients: an estimate.
-    fn bytes(&self, images: usize) -> usize {
-        let pixels = |s: usize| s.div_ceil(self.layout.stem.stride);
-        let stem = pixels(self.size.0) * pixels(self.size.1) * self.layout.stem.outputs;
-        images * stem * (6 + 10 * self.layout.units.len()) * self.dtype.size_in_bytes()
-    }
-
     fn forward(
         &mut self,
         parameters: &[f32],

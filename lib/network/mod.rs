@@ -44,9 +44,6 @@ pub trait Trunk: Send {
         pass: Pass,
     ) -> Result<Vec<f32>>;
 
-    /// Bytes of the buffers for `images` images.
-    fn bytes(&self, images: usize) -> usize;
-
     /// Backward of the last `forward`, from the gradient of the pre-logits.
     fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
 }
@@ -100,11 +97,6 @@ impl Network {
             layout,
             trunk,
         }
-    }
-
-    /// Bytes of the trunk's buffers for `images` images.
-    pub fn bytes(&self, images: usize) -> usize {
-        self.trunk.bytes(images)
     }
 
     /// Head outputs by moving statistics: `[n, outputs]`, row-major.

@@ -6,10 +6,10 @@ use crate::cli::{self, Common, Stage};
 use crate::error::{Error, Result};
 use crate::metrics::{self, EvalSummary, summarize};
 use crate::model::Model;
+use crate::plan::method_name;
 use crate::prepare::{device, labelled_rows};
 use crate::shards::Shards;
 use crate::stages::pseudolabel::fixed_lists;
-use crate::trainer::method_name;
 use crate::{evaluate, schema, table};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
 use std::collections::BTreeMap;
@@ -150,10 +150,9 @@ fn row_name(out: &Path) -> String {
 }
 
 fn all_rows(split: &crate::shards::Split, path: &Path) -> Result<(Vec<u32>, Vec<u32>)> {
-    let rows = 0..split.len() as u32;
-    let labels = rows.clone().map(|row| {
-        split.label(row as usize).ok_or_else(|| {
-            let key = split.key(row as usize);
+    let labels = split.labels()?.iter().enumerate().map(|(row, label)| {
+        label.ok_or_else(|| {
+            let key = split.key(row);
             let hint = "name a split with labels, or --labelled";
             Error::bad_data(
                 path,
@@ -163,7 +162,10 @@ fn all_rows(split: &crate::shards::Split, path: &Path) -> Result<(Vec<u32>, Vec<
             )
         })
     });
-    Ok((rows.collect(), labels.collect::<Result<_>>()?))
+    Ok((
+        (0..split.len() as u32).collect(),
+        labels.collect::<Result<_>>()?,
+    ))
 }
 
 fn columns<'a>(

@@ -1,6 +1,6 @@
 //! `s4l-moam`: steps 2 and 3 of MOAM ("mix of all models"), and distillation into a student.
 
-use super::pretrain::train;
+use super::pretrain::{dry_run_without_data, train};
 use crate::cli::{Common, Stage};
 use crate::error::{Error, Result};
 use crate::plan::{Method, Settings};
@@ -59,6 +59,12 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        if self.step == Step::Distill {
+            settings.method = Method::Distill;
+        }
+        if dry_run_without_data(&self.common, &settings, &self.input)? {
+            return Ok(());
+        }
         let usage = |what: &str| Error::Usage(what.into());
         let labels = match self.step {
             Step::Finetune => LabelFile::Known(
@@ -72,9 +78,7 @@ impl Stage for Args {
                 soft: self.step == Step::Distill,
             },
         };
-        if self.step == Step::Distill {
-            settings.method = Method::Distill;
-        } else if self.init.is_none() {
+        if self.step != Step::Distill && self.init.is_none() {
             return Err(usage(
                 "this step needs --init MODEL, the model of the step before",
             ));

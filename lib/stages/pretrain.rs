@@ -1,12 +1,12 @@
 //! `s4l-pretrain`: trains a classifier from few labels by one of the paper's methods.
 
 use crate::artifact::{self, Target};
-use crate::cli::{Common, Stage};
+use crate::cli::{self, Common, Stage};
 use crate::error::Result;
-use crate::plan::{Method, Settings};
+use crate::plan::{self, Data, Method, Settings};
 use crate::prepare::{self, Inputs, LabelFile};
 use crate::{model, recipe, schema};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train a classifier from few labels and many images
 #[derive(Debug, clap::Parser)]
@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long = "in", value_name = "SHARDS", default_value = "shards")]
     input: PathBuf,
     /// Labelled images: the only labels that are trained on
-    #[arg(long, value_name = "FILE", required_unless_present = "labels")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["labels", "dry_run"])]
     labelled: Option<PathBuf>,
     /// Train on pseudo labels (labels.parquet of s4l-pseudolabel) in place of --labelled
     #[arg(long, value_name = "FILE")]
@@ -38,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   s4l-pretrain --in shards --labelled labelled.parquet --recipe pipelines/fashion/moam_step1.toml --out model
   s4l-pretrain --in shards --labelled labelled.parquet --recipe R.toml --set learning_rate=0.05 --dry-run
+  s4l-pretrain --recipe pipelines/imagenet/moam_step1.toml --dry-run
 A run that is stopped (signal, --max-seconds) exits with 75 and goes on when started again.
 Memory: see --dry-run.";
 
@@ -49,6 +50,9 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         settings.method = self.method.unwrap_or(settings.method);
+        if dry_run_without_data(&self.common, &settings, &self.input)? {
+            return Ok(());
+        }
         let labels = match (self.labels, self.labelled) {
             (Some(path), _) => LabelFile::Pseudo { path, soft: false },
             (None, labelled) => LabelFile::Known(labelled.unwrap_or_default()),
@@ -68,12 +72,28 @@ impl Stage for Args {
     }
 }
 
+/// A dry run of a recipe that says for which data it was written, where there is none: prints its
+/// plan and returns true. Such recipes are for colour photographs.
+pub fn dry_run_without_data(common: &Common, s: &Settings, shards: &Path) -> Result<bool> {
+    let without = common.dry_run && s.classes > 0 && s.labelled_images > 0 && !shards.exists();
+    if without {
+        let data = Data {
+            channels: 3,
+            classes: s.classes,
+            labelled: s.labelled_images,
+            unlabelled: s.unlabelled_images,
+        };
+        prepare::check(common, s)?;
+        cli::print(&plan::describe(s, &data)?)?;
+    }
+    Ok(without)
+}
+
 /// Prepares a training run, then prints its plan or trains it.
 pub fn train(common: &Common, settings: Settings, inputs: Inputs) -> Result<()> {
     let run = prepare::run(common, settings, &inputs)?;
     if common.dry_run {
-        print!("{}", run.describe()?);
-        return Ok(());
+        return cli::print(&plan::describe(&run.config.settings, &run.data())?);
     }
     let weights = inputs.out.join(schema::WEIGHTS);
     let found = model::header(&inputs.out);

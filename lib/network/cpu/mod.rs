@@ -147,6 +147,23 @@ impl CpuTrunk {
         }
     }
 
+    /// Bytes of the buffers for `n` images, without the threads' scratch.
+    pub fn bytes(&self, n: usize) -> usize {
+        let mut outer = self.y0_pixels * self.base;
+        let mut inner = 0;
+        let mut values = self.image_values + outer;
+        if let Some(p) = &self.pool {
+            inner = p.input.0 * p.input.1 * self.base;
+            values += inner + p.output.0 * p.output.1 * self.base / 4;
+        }
+        for u in &self.units {
+            outer = outer.max(u.pixels.1 * u.outputs);
+            inner = inner.max(u.pixels.0 * u.middle);
+            values += (u.pixels.0 + u.pixels.1) * u.middle + u.pixels.1 * u.outputs;
+        }
+        n * (values + 3 * outer + 2 * inner) * size_of::<f32>()
+    }
+
     fn pack(&mut self, parameters: &[f32]) {
         let arch = self.workers.arch;
         let groups = self.units.iter_mut().flat_map(|u| &mut u.groups);
@@ -179,22 +196,6 @@ fn normalize(
 }
 
 impl Trunk for CpuTrunk {
-    fn bytes(&self, n: usize) -> usize {
-        let mut outer = self.y0_pixels * self.base;
-        let mut inner = 0;
-        let mut values = self.image_values + outer;
-        if let Some(p) = &self.pool {
-            inner = p.input.0 * p.input.1 * self.base;
-            values += inner + p.output.0 * p.output.1 * self.base / 4;
-        }
-        for u in &self.units {
-            outer = outer.max(u.pixels.1 * u.outputs);
-            inner = inner.max(u.pixels.0 * u.middle);
-            values += (u.pixels.0 + u.pixels.1) * u.middle + u.pixels.1 * u.outputs;
-        }
-        n * (values + 3 * outer + 2 * inner) * size_of::<f32>()
-    }
-
     fn forward(
         &mut self,
         parameters: &[f32],
