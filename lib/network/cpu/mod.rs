@@ -3,16 +3,20 @@
 //! stored.
 
 mod conv;
+mod geometry;
 mod kernels;
 mod norm;
+mod workers;
 
 use super::layout::{Layout, Norm};
 use super::{Gradients, Pass, Trunk};
 use crate::error::Result;
-use conv::{Group, Output, Shared, Upstream, Workers};
+use conv::{Output, Upstream};
+use geometry::Group;
 use kernels::{MaskedGradient, NormBackward, padded};
 use norm::{Affine, BatchStatistics};
 use rayon::prelude::*;
+use workers::{Shared, Workers};
 
 /// Values of a pass over large buffers that one task takes.
 const TASK_VALUES: usize = 64 << 10;
