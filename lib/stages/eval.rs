@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   s4l-eval --in shards --split test --model model --out eval.parquet
   s4l-eval --in shards --split train --labelled val.parquet --model model --out val-eval.parquet
 Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy by class.

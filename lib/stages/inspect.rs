@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
-Examples:
+EXAMPLES
   s4l-inspect labels.parquet             schema, statistics, what it was made from
   s4l-inspect model                      configuration, metrics, weights
   s4l-inspect --verify shards && echo ok hashes of all shards against MANIFEST.b3";

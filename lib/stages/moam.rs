@@ -45,7 +45,7 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   s4l-moam --step retrain --in shards --labels labels.parquet --init model --recipe R.toml --out model2
   s4l-moam --step finetune --in shards --labelled labelled.parquet --init model2 --recipe R.toml --out model3
   s4l-moam --step distill --in shards --labels labels.parquet --recipe student.toml --out student

@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   s4l-pretrain --in shards --labelled labelled.parquet --recipe pipelines/fashion/moam_step1.toml --out model
   s4l-pretrain --in shards --labelled labelled.parquet --recipe R.toml --set learning_rate=0.05 --dry-run
   s4l-pretrain --recipe pipelines/imagenet/moam_step1.toml --dry-run

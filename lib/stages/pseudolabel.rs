@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   s4l-pseudolabel --in shards --out labels.parquet
   s4l-pseudolabel --in shards --model runs/model --labelled labelled.parquet --out labels.parquet
 Settings (--recipe, --set):

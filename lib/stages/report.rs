@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 const HELP: &str = "\
-Examples:
+EXAMPLES
   s4l-report --in runs --out report          all runs; also prints the table
   s4l-report --in runs/seed0 -o report0 -q   one seed; nothing but the table is printed";
 
