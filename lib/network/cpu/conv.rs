@@ -9,7 +9,7 @@ use super::geometry::{Group, Planned};
 use super::kernels::{
     Convolve, MaskedGradient, Moments, NormBackward, NormRelu, WeightGradient, padded,
 };
-use super::norm::{Affine, BatchStatistics, merge};
+use super::norm::{Affine, BatchStatistics, fold_sums, merge};
 use super::workers::{Scratch, Shared, Workers, grown};
 use rayon::prelude::*;
 
@@ -212,15 +212,7 @@ impl Group {
                 start += size;
             }
         }
-        let mut folded = [vec![0f64; c], vec![0f64; c]];
-        for tile in sums.chunks_exact(2 * c) {
-            for (sum, part) in folded.iter_mut().zip(tile.chunks_exact(c)) {
-                for (s, &p) in sum.iter_mut().zip(part) {
-                    *s += f64::from(p);
-                }
-            }
-        }
-        folded
+        fold_sums(&sums, c)
     }
 
     #[allow(clippy::too_many_arguments)]

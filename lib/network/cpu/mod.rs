@@ -6,6 +6,7 @@ mod conv;
 mod geometry;
 mod kernels;
 mod norm;
+mod pool;
 mod workers;
 
 use super::layout::{Layout, Norm};
@@ -13,8 +14,9 @@ use super::{Gradients, Pass, Trunk};
 use crate::error::Result;
 use conv::{Output, Upstream};
 use geometry::Group;
-use kernels::{MaskedGradient, NormBackward, padded};
+use kernels::{NormBackward, padded};
 use norm::{Affine, BatchStatistics};
+use pool::{Pool, pooled_features, spread_features};
 use rayon::prelude::*;
 use workers::{Shared, Workers};
 
@@ -34,16 +36,6 @@ struct UnitState {
     pixels: (usize, usize),
     middle: usize,
     outputs: usize,
-}
-
-/// The max pool behind the ImageNet stem.
-struct Pool {
-    input: (usize, usize),
-    output: (usize, usize),
-    /// The stem's output, and for each pooled value the window position of its maximum (9: the
-    /// zero padding).
-    values: Vec<f32>,
-    argmax: Vec<u8>,
 }
 
 /// See the module. Holds the tape of its last forward pass.
@@ -363,76 +355,6 @@ impl Trunk for CpuTrunk {
     }
 }
 
-/// Mean over an image's pixels of relu(norm(y)): `[n, features]`.
-fn pooled_features(norm: &Affine, y: &[f32], n: usize, pixels: usize, features: usize) -> Vec<f32> {
-    let c = norm.scale.len();
-    let mut out = vec![0f32; n * features];
-    out.par_chunks_mut(features)
-        .zip(y.par_chunks(pixels * c))
-        .for_each(|(out, y)| {
-            let mut sum = vec![0f32; c];
-            for p in y.chunks_exact(c) {
-                for ((s, &x), (&a, &b)) in sum
-                    .iter_mut()
-                    .zip(p)
-                    .zip(norm.scale.iter().zip(&norm.shift))
-                {
-                    *s += (x * a + b).max(0.0);
-                }
-            }
-            for (o, s) in out.iter_mut().zip(&sum) {
-                *o = s / pixels as f32;
-            }
-        });
-    out
-}
-
-/// Backward of `pooled_features`: the masked gradient and its sums.
-fn spread_features(
-    arch: pulp::Arch,
-    norm: &Affine,
-    features: &[f32],
-    y: &[f32],
-    gradient: &mut [f32],
-    n: usize,
-    pixels: usize,
-) -> [Vec<f64>; 2] {
-    let c = norm.scale.len();
-    let width = features.len() / n;
-    let mut sums = vec![0f32; n * 2 * c];
-    gradient
-        .par_chunks_mut(pixels * c)
-        .zip(y.par_chunks(pixels * c))
-        .zip(sums.par_chunks_mut(2 * c))
-        .zip(features.par_chunks(width))
-        .for_each(|(((gradient, y), sums), feature)| {
-            let mut up = vec![0f32; pixels * c];
-            for p in up.chunks_exact_mut(c) {
-                for (u, f) in p.iter_mut().zip(feature) {
-                    *u = f / pixels as f32;
-                }
-            }
-            arch.dispatch(MaskedGradient {
-                upstream: &up,
-                x: y,
-                gradient,
-                scale: &norm.scale,
-                shift: &norm.shift,
-                mean: &norm.mean,
-                sums: sums.split_at_mut(c),
-            });
-        });
-    let mut folded = [vec![0f64; c], vec![0f64; c]];
-    for image in sums.chunks_exact(2 * c) {
-        for (sum, part) in folded.iter_mut().zip(image.chunks_exact(c)) {
-            for (s, &p) in sum.iter_mut().zip(part) {
-                *s += f64::from(p);
-            }
-        }
-    }
-    folded
-}
-
 /// `out` = gradient with respect to the norm's input `values`, plus `residual`.
 fn norm_backward(
     arch: pulp::Arch,
@@ -460,71 +382,4 @@ fn norm_backward(
                 one: &norm.one,
             });
         });
-}
-
-impl Pool {
-    /// 3x3 stride-2 max over zero padding of 1: the zeros compete (reference models/resnet.py).
-    fn forward(
-        &mut self,
-        arch: pulp::Arch,
-        out: &mut [f32],
-        c: usize,
-        n: usize,
-        statistics: bool,
-    ) -> Option<BatchStatistics> {
-        let ((h, w), (oh, ow)) = (self.input, self.output);
-        let mut partial = vec![0f32; n * 2 * c];
-        out.par_chunks_mut(oh * ow * c)
-            .zip(self.argmax.par_chunks_mut(oh * ow * c))
-            .zip(self.values.par_chunks(h * w * c))
-            .zip(partial.par_chunks_mut(2 * c))
-            .take(n)
-            .for_each(|(((out, argmax), values), partial)| {
-                for p in 0..oh * ow {
-                    let best = &mut out[p * c..(p + 1) * c];
-                    let from = &mut argmax[p * c..(p + 1) * c];
-                    best.fill(f32::NEG_INFINITY);
-                    for t in 0..9 {
-                        let (y, x) = ((p / ow) * 2 + t / 3, (p % ow) * 2 + t % 3);
-                        let inside = (1..=h).contains(&y) && (1..=w).contains(&x);
-                        for j in 0..c {
-                            let (v, t) = if inside {
-                                (values[((y - 1) * w + x - 1) * c + j], t as u8)
-                            } else {
-                                (0.0, 9)
-                            };
-                            if v > best[j] {
-                                (best[j], from[j]) = (v, t);
-                            }
-                        }
-                    }
-                }
-                arch.dispatch(kernels::Moments {
-                    values: out,
-                    residual: None,
-                    statistics: statistics.then(|| partial.split_at_mut(c)),
-                    channels: c,
-                });
-            });
-        statistics.then(|| norm::merge(&partial, c, std::iter::repeat_n(oh * ow, n)))
-    }
-
-    fn backward(&self, gradient: &[f32], out: &mut [f32], c: usize, n: usize) {
-        let ((h, w), (oh, ow)) = (self.input, self.output);
-        out.par_chunks_mut(h * w * c)
-            .zip(self.argmax.par_chunks(oh * ow * c))
-            .zip(gradient.par_chunks(oh * ow * c))
-            .take(n)
-            .for_each(|((out, argmax), gradient)| {
-                out.fill(0.0);
-                for (i, (&t, &g)) in argmax.iter().zip(gradient).enumerate() {
-                    if t < 9 {
-                        let (p, j) = (i / c, i % c);
-                        let y = (p / ow) * 2 + t as usize / 3 - 1;
-                        let x = (p % ow) * 2 + t as usize % 3 - 1;
-                        out[(y * w + x) * c + j] += g;
-                    }
-                }
-            });
-    }
 }

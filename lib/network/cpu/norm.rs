@@ -60,6 +60,19 @@ pub fn merge(
     }
 }
 
+/// Adds the tiles' two sums a channel (`channels` values each, one after the other) in their order.
+pub fn fold_sums(partial: &[f32], channels: usize) -> [Vec<f64>; 2] {
+    let mut folded = [vec![0f64; channels], vec![0f64; channels]];
+    for tile in partial.chunks_exact(2 * channels) {
+        for (sum, part) in folded.iter_mut().zip(tile.chunks_exact(channels)) {
+            for (s, &p) in sum.iter_mut().zip(part) {
+                *s += f64::from(p);
+            }
+        }
+    }
+    folded
+}
+
 impl Affine {
     pub fn new(channels: usize) -> Affine {
         let zeros = vec![0f32; padded(channels)];
