@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Target};
 use crate::cli::{self, Common, Stage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{self, Data, Method, Settings};
 use crate::prepare::{self, Inputs, LabelFile};
 use crate::{model, recipe, schema};
@@ -55,7 +55,11 @@ impl Stage for Args {
         }
         let labels = match (self.labels, self.labelled) {
             (Some(path), _) => LabelFile::Pseudo { path, soft: false },
-            (None, labelled) => LabelFile::Known(labelled.unwrap_or_default()),
+            (None, Some(path)) => LabelFile::Known(path),
+            (None, None) => {
+                let what = "name the labelled images: --labelled labelled.parquet";
+                return Err(Error::Usage(what.into()));
+            }
         };
         train(
             &self.common,
