@@ -201,6 +201,12 @@ pub fn check(common: &Common, s: &Settings) -> Result<()> {
             "set them to 0, or method to vat or moam",
         );
     }
+    if s.method == Method::Vat && !s.vat_labelled && s.unlabelled_batch == 0 {
+        return bad(
+            "vat has no images: vat_labelled is false and unlabelled_batch is 0".into(),
+            "set one of them",
+        );
+    }
     if s.method == Method::Moam && s.unlabelled_batch == 0 {
         return bad(
             "unlabelled_batch is 0".into(),

@@ -112,6 +112,15 @@ fn the_steps_of_moam_train_on_one_another() {
     )
     .ok();
     is_trained(&scratch, "student", &[]);
+    // All views of an image have its soft label.
+    moam(
+        &scratch,
+        "distill",
+        "turned",
+        "--labels labels.parquet -s augment_labelled=resize(28)|-1_to_1|rotate",
+    )
+    .ok();
+    is_trained(&scratch, "turned", &[]);
     // The pseudo-label row.
     pretrain(
         &scratch,

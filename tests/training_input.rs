@@ -274,6 +274,12 @@ fn recipes_that_cannot_be_meant() {
         ("supervised_1p", "method=exemplar", "crop_inception_patches"),
         ("supervised_1p", "augment_labelled=sharpen", "sharpen"),
         ("moam_step1", "unlabelled_batch=0", "unlabelled_batch is 0"),
+        // With VAT on labelled images too, labelled ones alone will do.
+        (
+            "vat",
+            "vat_labelled=false -s unlabelled_batch=0",
+            "no images",
+        ),
         (
             "moam_step1",
             "augment_unlabelled=resize(28)|-1_to_1",
@@ -286,6 +292,14 @@ fn recipes_that_cannot_be_meant() {
         let more = format!("-s {set}");
         refuses_to_train(&scratch, row, &more, 78, &[message]);
     }
+    let method = "--method distill";
+    refuses_to_train(
+        &scratch,
+        "supervised_1p",
+        method,
+        2,
+        &["s4l-moam --step distill"],
+    );
     // The words name the file.
     scratch.write("mine.toml", "learning_rate = 0.1\nbatches = 3\n");
     let line = "--in shards --labelled labelled.parquet --recipe mine.toml --out model";

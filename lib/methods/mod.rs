@@ -108,7 +108,10 @@ pub fn step(
                 cross_entropy(&labelled_logits, &labels)?
             }
             Labels::Soft(p) => {
-                let targets = vat::logits(p.clone(), classes_of(&logits)?)?;
+                let shape = labelled_logits.dims2()?;
+                let rows = p.chunks_exact(shape.1);
+                let repeated: Vec<f32> = rows.flat_map(|row| row.repeat(batch.views)).collect();
+                let targets = Tensor::from_vec(repeated, shape, &Device::Cpu)?;
                 soft_cross_entropy(&labelled_logits, &targets)?
             }
         };
@@ -193,10 +196,6 @@ fn vat_term(
 
 fn classes(network: &Network) -> usize {
     network.layout.head("classes").map_or(1, |h| h.outputs)
-}
-
-fn classes_of(logits: &Tensor) -> Result<usize> {
-    Ok(logits.dim(D::Minus1)?)
 }
 
 /// Share of rows whose largest logit is that of the label.

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::network::{Gradients, Network, Pass};
 use crate::rng::{Stream, rng};
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
 
@@ -87,10 +87,4 @@ fn along(images: &[f32], direction: &[f32], values: usize, length: f64) -> Vec<f
         }
     }
     out
-}
-
-/// Logits `[n, classes]` as a tensor.
-pub fn logits(values: Vec<f32>, classes: usize) -> Result<Tensor> {
-    let rows = values.len() / classes;
-    Ok(Tensor::from_vec(values, (rows, classes), &Device::Cpu)?)
 }

@@ -1,12 +1,9 @@
 //! The trunk in plain candle operations: runs on any candle device, and is the oracle of the tests.
 
 use super::layout::{Conv, Layout, Norm};
-use super::{Gradients, Pass, Trunk};
+use super::{BATCH_NORM_EPSILON, Gradients, Pass, Trunk};
 use crate::error::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
-
-/// Must equal the CPU trunk's.
-const EPSILON: f64 = 1e-3;
 
 /// See the module.
 pub struct CandleTrunk {
@@ -66,7 +63,7 @@ impl CandleTrunk {
             };
             let gamma = slice(parameters, n.gamma())?;
             let beta = slice(parameters, n.beta())?;
-            let scale = (gamma / (variance + EPSILON)?.sqrt()?)?;
+            let scale = (gamma / (variance + BATCH_NORM_EPSILON)?.sqrt()?)?;
             x.broadcast_sub(&per_channel(&mean)?)?
                 .broadcast_mul(&per_channel(&scale)?)?
                 .broadcast_add(&per_channel(&beta)?)?

@@ -24,6 +24,9 @@ pub enum Pass {
 /// Share of the moving statistics that a training step keeps (reference models/resnet.py).
 pub const BATCH_NORM_MOMENTUM: f32 = 0.99;
 
+/// Added to the variance by a batch norm (TensorFlow layers' default, as in the reference).
+pub const BATCH_NORM_EPSILON: f64 = 1e-3;
+
 /// Which gradients a backward pass computes: added to `parameters`, written to `images`.
 #[derive(Default)]
 pub struct Gradients<'a> {

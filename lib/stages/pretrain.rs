@@ -50,6 +50,10 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         settings.method = self.method.unwrap_or(settings.method);
+        if settings.method == Method::Distill {
+            let what = "method distill needs soft labels: see s4l-moam --step distill";
+            return Err(Error::Usage(what.into()));
+        }
         if dry_run_without_data(&self.common, &settings, &self.input)? {
             return Ok(());
         }

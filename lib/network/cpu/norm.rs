@@ -1,10 +1,8 @@
 //! Batch-norm statistics and coefficients, per channel, in float64 where sums meet.
 
 use super::kernels::padded;
+use crate::network::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
-
-/// Added to the variance (TensorFlow layers' default, as in the reference).
-pub const EPSILON: f64 = 1e-3;
 
 /// One batch norm as the kernels use it. All vectors have `padded(channels)` values; those of the
 /// padding channels are zero.
@@ -92,7 +90,7 @@ impl Affine {
         let beta = &parameters[norm.beta()];
         for c in 0..norm.channels {
             let (mean, variance) = at(c);
-            let inverse = 1.0 / (variance + EPSILON).sqrt();
+            let inverse = 1.0 / (variance + BATCH_NORM_EPSILON).sqrt();
             self.mean[c] = mean as f32;
             self.inverse_deviation[c] = inverse as f32;
             self.scale[c] = (f64::from(gamma[c]) * inverse) as f32;
