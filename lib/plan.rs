@@ -177,7 +177,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     });
     let schedule = Schedule::new(s, data.labelled);
     let images = (s.batch + s.unlabelled_batch) * output.views;
-    let trunk = CpuTrunk::new(&layout, output.height, output.width, pulp::Arch::new());
+    let trunk = CpuTrunk::<f32>::new(&layout, output.height, output.width, pulp::Arch::new());
     let memory = trunk.bytes(images) + 4 * layout.parameters * 4;
     let lines = [
         ("method", method_name(s.method)),

@@ -88,7 +88,12 @@ impl Network {
     ) -> Network {
         let layout = Layout::new(architecture);
         let trunk: Box<dyn Trunk> = match device {
-            Device::Cpu => Box::new(CpuTrunk::new(&layout, height, width, pulp::Arch::new())),
+            Device::Cpu => Box::new(CpuTrunk::<f32>::new(
+                &layout,
+                height,
+                width,
+                pulp::Arch::new(),
+            )),
             other => {
                 let device = other.clone();
                 Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))

@@ -1,195 +1,330 @@
-//! Convolutions over tiles of whole images (or of pixels, where every convolution is 1x1 stride 1):
-//! relu(norm(x)) is computed while a tile is loaded, so it is never stored, and recomputed in the
-//! backward pass.
+//! Convolutions over tiles of whole images (or, for 1x1, of pixels): forward with batch norm and
+//! ReLU applied on load and the statistics of the output gathered on store; backward for weights
+//! and input in one pass.
 //!
-//! Work is split by the problem alone, never by the number of threads, and partial results are
-//! added in a fixed order: the same bits for any number of threads.
+//! Work is split into tiles, and where there are few, into blocks of channels. Sums over pixels are
+//! added up tile by tile in a fixed order.
 
+use super::element::Element;
 use super::geometry::{Group, Planned};
 use super::kernels::{
-    Convolve, MaskedGradient, Moments, NormBackward, NormRelu, WeightGradient, padded,
+    Convolve, Epilogue, Moments, NormBackward, NormRelu, Operand, WeightGradient, padded,
 };
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
 use super::workers::{Scratch, Shared, Workers, grown};
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Parts into which the weight gradient's sum is split.
+/// Values of a pass over large buffers that one task takes.
+const TASK_VALUES: usize = 64 << 10;
+/// Tasks of a layer that can be told apart, at least, where the layer is large enough.
+const TASKS: usize = 8;
+/// Channels of a block: whole weight panels of any instruction set, and enough to be worth loading
+/// the tile for.
+const BLOCK: usize = 64;
+/// Parts into which the pixels are split for the weight gradient, and the weights that all these
+/// partial sums may have.
 const CHUNKS: usize = 8;
+const PARTIAL_WEIGHTS: usize = 512 << 10;
 
-/// Where a convolution's output goes.
-pub struct Output<'a> {
-    pub values: Shared,
+/// What a group of convolutions reads.
+#[derive(Clone, Copy)]
+pub enum Input<'a, E> {
+    Images(&'a [f32]),
+    /// relu(norm(x)); without a norm x as it is.
+    Activations(&'a [E], Option<&'a Affine>),
+}
+
+/// Where a convolution's output goes, and what is done on the way.
+pub struct Output<'a, E> {
+    pub values: Shared<E>,
     /// Added to the output; it may be the output's own old content.
-    pub residual: Option<&'a [f32]>,
-    pub accumulate: bool,
-    pub statistics: bool,
+    pub residual: Option<*const E>,
+    pub then: Then<'a>,
+}
+
+impl<'a, E> Output<'a, E> {
+    pub fn new(values: &mut [E], then: Then<'a>) -> Output<'a, E> {
+        Output {
+            values: Shared::new(values),
+            residual: None,
+            then,
+        }
+    }
+}
+
+pub enum Then<'a> {
+    Nothing,
+    /// Statistics of the output are gathered.
+    Statistics,
+    /// relu(norm(output)) is stored.
+    Activate(&'a Affine),
 }
 
 /// Gradient with respect to a convolution's output.
-pub enum Upstream<'a> {
-    Direct(&'a [f32]),
+pub enum Upstream<'a, E> {
+    Direct(&'a [E]),
     /// Through the batch norm that follows: masked gradient, the output's values, coefficients.
-    Norm(&'a [f32], &'a [f32], &'a Affine),
+    Norm(&'a [E], &'a [E], &'a Affine),
+    Unit(UnitGradient<'a, E>),
 }
 
+/// The gradient of a unit's output: through the batch norm that follows, plus the gradient of what
+/// the output is the residual of.
+pub struct UnitGradient<'a, E> {
+    /// The masked gradient, in whose place the gradient is left.
+    pub masked: Shared<E>,
+    pub values: &'a [E],
+    pub norm: &'a Affine,
+    pub residual: Option<&'a [E]>,
+}
+
+impl<E: Element> UnitGradient<'_, E> {
+    /// Computes all of it, over `pixels` pixels.
+    pub fn compute_all(&self, arch: pulp::Arch, pixels: usize) -> &[E] {
+        let c = self.norm.scale.len();
+        let task = (TASK_VALUES / c).max(1);
+        (0..pixels.div_ceil(task)).into_par_iter().for_each(|i| {
+            self.compute(arch, i * task * c..((i + 1) * task).min(pixels) * c);
+        });
+        // SAFETY: nobody writes there after this.
+        unsafe { self.masked.slice(0, pixels * c) }
+    }
+
+    /// Computes a range of its values.
+    fn compute(&self, arch: pulp::Arch, range: Range<usize>) -> &[E] {
+        // SAFETY: the ranges of tasks are disjoint.
+        let out = unsafe { self.masked.slice(range.start, range.len()) };
+        arch.dispatch(NormBackward {
+            gradient: out.as_ptr(),
+            values: &self.values[range.clone()],
+            residual: self.residual.map(|r| &r[range]),
+            output: out.as_mut_ptr(),
+            norm: self.norm.coefficients(),
+        });
+        out
+    }
+}
+
+/// Where the gradient of a group's input goes.
+pub enum Downstream<'a, E> {
+    Nowhere,
+    Images(Shared<f32>),
+    /// Masked by the ReLU of this norm; the input's values.
+    Norm(Shared<E>, &'a [E], &'a Affine),
+}
+
+// SAFETY: the residual is only read, and where it is the output's old content, by the thread that
+// writes there.
+unsafe impl<E: Sync> Sync for Output<'_, E> {}
+
 impl Group {
-    /// Loads a tile: relu(norm(x)), or x as it is, inside zero padding.
-    fn load(
+    /// Tiles, and blocks of channels to split them into, `channels` wide together.
+    fn split(&self, units: usize, chunks: usize, channels: usize) -> (usize, usize) {
+        let tiles = units.div_ceil(self.tile);
+        let tasks = if chunks > 0 { chunks } else { tiles };
+        let blocks = TASKS.div_ceil(tasks).min(channels.div_ceil(BLOCK));
+        (tiles, channels.div_ceil(blocks).next_multiple_of(BLOCK / 2))
+    }
+
+    /// Loads the channels of a tile of `units` units from the `first` on: relu(norm(x)), or x as it is, inside
+    /// the group's border.
+    fn load<E: Element>(
         &self,
         arch: pulp::Arch,
-        norm: Option<&Affine>,
-        x: &[f32],
-        units: usize,
+        input: Input<E>,
+        (first, units): (usize, usize),
+        channels: Range<usize>,
         tile: &mut [f32],
     ) {
-        let (h, w) = self.unit();
-        let c = self.channels;
-        let copy = |from: usize, out: &mut [f32]| {
-            let x = &x[from..from + out.len()];
-            match norm {
-                Some(n) => arch.dispatch(NormRelu {
-                    input: x,
-                    output: out,
-                    scale: &n.scale,
-                    shift: &n.shift,
-                }),
-                None => out.copy_from_slice(x),
+        let (start, c) = (first * self.unit_pixels() * self.inputs, channels.len());
+        match input {
+            Input::Activations(x, norm) => arch.dispatch(NormRelu {
+                input: &x[start + channels.start..]
+                    [..units * self.unit_pixels() * self.inputs - channels.start],
+                stride: self.inputs,
+                output: tile,
+                channels: c,
+                norm: norm.map(|n| (&n.scale[channels.clone()], &n.shift[channels])),
+            }),
+            Input::Images(x) => {
+                let (b, row) = (self.border * c, self.width * c);
+                let images = x[start..].chunks_exact(self.height * row);
+                for (tile, x) in tile
+                    .chunks_exact_mut(self.bordered_pixels() * c)
+                    .zip(images)
+                    .take(units)
+                {
+                    tile.fill(0.0);
+                    let inner = tile.chunks_exact_mut(row + 2 * b).skip(self.border);
+                    for (tile, x) in inner.zip(x.chunks_exact(row)) {
+                        tile[b..b + row].copy_from_slice(x);
+                    }
+                }
             }
-        };
-        if self.pad == 0 {
-            copy(0, &mut tile[..units * h * w * c]);
-        } else {
-            let outer = (h + 2 * self.pad, w + 2 * self.pad);
-            place(tile, units, (h, w), outer, self.pad, c, copy);
         }
     }
 
-    /// Convolves relu(norm(input)) (`norm` absent: the input as it is) with each convolution of the
-    /// group. Returns the statistics of the outputs that ask for them, in order.
-    pub fn forward(
+    /// Convolves the input with each convolution of the group. Returns the statistics of the
+    /// outputs that ask for them, in order.
+    pub fn forward<E: Element>(
         &self,
         workers: &Workers,
-        images: usize,
-        input: &[f32],
-        norm: Option<&Affine>,
-        outputs: &[Output],
+        units: usize,
+        input: Input<E>,
+        outputs: &[Output<E>],
     ) -> Vec<BatchStatistics> {
-        let units = self.units(images);
-        let tiles = units.div_ceil(self.tile);
-        let (h, w) = self.unit();
-        let unit_in = h * w * self.channels;
-        let mut partial: Vec<Vec<f32>> = self
+        // Each convolution's columns start at a block's.
+        let widths = self
+            .convs
+            .iter()
+            .map(|p| p.conv.outputs.next_multiple_of(BLOCK));
+        let (tiles, block) = self.split(units, 0, widths.clone().sum());
+        let blocks = widths.sum::<usize>().div_ceil(block);
+        let mut moments: Vec<Vec<f32>> = self
             .convs
             .iter()
             .zip(outputs)
-            .map(|(p, o)| {
-                vec![
-                    0.0;
-                    if o.statistics {
-                        tiles * 2 * p.outputs
-                    } else {
-                        0
-                    }
-                ]
+            .map(|(p, o)| match o.then {
+                Then::Statistics => vec![0.0; tiles * 3 * p.conv.outputs],
+                _ => Vec::new(),
             })
             .collect();
-        let shared: Vec<Shared> = partial.iter_mut().map(|p| Shared::new(p)).collect();
-        (0..tiles).into_par_iter().with_max_len(1).for_each(|t| {
+        let shared: Vec<Shared<f32>> = moments.iter_mut().map(|s| Shared::new(s)).collect();
+        workers.run(tiles * blocks, |task, scratch| {
+            let (t, b) = (task / blocks, task % blocks);
             let first = t * self.tile;
             let count = self.tile.min(units - first);
-            let mut scratch = workers.scratch();
-            let tile = grown(&mut scratch.input, self.tile * self.padded_unit());
-            self.load(workers.arch, norm, &input[first * unit_in..], count, tile);
-            for ((p, out), statistics) in self.convs.iter().zip(outputs).zip(&shared) {
-                let pixels = count * p.out_pixels;
-                let start = first * p.out_pixels * p.outputs;
-                // SAFETY: tiles are disjoint.
-                let values = unsafe { out.values.slice(start, pixels * p.outputs) };
-                workers.arch.dispatch(Convolve {
-                    input: tile.as_ptr(),
-                    input_offsets: &p.input_offsets[..pixels],
-                    taps: &p.taps,
-                    depth: self.inputs,
-                    weights: &p.packed,
-                    rows: p.conv.kernel * p.conv.kernel * self.inputs,
-                    output: values.as_mut_ptr(),
-                    output_offsets: &p.output_offsets[..pixels],
-                    outputs: p.outputs,
-                    accumulate: out.accumulate,
-                });
-                workers.arch.dispatch(Moments {
-                    residual: out.residual.map(|r| &r[start..start + values.len()]),
-                    values,
-                    // SAFETY: tiles are disjoint.
-                    statistics: out.statistics.then(|| unsafe {
-                        statistics
-                            .slice(t * 2 * p.outputs, 2 * p.outputs)
-                            .split_at_mut(p.outputs)
-                    }),
-                    channels: p.outputs,
-                });
+            let direct = match input {
+                Input::Activations(x, None) => E::as_f32(x),
+                _ => None,
+            };
+            let tile = match direct {
+                Some(x) => &x[first * self.unit_pixels() * self.inputs..],
+                None => {
+                    let size = count * self.bordered_pixels() * self.inputs;
+                    let tile = grown(&mut scratch.input, size);
+                    self.load(workers.arch, input, (first, count), 0..self.inputs, tile);
+                    tile
+                }
+            };
+            let mut before = 0;
+            for ((p, out), moments) in self.convs.iter().zip(outputs).zip(&shared) {
+                let all = p.conv.outputs;
+                let columns = (b * block).max(before)..((b + 1) * block).min(before + all);
+                let columns = columns.start - before..columns.end.saturating_sub(before);
+                before += all.next_multiple_of(BLOCK);
+                if columns.is_empty() {
+                    continue;
+                }
+                let start = first * p.out_pixels * all;
+                let output = out.values.pointer(start, count * p.out_pixels * all);
+                let residual = out.residual.map(|r| unsafe { r.add(start) });
+                for (i, part) in p.forward.iter().enumerate() {
+                    let pixels = count * part.per_unit;
+                    let (from, taps) = &part.from[0];
+                    let epilogue = match (&out.then, residual) {
+                        (Then::Nothing, None) => Epilogue::Store,
+                        (Then::Nothing, Some(r)) => Epilogue::Residual(r),
+                        (Then::Statistics, residual) => {
+                            // SAFETY: tiles are disjoint, and so are the columns of blocks.
+                            let of = |i| unsafe { moments.slice((t * 3 + i) * all, all) };
+                            Epilogue::Statistics {
+                                residual,
+                                moments: Moments {
+                                    around: of(0),
+                                    sums: of(1),
+                                    squares: of(2),
+                                },
+                                empty: i == 0,
+                            }
+                        }
+                        (Then::Activate(n), _) => Epilogue::Activate {
+                            scale: &n.scale,
+                            shift: &n.shift,
+                        },
+                    };
+                    workers.arch.dispatch(Convolve {
+                        operands: &[Operand {
+                            input: tile.as_ptr(),
+                            pixels: &from[..pixels],
+                            taps,
+                            weights: &p.packed,
+                            rows: p.rows(),
+                        }],
+                        output,
+                        to: &part.to[..pixels],
+                        columns: columns.clone(),
+                        epilogue,
+                    });
+                }
             }
         });
-        let counts = |p: &Planned| {
-            let out = p.out_pixels;
-            (0..tiles).map(move |t| self.tile.min(units - t * self.tile) * out)
-        };
+        let count = |t: usize| self.tile.min(units - t * self.tile);
         self.convs
             .iter()
-            .zip(outputs)
-            .zip(&partial)
-            .filter(|((_, o), _)| o.statistics)
-            .map(|((p, _), partial)| merge(partial, p.outputs, counts(p)))
+            .zip(&moments)
+            .filter(|(_, m)| !m.is_empty())
+            .map(|(p, m)| {
+                let counts = (0..tiles).map(|t| count(t) * p.out_pixels);
+                merge(m, p.conv.outputs, counts)
+            })
             .collect()
     }
 
-    /// Backward of `forward`. Adds weight gradients to `weights` (where wanted) and writes the
-    /// gradient to `downstream` (where wanted): behind a norm, masked by its ReLU, together with
-    /// the sums that the norm's backward pass needs; else with respect to the input itself.
-    #[allow(clippy::too_many_arguments)]
-    pub fn backward(
+    /// Backward of `forward`. Adds weight gradients to `weights` (the whole parameter vector,
+    /// where wanted) and writes the gradient of the input. Returns the sums that the backward pass
+    /// of the input's norm needs.
+    pub fn backward<E: Element>(
         &self,
         workers: &Workers,
-        images: usize,
-        input: &[f32],
-        norm: Option<&Affine>,
-        upstream: &[Upstream],
+        units: usize,
+        input: Input<E>,
+        upstream: &[Upstream<E>],
         weights: Option<&mut [f32]>,
-        downstream: Option<Shared>,
+        downstream: &Downstream<E>,
     ) -> [Vec<f64>; 2] {
-        let units = self.units(images);
+        let total: usize = self.convs.iter().map(|p| p.conv.range().len()).sum();
         let tiles = units.div_ceil(self.tile);
-        let chunk = tiles.div_ceil(CHUNKS);
+        let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(total)).min(tiles);
+        let chunk = tiles.div_ceil(chunks);
         let chunks = tiles.div_ceil(chunk);
+        let (_, block) = self.split(units, chunks, self.inputs);
+        let blocks = self.inputs.div_ceil(block);
+        // A unit's gradient is computed in place: by one task, or before all of them.
+        let direct;
+        let upstream = match upstream {
+            [Upstream::Unit(unit)] if blocks > 1 => {
+                let pixels = units * self.convs[0].out_pixels;
+                direct = [Upstream::Direct(unit.compute_all(workers.arch, pixels))];
+                &direct
+            }
+            all => all,
+        };
         let c = padded(self.inputs);
-        let mut sums = vec![0f32; if norm.is_some() { tiles * 2 * c } else { 0 }];
+        let masked = matches!(downstream, Downstream::Norm(..));
+        let mut sums = vec![0f32; if masked { tiles * 2 * c } else { 0 }];
         let shared_sums = Shared::new(&mut sums);
         let wanted = weights.is_some();
-        let sizes: Vec<usize> = self
-            .convs
-            .iter()
-            .map(|p| p.conv.kernel * p.conv.kernel * self.inputs * p.outputs)
-            .collect();
-        let total: usize = if wanted { sizes.iter().sum() } else { 0 };
-        let mut partial = vec![0f32; chunks * total];
-        let shared_partial = Shared::new(&mut partial);
-        (0..chunks).into_par_iter().with_max_len(1).for_each(|k| {
-            let mut guard = workers.scratch();
-            // SAFETY: chunks are disjoint.
-            let gradients = unsafe { shared_partial.slice(k * total, total) };
+        let mut partial = vec![0f32; if wanted { chunks * total } else { 0 }];
+        let shared = Shared::new(&mut partial);
+        workers.run(chunks * blocks, |task, scratch| {
+            let (k, b) = (task / blocks, task % blocks);
+            let channels = b * block..((b + 1) * block).min(self.inputs);
             for t in k * chunk..((k + 1) * chunk).min(tiles) {
-                // SAFETY: tiles are disjoint.
-                let sums = norm
-                    .is_some()
-                    .then(|| unsafe { shared_sums.slice(t * 2 * c, 2 * c) });
                 let tile = (t * self.tile, self.tile.min(units - t * self.tile));
-                let gradients = wanted.then_some(&mut *gradients);
+                // SAFETY: tiles are disjoint, and so are the channels of blocks.
+                let sums = masked.then(|| unsafe {
+                    let s0 = shared_sums.slice(t * 2 * c, c);
+                    (s0, shared_sums.slice((t * 2 + 1) * c, c))
+                });
+                let gradients = wanted.then_some((shared, k * total, t > k * chunk));
                 self.backward_tile(
                     workers.arch,
-                    &mut guard,
+                    scratch,
                     tile,
+                    channels.clone(),
                     input,
-                    norm,
                     upstream,
                     gradients,
                     downstream,
@@ -199,211 +334,204 @@ impl Group {
         });
         if let Some(weights) = weights {
             let mut start = 0;
-            for (p, size) in self.convs.iter().zip(&sizes) {
-                let out = &mut weights[p.conv.range()];
-                for chunk in partial.chunks_exact(total) {
-                    let rows = chunk[start..start + size].chunks_exact(p.outputs);
-                    for (out, row) in out.chunks_exact_mut(p.conv.outputs).zip(rows) {
-                        for (o, r) in out.iter_mut().zip(row) {
-                            *o += r;
+            for p in &self.convs {
+                let size = p.conv.range().len();
+                let out = weights[p.conv.range()].par_chunks_mut(64 << 10);
+                out.enumerate().for_each(|(i, out)| {
+                    let at = start + i * (64 << 10);
+                    for chunk in partial.chunks_exact(total) {
+                        for (o, g) in out.iter_mut().zip(&chunk[at..]) {
+                            *o += g;
                         }
                     }
-                }
+                });
                 start += size;
             }
         }
         fold_sums(&sums, c)
     }
 
+    /// `gradients`: where the partial sums are, their start, and whether they have been begun.
     #[allow(clippy::too_many_arguments)]
-    fn backward_tile(
+    fn backward_tile<E: Element>(
         &self,
         arch: pulp::Arch,
         scratch: &mut Scratch,
         (first, count): (usize, usize),
-        input: &[f32],
-        norm: Option<&Affine>,
-        upstream: &[Upstream],
-        mut weights: Option<&mut [f32]>,
-        downstream: Option<Shared>,
-        sums: Option<&mut [f32]>,
+        channels: Range<usize>,
+        input: Input<E>,
+        upstream: &[Upstream<E>],
+        gradients: Option<(Shared<f32>, usize, bool)>,
+        downstream: &Downstream<E>,
+        sums: Option<(&mut [f32], &mut [f32])>,
     ) {
-        let (h, w) = self.unit();
-        let x = &input[first * h * w * self.channels..][..count * h * w * self.channels];
         let Scratch {
             input: loaded,
-            upstream: gradients,
+            upstream: [up0, up1],
             downstream: down,
         } = scratch;
-        if weights.is_some() {
-            let tile = grown(loaded, self.tile * self.padded_unit());
-            self.load(arch, norm, x, count, tile);
-        }
-        let c = padded(self.inputs);
-        let down = grown(down, self.tile * h * w * c);
-        for (q, (p, up)) in self.convs.iter().zip(upstream).enumerate() {
-            let gradient = p.upstream(arch, up, first, count, self.tile, &mut gradients[q]);
-            if let Some(all) = weights.take() {
-                let size = p.conv.kernel * p.conv.kernel * self.inputs * p.outputs;
-                let (mine, rest) = all.split_at_mut(size);
-                let (rows, width) = if self.pixels {
-                    (&p.rows[..], count)
-                } else {
-                    (&p.rows[..count * p.unit_rows], p.row_width)
-                };
-                let per_tap = mine.chunks_exact_mut(self.inputs * p.outputs);
-                for (tap, out) in p.taps.iter().zip(per_tap) {
+        let mut loads = [up0, up1].into_iter();
+        let loaded_upstream: Vec<&[f32]> = self
+            .convs
+            .iter()
+            .zip(upstream)
+            .zip(&mut loads)
+            .map(|((p, up), buffer)| p.upstream(arch, up, first, count, buffer))
+            .collect();
+        if let Some((shared, mut start, begun)) = gradients {
+            let tile = grown(loaded, count * self.bordered_pixels() * channels.len());
+            self.load(arch, input, (first, count), channels.clone(), tile);
+            for (p, gradient) in self.convs.iter().zip(&loaded_upstream) {
+                for tap in &p.weight_taps {
+                    let (runs, width) = if self.pixels {
+                        (&tap.runs[..], count)
+                    } else {
+                        (&tap.runs[..count * tap.per_unit], tap.width)
+                    };
+                    let row = tap.row + channels.start;
+                    let depth = tap.depth - self.inputs + channels.len();
+                    let outputs = p.conv.outputs;
                     arch.dispatch(WeightGradient {
-                        input: loaded[tap.offset..].as_ptr(),
-                        input_step: p.conv.stride * self.channels,
-                        inputs: self.inputs,
-                        output: gradient.as_ptr(),
-                        outputs: p.outputs,
-                        rows,
+                        input: tile.as_ptr(),
+                        channels: channels.len(),
+                        stride: p.conv.stride,
+                        depth,
+                        gradient: gradient.as_ptr(),
+                        outputs,
+                        runs,
                         width,
-                        gradient: out,
+                        // SAFETY: chunks are disjoint, and so are the rows of blocks.
+                        out: unsafe { shared.slice(start + row * outputs, depth * outputs) },
+                        accumulate: begun,
                     });
                 }
-                weights = Some(rest);
+                start += p.conv.range().len();
             }
-            if downstream.is_some() {
-                for part in &p.backward {
-                    let pixels = count * part.per_unit;
-                    arch.dispatch(Convolve {
-                        input: gradient.as_ptr(),
-                        input_offsets: &part.gradient_offsets[..pixels],
-                        taps: &part.taps,
-                        depth: p.conv.outputs,
-                        weights: &p.packed_transposed,
-                        rows: p.conv.kernel * p.conv.kernel * p.conv.outputs,
-                        output: down.as_mut_ptr(),
-                        output_offsets: &part.input_offsets[..pixels],
-                        outputs: c,
-                        accumulate: q > 0,
-                    });
+        }
+        let values = self.unit_pixels() * self.inputs;
+        let mut sums = sums;
+        let mut convolve = |output: *mut E, x: *const E, n: &Affine| {
+            for part in &self.backward {
+                let (s0, s1) = sums.as_mut().expect("sums where there is a norm");
+                let epilogue = Epilogue::Mask {
+                    x,
+                    scale: &n.scale,
+                    shift: &n.shift,
+                    mean: &n.mean,
+                    sums: (s0, s1),
+                };
+                self.input_gradient(
+                    arch,
+                    part,
+                    count,
+                    &loaded_upstream,
+                    output,
+                    channels.clone(),
+                    epilogue,
+                );
+            }
+        };
+        match downstream {
+            Downstream::Nowhere => {}
+            Downstream::Norm(out, x, n) => {
+                let start = first * values;
+                let x = x[start..start + count * values].as_ptr();
+                convolve(out.pointer(start, count * values), x, n);
+            }
+            Downstream::Images(out) => {
+                let c = padded(self.inputs);
+                let down = grown(down, count * self.unit_pixels() * c);
+                for part in &self.backward {
+                    let output = down.as_mut_ptr();
+                    self.input_gradient(
+                        arch,
+                        part,
+                        count,
+                        &loaded_upstream,
+                        output,
+                        0..c,
+                        Epilogue::Store,
+                    );
+                }
+                // SAFETY: tiles are disjoint.
+                let out = unsafe { out.slice(first * values, count * values) };
+                for (out, down) in out.chunks_exact_mut(self.inputs).zip(down.chunks_exact(c)) {
+                    out.copy_from_slice(&down[..self.inputs]);
                 }
             }
         }
-        let Some(downstream) = downstream else {
-            return;
-        };
-        // SAFETY: tiles are disjoint.
-        let out = unsafe {
-            downstream.slice(first * h * w * self.channels, count * h * w * self.channels)
-        };
-        match (norm, sums) {
-            (Some(n), Some(sums)) => arch.dispatch(MaskedGradient {
-                upstream: &down[..x.len()],
-                x,
-                gradient: out,
-                scale: &n.scale,
-                shift: &n.shift,
-                mean: &n.mean,
-                sums: sums.split_at_mut(c),
-            }),
-            // Images: the padding channels are left out.
-            _ => {
-                for (out, down) in out
-                    .chunks_exact_mut(self.channels)
-                    .zip(down.chunks_exact(c))
-                {
-                    out.copy_from_slice(&down[..self.channels]);
-                }
-            }
-        }
+    }
+
+    /// The gradient of the input's `channels` at the pixels of one part.
+    #[allow(clippy::too_many_arguments)]
+    fn input_gradient<O: Element>(
+        &self,
+        arch: pulp::Arch,
+        part: &super::geometry::Part,
+        count: usize,
+        upstream: &[&[f32]],
+        output: *mut O,
+        channels: Range<usize>,
+        epilogue: Epilogue<O>,
+    ) {
+        let pixels = count * part.per_unit;
+        let operands: Vec<Operand> = self
+            .convs
+            .iter()
+            .zip(upstream)
+            .zip(&part.from)
+            .map(|((p, up), (from, taps))| Operand {
+                input: up.as_ptr(),
+                pixels: &from[..pixels],
+                taps,
+                weights: &p.packed_transposed,
+                rows: p.rows_transposed(),
+            })
+            .collect();
+        arch.dispatch(Convolve {
+            operands: &operands,
+            output,
+            to: &part.to[..pixels],
+            columns: channels,
+            epilogue,
+        });
     }
 }
 
 impl Planned {
-    /// The gradient of this convolution's output for a tile, inside the zero rows and columns that
-    /// the taps reach: as it lies in memory where there are none, else in `buffer`.
-    fn upstream<'a>(
+    /// The gradient of this convolution's output for a tile: as it lies in memory where it can be,
+    /// else in `buffer`.
+    fn upstream<'a, E: Element>(
         &self,
         arch: pulp::Arch,
-        up: &Upstream<'a>,
+        up: &'a Upstream<'a, E>,
         first: usize,
         count: usize,
-        tile: usize,
         buffer: &'a mut Vec<f32>,
     ) -> &'a [f32] {
-        let range = first * self.out_pixels * self.outputs
-            ..(first + count) * self.out_pixels * self.outputs;
-        let flush = self.gradient_size == self.out_size;
-        if let (Upstream::Direct(g), true) = (up, flush) {
-            return &g[range];
-        }
-        let (gh, gw) = self.gradient_size;
-        let buffer = grown(buffer, tile * gh * gw * self.outputs);
-        match up {
-            Upstream::Direct(g) => {
-                let g = &g[range];
-                let copy = |from: usize, out: &mut [f32]| {
-                    out.copy_from_slice(&g[from..from + out.len()]);
-                };
-                place(
-                    buffer,
-                    count,
-                    self.out_size,
-                    (gh, gw),
-                    self.before,
-                    self.outputs,
-                    copy,
-                );
-            }
+        let values = self.out_pixels * self.conv.outputs;
+        let range = first * values..(first + count) * values;
+        let stored = match up {
+            Upstream::Direct(g) => &g[range],
+            Upstream::Unit(unit) => unit.compute(arch, range),
             Upstream::Norm(g, z, n) => {
-                let (g, z) = (&g[range.clone()], &z[range]);
-                let copy = |from: usize, out: &mut [f32]| {
-                    arch.dispatch(NormBackward {
-                        gradient: &g[from..from + out.len()],
-                        values: &z[from..from + out.len()],
-                        output: out,
-                        residual: None,
-                        g: &n.g,
-                        x: &n.x,
-                        one: &n.one,
-                    });
-                };
-                if flush {
-                    copy(0, &mut buffer[..g.len()]);
-                } else {
-                    place(
-                        buffer,
-                        count,
-                        self.out_size,
-                        (gh, gw),
-                        self.before,
-                        self.outputs,
-                        copy,
-                    );
-                }
+                let buffer = grown(buffer, range.len());
+                arch.dispatch(NormBackward {
+                    gradient: g[range.clone()].as_ptr(),
+                    values: &z[range],
+                    residual: None,
+                    output: buffer.as_mut_ptr(),
+                    norm: n.coefficients(),
+                });
+                return buffer;
             }
-        }
-        buffer
-    }
-}
-
-/// Places `units` images of `size` into zeroed images of `outer` size, `before` rows and columns
-/// from their corner. `copy` writes a row of the source that starts at the given offset.
-fn place(
-    tile: &mut [f32],
-    units: usize,
-    (h, w): (usize, usize),
-    (ph, pw): (usize, usize),
-    before: usize,
-    c: usize,
-    copy: impl Fn(usize, &mut [f32]),
-) {
-    for u in 0..units {
-        let image = &mut tile[u * ph * pw * c..(u + 1) * ph * pw * c];
-        for (y, row) in image.chunks_exact_mut(pw * c).enumerate() {
-            if y < before || y >= before + h {
-                row.fill(0.0);
-                continue;
+        };
+        E::as_f32(stored).unwrap_or_else(|| {
+            let buffer = grown(buffer, stored.len());
+            for (b, g) in buffer.iter_mut().zip(stored) {
+                *b = g.widen();
             }
-            row[..before * c].fill(0.0);
-            row[(before + w) * c..].fill(0.0);
-            let from = (u * h + y - before) * w * c;
-            copy(from, &mut row[before * c..(before + w) * c]);
-        }
+            buffer
+        })
     }
 }

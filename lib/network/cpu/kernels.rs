@@ -1,27 +1,19 @@
 //! SIMD kernels over one tile, written once over `pulp::Simd` and compiled for each instruction
 //! set. Channels are the vector dimension: every activation has a multiple of `LANES` channels.
 //!
-//! The kernels take raw pointers, since tiles of one buffer are written by several threads; each
-//! one states what it reads and writes.
+//! The kernels take raw pointers, since several threads write parts of one buffer; each one states
+//! what it reads and writes.
 
+use super::element::Element;
 use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
-/// Activations are padded to a multiple of this many channels: the widest vector.
+/// Activations have a multiple of this many channels: the widest vector.
 pub const LANES: usize = 16;
 
 /// `channels` rounded up to a whole number of vectors.
 pub fn padded(channels: usize) -> usize {
     channels.next_multiple_of(LANES)
-}
-
-#[inline(always)]
-unsafe fn load<S: Simd>(p: *const f32) -> S::f32s {
-    unsafe { p.cast::<S::f32s>().read_unaligned() }
-}
-
-#[inline(always)]
-unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
-    unsafe { p.cast::<S::f32s>().write_unaligned(v) }
 }
 
 /// Columns of a packed weight panel: two vectors.
@@ -65,10 +57,18 @@ pub fn pack(
     }
 }
 
-/// Calls `$f::<S, M, V>` with `M = $m` in 1..=8.
+/// Calls `$f::<S, M, V>` with `M = $m` in 1..=MAX_ROWS.
 macro_rules! for_rows {
     ($m:expr, $f:ident::<$S:ident, $V:literal>($($a:expr),*)) => {
         match $m {
+            16 => $f::<$S, 16, $V>($($a),*),
+            15 => $f::<$S, 15, $V>($($a),*),
+            14 => $f::<$S, 14, $V>($($a),*),
+            13 => $f::<$S, 13, $V>($($a),*),
+            12 => $f::<$S, 12, $V>($($a),*),
+            11 => $f::<$S, 11, $V>($($a),*),
+            10 => $f::<$S, 10, $V>($($a),*),
+            9 => $f::<$S, 9, $V>($($a),*),
             8 => $f::<$S, 8, $V>($($a),*),
             7 => $f::<$S, 7, $V>($($a),*),
             6 => $f::<$S, 6, $V>($($a),*),
@@ -81,130 +81,278 @@ macro_rules! for_rows {
     };
 }
 
-/// Rows of a register tile: as many as leave registers for two vectors and a broadcast.
-const fn register_rows<S: Simd>() -> usize {
-    if S::F32_LANES >= 16 { 8 } else { 6 }
+/// Most rows of a register tile.
+const MAX_ROWS: usize = 16;
+
+/// Rows of a register tile of `vectors` columns: as many as leave registers for a row of weights
+/// and a broadcast.
+const fn register_rows<S: Simd>(vectors: usize) -> usize {
+    match (S::F32_LANES >= 16, vectors) {
+        (true, 1) => 16,
+        (true, _) => 14,
+        (false, 1) => 12,
+        (false, _) => 6,
+    }
 }
 
-/// One input position of a convolution: its offset from the pixel's own, and its first row in a
-/// weight panel.
-#[derive(Debug, Clone, Copy)]
+/// Splits `rows` into the fewest register tiles, of nearly equal size: the next one's rows.
+fn next_rows(rows: usize, most: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(most))
+}
+
+/// Consecutive input values of a convolution: their offset from a pixel's own, their number, and
+/// their first row in a weight panel.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tap {
     pub offset: usize,
+    pub depth: usize,
     pub row: usize,
 }
 
-/// `output[output_offsets[m] + j] (+)= sum over taps, c of input[input_offsets[m] + tap + c] *
-/// weights[tap row + c, j]` for all `padded(outputs)` columns j.
-///
-/// Reads `input` at the given offsets, writes `output` at the given offsets, `outputs` wide.
-pub struct Convolve<'a> {
+/// One input of a convolution, with the weights that it meets.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
     pub input: *const f32,
-    pub input_offsets: &'a [u32],
+    /// Offset of each pixel in `input`.
+    pub pixels: &'a [u32],
     pub taps: &'a [Tap],
-    /// Channels that are summed over, of each tap.
-    pub depth: usize,
     /// Packed panels of `rows` rows.
     pub weights: &'a [f32],
     pub rows: usize,
-    pub output: *mut f32,
-    pub output_offsets: &'a [u32],
-    /// A multiple of `LANES`.
-    pub outputs: usize,
-    pub accumulate: bool,
 }
 
-impl WithSimd for Convolve<'_> {
+/// Per channel, the sums of value - around and of its square.
+pub struct Moments<'a> {
+    pub around: &'a mut [f32],
+    pub sums: &'a mut [f32],
+    pub squares: &'a mut [f32],
+}
+
+/// What becomes of a convolution's sums. Per-channel vectors are as long as the output has
+/// channels; other tensors lie as the output does.
+pub enum Epilogue<'a, E> {
+    Store,
+    /// Adds the residual, stores, and adds to the moments; where they are `empty`, the first pixel
+    /// becomes what they are computed around.
+    Statistics {
+        residual: Option<*const E>,
+        moments: Moments<'a>,
+        empty: bool,
+    },
+    /// Adds the residual and stores.
+    Residual(*const E),
+    /// Stores relu(scale * sum + shift).
+    Activate {
+        scale: &'a [f32],
+        shift: &'a [f32],
+    },
+    /// Stores the sum where scale * x + shift > 0, else 0; adds up what it stores, and that times
+    /// (x - mean).
+    Mask {
+        x: *const E,
+        scale: &'a [f32],
+        shift: &'a [f32],
+        mean: &'a [f32],
+        sums: (&'a mut [f32], &'a mut [f32]),
+    },
+}
+
+/// `output[to[m] + j] = epilogue(sum over operands, taps, c of input[pixels[m] + tap + c] *
+/// weights[row + c, j])` for the columns j.
+///
+/// Reads the inputs at the given offsets, writes the columns of `output` at the given offsets.
+pub struct Convolve<'a, E> {
+    /// One or two.
+    pub operands: &'a [Operand<'a>],
+    pub output: *mut E,
+    pub to: &'a [u32],
+    /// Starts at a multiple of two vectors, ends at one of `LANES`.
+    pub columns: Range<usize>,
+    pub epilogue: Epilogue<'a, E>,
+}
+
+impl<E: Element> WithSimd for Convolve<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let mut start = 0;
-        while start < self.outputs {
-            let panel = self.weights[start * self.rows..].as_ptr();
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut sums = [[simd.splat_f32s(0.0); MAX_ROWS]; 2];
+        let mut start = self.columns.start;
+        while start < self.columns.end {
+            let two = self.columns.end - start >= 2 * S::F32_LANES;
+            let vectors = if two { 2 } else { 1 };
+            let most = register_rows::<S>(vectors);
             let mut m = 0;
-            let two = self.outputs - start >= 2 * S::F32_LANES;
-            while m < self.input_offsets.len() {
-                let count = (self.input_offsets.len() - m).min(register_rows::<S>());
-                // SAFETY: offsets lie inside the tile (see `conv::Plan`), the panel has `rows` rows.
+            while m < self.to.len() {
+                let rows = next_rows(self.to.len() - m, most);
+                // SAFETY: offsets lie inside the tiles (see `geometry`), panels have `rows` rows.
                 unsafe {
+                    let k = self.operands;
                     if two {
-                        for_rows!(count, convolve_rows::<S, 2>(simd, &self, m, panel, start));
+                        for_rows!(rows, convolve_rows::<S, 2>(simd, k, m, start, &mut sums));
                     } else {
-                        for_rows!(count, convolve_rows::<S, 1>(simd, &self, m, panel, start));
+                        for_rows!(rows, convolve_rows::<S, 1>(simd, k, m, start, &mut sums));
+                    }
+                    for (v, sums) in sums[..vectors].iter().enumerate() {
+                        let column = start + v * S::F32_LANES;
+                        finish(simd, &mut self, &sums[..rows], m, column);
                     }
                 }
-                m += count;
+                m += rows;
             }
-            start += if two { 2 } else { 1 } * S::F32_LANES;
+            start += vectors * S::F32_LANES;
         }
     }
 }
 
+/// The sums of M pixels from the `first` and V vectors from the `column` on.
 #[inline(always)]
 unsafe fn convolve_rows<S: Simd, const M: usize, const V: usize>(
     simd: S,
-    k: &Convolve,
+    operands: &[Operand],
     first: usize,
-    panel: *const f32,
     column: usize,
+    sums: &mut [[S::f32s; MAX_ROWS]; 2],
 ) {
     unsafe {
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
-        let mut pixel = [k.input; M];
-        for (m, p) in pixel.iter_mut().enumerate() {
-            *p = k
-                .input
-                .add(*k.input_offsets.get_unchecked(first + m) as usize);
-        }
-        for tap in k.taps {
-            let mut b = panel.add(tap.row * V * S::F32_LANES);
-            for c in 0..k.depth {
-                let mut w = [simd.splat_f32s(0.0); V];
-                for (v, w) in w.iter_mut().enumerate() {
-                    *w = load::<S>(b.add(v * S::F32_LANES));
-                }
-                for m in 0..M {
-                    let x = simd.splat_f32s(*pixel[m].add(tap.offset + c));
-                    for v in 0..V {
-                        acc[m][v] = simd.mul_add_f32s(x, w[v], acc[m][v]);
+        for operand in operands {
+            let panel = operand.weights.as_ptr().add(column * operand.rows);
+            let mut pixel = [operand.input; M];
+            for (m, p) in pixel.iter_mut().enumerate() {
+                *p = p.add(*operand.pixels.get_unchecked(first + m) as usize);
+            }
+            for tap in operand.taps {
+                let mut b = panel.add(tap.row * V * S::F32_LANES);
+                for c in tap.offset..tap.offset + tap.depth {
+                    let mut w = [simd.splat_f32s(0.0); V];
+                    for (v, w) in w.iter_mut().enumerate() {
+                        *w = f32::load::<S>(b.add(v * S::F32_LANES));
                     }
+                    for m in 0..M {
+                        let x = simd.splat_f32s(*pixel[m].add(c));
+                        for v in 0..V {
+                            acc[m][v] = simd.mul_add_f32s(x, w[v], acc[m][v]);
+                        }
+                    }
+                    b = b.add(V * S::F32_LANES);
                 }
-                b = b.add(V * S::F32_LANES);
             }
         }
-        for (m, acc) in acc.iter().enumerate() {
-            let out = *k.output_offsets.get_unchecked(first + m) as usize + column;
-            for (v, &a) in acc.iter().enumerate() {
-                let p = k.output.add(out + v * S::F32_LANES);
-                let a = if k.accumulate {
-                    simd.add_f32s(a, load::<S>(p))
-                } else {
-                    a
-                };
-                store::<S>(p, a);
+        for (v, sums) in sums[..V].iter_mut().enumerate() {
+            for m in 0..M {
+                sums[m] = acc[m][v];
             }
         }
     }
 }
 
-/// Weight gradient of one tap: `gradient[i, j] += sum over rows r, x of input[rows[r].0 + x *
-/// input_step + i] * output[rows[r].1 + x * outputs + j]`.
+/// The epilogue of one vector of columns of the pixels from the `first` on.
+#[inline(always)]
+unsafe fn finish<S: Simd, E: Element>(
+    simd: S,
+    k: &mut Convolve<E>,
+    sums: &[S::f32s],
+    first: usize,
+    column: usize,
+) {
+    unsafe {
+        let to = k.to.get_unchecked(first..first + sums.len());
+        let rows = || sums.iter().zip(to.iter().map(|&t| t as usize + column));
+        let channel = |values: &[f32]| f32::load::<S>(values.as_ptr().add(column));
+        let zero = simd.splat_f32s(0.0);
+        match &mut k.epilogue {
+            Epilogue::Store => {
+                for (&y, at) in rows() {
+                    E::store::<S>(k.output.add(at), y);
+                }
+            }
+            Epilogue::Residual(residual) => {
+                for (&y, at) in rows() {
+                    let y = simd.add_f32s(y, E::load::<S>(residual.add(at)));
+                    E::store::<S>(k.output.add(at), y);
+                }
+            }
+            Epilogue::Statistics {
+                residual,
+                moments,
+                empty,
+            } => {
+                let residual = |at| match *residual {
+                    Some(r) => E::load::<S>(r.add(at)),
+                    None => zero,
+                };
+                let around = moments.around[column..].as_mut_ptr();
+                if *empty && first == 0 {
+                    let y = simd.add_f32s(sums[0], residual(to[0] as usize + column));
+                    f32::store::<S>(around, y);
+                }
+                let around = f32::load::<S>(around);
+                let p0 = moments.sums[column..].as_mut_ptr();
+                let p1 = moments.squares[column..].as_mut_ptr();
+                let (mut s0, mut s1) = (f32::load::<S>(p0), f32::load::<S>(p1));
+                for (&y, at) in rows() {
+                    let y = simd.add_f32s(y, residual(at));
+                    E::store::<S>(k.output.add(at), y);
+                    let d = simd.sub_f32s(y, around);
+                    s0 = simd.add_f32s(s0, d);
+                    s1 = simd.mul_add_f32s(d, d, s1);
+                }
+                f32::store::<S>(p0, s0);
+                f32::store::<S>(p1, s1);
+            }
+            Epilogue::Activate { scale, shift } => {
+                let (scale, shift) = (channel(scale), channel(shift));
+                for (&y, at) in rows() {
+                    let y = simd.max_f32s(simd.mul_add_f32s(y, scale, shift), zero);
+                    E::store::<S>(k.output.add(at), y);
+                }
+            }
+            Epilogue::Mask {
+                x,
+                scale,
+                shift,
+                mean,
+                sums,
+            } => {
+                let (scale, shift, mean) = (channel(scale), channel(shift), channel(mean));
+                let (p0, p1) = (sums.0[column..].as_mut_ptr(), sums.1[column..].as_mut_ptr());
+                let (mut s0, mut s1) = (f32::load::<S>(p0), f32::load::<S>(p1));
+                for (&g, at) in rows() {
+                    let x = E::load::<S>(x.add(at));
+                    let on = simd.greater_than_f32s(simd.mul_add_f32s(x, scale, shift), zero);
+                    let g = simd.select_f32s(on, g, zero);
+                    E::store::<S>(k.output.add(at), g);
+                    s0 = simd.add_f32s(s0, g);
+                    s1 = simd.mul_add_f32s(g, simd.sub_f32s(x, mean), s1);
+                }
+                f32::store::<S>(p0, s0);
+                f32::store::<S>(p1, s1);
+            }
+        }
+    }
+}
+
+/// Weight gradient of `depth` consecutive rows of a kernel: `out[i, j] (+)= sum over runs r, x < width of
+/// input[(runs[r].0 + x * stride) * channels + i] * gradient[(runs[r].1 + x) * outputs + j]`.
 pub struct WeightGradient<'a> {
     pub input: *const f32,
-    pub input_step: usize,
-    /// Input channels.
-    pub inputs: usize,
+    /// Values of a pixel of `input`.
+    pub channels: usize,
+    /// Pixels from one to the next.
+    pub stride: usize,
+    pub depth: usize,
     /// Gradient of the convolution's output.
-    pub output: *const f32,
-    /// A multiple of `LANES`; also the pixel stride of `output`.
+    pub gradient: *const f32,
+    /// A multiple of `LANES`; also the pixel stride of `gradient`.
     pub outputs: usize,
-    /// Offsets of matching pixel rows in `input` and `output`.
-    pub rows: &'a [(u32, u32)],
-    /// Pixels of a row.
+    /// First pixels of matching runs in `input` and `gradient`.
+    pub runs: &'a [(u32, u32)],
+    /// Pixels of a run.
     pub width: usize,
-    /// `[inputs, outputs]`.
-    pub gradient: &'a mut [f32],
+    /// `[depth, outputs]`.
+    pub out: &'a mut [f32],
+    pub accumulate: bool,
 }
 
 impl WithSimd for WeightGradient<'_> {
@@ -212,23 +360,25 @@ impl WithSimd for WeightGradient<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let mut i = 0;
-        while i < self.inputs {
-            let count = (self.inputs - i).min(register_rows::<S>());
-            let mut j = 0;
-            while j < self.outputs {
-                let two = self.outputs - j >= 2 * S::F32_LANES;
-                // SAFETY: row offsets lie inside the tiles (see `conv::Plan`).
+        assert!(self.out.len() >= self.depth * self.outputs);
+        let mut j = 0;
+        while j < self.outputs {
+            let two = self.outputs - j >= 2 * S::F32_LANES;
+            let most = register_rows::<S>(if two { 2 } else { 1 });
+            let mut i = 0;
+            while i < self.depth {
+                let rows = next_rows(self.depth - i, most);
+                // SAFETY: runs lie inside the tiles (see `geometry`).
                 unsafe {
                     if two {
-                        for_rows!(count, weight_rows::<S, 2>(simd, &mut self, i, j));
+                        for_rows!(rows, weight_rows::<S, 2>(simd, &mut self, i, j));
                     } else {
-                        for_rows!(count, weight_rows::<S, 1>(simd, &mut self, i, j));
+                        for_rows!(rows, weight_rows::<S, 1>(simd, &mut self, i, j));
                     }
                 }
-                j += if two { 2 } else { 1 } * S::F32_LANES;
+                i += rows;
             }
-            i += count;
+            j += if two { 2 } else { 1 } * S::F32_LANES;
         }
     }
 }
@@ -242,13 +392,14 @@ unsafe fn weight_rows<S: Simd, const M: usize, const V: usize>(
 ) {
     unsafe {
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
-        for &(a, b) in k.rows {
-            let mut a = k.input.add(a as usize + i);
-            let mut b = k.output.add(b as usize + j);
+        let step = k.stride * k.channels;
+        for &(a, b) in k.runs {
+            let mut a = k.input.add(a as usize * k.channels + i);
+            let mut b = k.gradient.add(b as usize * k.outputs + j);
             for _ in 0..k.width {
                 let mut g = [simd.splat_f32s(0.0); V];
                 for (v, g) in g.iter_mut().enumerate() {
-                    *g = load::<S>(b.add(v * S::F32_LANES));
+                    *g = f32::load::<S>(b.add(v * S::F32_LANES));
                 }
                 for (m, acc) in acc.iter_mut().enumerate() {
                     let x = simd.splat_f32s(*a.add(m));
@@ -256,195 +407,118 @@ unsafe fn weight_rows<S: Simd, const M: usize, const V: usize>(
                         acc[v] = simd.mul_add_f32s(x, g[v], acc[v]);
                     }
                 }
-                // The last step leaves the row; the pointer is not read there.
-                a = a.wrapping_add(k.input_step);
+                // The last step leaves the run; the pointers are not read there.
+                a = a.wrapping_add(step);
                 b = b.wrapping_add(k.outputs);
             }
         }
         for (m, acc) in acc.iter().enumerate() {
             for (v, &a) in acc.iter().enumerate() {
-                let p = k.gradient[(i + m) * k.outputs + j + v * S::F32_LANES..].as_mut_ptr();
-                store::<S>(p, simd.add_f32s(a, load::<S>(p)));
+                let p = k
+                    .out
+                    .as_mut_ptr()
+                    .add((i + m) * k.outputs + j + v * S::F32_LANES);
+                let a = if k.accumulate {
+                    simd.add_f32s(a, f32::load::<S>(p))
+                } else {
+                    a
+                };
+                f32::store::<S>(p, a);
             }
         }
     }
 }
 
-/// `output = max(0, scale * input + shift)` for whole pixels of `scale.len()` channels.
-pub struct NormRelu<'a> {
-    pub input: &'a [f32],
+/// `output = max(0, scale * input + shift)` over pixels, or `input` itself where there is no norm.
+/// Reads `scale.len()` channels of each pixel of `stride` values, writes them side by side.
+pub struct NormRelu<'a, E> {
+    /// From the first channel of the first pixel on.
+    pub input: &'a [E],
+    pub stride: usize,
     pub output: &'a mut [f32],
-    pub scale: &'a [f32],
-    pub shift: &'a [f32],
-}
-
-impl WithSimd for NormRelu<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let c = self.scale.len();
-        let zero = simd.splat_f32s(0.0);
-        let (scale, _) = S::as_simd_f32s(self.scale);
-        let (shift, _) = S::as_simd_f32s(self.shift);
-        for (x, y) in self
-            .input
-            .chunks_exact(c)
-            .zip(self.output.chunks_exact_mut(c))
-        {
-            let (x, _) = S::as_simd_f32s(x);
-            let (y, _) = S::as_mut_simd_f32s(y);
-            for (((y, &x), &a), &b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-                *y = simd.max_f32s(simd.mul_add_f32s(x, a, b), zero);
-            }
-        }
-    }
-}
-
-/// Adds `residual` (where given) to `values`, then mean and sum of squared deviations of each
-/// channel over the tile's pixels: two passes, so that no digits are lost to cancellation.
-pub struct Moments<'a> {
-    pub values: &'a mut [f32],
-    pub residual: Option<&'a [f32]>,
-    /// Per channel; their length is the number of channels. `None`: only the addition.
-    pub statistics: Option<(&'a mut [f32], &'a mut [f32])>,
+    /// Channels that are read.
     pub channels: usize,
+    /// Scale and shift of these channels.
+    pub norm: Option<(&'a [f32], &'a [f32])>,
 }
 
-impl WithSimd for Moments<'_> {
+impl<E: Element> WithSimd for NormRelu<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let c = self.channels;
-        if let Some(residual) = self.residual {
-            let (v, _) = S::as_mut_simd_f32s(&mut *self.values);
-            let (r, _) = S::as_simd_f32s(residual);
-            for (v, &r) in v.iter_mut().zip(r) {
-                *v = simd.add_f32s(*v, r);
-            }
-        }
-        let Some((mean, squares)) = self.statistics else {
-            return;
-        };
-        let count = simd.splat_f32s((c as f32) / self.values.len() as f32);
-        for j in (0..c).step_by(S::F32_LANES) {
-            let (mut s0, mut s1) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-            let pairs = self.values.chunks_exact(2 * c);
-            let rest = pairs.remainder();
-            // SAFETY: j + lanes <= c; a pair has 2c values and the rest c or none.
-            unsafe {
-                for p in pairs {
-                    s0 = simd.add_f32s(s0, load::<S>(p.as_ptr().add(j)));
-                    s1 = simd.add_f32s(s1, load::<S>(p.as_ptr().add(c + j)));
-                }
-                if !rest.is_empty() {
-                    s0 = simd.add_f32s(s0, load::<S>(rest.as_ptr().add(j)));
-                }
-                let m = simd.mul_f32s(simd.add_f32s(s0, s1), count);
-                let (mut q0, mut q1) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-                for p in self.values.chunks_exact(2 * c) {
-                    let a = simd.sub_f32s(load::<S>(p.as_ptr().add(j)), m);
-                    let b = simd.sub_f32s(load::<S>(p.as_ptr().add(c + j)), m);
-                    q0 = simd.mul_add_f32s(a, a, q0);
-                    q1 = simd.mul_add_f32s(b, b, q1);
-                }
-                if !rest.is_empty() {
-                    let a = simd.sub_f32s(load::<S>(rest.as_ptr().add(j)), m);
-                    q0 = simd.mul_add_f32s(a, a, q0);
-                }
-                store::<S>(mean[j..j + S::F32_LANES].as_mut_ptr(), m);
-                store::<S>(
-                    squares[j..j + S::F32_LANES].as_mut_ptr(),
-                    simd.add_f32s(q0, q1),
-                );
-            }
-        }
-    }
-}
-
-/// Backward of relu(norm(x)) up to the batch sums: `gradient = upstream` where `scale * x + shift >
-/// 0`, else 0; per channel the sums of `gradient` and of `gradient * (x - mean)`.
-pub struct MaskedGradient<'a> {
-    pub upstream: &'a [f32],
-    pub x: &'a [f32],
-    pub gradient: &'a mut [f32],
-    pub scale: &'a [f32],
-    pub shift: &'a [f32],
-    pub mean: &'a [f32],
-    /// Added to, per channel.
-    pub sums: (&'a mut [f32], &'a mut [f32]),
-}
-
-impl WithSimd for MaskedGradient<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let c = self.scale.len();
         let zero = simd.splat_f32s(0.0);
-        let pixels = self.x.len() / c;
-        assert!(self.upstream.len() == self.x.len() && self.gradient.len() == self.x.len());
-        assert!(self.shift.len() == c && self.mean.len() == c);
-        for j in (0..c).step_by(S::F32_LANES) {
-            // SAFETY: j + lanes <= c and all images have pixels * c values.
-            unsafe {
-                let a = load::<S>(self.scale.as_ptr().add(j));
-                let b = load::<S>(self.shift.as_ptr().add(j));
-                let mean = load::<S>(self.mean.as_ptr().add(j));
-                let (mut s0, mut s1) = (zero, zero);
-                for p in 0..pixels {
-                    let o = p * c + j;
-                    let x = load::<S>(self.x.as_ptr().add(o));
-                    let on = simd.greater_than_f32s(simd.mul_add_f32s(x, a, b), zero);
-                    let up = load::<S>(self.upstream.as_ptr().add(o));
-                    let g = simd.select_f32s(on, up, zero);
-                    store::<S>(self.gradient.as_mut_ptr().add(o), g);
-                    s0 = simd.add_f32s(s0, g);
-                    s1 = simd.mul_add_f32s(g, simd.sub_f32s(x, mean), s1);
+        let input = self.input.chunks(self.stride);
+        let pixels = input.zip(self.output.chunks_exact_mut(c));
+        match self.norm {
+            Some((scale, shift)) => {
+                assert!(scale.len() == c && shift.len() == c && c.is_multiple_of(LANES));
+                for (x, y) in pixels {
+                    assert!(x.len() >= c);
+                    for j in (0..c).step_by(S::F32_LANES) {
+                        // SAFETY: j + lanes <= c, the length of scale, shift and y, at most x's.
+                        unsafe {
+                            let (a, b) = (scale.as_ptr().add(j), shift.as_ptr().add(j));
+                            let x = E::load::<S>(x.as_ptr().add(j));
+                            let x = simd.mul_add_f32s(x, f32::load::<S>(a), f32::load::<S>(b));
+                            f32::store::<S>(y.as_mut_ptr().add(j), simd.max_f32s(x, zero));
+                        }
+                    }
                 }
-                let p0 = self.sums.0[j..j + S::F32_LANES].as_mut_ptr();
-                let p1 = self.sums.1[j..j + S::F32_LANES].as_mut_ptr();
-                store::<S>(p0, simd.add_f32s(s0, load::<S>(p0)));
-                store::<S>(p1, simd.add_f32s(s1, load::<S>(p1)));
+            }
+            None => {
+                for (x, y) in pixels {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = x.widen();
+                    }
+                }
             }
         }
     }
 }
 
-/// Backward of a batch norm with its sums folded into three coefficients a channel:
-/// `output = g * gradient + x * values + one (+ residual)`.
-pub struct NormBackward<'a> {
-    pub gradient: &'a [f32],
-    pub values: &'a [f32],
-    pub output: &'a mut [f32],
-    pub residual: Option<&'a [f32]>,
+/// Residual, coefficients of a batch norm's backward pass. See `NormBackward`.
+#[derive(Clone, Copy)]
+pub struct Coefficients<'a> {
     pub g: &'a [f32],
     pub x: &'a [f32],
     pub one: &'a [f32],
 }
 
-impl WithSimd for NormBackward<'_> {
+/// Backward of a batch norm with its sums folded into three coefficients a channel:
+/// `output = g * gradient + x * values + one (+ residual)`.
+pub struct NormBackward<'a, E, O> {
+    pub gradient: *const E,
+    pub values: &'a [E],
+    pub residual: Option<&'a [E]>,
+    /// May be `gradient`.
+    pub output: *mut O,
+    pub norm: Coefficients<'a>,
+}
+
+impl<E: Element, O: Element> WithSimd for NormBackward<'_, E, O> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let c = self.g.len();
-        let (g, _) = S::as_simd_f32s(self.g);
-        let (x, _) = S::as_simd_f32s(self.x);
-        let (one, _) = S::as_simd_f32s(self.one);
-        for (p, out) in self.output.chunks_exact_mut(c).enumerate() {
-            let (out, _) = S::as_mut_simd_f32s(out);
-            let (d, _) = S::as_simd_f32s(&self.gradient[p * c..(p + 1) * c]);
-            let (z, _) = S::as_simd_f32s(&self.values[p * c..(p + 1) * c]);
-            for i in 0..out.len() {
-                let constant = simd.mul_add_f32s(z[i], x[i], one[i]);
-                out[i] = simd.mul_add_f32s(d[i], g[i], constant);
-            }
-            if let Some(r) = self.residual {
-                let (r, _) = S::as_simd_f32s(&r[p * c..(p + 1) * c]);
-                for (out, &r) in out.iter_mut().zip(r) {
-                    *out = simd.add_f32s(*out, r);
+        let c = self.norm.g.len();
+        assert!(self.norm.x.len() == c && self.norm.one.len() == c && c.is_multiple_of(LANES));
+        assert!(self.residual.is_none_or(|r| r.len() == self.values.len()));
+        for p in (0..self.values.len() / c * c).step_by(c) {
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c; all tensors have values.len() values.
+                unsafe {
+                    let channel = |v: &[f32]| f32::load::<S>(v.as_ptr().add(j));
+                    let z = E::load::<S>(self.values.as_ptr().add(p + j));
+                    let d = E::load::<S>(self.gradient.add(p + j));
+                    let constant =
+                        simd.mul_add_f32s(z, channel(self.norm.x), channel(self.norm.one));
+                    let mut out = simd.mul_add_f32s(d, channel(self.norm.g), constant);
+                    if let Some(residual) = self.residual {
+                        out = simd.add_f32s(out, E::load::<S>(residual.as_ptr().add(p + j)));
+                    }
+                    O::store::<S>(self.output.add(p + j), out);
                 }
             }
         }

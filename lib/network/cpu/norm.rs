@@ -1,11 +1,10 @@
 //! Batch-norm statistics and coefficients, per channel, in float64 where sums meet.
 
-use super::kernels::padded;
+use super::kernels::Coefficients;
 use crate::network::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
 
-/// One batch norm as the kernels use it. All vectors have `padded(channels)` values; those of the
-/// padding channels are zero.
+/// One batch norm as the kernels use it. All vectors have a value a channel.
 #[derive(Debug, Default, Clone)]
 pub struct Affine {
     /// Batch mean and 1 / sqrt(variance + epsilon).
@@ -15,9 +14,9 @@ pub struct Affine {
     pub scale: Vec<f32>,
     pub shift: Vec<f32>,
     /// Backward: dx = g * gradient + x * values + one (see `kernels::NormBackward`).
-    pub g: Vec<f32>,
-    pub x: Vec<f32>,
-    pub one: Vec<f32>,
+    g: Vec<f32>,
+    x: Vec<f32>,
+    one: Vec<f32>,
 }
 
 /// Mean and biased variance of each channel over a batch.
@@ -27,29 +26,31 @@ pub struct BatchStatistics {
     pub count: usize,
 }
 
-/// Merges the statistics of tiles in their order (Chan et al.): `partial` holds, a tile, `stride`
-/// means, then `stride` sums of squared deviations; `counts` its pixels.
+/// Merges the moments of tiles in their order (Chan et al.): `moments` holds, a tile, `channels`
+/// values that they are computed around, then the sums, then the squares; `counts` its pixels.
 pub fn merge(
-    partial: &[f32],
-    stride: usize,
+    moments: &[f32],
+    channels: usize,
     counts: impl Iterator<Item = usize>,
 ) -> BatchStatistics {
-    let mut mean = vec![0f64; stride];
-    let mut squares = vec![0f64; stride];
+    let mut mean = vec![0f64; channels];
+    let mut squares = vec![0f64; channels];
     let mut total = 0usize;
-    for (tile, count) in partial.chunks_exact(2 * stride).zip(counts) {
-        let (tile_mean, tile_squares) = tile.split_at(stride);
+    for (tile, count) in moments.chunks_exact(3 * channels).zip(counts) {
+        let (around, sums) = tile.split_at(channels);
         let (old, new) = (total as f64, count as f64);
         total += count;
         let share = new / total as f64;
-        for c in 0..stride {
-            let delta = f64::from(tile_mean[c]) - mean[c];
+        for c in 0..channels {
+            let off = f64::from(sums[c]) / new;
+            let delta = f64::from(around[c]) + off - mean[c];
             mean[c] += delta * share;
-            squares[c] += f64::from(tile_squares[c]) + delta * delta * old * share;
+            squares[c] += f64::from(sums[channels + c]) - off * off * new;
+            squares[c] += delta * delta * old * share;
         }
     }
     for q in &mut squares {
-        *q /= total as f64;
+        *q = (*q / total as f64).max(0.0);
     }
     BatchStatistics {
         mean,
@@ -73,7 +74,7 @@ pub fn fold_sums(partial: &[f32], channels: usize) -> [Vec<f64>; 2] {
 
 impl Affine {
     pub fn new(channels: usize) -> Affine {
-        let zeros = vec![0f32; padded(channels)];
+        let zeros = vec![0f32; channels];
         Affine {
             mean: zeros.clone(),
             inverse_deviation: zeros.clone(),
@@ -95,6 +96,15 @@ impl Affine {
             self.inverse_deviation[c] = inverse as f32;
             self.scale[c] = (f64::from(gamma[c]) * inverse) as f32;
             self.shift[c] = (f64::from(beta[c]) - mean * inverse * f64::from(gamma[c])) as f32;
+        }
+    }
+
+    /// The coefficients of the last `set_backward`.
+    pub fn coefficients(&self) -> Coefficients<'_> {
+        Coefficients {
+            g: &self.g,
+            x: &self.x,
+            one: &self.one,
         }
     }
 

@@ -1,150 +1,278 @@
-//! Pooling: the max pool behind the ImageNet stem, and the mean over pixels that makes the pre-logits.
+//! Pooling: the max pool behind the ImageNet stem, and the mean over pixels that makes the
+//! pre-logits.
 
-use super::kernels::{MaskedGradient, Moments};
+use super::element::Element;
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// The max pool behind the ImageNet stem.
-pub struct Pool {
+/// The max pool behind the ImageNet stem: 3x3, stride 2, over zero padding of 1, where the zeros
+/// compete (reference models/resnet.py).
+pub struct Pool<E> {
     pub input: (usize, usize),
     pub output: (usize, usize),
-    /// The stem's output, and for each pooled value the window position of its maximum (9: the
-    /// zero padding).
-    pub values: Vec<f32>,
-    pub argmax: Vec<u8>,
+    /// The stem's output.
+    pub values: Vec<E>,
 }
 
-impl Pool {
-    /// 3x3 stride-2 max over zero padding of 1: the zeros compete (reference models/resnet.py).
-    pub fn forward(
-        &mut self,
+impl<E: Element> Pool<E> {
+    /// Pools `n` images of `c` channels. Returns the statistics.
+    pub fn forward(&self, arch: pulp::Arch, out: &mut [E], c: usize, n: usize) -> BatchStatistics {
+        let ((h, w), (oh, ow)) = (self.input, self.output);
+        let mut moments = vec![0f32; n * 3 * c];
+        out.par_chunks_mut(oh * ow * c)
+            .zip(self.values.par_chunks(h * w * c))
+            .zip(moments.par_chunks_mut(3 * c))
+            .take(n)
+            .for_each(|((out, values), moments)| {
+                arch.dispatch(MaxPool {
+                    pool: self,
+                    values,
+                    out,
+                    channels: c,
+                    moments,
+                });
+            });
+        merge(&moments, c, std::iter::repeat_n(oh * ow, n))
+    }
+
+    /// `pooled`: what `forward` wrote.
+    pub fn backward(
+        &self,
         arch: pulp::Arch,
-        out: &mut [f32],
+        (pooled, gradient): (&[E], &[E]),
+        out: &mut [E],
         c: usize,
         n: usize,
-        statistics: bool,
-    ) -> Option<BatchStatistics> {
+    ) {
         let ((h, w), (oh, ow)) = (self.input, self.output);
-        let mut partial = vec![0f32; n * 2 * c];
-        out.par_chunks_mut(oh * ow * c)
-            .zip(self.argmax.par_chunks_mut(oh * ow * c))
+        out.par_chunks_mut(h * w * c)
             .zip(self.values.par_chunks(h * w * c))
-            .zip(partial.par_chunks_mut(2 * c))
+            .zip(pooled.par_chunks(oh * ow * c))
+            .zip(gradient.par_chunks(oh * ow * c))
             .take(n)
-            .for_each(|(((out, argmax), values), partial)| {
-                for p in 0..oh * ow {
-                    let best = &mut out[p * c..(p + 1) * c];
-                    let from = &mut argmax[p * c..(p + 1) * c];
-                    best.fill(f32::NEG_INFINITY);
-                    for t in 0..9 {
-                        let (y, x) = ((p / ow) * 2 + t / 3, (p % ow) * 2 + t % 3);
-                        let inside = (1..=h).contains(&y) && (1..=w).contains(&x);
-                        for j in 0..c {
-                            let (v, t) = if inside {
-                                (values[((y - 1) * w + x - 1) * c + j], t as u8)
-                            } else {
-                                (0.0, 9)
-                            };
-                            if v > best[j] {
-                                (best[j], from[j]) = (v, t);
-                            }
-                        }
-                    }
-                }
-                arch.dispatch(Moments {
-                    values: out,
-                    residual: None,
-                    statistics: statistics.then(|| partial.split_at_mut(c)),
+            .for_each(|(((out, values), pooled), gradient)| {
+                out.fill(E::default());
+                arch.dispatch(MaxPoolBackward {
+                    pool: self,
+                    values,
+                    pooled,
+                    gradient,
+                    out,
                     channels: c,
                 });
             });
-        statistics.then(|| merge(&partial, c, std::iter::repeat_n(oh * ow, n)))
     }
 
-    pub fn backward(&self, gradient: &[f32], out: &mut [f32], c: usize, n: usize) {
-        let ((h, w), (oh, ow)) = (self.input, self.output);
-        out.par_chunks_mut(h * w * c)
-            .zip(self.argmax.par_chunks(oh * ow * c))
-            .zip(gradient.par_chunks(oh * ow * c))
-            .take(n)
-            .for_each(|((out, argmax), gradient)| {
-                out.fill(0.0);
-                for (i, (&t, &g)) in argmax.iter().zip(gradient).enumerate() {
-                    if t < 9 {
-                        let (p, j) = (i / c, i % c);
-                        let y = (p / ow) * 2 + t as usize / 3 - 1;
-                        let x = (p % ow) * 2 + t as usize % 3 - 1;
-                        out[(y * w + x) * c + j] += g;
+    /// The window of an output pixel: input pixels, `None` for the padding.
+    fn window(&self, p: usize) -> impl Iterator<Item = Option<usize>> {
+        let ((h, w), (_, ow)) = (self.input, self.output);
+        (0..9).map(move |t| {
+            let (y, x) = ((p / ow) * 2 + t / 3, (p % ow) * 2 + t % 3);
+            let inside = (1..=h).contains(&y) && (1..=w).contains(&x);
+            inside.then(|| (y - 1) * w + x - 1)
+        })
+    }
+}
+
+struct MaxPool<'a, E> {
+    pool: &'a Pool<E>,
+    values: &'a [E],
+    out: &'a mut [E],
+    channels: usize,
+    /// Of out: see `norm::merge`.
+    moments: &'a mut [f32],
+}
+
+impl<E: Element> WithSimd for MaxPool<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zero = simd.splat_f32s(0.0);
+        for p in 0..self.out.len() / c {
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c; window pixels lie inside the image.
+                unsafe {
+                    let mut best = simd.splat_f32s(f32::NEG_INFINITY);
+                    for from in self.pool.window(p) {
+                        let v = match from {
+                            Some(q) => E::load::<S>(self.values.as_ptr().add(q * c + j)),
+                            None => zero,
+                        };
+                        best = simd.max_f32s(best, v);
+                    }
+                    E::store::<S>(self.out.as_mut_ptr().add(p * c + j), best);
+                    let around = self.moments.as_mut_ptr().add(j);
+                    if p == 0 {
+                        f32::store::<S>(around, best);
+                    }
+                    let d = simd.sub_f32s(best, f32::load::<S>(around));
+                    let (s0, s1) = (around.add(c), around.add(2 * c));
+                    f32::store::<S>(s0, simd.add_f32s(f32::load::<S>(s0), d));
+                    f32::store::<S>(s1, simd.mul_add_f32s(d, d, f32::load::<S>(s1)));
+                }
+            }
+        }
+    }
+}
+
+struct MaxPoolBackward<'a, E> {
+    pool: &'a Pool<E>,
+    values: &'a [E],
+    pooled: &'a [E],
+    gradient: &'a [E],
+    /// Added to.
+    out: &'a mut [E],
+    channels: usize,
+}
+
+impl<E: Element> WithSimd for MaxPoolBackward<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zero = simd.splat_f32s(0.0);
+        for p in 0..self.pooled.len() / c {
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: as in `MaxPool`.
+                unsafe {
+                    let best = E::load::<S>(self.pooled.as_ptr().add(p * c + j));
+                    // What is left to give: the first maximum of the window takes all.
+                    let mut left = E::load::<S>(self.gradient.as_ptr().add(p * c + j));
+                    for from in self.pool.window(p) {
+                        let v = match from {
+                            Some(q) => E::load::<S>(self.values.as_ptr().add(q * c + j)),
+                            None => zero,
+                        };
+                        let is_best = simd.equal_f32s(v, best);
+                        if let Some(q) = from {
+                            let out = self.out.as_mut_ptr().add(q * c + j);
+                            let taken = simd.select_f32s(is_best, left, zero);
+                            E::store::<S>(out, simd.add_f32s(E::load::<S>(out), taken));
+                        }
+                        left = simd.select_f32s(is_best, zero, left);
                     }
                 }
-            });
+            }
+        }
     }
 }
 
 /// Mean over an image's pixels of relu(norm(y)): `[n, features]`.
-pub fn pooled_features(
+pub fn pooled_features<E: Element>(
+    arch: pulp::Arch,
     norm: &Affine,
-    y: &[f32],
+    y: &[E],
     n: usize,
     pixels: usize,
-    features: usize,
 ) -> Vec<f32> {
     let c = norm.scale.len();
-    let mut out = vec![0f32; n * features];
-    out.par_chunks_mut(features)
+    let mut out = vec![0f32; n * c];
+    out.par_chunks_mut(c)
         .zip(y.par_chunks(pixels * c))
-        .for_each(|(out, y)| {
-            let mut sum = vec![0f32; c];
-            for p in y.chunks_exact(c) {
-                for ((s, &x), (&a, &b)) in sum
-                    .iter_mut()
-                    .zip(p)
-                    .zip(norm.scale.iter().zip(&norm.shift))
-                {
-                    *s += (x * a + b).max(0.0);
-                }
-            }
-            for (o, s) in out.iter_mut().zip(&sum) {
-                *o = s / pixels as f32;
-            }
-        });
+        .for_each(|(out, y)| arch.dispatch(MeanRelu { norm, y, out }));
     out
 }
 
+struct MeanRelu<'a, E> {
+    norm: &'a Affine,
+    y: &'a [E],
+    out: &'a mut [f32],
+}
+
+impl<E: Element> WithSimd for MeanRelu<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.out.len();
+        let pixels = self.y.len() / c;
+        let zero = simd.splat_f32s(0.0);
+        for j in (0..c).step_by(S::F32_LANES) {
+            // SAFETY: j + lanes <= c, the channels of each pixel and the length of the norm.
+            unsafe {
+                let scale = f32::load::<S>(self.norm.scale.as_ptr().add(j));
+                let shift = f32::load::<S>(self.norm.shift.as_ptr().add(j));
+                let mut sum = zero;
+                for p in 0..pixels {
+                    let y = E::load::<S>(self.y.as_ptr().add(p * c + j));
+                    let y = simd.max_f32s(simd.mul_add_f32s(y, scale, shift), zero);
+                    sum = simd.add_f32s(sum, y);
+                }
+                let share = simd.splat_f32s(1.0 / pixels as f32);
+                f32::store::<S>(self.out.as_mut_ptr().add(j), simd.mul_f32s(sum, share));
+            }
+        }
+    }
+}
+
 /// Backward of `pooled_features`: the masked gradient and its sums.
-pub fn spread_features(
+pub fn spread_features<E: Element>(
     arch: pulp::Arch,
     norm: &Affine,
     features: &[f32],
-    y: &[f32],
-    gradient: &mut [f32],
-    n: usize,
+    y: &[E],
+    gradient: &mut [E],
     pixels: usize,
 ) -> [Vec<f64>; 2] {
     let c = norm.scale.len();
-    let width = features.len() / n;
-    let mut sums = vec![0f32; n * 2 * c];
+    let mut sums = vec![0f32; features.len() * 2];
     gradient
         .par_chunks_mut(pixels * c)
         .zip(y.par_chunks(pixels * c))
         .zip(sums.par_chunks_mut(2 * c))
-        .zip(features.par_chunks(width))
+        .zip(features.par_chunks(c))
         .for_each(|(((gradient, y), sums), feature)| {
-            let mut up = vec![0f32; pixels * c];
-            for p in up.chunks_exact_mut(c) {
-                for (u, f) in p.iter_mut().zip(feature) {
-                    *u = f / pixels as f32;
-                }
-            }
-            arch.dispatch(MaskedGradient {
-                upstream: &up,
-                x: y,
+            arch.dispatch(Spread {
+                norm,
+                feature,
+                y,
                 gradient,
-                scale: &norm.scale,
-                shift: &norm.shift,
-                mean: &norm.mean,
-                sums: sums.split_at_mut(c),
+                sums,
             });
         });
     fold_sums(&sums, c)
+}
+
+struct Spread<'a, E> {
+    norm: &'a Affine,
+    feature: &'a [f32],
+    y: &'a [E],
+    gradient: &'a mut [E],
+    sums: &'a mut [f32],
+}
+
+impl<E: Element> WithSimd for Spread<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.feature.len();
+        let pixels = self.y.len() / c;
+        let zero = simd.splat_f32s(0.0);
+        for j in (0..c).step_by(S::F32_LANES) {
+            // SAFETY: as in `MeanRelu`; the gradient lies as y does.
+            unsafe {
+                let channel = |v: &[f32]| f32::load::<S>(v.as_ptr().add(j));
+                let (scale, shift) = (channel(&self.norm.scale), channel(&self.norm.shift));
+                let mean = channel(&self.norm.mean);
+                let share = simd.splat_f32s(1.0 / pixels as f32);
+                let up = simd.mul_f32s(channel(self.feature), share);
+                let (mut s0, mut s1) = (zero, zero);
+                for p in 0..pixels {
+                    let y = E::load::<S>(self.y.as_ptr().add(p * c + j));
+                    let on = simd.greater_than_f32s(simd.mul_add_f32s(y, scale, shift), zero);
+                    let g = simd.select_f32s(on, up, zero);
+                    E::store::<S>(self.gradient.as_mut_ptr().add(p * c + j), g);
+                    s0 = simd.add_f32s(s0, g);
+                    s1 = simd.mul_add_f32s(g, simd.sub_f32s(y, mean), s1);
+                }
+                f32::store::<S>(self.sums.as_mut_ptr().add(j), s0);
+                f32::store::<S>(self.sums.as_mut_ptr().add(c + j), s1);
+            }
+        }
+    }
 }

@@ -1,26 +1,35 @@
 //! What the layers share: threads' scratch buffers, the instruction set, and buffers that several
 //! threads write.
 
-use std::sync::Mutex;
+use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
-/// A buffer that several threads write, each its own tiles.
+/// A buffer that several threads write, each its own part.
 #[derive(Clone, Copy)]
-pub struct Shared(*mut f32, usize);
+pub struct Shared<T>(*mut T, usize);
 
 // SAFETY: `slice` is called with ranges that are disjoint between threads.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    pub fn new(buffer: &mut [f32]) -> Shared {
+impl<T> Shared<T> {
+    pub fn new(buffer: &mut [T]) -> Shared<T> {
         Shared(buffer.as_mut_ptr(), buffer.len())
     }
 
-    /// SAFETY: no other slice of this buffer that overlaps is alive.
+    /// # Safety
+    /// No other slice of this buffer that overlaps is alive.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.1);
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+
+    /// A pointer to the value at `start`, for a kernel that writes some channels of each pixel of
+    /// `len` values, while other threads write others.
+    pub fn pointer(&self, start: usize, len: usize) -> *mut T {
+        assert!(start + len <= self.1);
+        unsafe { self.0.add(start) }
     }
 }
 
@@ -47,18 +56,22 @@ impl Workers {
         }
     }
 
-    pub(super) fn scratch(&self) -> std::sync::MutexGuard<'_, Scratch> {
-        let thread = rayon::current_thread_index().unwrap_or(0);
-        // A poisoned scratch holds no state: its content is overwritten by each tile.
-        self.scratch[thread]
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
+    pub(super) fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch) + Sync) {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(|t| {
+            let thread = rayon::current_thread_index().unwrap_or(0);
+            // A poisoned scratch holds no state: its content is overwritten by each task.
+            let mut scratch = self.scratch[thread]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            task(t, &mut scratch);
+        });
     }
 }
 
-pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn grown<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        buffer.resize(len, T::default());
     }
     &mut buffer[..len]
 }

@@ -1,0 +1,122 @@
+//! Our side of `engine.sh`: a network that trains or infers for as many seconds as each line of
+//! stdin says, and answers with a line of JSON.
+//!
+//! `engine NET train|infer`, or `engine peak`: GFLOP/s of multiply-adds that stay in registers.
+
+use candle_core::{Device, Tensor};
+use s4l::methods::supervised::cross_entropy;
+use s4l::network::layout::Architecture;
+use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Pass};
+use s4l::optimizer::momentum_sgd;
+use s4l::plan::{Settings, Stem};
+use s4l::rng::{RngExt, Stream, rng};
+use std::io::BufRead;
+use std::time::Instant;
+
+const CLASSES: usize = 10;
+
+/// Architecture, image size and batch of training; inference has batches of its own.
+fn network(name: &str) -> Option<(Architecture, usize, usize)> {
+    let (units, width_factor, stem, size, batch) = match name {
+        "a16" => (vec![2, 2, 2, 2], 1, Stem::Small, 32, 128),
+        "a32" => (vec![2, 2, 2, 2], 2, Stem::Small, 32, 128),
+        "r50_64" => (vec![3, 4, 6, 3], 4, Stem::Imagenet, 64, 32),
+        "r50_224" => (vec![3, 4, 6, 3], 4, Stem::Imagenet, 224, 8),
+        _ => return None,
+    };
+    let architecture = Architecture {
+        channels: 3,
+        units,
+        width_factor,
+        stem,
+        heads: vec![("classes".into(), CLASSES)],
+    };
+    Some((architecture, size, batch))
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .build_global()
+        .expect("the first pool");
+    let (name, mode) = match arguments[..] {
+        [name, mode @ ("train" | "infer")] => (name, mode),
+        _ => panic!("usage: engine NET train|infer"),
+    };
+    let (architecture, size, mut batch) = network(name).expect("a16, a32, r50_64 or r50_224");
+    if mode == "infer" {
+        batch = if size > 64 { 16 } else { 128 };
+    }
+    let before = memory("VmRSS:");
+    let mut rng = rng(0, Stream::Init, 0, 0);
+    let images: Vec<f32> = (0..batch * size * size * 3)
+        .map(|_| rng.random::<f32>() * 2.0 - 1.0)
+        .collect();
+    let labels: Vec<u32> = (0..batch)
+        .map(|_| rng.random_range(0..CLASSES as u32))
+        .collect();
+    let labels = Tensor::from_vec(labels, batch, &Device::Cpu).expect("labels");
+    let mut network = Network::new(&architecture, size, size, &Device::Cpu, 0);
+    let settings = Settings::default();
+    let decayed = network.layout.decayed();
+    let mut velocity = vec![0f32; network.parameters.len()];
+    let mut gradients = velocity.clone();
+    let mut step = || {
+        if mode == "infer" {
+            network.infer(&images, "classes").expect("logits");
+            return;
+        }
+        gradients.fill(0.0);
+        let pass = Pass::Train {
+            keep: BATCH_NORM_MOMENTUM,
+        };
+        let wanted = Gradients {
+            parameters: Some(&mut gradients),
+            images: None,
+        };
+        network
+            .differentiate(
+                &images,
+                pass,
+                |out| cross_entropy(&out.head("classes")?, &labels),
+                wanted,
+            )
+            .expect("a step");
+        let parameters = &mut network.parameters;
+        momentum_sgd(
+            parameters,
+            &mut velocity,
+            &mut gradients,
+            &decayed,
+            &settings,
+            0.01,
+        );
+    };
+    for line in std::io::stdin().lock().lines() {
+        let seconds: f64 = line.expect("stdin").trim().parse().expect("seconds");
+        let mut times = Vec::new();
+        let start = Instant::now();
+        while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
+            let begun = Instant::now();
+            step();
+            times.push(begun.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let rate = batch as f64 / times[times.len() / 2];
+        let peak = memory("VmHWM:") - before;
+        println!("{{\"rate\": {rate}, \"mib\": {peak}}}");
+    }
+}
+
+/// A field of this process's status, in MiB.
+fn memory(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|l| l.starts_with(field)).expect(field);
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .map_or(0.0, |v| v.parse().expect("KiB"));
+    kib / 1024.0
+}
