@@ -1,7 +1,5 @@
 //! Our side of `engine.sh`: a network that trains or infers for as many seconds as each line of
-//! stdin says, and answers with a line of JSON.
-//!
-//! `engine NET train|infer`, or `engine peak`: GFLOP/s of multiply-adds that stay in registers.
+//! stdin says, and answers with a line of JSON. `engine NET train|infer f32|bf16`.
 
 use candle_core::{Device, Tensor};
 use s4l::methods::supervised::cross_entropy;
@@ -41,9 +39,8 @@ fn main() {
         .num_threads(2)
         .build_global()
         .expect("the first pool");
-    let (name, mode) = match arguments[..] {
-        [name, mode @ ("train" | "infer")] => (name, mode),
-        _ => panic!("usage: engine NET train|infer"),
+    let [name, mode @ ("train" | "infer"), "f32"] = arguments[..] else {
+        panic!("usage: engine NET train|infer f32");
     };
     let (architecture, size, mut batch) = network(name).expect("a16, a32, r50_64 or r50_224");
     if mode == "infer" {
@@ -94,6 +91,8 @@ fn main() {
             0.01,
         );
     };
+    (0..3).for_each(|_| step());
+    println!("{{}}");
     for line in std::io::stdin().lock().lines() {
         let seconds: f64 = line.expect("stdin").trim().parse().expect("seconds");
         let mut times = Vec::new();

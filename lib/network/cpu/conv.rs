@@ -8,9 +8,10 @@
 use super::element::Element;
 use super::geometry::{Group, Planned};
 use super::kernels::{
-    Convolve, Epilogue, Moments, NormBackward, NormRelu, Operand, WeightGradient, padded,
+    Convolve, Epilogue, Moments, NormBackward, NormRelu, Operand, Sink, WeightGradient, padded,
 };
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
+use super::winograd::Buffers;
 use super::workers::{Scratch, Shared, Workers, grown};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -195,6 +196,11 @@ impl Group {
             let (t, b) = (task / blocks, task % blocks);
             let first = t * self.tile;
             let count = self.tile.min(units - first);
+            let Scratch {
+                input: loaded,
+                patches: buffers,
+                ..
+            } = scratch;
             let direct = match input {
                 Input::Activations(x, None) => E::as_f32(x),
                 _ => None,
@@ -203,7 +209,7 @@ impl Group {
                 Some(x) => &x[first * self.unit_pixels() * self.inputs..],
                 None => {
                     let size = count * self.bordered_pixels() * self.inputs;
-                    let tile = grown(&mut scratch.input, size);
+                    let tile = grown(loaded, size);
                     self.load(workers.arch, input, (first, count), 0..self.inputs, tile);
                     tile
                 }
@@ -220,30 +226,43 @@ impl Group {
                 let start = first * p.out_pixels * all;
                 let output = out.values.pointer(start, count * p.out_pixels * all);
                 let residual = out.residual.map(|r| unsafe { r.add(start) });
-                for (i, part) in p.forward.iter().enumerate() {
+                let mut epilogue = match (&out.then, residual) {
+                    (Then::Nothing, None) => Epilogue::Store,
+                    (Then::Nothing, Some(r)) => Epilogue::Residual(r),
+                    (Then::Statistics, residual) => {
+                        // SAFETY: tiles are disjoint, and so are the columns of blocks.
+                        let of = |i| unsafe { moments.slice((t * 3 + i) * all, all) };
+                        Epilogue::Statistics {
+                            residual,
+                            moments: Moments {
+                                around: of(0),
+                                sums: of(1),
+                                squares: of(2),
+                            },
+                            empty: true,
+                        }
+                    }
+                    (Then::Activate(n), _) => Epilogue::Activate {
+                        scale: &n.scale,
+                        shift: &n.shift,
+                    },
+                };
+                if let Some(patches) = &p.patches {
+                    let weights = &patches.packed;
+                    patches.convolve(
+                        workers.arch,
+                        buffers,
+                        (tile, count),
+                        weights,
+                        columns,
+                        output,
+                        epilogue,
+                    );
+                    continue;
+                }
+                for part in &p.forward {
                     let pixels = count * part.per_unit;
                     let (from, taps) = &part.from[0];
-                    let epilogue = match (&out.then, residual) {
-                        (Then::Nothing, None) => Epilogue::Store,
-                        (Then::Nothing, Some(r)) => Epilogue::Residual(r),
-                        (Then::Statistics, residual) => {
-                            // SAFETY: tiles are disjoint, and so are the columns of blocks.
-                            let of = |i| unsafe { moments.slice((t * 3 + i) * all, all) };
-                            Epilogue::Statistics {
-                                residual,
-                                moments: Moments {
-                                    around: of(0),
-                                    sums: of(1),
-                                    squares: of(2),
-                                },
-                                empty: i == 0,
-                            }
-                        }
-                        (Then::Activate(n), _) => Epilogue::Activate {
-                            scale: &n.scale,
-                            shift: &n.shift,
-                        },
-                    };
                     workers.arch.dispatch(Convolve {
                         operands: &[Operand {
                             input: tile.as_ptr(),
@@ -252,11 +271,14 @@ impl Group {
                             weights: &p.packed,
                             rows: p.rows(),
                         }],
-                        output,
-                        to: &part.to[..pixels],
                         columns: columns.clone(),
-                        epilogue,
+                        sink: Sink {
+                            output,
+                            to: &part.to[..pixels],
+                            epilogue: epilogue.reborrow(),
+                        },
                     });
+                    epilogue.begun();
                 }
             }
         });
@@ -284,7 +306,7 @@ impl Group {
         weights: Option<&mut [f32]>,
         downstream: &Downstream<E>,
     ) -> [Vec<f64>; 2] {
-        let total: usize = self.convs.iter().map(|p| p.conv.range().len()).sum();
+        let total: usize = self.convs.iter().map(Planned::gradient_values).sum();
         let tiles = units.div_ceil(self.tile);
         let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(total)).min(tiles);
         let chunk = tiles.div_ceil(chunks);
@@ -335,8 +357,14 @@ impl Group {
         if let Some(weights) = weights {
             let mut start = 0;
             for p in &self.convs {
-                let size = p.conv.range().len();
-                let out = weights[p.conv.range()].par_chunks_mut(64 << 10);
+                let size = p.gradient_values();
+                let out = &mut weights[p.conv.range()];
+                if let Some(patches) = &p.patches {
+                    let parts: Vec<_> = partial.chunks_exact(total).collect();
+                    patches.add_weight_gradient(&parts, out);
+                    continue;
+                }
+                let out = out.par_chunks_mut(64 << 10);
                 out.enumerate().for_each(|(i, out)| {
                     let at = start + i * (64 << 10);
                     for chunk in partial.chunks_exact(total) {
@@ -369,6 +397,7 @@ impl Group {
             input: loaded,
             upstream: [up0, up1],
             downstream: down,
+            patches: buffers,
         } = scratch;
         let mut loads = [up0, up1].into_iter();
         let loaded_upstream: Vec<&[f32]> = self
@@ -382,9 +411,14 @@ impl Group {
             let tile = grown(loaded, count * self.bordered_pixels() * channels.len());
             self.load(arch, input, (first, count), channels.clone(), tile);
             for (p, gradient) in self.convs.iter().zip(&loaded_upstream) {
+                if let Some(patches) = &p.patches {
+                    let from = (&*tile, channels.clone());
+                    let out = (shared, start);
+                    patches.weight_gradient(arch, buffers, from, gradient, count, out, begun);
+                }
                 for tap in &p.weight_taps {
                     let (runs, width) = if self.pixels {
-                        (&tap.runs[..], count)
+                        (&tap.runs[..1], count)
                     } else {
                         (&tap.runs[..count * tap.per_unit], tap.width)
                     };
@@ -405,96 +439,87 @@ impl Group {
                         accumulate: begun,
                     });
                 }
-                start += p.conv.range().len();
+                start += p.gradient_values();
             }
         }
         let values = self.unit_pixels() * self.inputs;
-        let mut sums = sums;
-        let mut convolve = |output: *mut E, x: *const E, n: &Affine| {
-            for part in &self.backward {
-                let (s0, s1) = sums.as_mut().expect("sums where there is a norm");
+        let start = first * values;
+        match (downstream, sums) {
+            (Downstream::Norm(out, x, n), Some(sums)) => {
                 let epilogue = Epilogue::Mask {
-                    x,
+                    x: x[start..start + count * values].as_ptr(),
                     scale: &n.scale,
                     shift: &n.shift,
                     mean: &n.mean,
-                    sums: (s0, s1),
+                    sums,
                 };
+                let output = out.pointer(start, count * values);
                 self.input_gradient(
                     arch,
-                    part,
-                    count,
-                    &loaded_upstream,
+                    buffers,
+                    (&loaded_upstream, count),
+                    channels,
                     output,
-                    channels.clone(),
                     epilogue,
                 );
             }
-        };
-        match downstream {
-            Downstream::Nowhere => {}
-            Downstream::Norm(out, x, n) => {
-                let start = first * values;
-                let x = x[start..start + count * values].as_ptr();
-                convolve(out.pointer(start, count * values), x, n);
-            }
-            Downstream::Images(out) => {
+            (Downstream::Images(out), _) => {
                 let c = padded(self.inputs);
                 let down = grown(down, count * self.unit_pixels() * c);
-                for part in &self.backward {
-                    let output = down.as_mut_ptr();
-                    self.input_gradient(
-                        arch,
-                        part,
-                        count,
-                        &loaded_upstream,
-                        output,
-                        0..c,
-                        Epilogue::Store,
-                    );
-                }
+                let output = down.as_mut_ptr();
+                let upstream = (&loaded_upstream[..], count);
+                self.input_gradient(arch, buffers, upstream, 0..c, output, Epilogue::Store);
                 // SAFETY: tiles are disjoint.
-                let out = unsafe { out.slice(first * values, count * values) };
+                let out = unsafe { out.slice(start, count * values) };
                 for (out, down) in out.chunks_exact_mut(self.inputs).zip(down.chunks_exact(c)) {
                     out.copy_from_slice(&down[..self.inputs]);
                 }
             }
+            _ => {}
         }
     }
 
-    /// The gradient of the input's `channels` at the pixels of one part.
-    #[allow(clippy::too_many_arguments)]
+    /// The gradient of the `channels` of the input of a tile of `count` units.
     fn input_gradient<O: Element>(
         &self,
         arch: pulp::Arch,
-        part: &super::geometry::Part,
-        count: usize,
-        upstream: &[&[f32]],
-        output: *mut O,
+        buffers: &mut Buffers,
+        (upstream, count): (&[&[f32]], usize),
         channels: Range<usize>,
-        epilogue: Epilogue<O>,
+        output: *mut O,
+        mut epilogue: Epilogue<O>,
     ) {
-        let pixels = count * part.per_unit;
-        let operands: Vec<Operand> = self
-            .convs
-            .iter()
-            .zip(upstream)
-            .zip(&part.from)
-            .map(|((p, up), (from, taps))| Operand {
-                input: up.as_ptr(),
-                pixels: &from[..pixels],
-                taps,
-                weights: &p.packed_transposed,
-                rows: p.rows_transposed(),
-            })
-            .collect();
-        arch.dispatch(Convolve {
-            operands: &operands,
-            output,
-            to: &part.to[..pixels],
-            columns: channels,
-            epilogue,
-        });
+        if let Some(patches) = &self.convs[0].patches {
+            let weights = &patches.packed_transposed;
+            let tile = (upstream[0], count);
+            patches.convolve(arch, buffers, tile, weights, channels, output, epilogue);
+            return;
+        }
+        for part in &self.backward {
+            let pixels = count * part.per_unit;
+            let operands: Vec<Operand> = self
+                .convs
+                .iter()
+                .zip(upstream)
+                .zip(&part.from)
+                .map(|((p, up), (from, taps))| Operand {
+                    input: up.as_ptr(),
+                    pixels: &from[..pixels],
+                    taps,
+                    weights: &p.packed_transposed,
+                    rows: p.rows_transposed(),
+                })
+                .collect();
+            arch.dispatch(Convolve {
+                operands: &operands,
+                columns: channels.clone(),
+                sink: Sink {
+                    output,
+                    to: &part.to[..pixels],
+                    epilogue: epilogue.reborrow(),
+                },
+            });
+        }
     }
 }
 

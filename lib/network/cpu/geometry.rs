@@ -5,6 +5,7 @@
 //! they have.
 
 use super::kernels::{LANES, Tap, pack, padded};
+use super::winograd::{POSITIONS, Patches};
 use crate::network::layout::Conv;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -45,9 +46,44 @@ pub(super) struct Planned {
     pub(super) out_pixels: usize,
     pub(super) packed: Vec<f32>,
     pub(super) packed_transposed: Vec<f32>,
+    /// In place of all the tables and packed weights above.
+    pub(super) patches: Option<Patches>,
 }
 
 impl Planned {
+    fn new(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Planned {
+        let weights = conv.kernel * conv.kernel * conv.inputs * conv.outputs;
+        let transposed = weights / conv.inputs * padded(conv.inputs);
+        let out_pixels = conv.output(h) * conv.output(w);
+        let patches = Patches::new(conv, (h, w), tile);
+        let direct = patches.is_none();
+        Planned {
+            conv: conv.clone(),
+            forward: if direct {
+                forward(conv, (h, w), border, tile)
+            } else {
+                Vec::new()
+            },
+            weight_taps: if direct {
+                weight_taps(conv, (h, w), border, tile)
+            } else {
+                Vec::new()
+            },
+            out_pixels,
+            packed: vec![0.0; if direct { weights } else { 0 }],
+            packed_transposed: vec![0.0; if direct { transposed } else { 0 }],
+            patches,
+        }
+    }
+
+    /// Values of the weight gradient's partial sums.
+    pub(super) fn gradient_values(&self) -> usize {
+        match self.patches {
+            Some(_) => POSITIONS * self.conv.inputs * self.conv.outputs,
+            None => self.conv.range().len(),
+        }
+    }
+
     /// Rows of the kernel as a matrix.
     pub(super) fn rows(&self) -> usize {
         self.conv.kernel * self.conv.kernel * self.conv.inputs
@@ -121,6 +157,11 @@ impl Group {
             .clamp(TILE_PIXELS.start, TILE_PIXELS.end)
             .div_ceil(unit);
         let (h, w) = if pixels { (1, 1) } else { (height, width) };
+        let originals = convs;
+        let convs: Vec<_> = convs
+            .iter()
+            .map(|conv| Planned::new(conv, (h, w), border, tile))
+            .collect();
         Group {
             height: h,
             width: w,
@@ -128,18 +169,15 @@ impl Group {
             border,
             pixels,
             tile,
-            convs: convs
-                .iter()
-                .map(|&conv| Planned {
-                    conv: conv.clone(),
-                    forward: forward(conv, (h, w), border, tile),
-                    weight_taps: weight_taps(conv, (h, w), border, tile, pixels),
-                    out_pixels: conv.output(h) * conv.output(w),
-                    packed: vec![0.0; kernel * kernel * inputs * conv.outputs],
-                    packed_transposed: vec![0.0; kernel * kernel * conv.outputs * padded(inputs)],
-                })
-                .collect(),
-            backward: backward(convs, (h, w), tile),
+            backward: match &convs[..] {
+                [
+                    Planned {
+                        patches: Some(_), ..
+                    },
+                ] => Vec::new(),
+                _ => backward(originals, (h, w), tile),
+            },
+            convs,
         }
     }
 
@@ -166,6 +204,10 @@ impl Group {
         for p in &mut self.convs {
             let (taps, outputs) = (p.conv.kernel * p.conv.kernel, p.conv.outputs);
             let w = &parameters[p.conv.range()];
+            if let Some(patches) = &mut p.patches {
+                patches.pack(arch, w, backward);
+                continue;
+            }
             pack(arch, taps * inputs, outputs, &mut p.packed, |row, o| {
                 w[row * outputs + o]
             });
@@ -257,23 +299,8 @@ fn backward(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<Part> {
 }
 
 /// The pixels that each kernel position meets.
-fn weight_taps(
-    conv: &Conv,
-    (h, w): (usize, usize),
-    border: usize,
-    tile: usize,
-    pixels: bool,
-) -> Vec<WeightTap> {
+fn weight_taps(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Vec<WeightTap> {
     let (k, s, ci) = (conv.kernel, conv.stride, conv.inputs);
-    if pixels {
-        return vec![WeightTap {
-            row: 0,
-            depth: ci,
-            runs: vec![(0, 0)],
-            per_unit: 0,
-            width: 0,
-        }];
-    }
     let (oh, ow) = (conv.output(h), conv.output(w));
     let (h, w, pad) = (h + 2 * border, w + 2 * border, k / 2 - border);
     let outputs = |tap: usize, size: usize, out: usize| -> Range<usize> {

@@ -132,8 +132,8 @@ pub struct Moments<'a> {
 /// channels; other tensors lie as the output does.
 pub enum Epilogue<'a, E> {
     Store,
-    /// Adds the residual, stores, and adds to the moments; where they are `empty`, the first pixel
-    /// becomes what they are computed around.
+    /// Adds the residual, stores, and adds to the moments; where they are `empty`, the pixel of
+    /// `to[0]` becomes what they are computed around.
     Statistics {
         residual: Option<*const E>,
         moments: Moments<'a>,
@@ -157,17 +157,66 @@ pub enum Epilogue<'a, E> {
     },
 }
 
-/// `output[to[m] + j] = epilogue(sum over operands, taps, c of input[pixels[m] + tap + c] *
+impl<E> Epilogue<'_, E> {
+    /// Says that part of the output is done.
+    pub fn begun(&mut self) {
+        if let Epilogue::Statistics { empty, .. } = self {
+            *empty = false;
+        }
+    }
+
+    /// The same, for the next part of the output.
+    pub fn reborrow(&mut self) -> Epilogue<'_, E> {
+        match self {
+            Epilogue::Store => Epilogue::Store,
+            Epilogue::Residual(residual) => Epilogue::Residual(*residual),
+            Epilogue::Statistics {
+                residual,
+                moments,
+                empty,
+            } => Epilogue::Statistics {
+                residual: *residual,
+                moments: Moments {
+                    around: moments.around,
+                    sums: moments.sums,
+                    squares: moments.squares,
+                },
+                empty: *empty,
+            },
+            Epilogue::Activate { scale, shift } => Epilogue::Activate { scale, shift },
+            Epilogue::Mask {
+                x,
+                scale,
+                shift,
+                mean,
+                sums,
+            } => Epilogue::Mask {
+                x: *x,
+                scale,
+                shift,
+                mean,
+                sums: (sums.0, sums.1),
+            },
+        }
+    }
+}
+
+/// `sink[m, j] = epilogue(sum over operands, taps, c of input[pixels[m] + tap + c] *
 /// weights[row + c, j])` for the columns j.
 ///
 /// Reads the inputs at the given offsets, writes the columns of `output` at the given offsets.
 pub struct Convolve<'a, E> {
     /// One or two.
     pub operands: &'a [Operand<'a>],
-    pub output: *mut E,
-    pub to: &'a [u32],
     /// Starts at a multiple of two vectors, ends at one of `LANES`.
     pub columns: Range<usize>,
+    pub sink: Sink<'a, E>,
+}
+
+/// Where sums go: pixel m to `output[to[m]..]`.
+pub struct Sink<'a, E> {
+    pub output: *mut E,
+    pub to: &'a [u32],
     pub epilogue: Epilogue<'a, E>,
 }
 
@@ -183,8 +232,8 @@ impl<E: Element> WithSimd for Convolve<'_, E> {
             let vectors = if two { 2 } else { 1 };
             let most = register_rows::<S>(vectors);
             let mut m = 0;
-            while m < self.to.len() {
-                let rows = next_rows(self.to.len() - m, most);
+            while m < self.sink.to.len() {
+                let rows = next_rows(self.sink.to.len() - m, most);
                 // SAFETY: offsets lie inside the tiles (see `geometry`), panels have `rows` rows.
                 unsafe {
                     let k = self.operands;
@@ -195,7 +244,7 @@ impl<E: Element> WithSimd for Convolve<'_, E> {
                     }
                     for (v, sums) in sums[..vectors].iter().enumerate() {
                         let column = start + v * S::F32_LANES;
-                        finish(simd, &mut self, &sums[..rows], m, column);
+                        finish(simd, &mut self.sink, &sums[..rows], m, column);
                     }
                 }
                 m += rows;
@@ -247,30 +296,43 @@ unsafe fn convolve_rows<S: Simd, const M: usize, const V: usize>(
     }
 }
 
-/// The epilogue of one vector of columns of the pixels from the `first` on.
+/// The values of one vector of channels, from the `j`-th on.
+///
+/// # Safety
+/// `values` has them.
 #[inline(always)]
-unsafe fn finish<S: Simd, E: Element>(
+pub unsafe fn channel<S: Simd>(values: &[f32], j: usize) -> S::f32s {
+    unsafe { f32::load::<S>(values.as_ptr().add(j)) }
+}
+
+/// The epilogue of one vector of columns of the pixels from the `first` on.
+///
+/// # Safety
+/// The sink's offsets lie inside its tensors.
+// Loops stand where closures would read better: a closure is compiled without the instruction set
+// of the function around it.
+#[inline(always)]
+pub unsafe fn finish<S: Simd, E: Element>(
     simd: S,
-    k: &mut Convolve<E>,
+    sink: &mut Sink<E>,
     sums: &[S::f32s],
     first: usize,
     column: usize,
 ) {
     unsafe {
-        let to = k.to.get_unchecked(first..first + sums.len());
-        let rows = || sums.iter().zip(to.iter().map(|&t| t as usize + column));
-        let channel = |values: &[f32]| f32::load::<S>(values.as_ptr().add(column));
+        let to = sink.to.get_unchecked(first..first + sums.len());
         let zero = simd.splat_f32s(0.0);
-        match &mut k.epilogue {
+        match &mut sink.epilogue {
             Epilogue::Store => {
-                for (&y, at) in rows() {
-                    E::store::<S>(k.output.add(at), y);
+                for (&y, &at) in sums.iter().zip(to) {
+                    E::store::<S>(sink.output.add(at as usize + column), y);
                 }
             }
             Epilogue::Residual(residual) => {
-                for (&y, at) in rows() {
+                for (&y, &at) in sums.iter().zip(to) {
+                    let at = at as usize + column;
                     let y = simd.add_f32s(y, E::load::<S>(residual.add(at)));
-                    E::store::<S>(k.output.add(at), y);
+                    E::store::<S>(sink.output.add(at), y);
                 }
             }
             Epilogue::Statistics {
@@ -278,22 +340,25 @@ unsafe fn finish<S: Simd, E: Element>(
                 moments,
                 empty,
             } => {
-                let residual = |at| match *residual {
-                    Some(r) => E::load::<S>(r.add(at)),
-                    None => zero,
-                };
                 let around = moments.around[column..].as_mut_ptr();
                 if *empty && first == 0 {
-                    let y = simd.add_f32s(sums[0], residual(to[0] as usize + column));
+                    let mut y = sums[0];
+                    if let Some(r) = residual {
+                        y = simd.add_f32s(y, E::load::<S>(r.add(to[0] as usize + column)));
+                    }
                     f32::store::<S>(around, y);
                 }
                 let around = f32::load::<S>(around);
                 let p0 = moments.sums[column..].as_mut_ptr();
                 let p1 = moments.squares[column..].as_mut_ptr();
                 let (mut s0, mut s1) = (f32::load::<S>(p0), f32::load::<S>(p1));
-                for (&y, at) in rows() {
-                    let y = simd.add_f32s(y, residual(at));
-                    E::store::<S>(k.output.add(at), y);
+                for (&y, &at) in sums.iter().zip(to) {
+                    let at = at as usize + column;
+                    let mut y = y;
+                    if let Some(r) = residual {
+                        y = simd.add_f32s(y, E::load::<S>(r.add(at)));
+                    }
+                    E::store::<S>(sink.output.add(at), y);
                     let d = simd.sub_f32s(y, around);
                     s0 = simd.add_f32s(s0, d);
                     s1 = simd.mul_add_f32s(d, d, s1);
@@ -302,10 +367,10 @@ unsafe fn finish<S: Simd, E: Element>(
                 f32::store::<S>(p1, s1);
             }
             Epilogue::Activate { scale, shift } => {
-                let (scale, shift) = (channel(scale), channel(shift));
-                for (&y, at) in rows() {
+                let (scale, shift) = (channel::<S>(scale, column), channel::<S>(shift, column));
+                for (&y, &at) in sums.iter().zip(to) {
                     let y = simd.max_f32s(simd.mul_add_f32s(y, scale, shift), zero);
-                    E::store::<S>(k.output.add(at), y);
+                    E::store::<S>(sink.output.add(at as usize + column), y);
                 }
             }
             Epilogue::Mask {
@@ -313,21 +378,117 @@ unsafe fn finish<S: Simd, E: Element>(
                 scale,
                 shift,
                 mean,
-                sums,
+                sums: (sum0, sum1),
             } => {
-                let (scale, shift, mean) = (channel(scale), channel(shift), channel(mean));
-                let (p0, p1) = (sums.0[column..].as_mut_ptr(), sums.1[column..].as_mut_ptr());
+                let (scale, shift) = (channel::<S>(scale, column), channel::<S>(shift, column));
+                let mean = channel::<S>(mean, column);
+                let (p0, p1) = (sum0[column..].as_mut_ptr(), sum1[column..].as_mut_ptr());
                 let (mut s0, mut s1) = (f32::load::<S>(p0), f32::load::<S>(p1));
-                for (&g, at) in rows() {
+                for (&g, &at) in sums.iter().zip(to) {
+                    let at = at as usize + column;
                     let x = E::load::<S>(x.add(at));
                     let on = simd.greater_than_f32s(simd.mul_add_f32s(x, scale, shift), zero);
                     let g = simd.select_f32s(on, g, zero);
-                    E::store::<S>(k.output.add(at), g);
+                    E::store::<S>(sink.output.add(at), g);
                     s0 = simd.add_f32s(s0, g);
                     s1 = simd.mul_add_f32s(g, simd.sub_f32s(x, mean), s1);
                 }
                 f32::store::<S>(p0, s0);
                 f32::store::<S>(p1, s1);
+            }
+        }
+    }
+}
+
+/// Matrix products: `output[m * columns.len() + j - columns.start] = sum over k < depth of
+/// input[m * depth + k] * weights[k, j]` for m < `rows` and the columns j, `count` times: with the
+/// inputs, weights and outputs that start a step further each time.
+pub struct Products<'a> {
+    pub count: usize,
+    pub rows: usize,
+    pub depth: usize,
+    /// Starts at a multiple of two vectors, ends at one of `LANES`.
+    pub columns: Range<usize>,
+    pub input: &'a [f32],
+    pub input_step: usize,
+    /// Packed panels of `depth` rows.
+    pub weights: &'a [f32],
+    pub weights_step: usize,
+    pub output: &'a mut [f32],
+    pub output_step: usize,
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (width, columns) = (self.columns.len(), self.columns);
+        let last = self.count - 1;
+        assert!(self.input.len() >= last * self.input_step + self.rows * self.depth);
+        assert!(self.weights.len() >= last * self.weights_step + columns.end * self.depth);
+        assert!(self.output.len() >= last * self.output_step + self.rows * width);
+        for i in 0..self.count {
+            let mut j = columns.start;
+            while j < columns.end {
+                let two = columns.end - j >= 2 * S::F32_LANES;
+                let most = register_rows::<S>(if two { 2 } else { 1 });
+                let mut m = 0;
+                while m < self.rows {
+                    let rows = next_rows(self.rows - m, most);
+                    // SAFETY: lengths were checked.
+                    unsafe {
+                        let a = self
+                            .input
+                            .as_ptr()
+                            .add(i * self.input_step + m * self.depth);
+                        let b = self
+                            .weights
+                            .as_ptr()
+                            .add(i * self.weights_step + j * self.depth);
+                        let at = i * self.output_step + m * width + j - columns.start;
+                        let c = self.output.as_mut_ptr().add(at);
+                        if two {
+                            for_rows!(rows, product_rows::<S, 2>(simd, a, self.depth, b, c, width));
+                        } else {
+                            for_rows!(rows, product_rows::<S, 1>(simd, a, self.depth, b, c, width));
+                        }
+                    }
+                    m += rows;
+                }
+                j += if two { 2 } else { 1 } * S::F32_LANES;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn product_rows<S: Simd, const M: usize, const V: usize>(
+    simd: S,
+    a: *const f32,
+    depth: usize,
+    mut b: *const f32,
+    c: *mut f32,
+    width: usize,
+) {
+    unsafe {
+        let mut acc = [[simd.splat_f32s(0.0); V]; M];
+        for k in 0..depth {
+            let mut w = [simd.splat_f32s(0.0); V];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = f32::load::<S>(b.add(v * S::F32_LANES));
+            }
+            for (m, acc) in acc.iter_mut().enumerate() {
+                let x = simd.splat_f32s(*a.add(m * depth + k));
+                for v in 0..V {
+                    acc[v] = simd.mul_add_f32s(x, w[v], acc[v]);
+                }
+            }
+            b = b.add(V * S::F32_LANES);
+        }
+        for (m, acc) in acc.iter().enumerate() {
+            for (v, &a) in acc.iter().enumerate() {
+                f32::store::<S>(c.add(m * width + v * S::F32_LANES), a);
             }
         }
     }
@@ -509,12 +670,12 @@ impl<E: Element, O: Element> WithSimd for NormBackward<'_, E, O> {
             for j in (0..c).step_by(S::F32_LANES) {
                 // SAFETY: j + lanes <= c; all tensors have values.len() values.
                 unsafe {
-                    let channel = |v: &[f32]| f32::load::<S>(v.as_ptr().add(j));
                     let z = E::load::<S>(self.values.as_ptr().add(p + j));
                     let d = E::load::<S>(self.gradient.add(p + j));
-                    let constant =
-                        simd.mul_add_f32s(z, channel(self.norm.x), channel(self.norm.one));
-                    let mut out = simd.mul_add_f32s(d, channel(self.norm.g), constant);
+                    let (scale, one) =
+                        (channel::<S>(self.norm.x, j), channel::<S>(self.norm.one, j));
+                    let constant = simd.mul_add_f32s(z, scale, one);
+                    let mut out = simd.mul_add_f32s(d, channel::<S>(self.norm.g, j), constant);
                     if let Some(residual) = self.residual {
                         out = simd.add_f32s(out, E::load::<S>(residual.as_ptr().add(p + j)));
                     }

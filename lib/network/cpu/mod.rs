@@ -7,6 +7,7 @@ mod geometry;
 mod kernels;
 mod norm;
 mod pool;
+mod winograd;
 mod workers;
 
 use super::layout::{Layout, Norm};

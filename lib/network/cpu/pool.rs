@@ -2,6 +2,7 @@
 //! pre-logits.
 
 use super::element::Element;
+use super::kernels::channel;
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -256,11 +257,11 @@ impl<E: Element> WithSimd for Spread<'_, E> {
         for j in (0..c).step_by(S::F32_LANES) {
             // SAFETY: as in `MeanRelu`; the gradient lies as y does.
             unsafe {
-                let channel = |v: &[f32]| f32::load::<S>(v.as_ptr().add(j));
-                let (scale, shift) = (channel(&self.norm.scale), channel(&self.norm.shift));
-                let mean = channel(&self.norm.mean);
+                let scale = channel::<S>(&self.norm.scale, j);
+                let shift = channel::<S>(&self.norm.shift, j);
+                let mean = channel::<S>(&self.norm.mean, j);
                 let share = simd.splat_f32s(1.0 / pixels as f32);
-                let up = simd.mul_f32s(channel(self.feature), share);
+                let up = simd.mul_f32s(channel::<S>(self.feature, j), share);
                 let (mut s0, mut s1) = (zero, zero);
                 for p in 0..pixels {
                     let y = E::load::<S>(self.y.as_ptr().add(p * c + j));

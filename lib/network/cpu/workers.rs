@@ -1,6 +1,7 @@
 //! What the layers share: threads' scratch buffers, the instruction set, and buffers that several
 //! threads write.
 
+use super::winograd::Buffers;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -39,6 +40,7 @@ pub struct Scratch {
     pub(super) input: Vec<f32>,
     pub(super) upstream: [Vec<f32>; 2],
     pub(super) downstream: Vec<f32>,
+    pub(super) patches: Buffers,
 }
 
 /// What all layers share: the instruction set and the threads' scratch buffers.

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Training and inference speed and memory against PyTorch and ONNX Runtime on this machine's CPU:
+# benches/engine.sh [a16|a32|r50_64|r50_224 ...]. Nothing else should run meanwhile.
+# PyTorch is installed into target/bench-venv (some gigabytes); $PYTHON names one that has it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ -z ${PYTHON:-} ]]; then
+    PYTHON=target/bench-venv/bin/python
+    if [[ ! -x $PYTHON ]]; then
+        python3 -m venv target/bench-venv
+        target/bench-venv/bin/pip install --quiet torch==2.15.0 onnx==1.23.2 onnxruntime==1.32.0 numpy
+    fi
+fi
+ours=$(cargo bench --bench engine --no-run --message-format=json-render-diagnostics |
+    sed -n 's/.*"executable":"\([^"]*engine-[^"]*\)".*/\1/p')
+# glibc gives PyTorch's large buffers back after each step otherwise, which costs it up to 40%.
+export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184
+exec "$PYTHON" -W ignore benches/engine.py "$ours" "$@"

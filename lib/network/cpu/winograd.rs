@@ -1,0 +1,457 @@
+//! 3x3 convolutions with stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray,
+//! arXiv 1509.09308): 16 multiplications where the definition has 36, for 2x2 outputs of a 4x4
+//! patch. Forward and input gradient are the algorithm itself, the weight gradient its adjoint.
+
+use super::element::Element;
+use super::kernels::{Epilogue, Products, Sink, WeightGradient, finish, pack};
+use super::workers::{Shared, grown};
+use crate::network::layout::Conv;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Positions of a transformed patch.
+pub const POSITIONS: usize = 16;
+/// Values of the transformed patches of a block, on one side.
+const BLOCK_VALUES: usize = 64 << 10;
+/// Patches of a block: enough for the matrix product of each position.
+const BLOCK_PATCHES: Range<usize> = 56..256;
+/// A pixel outside the image.
+const OUTSIDE: u32 = u32::MAX;
+
+/// The patches of a tile of whole images.
+pub struct Patches {
+    /// Pixels of the 4x4 inputs of each patch.
+    inputs: Vec<[u32; POSITIONS]>,
+    /// Pixels of its 2x2 outputs.
+    outputs: Vec<[u32; 4]>,
+    /// Offsets of the outputs inside the image, patch by patch, and each patch's first one.
+    to: Vec<u32>,
+    first: Vec<u32>,
+    /// Patches of an image.
+    per_image: usize,
+    /// Input and output channels.
+    channels: usize,
+    /// Patches of a block.
+    block: usize,
+    /// Transformed and packed weights, and those of the input gradient.
+    pub packed: Vec<f32>,
+    pub packed_transposed: Vec<f32>,
+}
+
+/// Transformed patches of one block, before and after the products.
+#[derive(Default)]
+pub struct Buffers([Vec<f32>; 2]);
+
+impl Patches {
+    /// For tiles of `tile` images, where the algorithm fits the convolution.
+    pub fn new(conv: &Conv, (h, w): (usize, usize), tile: usize) -> Option<Patches> {
+        let channels = conv.inputs;
+        if (conv.kernel, conv.stride, conv.outputs) != (3, 1, channels) || h < 4 || w < 4 {
+            return None;
+        }
+        let (ph, pw) = (h.div_ceil(2), w.div_ceil(2));
+        let pixel = |u: usize, y: usize, x: usize| match y < h && x < w {
+            true => ((u * h + y) * w + x) as u32,
+            false => OUTSIDE,
+        };
+        let all = (0..tile).flat_map(|u| (0..ph * pw).map(move |p| (u, p / pw * 2, p % pw * 2)));
+        let outputs: Vec<_> = all
+            .clone()
+            .map(|(u, y, x)| [0, 1, 2, 3].map(|i| pixel(u, y + i / 2, x + i % 2)))
+            .collect();
+        let mut to = Vec::new();
+        let mut first = Vec::new();
+        for patch in &outputs {
+            first.push(to.len() as u32);
+            let inside = patch.iter().filter(|&&p| p != OUTSIDE);
+            to.extend(inside.map(|p| p * channels as u32));
+        }
+        // A row or column before the first wraps round and is outside.
+        let inputs = all.map(|(u, y, x)| {
+            std::array::from_fn(|i| {
+                pixel(u, (y + i / 4).wrapping_sub(1), (x + i % 4).wrapping_sub(1))
+            })
+        });
+        let block = BLOCK_VALUES / (POSITIONS * channels);
+        Some(Patches {
+            inputs: inputs.collect(),
+            outputs,
+            to,
+            first,
+            per_image: ph * pw,
+            channels,
+            block: block.clamp(BLOCK_PATCHES.start, BLOCK_PATCHES.end),
+            packed: vec![0.0; POSITIONS * channels * channels],
+            packed_transposed: vec![0.0; POSITIONS * channels * channels],
+        })
+    }
+
+    /// Takes over the weights `[3, 3, channels, channels]`; `backward`: for the input gradient, too.
+    pub fn pack(&mut self, arch: pulp::Arch, weights: &[f32], backward: bool) {
+        let (c, size) = (self.channels, self.channels * self.channels);
+        let mut transformed = vec![0f32; POSITIONS * size];
+        // G w G', along rows, then along columns.
+        let half = |a: f32, b: f32, c: f32| [a, (a + b + c) * 0.5, (a - b + c) * 0.5, c];
+        for i in 0..size {
+            let w = |t: usize| weights[t * size + i];
+            let rows = [0, 1, 2].map(|x| half(w(x), w(3 + x), w(6 + x)));
+            for y in 0..4 {
+                for (x, v) in half(rows[0][y], rows[1][y], rows[2][y])
+                    .into_iter()
+                    .enumerate()
+                {
+                    transformed[(y * 4 + x) * size + i] = v;
+                }
+            }
+        }
+        for (p, packed) in self.packed.chunks_exact_mut(size).enumerate() {
+            pack(arch, c, c, packed, |i, o| transformed[p * size + i * c + o]);
+        }
+        if backward {
+            // The kernel turned by half a turn: its transform has the outer rows swapped.
+            let turned = |i: usize| [3, 1, 2, 0][i];
+            for (p, packed) in self.packed_transposed.chunks_exact_mut(size).enumerate() {
+                let p = turned(p / 4) * 4 + turned(p % 4);
+                pack(arch, c, c, packed, |o, i| transformed[p * size + i * c + o]);
+            }
+        }
+    }
+
+    /// Values from one position to the next: an odd number of cache lines.
+    fn position(&self, channels: usize) -> usize {
+        self.block * channels + 16
+    }
+
+    /// Blocks of the patches of `images` images.
+    fn blocks(&self, images: usize) -> impl Iterator<Item = Range<usize>> {
+        let (all, block) = (images * self.per_image, self.block);
+        (0..all)
+            .step_by(block)
+            .map(move |p| p..(p + block).min(all))
+    }
+
+    /// Convolves a tile of `images` images. `columns`: of the output.
+    #[allow(clippy::too_many_arguments)]
+    pub fn convolve<E: Element>(
+        &self,
+        arch: pulp::Arch,
+        Buffers([inputs, outputs]): &mut Buffers,
+        (tile, images): (&[f32], usize),
+        weights: &[f32],
+        columns: Range<usize>,
+        output: *mut E,
+        mut epilogue: Epilogue<E>,
+    ) {
+        let (c, width) = (self.channels, columns.len());
+        let inputs = grown(inputs, POSITIONS * self.position(c));
+        let outputs = grown(outputs, POSITIONS * self.position(width));
+        for patches in self.blocks(images) {
+            arch.dispatch(TransformInput {
+                pixels: &self.inputs[patches.clone()],
+                tile,
+                channels: c,
+                out: inputs,
+                position: self.position(c),
+            });
+            arch.dispatch(Products {
+                count: POSITIONS,
+                rows: patches.len(),
+                depth: c,
+                columns: columns.clone(),
+                input: inputs,
+                input_step: self.position(c),
+                weights,
+                weights_step: c * c,
+                output: outputs,
+                output_step: self.position(width),
+            });
+            let sink = Sink {
+                output,
+                to: &self.to,
+                epilogue: epilogue.reborrow(),
+            };
+            arch.dispatch(TransformOutput {
+                products: outputs,
+                position: self.position(width),
+                pixels: &self.outputs[patches.clone()],
+                first: &self.first[patches],
+                columns: columns.clone(),
+                sink,
+            });
+        }
+    }
+
+    /// Weight gradient, transformed: for each position `[channels, channels]`, the rows of the
+    /// `channels` that the tile holds. `begun`: `out` holds sums to add to.
+    #[allow(clippy::too_many_arguments)]
+    pub fn weight_gradient(
+        &self,
+        arch: pulp::Arch,
+        Buffers([inputs, gradients]): &mut Buffers,
+        (tile, rows): (&[f32], Range<usize>),
+        gradient: &[f32],
+        images: usize,
+        (out, start): (Shared<f32>, usize),
+        begun: bool,
+    ) {
+        let (c, channels) = (self.channels, rows.len());
+        let inputs = grown(inputs, POSITIONS * self.position(channels));
+        let gradients = grown(gradients, POSITIONS * self.position(c));
+        for patches in self.blocks(images) {
+            arch.dispatch(TransformInput {
+                pixels: &self.inputs[patches.clone()],
+                tile,
+                channels,
+                out: inputs,
+                position: self.position(channels),
+            });
+            arch.dispatch(TransformGradient {
+                pixels: &self.outputs[patches.clone()],
+                gradient,
+                channels: c,
+                out: gradients,
+                position: self.position(c),
+            });
+            for p in 0..POSITIONS {
+                arch.dispatch(WeightGradient {
+                    input: inputs[p * self.position(channels)..].as_ptr(),
+                    channels,
+                    stride: 1,
+                    depth: channels,
+                    gradient: gradients[p * self.position(c)..].as_ptr(),
+                    outputs: c,
+                    runs: &[(0, 0)],
+                    width: patches.len(),
+                    // SAFETY: tasks have chunks, or rows, of their own.
+                    out: unsafe { out.slice(start + (p * c + rows.start) * c, channels * c) },
+                    accumulate: begun || patches.start > 0,
+                });
+            }
+        }
+    }
+
+    /// Adds the weight gradient `[3, 3, channels, channels]` of transformed ones to `out`.
+    pub fn add_weight_gradient(&self, transformed: &[&[f32]], out: &mut [f32]) {
+        let size = self.channels * self.channels;
+        let out = Shared::new(out);
+        let task = 16 << 10;
+        (0..size.div_ceil(task)).into_par_iter().for_each(|t| {
+            let range = t * task..((t + 1) * task).min(size);
+            let n = range.len();
+            let mut sum = vec![0f32; POSITIONS * n];
+            for part in transformed {
+                for (p, sum) in sum.chunks_exact_mut(n).enumerate() {
+                    for (s, v) in sum.iter_mut().zip(&part[p * size..][range.clone()]) {
+                        *s += v;
+                    }
+                }
+            }
+            // G' sum G.
+            let fold = |v: [f32; 4]| {
+                let (plus, minus) = ((v[1] + v[2]) * 0.5, (v[1] - v[2]) * 0.5);
+                [v[0] + plus, minus, plus + v[3]]
+            };
+            // SAFETY: the ranges of tasks are disjoint.
+            let mut rows: Vec<&mut [f32]> = (0..9)
+                .map(|t| unsafe { out.slice(t * size + range.start, n) })
+                .collect();
+            for i in 0..n {
+                let columns =
+                    [0, 1, 2, 3].map(|x| fold([0, 1, 2, 3].map(|y| sum[(y * 4 + x) * n + i])));
+                for y in 0..3 {
+                    for (x, v) in fold(columns.map(|c| c[y])).into_iter().enumerate() {
+                        rows[y * 3 + x][i] += v;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// B' d of four values d.
+#[inline(always)]
+fn input_transform<S: Simd>(simd: S, d: [S::f32s; 4]) -> [S::f32s; 4] {
+    [
+        simd.sub_f32s(d[0], d[2]),
+        simd.add_f32s(d[1], d[2]),
+        simd.sub_f32s(d[2], d[1]),
+        simd.sub_f32s(d[1], d[3]),
+    ]
+}
+
+/// A' m of four products m.
+#[inline(always)]
+fn output_transform<S: Simd>(simd: S, m: [S::f32s; 4]) -> [S::f32s; 2] {
+    let (plus, minus) = (simd.add_f32s(m[1], m[2]), simd.sub_f32s(m[1], m[2]));
+    [simd.add_f32s(m[0], plus), simd.sub_f32s(minus, m[3])]
+}
+
+/// A g of two gradients g.
+#[inline(always)]
+fn gradient_transform<S: Simd>(simd: S, g: [S::f32s; 2]) -> [S::f32s; 4] {
+    let zero = simd.splat_f32s(0.0);
+    [
+        g[0],
+        simd.add_f32s(g[0], g[1]),
+        simd.sub_f32s(g[0], g[1]),
+        simd.sub_f32s(zero, g[1]),
+    ]
+}
+
+/// Pointers to pixels of `channels` values, to zeros for those outside the image.
+#[inline(always)]
+fn pointers<const N: usize>(
+    values: &[f32],
+    channels: usize,
+    pixels: &[u32; N],
+    zeros: &[f32],
+) -> [*const f32; N] {
+    let mut all = [zeros.as_ptr(); N];
+    for (to, &p) in all.iter_mut().zip(pixels) {
+        if p != OUTSIDE {
+            *to = values[p as usize * channels..][..channels].as_ptr();
+        }
+    }
+    all
+}
+
+/// B' d B of 4x4 patches d.
+struct TransformInput<'a> {
+    pixels: &'a [[u32; POSITIONS]],
+    tile: &'a [f32],
+    channels: usize,
+    out: &'a mut [f32],
+    position: usize,
+}
+
+// Kernels use loops where closures would read better: a closure is compiled without the
+// instruction set of the function around it.
+impl WithSimd for TransformInput<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zeros = vec![0f32; c];
+        assert!(self.out.len() >= 15 * self.position + self.pixels.len() * c);
+        for (m, pixels) in self.pixels.iter().enumerate() {
+            let from = pointers(self.tile, c, pixels, &zeros);
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
+                unsafe {
+                    let out = self.out.as_mut_ptr().add(m * c + j);
+                    let mut rows = [[simd.splat_f32s(0.0); 4]; 4];
+                    for x in 0..4 {
+                        let mut d = [simd.splat_f32s(0.0); 4];
+                        for y in 0..4 {
+                            d[y] = f32::load::<S>(from[y * 4 + x].add(j));
+                        }
+                        let d = input_transform(simd, d);
+                        for y in 0..4 {
+                            rows[y][x] = d[y];
+                        }
+                    }
+                    for y in 0..4 {
+                        let row = input_transform(simd, rows[y]);
+                        for x in 0..4 {
+                            f32::store::<S>(out.add((y * 4 + x) * self.position), row[x]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A g A' of 2x2 gradients g.
+struct TransformGradient<'a> {
+    pixels: &'a [[u32; 4]],
+    gradient: &'a [f32],
+    channels: usize,
+    out: &'a mut [f32],
+    position: usize,
+}
+
+impl WithSimd for TransformGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zeros = vec![0f32; c];
+        assert!(self.out.len() >= 15 * self.position + self.pixels.len() * c);
+        for (m, pixels) in self.pixels.iter().enumerate() {
+            let from = pointers(self.gradient, c, pixels, &zeros);
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
+                unsafe {
+                    let out = self.out.as_mut_ptr().add(m * c + j);
+                    let mut g = [simd.splat_f32s(0.0); 4];
+                    for i in 0..4 {
+                        g[i] = f32::load::<S>(from[i].add(j));
+                    }
+                    let left = gradient_transform(simd, [g[0], g[2]]);
+                    let right = gradient_transform(simd, [g[1], g[3]]);
+                    for y in 0..4 {
+                        let row = gradient_transform(simd, [left[y], right[y]]);
+                        for x in 0..4 {
+                            f32::store::<S>(out.add((y * 4 + x) * self.position), row[x]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A' m A of the products m, and what becomes of the 2x2 outputs.
+struct TransformOutput<'a, E> {
+    products: &'a [f32],
+    position: usize,
+    pixels: &'a [[u32; 4]],
+    /// Each patch's first output in the sink.
+    first: &'a [u32],
+    columns: Range<usize>,
+    sink: Sink<'a, E>,
+}
+
+impl<E: Element> WithSimd for TransformOutput<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let c = self.columns.len();
+        let zero = simd.splat_f32s(0.0);
+        assert!(self.products.len() >= 15 * self.position + self.pixels.len() * c);
+        for j in (0..c).step_by(S::F32_LANES) {
+            for (m, (pixels, &first)) in self.pixels.iter().zip(self.first).enumerate() {
+                // SAFETY: j + lanes <= c; products' length was checked; the sink's offsets lie
+                // inside the tile.
+                unsafe {
+                    let products = self.products.as_ptr().add(m * c + j);
+                    let mut columns = [[zero; 4]; 2];
+                    for x in 0..4 {
+                        let mut d = [zero; 4];
+                        for y in 0..4 {
+                            d[y] = f32::load::<S>(products.add((y * 4 + x) * self.position));
+                        }
+                        let d = output_transform(simd, d);
+                        columns[0][x] = d[0];
+                        columns[1][x] = d[1];
+                    }
+                    let top = output_transform(simd, columns[0]);
+                    let bottom = output_transform(simd, columns[1]);
+                    let inside: &[_] = match (pixels[1] != OUTSIDE, pixels[2] != OUTSIDE) {
+                        (true, true) => &[top[0], top[1], bottom[0], bottom[1]],
+                        (true, false) => &top,
+                        (false, true) => &[top[0], bottom[0]],
+                        (false, false) => &top[..1],
+                    };
+                    let column = self.columns.start + j;
+                    finish(simd, &mut self.sink, inside, first as usize, column);
+                }
+            }
+        }
+    }
+}
