@@ -26,4 +26,5 @@ pub mod shards;
 pub mod stages;
 pub mod table;
 pub mod tfevents;
+pub mod timm;
 pub mod trainer;

@@ -5,11 +5,14 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::network::layout::{Architecture, Layout};
 use crate::plan::Settings;
-use crate::schema;
+use crate::{schema, timm};
 use candle_core::Device;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// `config.json`: what is needed to use the weights, and how they were made.
@@ -34,7 +37,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model folder. Errors: `Missing`, or `BadData` where config and weights do not fit.
+    /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` where config
+    /// and weights do not fit.
     pub fn open(path: &Path, device: &Device) -> Result<Model> {
         let hint = "s4l-pretrain or s4l-moam makes a model";
         let weights = path.join(schema::WEIGHTS);
@@ -46,9 +50,20 @@ impl Model {
             std::io::ErrorKind::NotFound => Error::missing(&config_path, "model", hint),
             _ => Error::io(&config_path)(e),
         })?;
-        let config: Config = serde_json::from_slice(&text).map_err(|e| {
-            Error::bad_data(&config_path, "a model configuration", e.to_string(), hint)
-        })?;
+        let config_error =
+            |found: String| Error::bad_data(&config_path, "a model configuration", found, hint);
+        let json: Value = serde_json::from_slice(&text).map_err(|e| config_error(e.to_string()))?;
+        let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
+        let bad = |found: String| {
+            Error::bad_data(&weights, "weights of config.json's network", found, hint)
+        };
+        let found = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        let foreign = timm::is_config(&json);
+        let config: Config = if foreign {
+            timm::config(&config_path, json, &found)?
+        } else {
+            serde_json::from_value(json).map_err(|e| config_error(e.to_string()))?
+        };
         let mut network = Network::new(
             &config.architecture,
             config.height,
@@ -56,14 +71,13 @@ impl Model {
             device,
             config.seed,
         );
-        let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
-        let bad = |found: String| {
-            Error::bad_data(&weights, "weights of config.json's network", found, hint)
+        let tensors = if foreign {
+            timm::tensors(&network.layout)
+        } else {
+            tensors(&network.layout)
         };
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
-        let layout = network.layout.clone();
-        for (name, shape, range) in named(&layout) {
-            let view = tensors.tensor(&name).map_err(|e| bad(e.to_string()))?;
+        for Tensor { name, shape, place } in tensors {
+            let view = found.tensor(&name).map_err(|e| bad(e.to_string()))?;
             if view.dtype() != Dtype::F32 || view.shape() != shape {
                 return Err(bad(format!(
                     "{name} of {:?} {:?}",
@@ -71,13 +85,8 @@ impl Model {
                     view.shape()
                 )));
             }
-            let (vector, range) = match range {
-                Place::Parameters(r) => (&mut network.parameters, r),
-                Place::Moving(r) => (&mut network.moving, r),
-            };
-            for (w, b) in vector[range].iter_mut().zip(view.data().chunks_exact(4)) {
-                *w = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            }
+            let (values, _) = view.data().as_chunks::<4>();
+            place.set(&mut network, values.iter().map(|b| f32::from_le_bytes(*b)));
         }
         Ok(Model {
             hash: artifact::hash_file(&weights)?,
@@ -109,36 +118,114 @@ impl Model {
     }
 }
 
-enum Place {
-    Parameters(std::ops::Range<usize>),
-    Moving(std::ops::Range<usize>),
+/// A tensor of a weights file.
+pub struct Tensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub place: Place,
 }
 
-/// Name, shape and place of every tensor of a model file.
-fn named(layout: &Layout) -> Vec<(String, Vec<usize>, Place)> {
-    let parameters = layout.tensors().into_iter();
+/// Where a tensor lies in a network, and how it is written down.
+pub enum Place {
+    /// As it lies in the parameter vector.
+    Parameters(Range<usize>),
+    /// As it lies in the moving statistics.
+    Moving(Range<usize>),
+    /// A kernel `[height, width, inputs, outputs]` of the parameter vector, written as `[outputs,
+    /// inputs, height, width]`.
+    Transposed(Range<usize>, [usize; 4]),
+    /// A moving variance, written with this added.
+    Variance(Range<usize>, f64),
+}
+
+impl Place {
+    pub fn get<'a>(&self, network: &'a Network) -> Cow<'a, [f32]> {
+        match self {
+            Place::Parameters(r) => Cow::Borrowed(&network.parameters[r.clone()]),
+            Place::Moving(r) => Cow::Borrowed(&network.moving[r.clone()]),
+            Place::Transposed(r, shape) => {
+                let kernel = &network.parameters[r.clone()];
+                transposed(*shape).map(|i| kernel[i]).collect()
+            }
+            Place::Variance(r, added) => {
+                let variance = network.moving[r.clone()].iter();
+                variance.map(|v| (f64::from(*v) + added) as f32).collect()
+            }
+        }
+    }
+
+    pub fn set(&self, network: &mut Network, values: impl Iterator<Item = f32>) {
+        let vector = match self {
+            Place::Parameters(r) | Place::Transposed(r, _) => &mut network.parameters[r.clone()],
+            Place::Moving(r) | Place::Variance(r, _) => &mut network.moving[r.clone()],
+        };
+        match self {
+            Place::Parameters(_) | Place::Moving(_) => {
+                vector.iter_mut().zip(values).for_each(|(w, v)| *w = v);
+            }
+            Place::Transposed(_, shape) => {
+                transposed(*shape)
+                    .zip(values)
+                    .for_each(|(i, v)| vector[i] = v);
+            }
+            Place::Variance(_, added) => {
+                let values = values.map(|v| (f64::from(v) - added) as f32);
+                vector.iter_mut().zip(values).for_each(|(w, v)| *w = v);
+            }
+        }
+    }
+}
+
+/// Indices into a kernel `[height, width, inputs, outputs]`, in the order `[outputs, inputs, height,
+/// width]`.
+fn transposed([h, w, i, o]: [usize; 4]) -> impl Iterator<Item = usize> {
+    let planes = (0..o).flat_map(move |out| (0..i).map(move |input| input * o + out));
+    planes.flat_map(move |plane| (0..h * w).map(move |pixel| pixel * i * o + plane))
+}
+
+/// Every tensor of a model file of this project.
+fn tensors(layout: &Layout) -> Vec<Tensor> {
+    let parameters = layout.tensors().into_iter().map(|(name, shape, r)| Tensor {
+        name,
+        shape,
+        place: Place::Parameters(r),
+    });
     let moving = layout.moving_tensors().into_iter();
     parameters
-        .map(|(n, s, r)| (n, s, Place::Parameters(r)))
-        .chain(moving.map(|(n, len, r)| (n, vec![len], Place::Moving(r))))
+        .chain(moving.map(|(name, len, r)| Tensor {
+            name,
+            shape: vec![len],
+            place: Place::Moving(r),
+        }))
         .collect()
 }
 
 /// Writes `config.json`, then `model.safetensors`.
 pub fn write(path: &Path, config: &Config, network: &Network, lineage: &Lineage) -> Result<()> {
+    let tensors = tensors(&network.layout);
+    write_files(path, config, network, &tensors, lineage.metadata())
+}
+
+/// `write` with the configuration and the tensors of any format.
+pub fn write_files(
+    path: &Path,
+    config: &impl Serialize,
+    network: &Network,
+    tensors: &[Tensor],
+    metadata: BTreeMap<String, String>,
+) -> Result<()> {
     let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
     artifact::write_bytes(
         &path.join(schema::CONFIG_JSON),
         format!("{json}\n").as_bytes(),
     )?;
-    let tensors: Vec<(String, Vec<usize>, &[f32])> = named(&network.layout)
-        .into_iter()
-        .map(|(name, shape, place)| match place {
-            Place::Parameters(r) => (name, shape, &network.parameters[r]),
-            Place::Moving(r) => (name, shape, &network.moving[r]),
-        })
+    let values: Vec<Cow<[f32]>> = tensors.iter().map(|t| t.place.get(network)).collect();
+    let tensors: Vec<(String, Vec<usize>, &[f32])> = tensors
+        .iter()
+        .zip(&values)
+        .map(|(t, values)| (t.name.clone(), t.shape.clone(), &values[..]))
         .collect();
-    let bytes = to_safetensors(&tensors, lineage.metadata())?;
+    let bytes = to_safetensors(&tensors, metadata)?;
     artifact::write_bytes(&path.join(schema::WEIGHTS), &bytes)
 }
 

@@ -1,6 +1,7 @@
 //! The stage programs, one file a binary.
 
 pub mod eval;
+pub mod export;
 pub mod inspect;
 pub mod moam;
 pub mod pretrain;

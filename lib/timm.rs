@@ -1,0 +1,308 @@
+//! timm's format of a network: the tensors of `ResNetV2(stem_type="fixed")` with batch norm
+//! (timm/models/resnetv2.py), and the `config.json` from which `timm.create_model("local-dir:DIR",
+//! pretrained=True)` builds it.
+//!
+//! The two networks are the same but for the epsilon of batch norm, which timm's configuration cannot
+//! say: it is folded into the variances. Only the head `classes` has a place in timm's.
+
+use crate::augment::{Mode, Pipe};
+use crate::error::{Error, Result};
+use crate::model::{Config, Place, Tensor};
+use crate::network::BATCH_NORM_EPSILON;
+use crate::network::layout::{Architecture, Layout};
+use crate::plan::{Settings, Stem};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// Added to the variance by PyTorch's batch norm, unless its constructor is told otherwise.
+const EPSILON: f64 = 1e-5;
+
+const HEAD: &str = "classes";
+
+/// timm's networks that differ from ours in width and depth at most, once the stem is "fixed".
+const ARCHITECTURES: [&str; 3] = ["resnetv2_50", "resnetv2_101", "resnetv2_152"];
+
+/// Arguments of timm's constructor which the shapes of the tensors tell too.
+const ARGUMENTS: [&str; 7] = [
+    "layers",
+    "channels",
+    "stem_chs",
+    "width_factor",
+    "in_chans",
+    "num_classes",
+    "output_stride",
+];
+
+/// Every tensor of timm's network.
+pub fn tensors(layout: &Layout) -> Vec<Tensor> {
+    let mut all = Vec::new();
+    let mut add = |name: String, shape: Vec<usize>, place: Place| {
+        all.push(Tensor { name, shape, place });
+    };
+    for c in layout.convs() {
+        let [k, i, o] = [c.kernel, c.inputs, c.outputs];
+        let place = Place::Transposed(c.range(), [k, k, i, o]);
+        add(name(&c.name, "weight"), vec![o, i, k, k], place);
+    }
+    for n in layout.norms() {
+        let variance = Place::Variance(n.variance(), BATCH_NORM_EPSILON - EPSILON);
+        for (part, place) in [
+            ("weight", Place::Parameters(n.gamma())),
+            ("bias", Place::Parameters(n.beta())),
+            ("running_mean", Place::Moving(n.mean())),
+            ("running_var", variance),
+        ] {
+            add(name(&n.name, part), vec![n.channels], place);
+        }
+    }
+    if let Some(head) = layout.head(HEAD) {
+        let [i, o] = [layout.features, head.outputs];
+        let place = Place::Transposed(layout.head_kernel(head), [1, 1, i, o]);
+        add("head.fc.weight".into(), vec![o, i, 1, 1], place);
+        let place = Place::Parameters(layout.head_bias(head));
+        add("head.fc.bias".into(), vec![o], place);
+    }
+    all
+}
+
+/// `blocks.0.1.shortcut` → `stages.0.blocks.1.downsample.conv`, and the part of it.
+fn name(ours: &str, part: &str) -> String {
+    let unit = ours.strip_prefix("blocks.").and_then(|n| n.split_once('.'));
+    match unit {
+        Some((block, rest)) => {
+            let rest = rest.replace("shortcut", "downsample.conv");
+            format!("stages.{block}.blocks.{rest}.{part}")
+        }
+        None => format!("{ours}.{part}"),
+    }
+}
+
+/// Where the weights come from: what timm passes over in `config.json`, and we read back.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    seed: u64,
+    settings: Settings,
+}
+
+/// timm's `config.json` for a model. `path` names the model in errors, which say what timm's network
+/// cannot express.
+pub fn to_config(path: &Path, config: &Config) -> Result<Value> {
+    let a = &config.architecture;
+    let refuse = |expected: &str, found: String, hint: &str| {
+        Err(Error::bad_data(path, expected, found, hint))
+    };
+    if a.stem != Stem::Imagenet {
+        return refuse(
+            "the imagenet stem, as timm's ResNetV2 has it",
+            format!("{:?}", a.stem),
+            "train with stem = \"imagenet\"",
+        );
+    }
+    let pipe = Pipe::parse(&config.settings.augment_eval, Mode::Eval)?;
+    let Some((min, max)) = pipe.value_range() else {
+        return refuse(
+            "one range of values for all images, as timm normalizes them",
+            format!("augment_eval {:?}", config.settings.augment_eval),
+            "train with -1_to_1 in place of standardize",
+        );
+    };
+    // (p - mean) / std of p in 0..1 is min + (max - min) p.
+    let std = 1.0 / f64::from(max - min);
+    let mean = -f64::from(min) * std;
+    let side = config.height.min(config.width);
+    let layout = Layout::new(a);
+    let channels: Vec<usize> = (0..a.units.len())
+        .map(|b| 4 * layout.stem.outputs << b)
+        .collect();
+    let origin = Origin {
+        seed: config.seed,
+        settings: config.settings.clone(),
+    };
+    Ok(json!({
+        "architecture": ARCHITECTURES[0],
+        "num_classes": config.classes.len(),
+        "num_features": layout.features,
+        "global_pool": "avg",
+        "label_names": config.classes,
+        "model_args": {
+            "layers": a.units,
+            "channels": channels,
+            "stem_chs": layout.stem.outputs,
+            "stem_type": "fixed",
+            "in_chans": a.channels,
+            "output_stride": output_stride(a),
+        },
+        "pretrained_cfg": {
+            "num_classes": config.classes.len(),
+            "input_size": [a.channels, config.height, config.width],
+            "mean": vec![mean; a.channels],
+            "std": vec![std; a.channels],
+            "interpolation": "bilinear",
+            "crop_pct": side as f64 / pipe.resized_side().unwrap_or(side) as f64,
+            "crop_mode": "center",
+            "first_conv": "stem.conv",
+            "classifier": "head.fc",
+        },
+        "s4l": origin,
+    }))
+}
+
+/// From input to pre-logits, so that no block of timm's is dilated in place of strided.
+fn output_stride(a: &Architecture) -> usize {
+    2 << a.units.len()
+}
+
+/// Whether a `config.json` is timm's: it names its architecture, ours describes it.
+pub fn is_config(config: &Value) -> bool {
+    config["architecture"].is_string()
+}
+
+/// What is read of timm's `config.json`.
+#[derive(Deserialize)]
+struct Found {
+    architecture: String,
+    #[serde(default)]
+    label_names: Vec<String>,
+    #[serde(default)]
+    model_args: Map<String, Value>,
+    pretrained_cfg: Pretrained,
+    s4l: Option<Origin>,
+}
+
+#[derive(Deserialize)]
+struct Pretrained {
+    input_size: [usize; 3],
+    mean: Vec<f64>,
+    std: Vec<f64>,
+    crop_pct: f64,
+    #[serde(default)]
+    label_names: Vec<String>,
+}
+
+/// The configuration of a model in timm's format, its network by the shapes of the tensors.
+/// `path` is that of `config.json`. Errors: `BadData` where the network is not one of ours.
+pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config> {
+    let bad =
+        |expected: &str, found: String, hint: &str| Error::bad_data(path, expected, found, hint);
+    let found: Found = serde_json::from_value(json).map_err(|e| {
+        let hint = "s4l-export and timm.models.save_for_hf write one";
+        bad("timm's config.json", e.to_string(), hint)
+    })?;
+    let ours = "s4l trains timm's resnetv2_50, 101 and 152 with stem_type \"fixed\"";
+    if !ARCHITECTURES.contains(&&found.architecture[..]) {
+        return Err(bad(&ARCHITECTURES.join(" or "), found.architecture, ours));
+    }
+    let stem = found.model_args.get("stem_type").and_then(Value::as_str);
+    if stem != Some("fixed") {
+        let stem = stem.unwrap_or_default();
+        return Err(bad("stem_type \"fixed\"", format!("{stem:?}"), ours));
+    }
+    let is_ours = |key: &str, value: &Value| match key {
+        "stem_type" => true,
+        "global_pool" => value == "avg",
+        _ => ARGUMENTS.contains(&key),
+    };
+    let mut arguments = found.model_args.iter();
+    if let Some((key, value)) = arguments.find(|(k, v)| !is_ours(k, v)) {
+        return Err(bad(
+            "the default of every other model_args",
+            format!("{key} {value}"),
+            ours,
+        ));
+    }
+    let cfg = found.pretrained_cfg;
+    let labels = [&found.label_names, &cfg.label_names];
+    let Some(classes) = labels.into_iter().find(|names| !names.is_empty()) else {
+        let hint = "add the names of the classes in the order of the head, as in dataset.json";
+        return Err(bad("label_names", "none".into(), hint));
+    };
+    let architecture = architecture(tensors, classes.len())
+        .ok_or_else(|| bad("tensors of ResNetV2", "others".into(), ours))?;
+    let stride = found
+        .model_args
+        .get("output_stride")
+        .map_or(Some(32), Value::as_u64);
+    if stride.is_none_or(|s| s < output_stride(&architecture) as u64) {
+        return Err(bad("no dilation", "a smaller output_stride".into(), ours));
+    }
+    let expected: HashSet<String> = self::tensors(&Layout::new(&architecture))
+        .into_iter()
+        .map(|t| t.name)
+        .collect();
+    let names = tensors.names();
+    let mut others = names
+        .iter()
+        .filter(|n| !n.ends_with(".num_batches_tracked"));
+    if let Some(name) = others.find(|name| !expected.contains(&name[..])) {
+        return Err(bad("tensors of ResNetV2", format!("also {name}"), ours));
+    }
+    let [_, height, width] = cfg.input_size;
+    let (seed, settings) = match found.s4l {
+        Some(origin) => (origin.seed, origin.settings),
+        None => (0, settings(path, &cfg, &architecture)?),
+    };
+    Ok(Config {
+        architecture,
+        height,
+        width,
+        classes: classes.clone(),
+        seed,
+        settings,
+    })
+}
+
+/// `None` where the tensors are not those of a ResNet-v2 of bottleneck units.
+fn architecture(tensors: &SafeTensors, classes: usize) -> Option<Architecture> {
+    let has = |block: usize, unit: usize| {
+        let name = format!("stages.{block}.blocks.{unit}.conv3.weight");
+        tensors.tensor(&name).is_ok()
+    };
+    let units: Vec<usize> = (0..)
+        .map(|block| (0..).take_while(|&unit| has(block, unit)).count())
+        .take_while(|&units| units > 0)
+        .collect();
+    let stem = tensors.tensor("stem.conv.weight").ok()?;
+    let &[base, channels, ..] = stem.shape() else {
+        return None;
+    };
+    // More blocks than these would leave less than a pixel of any image.
+    let whole = (1..=12).contains(&units.len()) && base > 0 && base % 16 == 0;
+    whole.then(|| Architecture {
+        channels,
+        units,
+        width_factor: base / 16,
+        stem: Stem::Imagenet,
+        heads: vec![(HEAD.to_string(), classes)],
+    })
+}
+
+/// Settings of a model of timm's own: its network, and its evaluation as near as our steps come.
+fn settings(path: &Path, cfg: &Pretrained, a: &Architecture) -> Result<Settings> {
+    let [_, height, width] = cfg.input_size;
+    let same = |values: &[f64]| {
+        let first = values.first().copied();
+        first.filter(|v| values.iter().all(|w| w == v))
+    };
+    let (Some(mean), Some(std)) = (same(&cfg.mean), same(&cfg.std)) else {
+        return Err(Error::bad_data(
+            path,
+            "one mean and one std for all channels",
+            format!("{:?} and {:?}", cfg.mean, cfg.std),
+            "set both to 0.5 and fine-tune",
+        ));
+    };
+    let side = (height.min(width) as f64 / cfg.crop_pct).floor();
+    let (min, max) = (-mean / std, (1.0 - mean) / std);
+    Ok(Settings {
+        units: a.units.clone(),
+        width_factor: a.width_factor,
+        stem: a.stem,
+        augment_eval: format!(
+            "resize_small({side})|crop({height},{width})|value_range({min},{max})"
+        ),
+        ..Settings::default()
+    })
+}
