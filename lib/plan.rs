@@ -95,9 +95,10 @@ pub struct Settings {
     pub labelled_images: usize,
     pub unlabelled_images: usize,
 
-    /// Pseudo labels: the column to train on, `label` (mean of all views) or `label_single`.
+    /// Pseudo labels: the column to train on, `label` (mean of all views) or `label_single` (centre
+    /// view). Known labels are trained on in either case.
     pub label_column: String,
-    /// Pseudo labels less confident than this are not trained on; 0: all are.
+    /// Pseudo labels less confident than this are not trained on; 0: all are. Known ones always are.
     pub min_confidence: f64,
 
     /// Steps between checkpoints, records of the metrics; epochs between validations.

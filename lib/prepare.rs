@@ -319,13 +319,14 @@ fn labels<'a>(
     classes: usize,
     held_out: &HashSet<u32>,
 ) -> Result<(&'a Path, Vec<u32>, PartLabels)> {
-    let (path, made_by, column) = match file {
-        LabelFile::Known(path) => (path, "s4l-subset", "label"),
-        LabelFile::Pseudo { path, .. } => (path, "s4l-pseudolabel", &settings.label_column[..]),
+    let (path, made_by) = match file {
+        LabelFile::Known(path) => (path, "s4l-subset"),
+        LabelFile::Pseudo { path, .. } => (path, "s4l-pseudolabel"),
     };
     let table = table::read(path, made_by)?;
-    let (rows, labels) = labelled_rows(&table, split, classes, column)?;
-    let confidence = match file {
+    let (rows, mut labels) = labelled_rows(&table, split, classes, "label")?;
+    let mut confidence = vec![1.0; rows.len()];
+    match file {
         LabelFile::Known(_) => {
             if let Some(&row) = rows.iter().find(|r| held_out.contains(r)) {
                 return Err(Error::bad_data(
@@ -335,10 +336,19 @@ fn labels<'a>(
                     "draw both with one call of s4l-subset",
                 ));
             }
-            vec![1.0; rows.len()]
         }
-        LabelFile::Pseudo { .. } => table.floats("confidence")?,
-    };
+        LabelFile::Pseudo { .. } => {
+            let pseudo_confidence = table.floats("confidence")?;
+            let (_, pseudo) = labelled_rows(&table, split, classes, &settings.label_column)?;
+            // A known label is kept, whatever the model makes of its image.
+            for (i, known) in table.bools("known")?.into_iter().enumerate() {
+                if !known {
+                    labels[i] = pseudo[i];
+                    confidence[i] = pseudo_confidence[i];
+                }
+            }
+        }
+    }
     let keep: Vec<usize> = (0..rows.len())
         .filter(|&i| {
             !held_out.contains(&rows[i]) && f64::from(confidence[i]) >= settings.min_confidence

@@ -2,8 +2,12 @@
 
 mod common;
 
+use candle_core::Device;
 use common::Scratch;
 use common::training::{PSEUDOLABEL, labelled_shards, pretrain, pseudolabel, read_labels, words};
+use s4l::augment::{Mode, Pipe};
+use s4l::model::Model;
+use s4l::rng::{Stream, rng};
 use s4l::shards::Shards;
 use s4l::table::{self, Table};
 use std::collections::HashMap;
@@ -110,6 +114,60 @@ fn columns_follow_from_the_probabilities() {
     assert_eq!(is_known.iter().filter(|k| **k).count(), known.len());
     // The model is no oracle: some known labels are kept against its guess.
     assert!(guessed > 0);
+}
+
+/// The turned square of a grey image, as `np.rot90` turns it `quarters` times.
+fn turned(view: &[f32], side: usize, quarters: usize) -> Vec<f32> {
+    (0..quarters).fold(view.to_vec(), |v, _| {
+        let pixels = (0..side * side).map(|i| v[(i % side) * side + side - 1 - i / side]);
+        pixels.collect()
+    })
+}
+
+/// The views by hand: the centre and the corners of the image at 32 pixels, each turned four times.
+#[test]
+fn logits_are_averaged_over_five_crops_and_four_rotations() {
+    let scratch = with_model();
+    let line = "--in shards --out labels.parquet --threads 1 -q";
+    scratch.run(PSEUDOLABEL, &words(line)).ok();
+    let table = labels(&scratch);
+    let (label, single) = (
+        table.ints("label").unwrap(),
+        table.ints("label_single").unwrap(),
+    );
+    let (probs, classes) = table.float_lists("probs").unwrap();
+    let mut model = Model::open(&scratch.path("model"), &Device::Cpu).unwrap();
+    let shards = Shards::open(&scratch.path("shards")).unwrap();
+    let split = shards.split("train").unwrap();
+    let enlarge = Pipe::parse("resize_small(32)|-1_to_1", Mode::Eval).unwrap();
+    let mut moved = 0;
+    for row in 0..60 {
+        let pixels = split.decode(row).unwrap().pixels;
+        let mut image = Vec::new();
+        let mut rng = rng(0, Stream::LabelledAugment, 0, 0);
+        enlarge
+            .apply(&pixels, 28, 28, 1, &mut rng, &mut image)
+            .unwrap();
+        let mut views = Vec::new();
+        for (y, x) in [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)] {
+            let crop: Vec<f32> = (y..y + 28)
+                .flat_map(|y| image[y * 32 + x..][..28].to_vec())
+                .collect();
+            views.extend((0..4).flat_map(|quarters| turned(&crop, 28, quarters)));
+        }
+        let logits = model.network.infer(&views, "classes").unwrap();
+        let mean: Vec<f32> = (0..classes)
+            .map(|c| logits.iter().skip(c).step_by(classes).sum::<f32>() / 20.0)
+            .collect();
+        assert_eq!(single[row], argmax(&logits[..classes]), "row {row}");
+        assert_eq!(label[row], argmax(&mean), "row {row}");
+        let sum: f32 = mean.iter().map(|l| l.exp()).sum();
+        for (l, p) in mean.iter().zip(&probs[row * classes..]) {
+            assert!((l.exp() / sum - p).abs() < 1e-5, "row {row}");
+        }
+        moved += usize::from(label[row] != single[row]);
+    }
+    assert!(moved > 0);
 }
 
 /// With the centre view alone, it is all there is to average.

@@ -4,12 +4,16 @@ mod common;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use common::training::{
-    curve, differing, labelled_shards, moam, model, pretrain, pseudolabel, words,
+    curve, differing, labelled_shards, moam, model, pretrain, pseudolabel, read_labels, words,
 };
 use common::{Scratch, batches, contents};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
+use s4l::artifact::Lineage;
 use s4l::shards::Shards;
+use s4l::table;
+use safetensors::SafeTensors;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Trained through: the files of a model, finite curves with the terms of the method.
@@ -133,6 +137,105 @@ fn the_steps_of_moam_train_on_one_another() {
 }
 
 /// Fine-tuning for no distance at all gives the weights that it began with, so it did begin there.
+/// The float values of a model's weights, whatever its header says of their origin.
+fn weights(scratch: &Scratch, model: &str) -> Vec<u8> {
+    let bytes = std::fs::read(scratch.path(model).join("model.safetensors")).unwrap();
+    let (header, _) = SafeTensors::read_metadata(&bytes).unwrap();
+    bytes[8 + header..].to_vec()
+}
+
+/// Writes `labels.parquet` again with other numbers in an integer column.
+fn change(scratch: &Scratch, to: &str, column: &str, value: impl Fn(bool, i64) -> i64) {
+    let table = table::read(&scratch.path("labels.parquet"), "s4l-pseudolabel").unwrap();
+    let (index, _) = table.batch.schema().column_with_name(column).unwrap();
+    let known = table.bools("known").unwrap().into_iter();
+    let values = known.zip(table.ints(column).unwrap());
+    let mut columns = table.batch.columns().to_vec();
+    columns[index] = Arc::new(Int64Array::from_iter_values(
+        values.map(|(known, v)| value(known, v)),
+    ));
+    let lineage = Lineage::new("s4l-pseudolabel", 0, String::new());
+    let path = scratch.path(to);
+    table::write(
+        &path,
+        table.batch.schema(),
+        columns,
+        &lineage,
+        BTreeMap::new(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn the_recipe_says_which_pseudo_label_trains_and_known_labels_are_kept() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "teacher", "").ok();
+    pseudolabel(&scratch, "teacher", "").ok();
+    let other = |v: i64| (v + 1) % 10;
+    let train = |labels: &str, column: &str| {
+        let more = format!("--labels {labels}.parquet --force -s label_column={column}");
+        pretrain(&scratch, "pseudo_labels", "model", &more).ok();
+        weights(&scratch, "model")
+    };
+    for (column, unused) in [("label_single", "label"), ("label", "label_single")] {
+        let before = train("labels", column);
+        change(&scratch, "a.parquet", column, |known, v| {
+            if known { v } else { other(v) }
+        });
+        assert_ne!(train("a", column), before, "{column}");
+        change(&scratch, "a.parquet", unused, |known, v| {
+            if known { v } else { other(v) }
+        });
+        assert_eq!(train("a", column), before, "{column}");
+    }
+    // Of a known image the label counts, the model's opinion never.
+    let before = train("labels", "label_single");
+    change(&scratch, "a.parquet", "label_single", |known, v| {
+        if known { other(v) } else { v }
+    });
+    assert_eq!(train("a", "label_single"), before);
+    change(&scratch, "a.parquet", "label", |known, v| {
+        if known { other(v) } else { v }
+    });
+    assert_ne!(train("a", "label_single"), before);
+}
+
+#[test]
+fn a_confidence_threshold_drops_pseudo_labels_and_is_off_by_default() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "teacher", "").ok();
+    pseudolabel(&scratch, "teacher", "").ok();
+    let table = table::read(&scratch.path("labels.parquet"), "s4l-pseudolabel").unwrap();
+    let held_out: HashSet<String> = read_labels(&scratch, "val.parquet")
+        .into_iter()
+        .map(|row| row.0)
+        .collect();
+    let (keys, known) = (table.strings("key").unwrap(), table.bools("known").unwrap());
+    let confidence = table.floats("confidence").unwrap();
+    let expected = |threshold: f32| {
+        let kept = |i: &usize| known[*i] || confidence[*i] >= threshold;
+        let rows = (0..keys.len()).filter(|&i| !held_out.contains(&keys[i]));
+        rows.filter(kept).count()
+    };
+    let found = |more: &str| {
+        let more = format!("--labels labels.parquet --dry-run {more}");
+        let plan = pretrain(&scratch, "pseudo_labels", "model", &more)
+            .ok()
+            .stdout;
+        let line = plan.lines().find_map(|l| l.strip_prefix("labelled images"));
+        let count = line.unwrap().split_whitespace().next().unwrap();
+        count.parse::<usize>().unwrap()
+    };
+    assert_eq!(found(""), 350);
+    let mut sorted = confidence.clone();
+    sorted.sort_by(f32::total_cmp);
+    let middle = sorted[200];
+    let kept = found(&format!("-s min_confidence={middle}"));
+    assert_eq!(kept, expected(middle));
+    assert!((101..350).contains(&kept), "{kept}");
+    assert_eq!(found("-s min_confidence=1.0"), 100);
+}
+
 #[test]
 fn init_is_where_training_starts() {
     let scratch = labelled_shards();
