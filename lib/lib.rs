@@ -9,6 +9,7 @@ pub mod error;
 pub mod evaluate;
 pub mod input;
 pub mod inspect;
+pub mod label_list;
 pub mod loader;
 pub mod methods;
 pub mod metrics;

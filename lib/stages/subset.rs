@@ -3,6 +3,8 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
+use crate::label_list;
+use crate::prepare::labelled_rows;
 use crate::recipe;
 use crate::rng::{Stream, permutation, rng};
 use crate::schema;
@@ -10,7 +12,7 @@ use crate::shards::{Shards, Split};
 use crate::table;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,10 +27,12 @@ EXAMPLES
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet
   s4l-subset --in shards --per-class 13 --seed 1 --out labelled.parquet
   s4l-subset --in shards --list 10percent.json --out labelled.parquet
+  s4l-subset --in shards --per-class 13 --nested-in labelled_10p.parquet --out labelled_1p.parquet
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet --val-per-class 100 --val-out val.parquet
 
 For one seed a smaller subset lies within every larger one, and the validation set is the same
-whatever the fraction. Memory: some 200 bytes an image.",
+whatever the fraction. A list may give names with folders before them, and with or without the ending
+of an image file. Memory: some 200 bytes an image.",
     group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
 )]
 pub struct Args {
@@ -44,6 +48,9 @@ pub struct Args {
     /// Names of the images: a label map ({"values": [...]}) or text, one a line
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
+    /// Choose from the images of this subset only
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    nested_in: Option<PathBuf>,
     /// Split to choose from
     #[arg(long, default_value = "train", value_name = "NAME")]
     split: String,
@@ -87,11 +94,9 @@ impl cli::Stage for Args {
         let split = shards.split(&self.split)?;
         let labels = split.labels()?;
 
-        let listed = self
-            .list
-            .as_deref()
-            .map(|l| listed(l, &split))
-            .transpose()?;
+        let listed = self.list.as_deref().map(|l| label_list::rows(l, &split));
+        let listed = listed.transpose()?;
+        let outer = self.outer(&split, shards.classes().len())?;
         let per_class = self.per_class(labels, shards.classes().len())?;
         let draw = |n, stream, taken: &[usize]| {
             draw(
@@ -104,14 +109,22 @@ impl cli::Stage for Args {
             )
             .map_err(|few| self.too_few(few, &shards))
         };
-        let kept_out = listed.as_deref().unwrap_or_default();
+        let kept_out = listed.as_ref().or(outer.as_ref());
+        let kept_out = kept_out.map_or(&[][..], |rows| rows);
         let validation = match self.val_per_class {
             Some(n) => draw(n, Stream::Validation, kept_out)?,
             None => Vec::new(),
         };
         let labelled = match listed {
             Some(rows) => rows,
-            None => draw(per_class, Stream::Subset, &validation)?,
+            None => {
+                let mut taken = validation.clone();
+                if let Some(outer) = outer {
+                    let outer: HashSet<usize> = outer.into_iter().collect();
+                    taken.extend((0..split.len()).filter(|row| !outer.contains(row)));
+                }
+                draw(per_class, Stream::Subset, &taken)?
+            }
         };
 
         let mut outputs = vec![(&out, &labelled, false)];
@@ -151,7 +164,11 @@ impl cli::Stage for Args {
 impl Args {
     fn refuse_overlaps(&self, out: &Path) -> Result<()> {
         let outputs = [Some(out), self.val_out.as_deref()];
-        let inputs = [Some(self.input.as_path()), self.list.as_deref()];
+        let inputs = [
+            Some(self.input.as_path()),
+            self.list.as_deref(),
+            self.nested_in.as_deref(),
+        ];
         for out in outputs.into_iter().flatten() {
             for input in inputs.into_iter().flatten().filter(|i| i.exists()) {
                 artifact::refuse_overlap(input, out)?;
@@ -161,6 +178,16 @@ impl Args {
             Some(val_out) => artifact::refuse_overlap(out, val_out),
             None => Ok(()),
         }
+    }
+
+    /// The rows of `--nested-in`.
+    fn outer(&self, split: &Split, classes: usize) -> Result<Option<Vec<usize>>> {
+        let Some(path) = &self.nested_in else {
+            return Ok(None);
+        };
+        let table = table::read(path, "s4l-subset")?;
+        let (rows, _) = labelled_rows(&table, split, classes, schema::LABEL)?;
+        Ok(Some(rows.into_iter().map(|row| row as usize).collect()))
     }
 
     /// Images a class that `--fraction` or `--per-class` asks for; 0 with `--list`.
@@ -201,9 +228,10 @@ impl Args {
                 shards.classes()[few.class],
                 self.split
             ),
-            match self.val_per_class {
-                Some(_) => format!("{} that are not taken already", few.found),
-                None => few.found.to_string(),
+            match (&self.nested_in, self.val_per_class) {
+                (Some(outer), _) => format!("{} of them in {}", few.found, outer.display()),
+                (None, Some(_)) => format!("{} that are not taken already", few.found),
+                (None, None) => few.found.to_string(),
             },
             "ask for fewer",
         )
@@ -225,10 +253,14 @@ impl Args {
         let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&choice))
             .input("shards", split.content_hash())
             .input("labels", labels);
-        match &self.list {
-            Some(list) => Ok(lineage.input("list", artifact::hash_file(list)?)),
-            None => Ok(lineage),
-        }
+        let lineage = match &self.list {
+            Some(list) => lineage.input("list", artifact::hash_file(list)?),
+            None => lineage,
+        };
+        Ok(match &self.nested_in {
+            Some(outer) => lineage.input("nested_in", artifact::hash_file(outer)?),
+            None => lineage,
+        })
     }
 }
 
@@ -280,74 +312,6 @@ pub fn draw(
     Ok(rows)
 }
 
-/// The rows that a list names, sorted. A name is a key, or a path whose base name is one.
-fn listed(list: &Path, split: &Split) -> Result<Vec<usize>> {
-    let names = names(list)?;
-    let base = |name: &str| name.rsplit_once('/').and_then(|(_, base)| split.row(base));
-    let (found, unknown): (Vec<_>, Vec<_>) = names
-        .iter()
-        .map(|name| (name, split.row(name).or_else(|| base(name))))
-        .partition(|(_, row)| row.is_some());
-    let bad = |expected: &str, found: String| {
-        Error::bad_data(
-            list,
-            expected,
-            found,
-            "correct the list, or name the --split it is of",
-        )
-    };
-    if names.is_empty() {
-        return Err(bad("names of images", "none".to_string()));
-    }
-    if let Some((first, _)) = unknown.first() {
-        return Err(bad(
-            "names of images of the split",
-            format!(
-                "{} unknown of {}, the first is {first:?}",
-                unknown.len(),
-                names.len()
-            ),
-        ));
-    }
-    let mut rows: Vec<usize> = found.into_iter().filter_map(|(_, row)| row).collect();
-    rows.sort_unstable();
-    if let Some(twice) = rows.windows(2).find(|w| w[0] == w[1]) {
-        return Err(bad(
-            "each image once",
-            format!("{:?} twice", split.key(twice[0])),
-        ));
-    }
-    let labels = split.labels()?;
-    if let Some(&row) = rows.iter().find(|&&row| labels[row].is_none()) {
-        return Err(bad(
-            "images with labels",
-            format!("{:?} without", split.key(row)),
-        ));
-    }
-    Ok(rows)
-}
-
-/// The names in a list: JSON where it begins with a brace, else text.
-fn names(list: &Path) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct LabelMap {
-        values: Vec<String>,
-    }
-    let text = std::fs::read_to_string(list).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
-        _ => Error::io(list)(e),
-    })?;
-    if text.trim_start().starts_with('{') {
-        let map: LabelMap = serde_json::from_str(&text).map_err(|e| {
-            let hint = "write it like {\"values\": [\"a.png\", \"b.png\"]}";
-            Error::bad_data(list, "a label map", e.to_string(), hint)
-        })?;
-        return Ok(map.values);
-    }
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    Ok(lines.map(str::to_string).collect())
-}
-
 fn write(
     path: &Path,
     split: &Split,
@@ -356,7 +320,7 @@ fn write(
     lineage: &Lineage,
 ) -> Result<()> {
     let keys = StringArray::from_iter_values(rows.iter().map(|&row| split.key(row)));
-    // Only rows with a label are drawn or pass `listed`.
+    // Only rows with a label are drawn or pass `label_list::rows`.
     let labels: Int64Array = rows.iter().map(|&row| labels[row].map(i64::from)).collect();
     let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(labels)];
     table::write(path, schema::labelled(), columns, lineage, BTreeMap::new())

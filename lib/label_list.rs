@@ -1,0 +1,106 @@
+//! Label lists: the names of the labelled images, as S4L publishes them (JSON) and SimCLR (text).
+
+use crate::error::{Error, Result};
+use crate::shards::Split;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Endings of image files, which a name may have or lack.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// Names shown of those that belong to no image.
+const SHOWN: usize = 3;
+
+/// The rows that a list names, sorted. A name is a key; or a path that ends in one; or either of them
+/// but for the ending of its file. Errors: `BadData` where a name belongs to no image or to several, to
+/// one without a label, or to the image of another name.
+pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
+    let names = names(list)?;
+    let bad = |expected: &str, found: String| {
+        let hint = "correct the list, or name the --split it is of";
+        Error::bad_data(list, expected, found, hint)
+    };
+    if names.is_empty() {
+        return Err(bad("names of images", "none".to_string()));
+    }
+    let stems = stems(split);
+    let mut rows = Vec::with_capacity(names.len());
+    let mut unknown = Vec::new();
+    for name in &names {
+        let by_stem = |n| stems.get(stem(n)).copied().flatten();
+        match tails(name)
+            .find_map(|n| split.row(n))
+            .or_else(|| tails(name).find_map(by_stem))
+        {
+            Some(row) => rows.push(row),
+            None => unknown.push(format!("{name:?}")),
+        }
+    }
+    if !unknown.is_empty() {
+        let more = if unknown.len() > SHOWN { ", .." } else { "" };
+        let found = format!(
+            "{} of {} names that have none: {}{more}",
+            unknown.len(),
+            names.len(),
+            unknown[..unknown.len().min(SHOWN)].join(", ")
+        );
+        return Err(bad("one image of the split for each name", found));
+    }
+    rows.sort_unstable();
+    if let Some(twice) = rows.windows(2).find(|w| w[0] == w[1]) {
+        let found = format!("{:?} twice", split.key(twice[0]));
+        return Err(bad("each image once", found));
+    }
+    let labels = split.labels()?;
+    if let Some(&row) = rows.iter().find(|&&row| labels[row].is_none()) {
+        let found = format!("{:?} without", split.key(row));
+        return Err(bad("images with labels", found));
+    }
+    Ok(rows)
+}
+
+/// `a/b/c`, `b/c`, `c`.
+fn tails(name: &str) -> impl Iterator<Item = &str> {
+    let parts = name.match_indices('/').map(|(slash, _)| &name[slash + 1..]);
+    std::iter::once(name).chain(parts)
+}
+
+/// A name without the ending of an image file.
+fn stem(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if ENDINGS.contains(&&ending.to_ascii_lowercase()[..]) => stem,
+        _ => name,
+    }
+}
+
+/// The row of each key without its ending, `None` where several have the same.
+fn stems(split: &Split) -> HashMap<&str, Option<usize>> {
+    let mut stems = HashMap::with_capacity(split.len());
+    for (row, key) in split.keys().iter().enumerate() {
+        let only = stems.entry(stem(key)).or_insert(Some(row));
+        *only = only.filter(|first| *first == row);
+    }
+    stems
+}
+
+/// The names in a list: JSON where it begins with a brace, else text.
+fn names(list: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct LabelMap {
+        values: Vec<String>,
+    }
+    let text = std::fs::read_to_string(list).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
+        _ => Error::io(list)(e),
+    })?;
+    if text.trim_start().starts_with('{') {
+        let map: LabelMap = serde_json::from_str(&text).map_err(|e| {
+            let hint = "write it like {\"values\": [\"a.png\", \"b.png\"]}";
+            Error::bad_data(list, "a label map", e.to_string(), hint)
+        })?;
+        return Ok(map.values);
+    }
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    Ok(lines.map(str::to_string).collect())
+}
