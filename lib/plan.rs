@@ -165,6 +165,17 @@ pub struct Data {
     pub unlabelled: usize,
 }
 
+/// The rate in force, and the recipe's where that is given for another batch.
+fn learning_rate(s: &Settings, schedule: &Schedule) -> String {
+    let rate = schedule.base();
+    match s.learning_rate_batch {
+        batch if batch > 0 && batch != s.batch => {
+            format!("{rate} ({} for {batch} labelled images)", s.learning_rate)
+        }
+        _ => rate.to_string(),
+    }
+}
+
 /// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU trunk's
 /// buffers, the parameters, their gradients, velocities and averages.
 pub fn describe(s: &Settings, data: &Data) -> Result<String> {
@@ -211,7 +222,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
             "images seen",
             (schedule.total_steps * images as u64).to_string(),
         ),
-        ("learning rate", schedule.base().to_string()),
+        ("learning rate", learning_rate(s, &schedule)),
         ("weight decay", s.weight_decay.to_string()),
         ("memory", format!("about {} MB", memory >> 20)),
     ];
