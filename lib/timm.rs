@@ -115,7 +115,7 @@ pub fn to_config(path: &Path, config: &Config) -> Result<Value> {
     let side = config.height.min(config.width);
     let layout = Layout::new(a);
     let channels: Vec<usize> = (0..a.units.len())
-        .map(|b| 4 * layout.stem.outputs << b)
+        .map(|b| (4 * layout.stem.outputs) << b)
         .collect();
     let origin = Origin {
         seed: config.seed,
