@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 use s4l::methods::supervised::cross_entropy;
 use s4l::network::layout::Architecture;
-use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Pass};
+use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Outputs, Pass};
 use s4l::optimizer::momentum_sgd;
 use s4l::plan::{Settings, Stem};
 use s4l::rng::{RngExt, Stream, rng};
@@ -60,36 +60,35 @@ fn main() {
     let decayed = network.layout.decayed();
     let mut velocity = vec![0f32; network.parameters.len()];
     let mut gradients = velocity.clone();
-    let mut step = || {
-        if mode == "infer" {
-            network.infer(&images, "classes").expect("logits");
-            return;
-        }
-        gradients.fill(0.0);
-        let pass = Pass::Train {
-            keep: BATCH_NORM_MOMENTUM,
-        };
-        let wanted = Gradients {
-            parameters: Some(&mut gradients),
-            images: None,
-        };
-        network
-            .differentiate(
-                &images,
-                pass,
-                |out| cross_entropy(&out.head("classes")?, &labels),
-                wanted,
-            )
-            .expect("a step");
-        let parameters = &mut network.parameters;
-        momentum_sgd(
-            parameters,
-            &mut velocity,
-            &mut gradients,
-            &decayed,
-            &settings,
-            0.01,
-        );
+    let mut step: Box<dyn FnMut()> = if mode == "infer" {
+        let mut inference = network.inference().expect("inference");
+        Box::new(move || {
+            inference.run(&images, "classes").expect("logits");
+        })
+    } else {
+        Box::new(|| {
+            gradients.fill(0.0);
+            let pass = Pass::Train {
+                keep: BATCH_NORM_MOMENTUM,
+            };
+            let wanted = Gradients {
+                parameters: Some(&mut gradients),
+                images: None,
+            };
+            let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
+            network
+                .differentiate(&images, pass, loss, wanted)
+                .expect("a step");
+            let parameters = &mut network.parameters;
+            momentum_sgd(
+                parameters,
+                &mut velocity,
+                &mut gradients,
+                &decayed,
+                &settings,
+                0.01,
+            );
+        })
     };
     (0..3).for_each(|_| step());
     println!("{{}}");

@@ -3,7 +3,7 @@
 use crate::augment::{Mode, Pipe};
 use crate::error::Result;
 use crate::methods;
-use crate::network::cpu::CpuTrunk;
+use crate::network::cpu::{CpuTrunk, Isa};
 use crate::network::layout::{Architecture, Layout};
 use crate::optimizer::Schedule;
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     });
     let schedule = Schedule::new(s, data.labelled);
     let images = (s.batch + s.unlabelled_batch) * output.views;
-    let trunk = CpuTrunk::<f32>::new(&layout, output.height, output.width, pulp::Arch::new());
+    let trunk = CpuTrunk::<f32>::new(&layout, output.height, output.width, Isa::best());
     let memory = trunk.bytes(images) + 4 * layout.parameters * 4;
     let lines = [
         ("method", method_name(s.method)),

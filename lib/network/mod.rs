@@ -7,7 +7,7 @@ pub mod layout;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_trunk::CandleTrunk;
-use cpu::CpuTrunk;
+use cpu::{CpuTrunk, Isa};
 use layout::{Architecture, Layout};
 
 /// What a forward pass normalizes with.
@@ -17,8 +17,6 @@ pub enum Pass {
     Train { keep: f32 },
     /// Batch statistics; the moving ones stay (VAT's perturbed passes).
     Perturbed,
-    /// Moving statistics. Has no backward pass.
-    Inference,
 }
 
 /// Share of the moving statistics that a training step keeps (reference models/resnet.py).
@@ -47,8 +45,14 @@ pub trait Trunk: Send {
         pass: Pass,
     ) -> Result<Vec<f32>>;
 
-    /// Backward of the last `forward`, from the gradient of the pre-logits.
+    /// Backward of the last `forward` with the same parameters, from the gradient of the pre-logits.
     fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
+
+    /// Takes over the weights and moving statistics for `infer`, until the next `forward`.
+    fn prepare(&mut self, parameters: &[f32], moving: &[f32]) -> Result<()>;
+
+    /// Pre-logits by the moving statistics last prepared.
+    fn infer(&mut self, images: &[f32]) -> Result<Vec<f32>>;
 }
 
 /// Outputs of the heads for a batch, as parts of candle's graph.
@@ -66,6 +70,20 @@ impl Outputs {
             .find(|(n, ..)| n == name)
             .ok_or_else(|| Error::Internal(format!("the network has no head {name:?}")))?;
         Ok(self.features.matmul(kernel)?.broadcast_add(bias)?)
+    }
+}
+
+/// A network that stays as it is while it infers.
+pub struct Inference<'a> {
+    network: &'a mut Network,
+}
+
+impl Inference<'_> {
+    /// Outputs of a head by the moving statistics: `[n, outputs]`, row-major.
+    pub fn run(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
+        let features = self.network.trunk.infer(images)?;
+        let out = self.network.outputs(&features)?.head(head)?;
+        Ok(out.flatten_all()?.to_vec1()?)
     }
 }
 
@@ -88,12 +106,7 @@ impl Network {
     ) -> Network {
         let layout = Layout::new(architecture);
         let trunk: Box<dyn Trunk> = match device {
-            Device::Cpu => Box::new(CpuTrunk::<f32>::new(
-                &layout,
-                height,
-                width,
-                pulp::Arch::new(),
-            )),
+            Device::Cpu => Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best())),
             other => {
                 let device = other.clone();
                 Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
@@ -107,13 +120,10 @@ impl Network {
         }
     }
 
-    /// Head outputs by moving statistics: `[n, outputs]`, row-major.
-    pub fn infer(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
-        let features =
-            self.trunk
-                .forward(&self.parameters, &mut self.moving, images, Pass::Inference)?;
-        let out = self.outputs(&features)?.head(head)?;
-        Ok(out.flatten_all()?.to_vec1()?)
+    /// Takes the network as it is to infer with.
+    pub fn inference(&mut self) -> Result<Inference<'_>> {
+        self.trunk.prepare(&self.parameters, &self.moving)?;
+        Ok(Inference { network: self })
     }
 
     /// Sets the moving statistics to the mean over batches of those of this one, the `index`-th.
