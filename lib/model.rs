@@ -4,7 +4,7 @@ use crate::artifact::{self, Lineage};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::network::layout::{Architecture, Layout};
-use crate::plan::Settings;
+use crate::plan::{Precision, Settings};
 use crate::schema;
 use candle_core::Device;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -51,9 +51,9 @@ impl Model {
         })?;
         let mut network = Network::new(
             &config.architecture,
-            config.height,
-            config.width,
+            (config.height, config.width),
             device,
+            Precision::F32,
             config.seed,
         );
         let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;

@@ -5,9 +5,11 @@ pub mod cpu;
 pub mod layout;
 
 use crate::error::{Error, Result};
+use crate::plan::Precision;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_trunk::CandleTrunk;
 use cpu::{CpuTrunk, Isa};
+use half::bf16;
 use layout::{Architecture, Layout};
 
 /// What a forward pass normalizes with.
@@ -81,8 +83,13 @@ pub struct Inference<'a> {
 impl Inference<'_> {
     /// Outputs of a head by the moving statistics: `[n, outputs]`, row-major.
     pub fn run(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
-        let features = self.network.trunk.infer(images)?;
-        let out = self.network.outputs(&features)?.head(head)?;
+        let Network {
+            layout,
+            parameters,
+            trunk,
+            ..
+        } = &mut *self.network;
+        let out = outputs(layout, parameters, &trunk.infer(images)?)?.head(head)?;
         Ok(out.flatten_all()?.to_vec1()?)
     }
 }
@@ -93,23 +100,38 @@ pub struct Network {
     pub parameters: Vec<f32>,
     pub moving: Vec<f32>,
     trunk: Box<dyn Trunk>,
+    /// For gradients of images where `trunk` is too coarse for them: VAT looks along a perturbation
+    /// that would be rounded away.
+    exact: Option<Box<dyn Trunk>>,
 }
 
 impl Network {
-    /// A network for images of `height` x `width`: the fast trunk on the CPU, candle's elsewhere.
+    /// A network for images of (height, width): the fast trunk on the CPU, candle's in float32
+    /// elsewhere.
     pub fn new(
         architecture: &Architecture,
-        height: usize,
-        width: usize,
+        (height, width): (usize, usize),
         device: &Device,
+        precision: Precision,
         seed: u64,
     ) -> Network {
         let layout = Layout::new(architecture);
-        let trunk: Box<dyn Trunk> = match device {
-            Device::Cpu => Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best())),
-            other => {
-                let device = other.clone();
-                Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
+        let single = || -> Box<dyn Trunk> {
+            match device {
+                Device::Cpu => {
+                    Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best()))
+                }
+                other => {
+                    let device = other.clone();
+                    Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
+                }
+            }
+        };
+        let (trunk, exact): (Box<dyn Trunk>, _) = match precision {
+            Precision::F32 => (single(), None),
+            Precision::Bf16 => {
+                let trunk = CpuTrunk::<bf16>::new(&layout, height, width, Isa::best());
+                (Box::new(trunk), Some(single()))
             }
         };
         Network {
@@ -117,6 +139,7 @@ impl Network {
             moving: layout.initial_moving(),
             layout,
             trunk,
+            exact,
         }
     }
 
@@ -144,10 +167,12 @@ impl Network {
         loss: impl FnOnce(&Outputs) -> Result<Tensor>,
         mut wanted: Gradients,
     ) -> Result<f32> {
-        let features = self
-            .trunk
-            .forward(&self.parameters, &mut self.moving, images, pass)?;
-        let outputs = self.outputs(&features)?;
+        let trunk = match &mut self.exact {
+            Some(exact) if wanted.images.is_some() => exact,
+            _ => &mut self.trunk,
+        };
+        let features = trunk.forward(&self.parameters, &mut self.moving, images, pass)?;
+        let outputs = outputs(&self.layout, &self.parameters, &features)?;
         let features = Var::from_tensor(&outputs.features)?;
         let outputs = Outputs {
             features: features.as_tensor().clone(),
@@ -174,25 +199,25 @@ impl Network {
             }
         }
         let upstream = upstream.flatten_all()?.to_vec1::<f32>()?;
-        self.trunk.backward(&self.parameters, &upstream, wanted)?;
+        trunk.backward(&self.parameters, &upstream, wanted)?;
         Ok(loss.to_scalar()?)
     }
+}
 
-    fn outputs(&self, features: &[f32]) -> Result<Outputs> {
-        let width = self.layout.features;
-        let features = Tensor::from_slice(features, (features.len() / width, width), &Device::Cpu)?;
-        let heads = self.layout.heads.iter().map(|h| {
-            let kernel = &self.parameters[self.layout.head_kernel(h)];
-            let bias = &self.parameters[self.layout.head_bias(h)];
-            Ok((
-                h.name.clone(),
-                Var::from_slice(kernel, (width, h.outputs), &Device::Cpu)?,
-                Var::from_slice(bias, h.outputs, &Device::Cpu)?,
-            ))
-        });
-        Ok(Outputs {
-            features,
-            heads: heads.collect::<Result<_>>()?,
-        })
-    }
+fn outputs(layout: &Layout, parameters: &[f32], features: &[f32]) -> Result<Outputs> {
+    let width = layout.features;
+    let features = Tensor::from_slice(features, (features.len() / width, width), &Device::Cpu)?;
+    let heads = layout.heads.iter().map(|h| {
+        let kernel = &parameters[layout.head_kernel(h)];
+        let bias = &parameters[layout.head_bias(h)];
+        Ok((
+            h.name.clone(),
+            Var::from_slice(kernel, (width, h.outputs), &Device::Cpu)?,
+            Var::from_slice(bias, h.outputs, &Device::Cpu)?,
+        ))
+    });
+    Ok(Outputs {
+        features,
+        heads: heads.collect::<Result<_>>()?,
+    })
 }
