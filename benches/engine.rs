@@ -4,9 +4,9 @@
 use candle_core::{Device, Tensor};
 use s4l::methods::supervised::cross_entropy;
 use s4l::network::layout::Architecture;
-use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Pass};
+use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Outputs, Pass};
 use s4l::optimizer::momentum_sgd;
-use s4l::plan::{Settings, Stem};
+use s4l::plan::{Precision, Settings, Stem};
 use s4l::rng::{RngExt, Stream, rng};
 use std::io::BufRead;
 use std::time::Instant;
@@ -39,8 +39,12 @@ fn main() {
         .num_threads(2)
         .build_global()
         .expect("the first pool");
-    let [name, mode @ ("train" | "infer"), "f32"] = arguments[..] else {
-        panic!("usage: engine NET train|infer f32");
+    let [name, mode @ ("train" | "infer"), precision @ ("f32" | "bf16")] = arguments[..] else {
+        panic!("usage: engine NET train|infer f32|bf16");
+    };
+    let precision = match precision {
+        "bf16" => Precision::Bf16,
+        _ => Precision::F32,
     };
     let (architecture, size, mut batch) = network(name).expect("a16, a32, r50_64 or r50_224");
     if mode == "infer" {
@@ -55,41 +59,39 @@ fn main() {
         .map(|_| rng.random_range(0..CLASSES as u32))
         .collect();
     let labels = Tensor::from_vec(labels, batch, &Device::Cpu).expect("labels");
-    let mut network = Network::new(&architecture, size, size, &Device::Cpu, 0);
+    let mut network = Network::new(&architecture, (size, size), &Device::Cpu, precision, 0);
     let settings = Settings::default();
     let decayed = network.layout.decayed();
     let mut velocity = vec![0f32; network.parameters.len()];
     let mut gradients = velocity.clone();
-    let mut step = || {
-        if mode == "infer" {
-            network.infer(&images, "classes").expect("logits");
-            return;
-        }
-        gradients.fill(0.0);
-        let pass = Pass::Train {
-            keep: BATCH_NORM_MOMENTUM,
-        };
-        let wanted = Gradients {
-            parameters: Some(&mut gradients),
-            images: None,
-        };
-        network
-            .differentiate(
-                &images,
-                pass,
-                |out| cross_entropy(&out.head("classes")?, &labels),
-                wanted,
-            )
-            .expect("a step");
-        let parameters = &mut network.parameters;
-        momentum_sgd(
-            parameters,
-            &mut velocity,
-            &mut gradients,
-            &decayed,
-            &settings,
-            0.01,
-        );
+    let mut step: Box<dyn FnMut()> = if mode == "infer" {
+        let mut inference = network.inference().expect("inference");
+        Box::new(move || {
+            inference.run(&images, "classes").expect("logits");
+        })
+    } else {
+        Box::new(|| {
+            let pass = Pass::Train {
+                keep: BATCH_NORM_MOMENTUM,
+            };
+            let wanted = Gradients {
+                parameters: Some(&mut gradients),
+                images: None,
+            };
+            let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
+            network
+                .differentiate(&images, pass, loss, wanted)
+                .expect("a step");
+            let parameters = &mut network.parameters;
+            momentum_sgd(
+                parameters,
+                &mut velocity,
+                &mut gradients,
+                &decayed,
+                &settings,
+                0.01,
+            );
+        })
     };
     (0..3).for_each(|_| step());
     println!("{{}}");

@@ -23,6 +23,7 @@ pub fn logits(
     let views = pipe.output(split.channels()?)?.views;
     let bar = cli::progress(rows.len() as u64, what);
     let mut all = Vec::new();
+    let mut inference = network.inference()?;
     for rows in rows.chunks((BATCH_VIEWS / views).max(1)) {
         if cli::stop_requested() {
             return Err(Error::Interrupted {
@@ -41,7 +42,7 @@ pub fn logits(
                 Ok(out)
             })
             .collect::<Result<_>>()?;
-        all.extend(network.infer(&images.concat(), "classes")?);
+        all.extend(inference.run(&images.concat(), "classes")?);
         bar.inc(rows.len() as u64);
     }
     bar.finish_and_clear();

@@ -4,7 +4,7 @@ use crate::artifact::{self, Lineage};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::network::layout::{Architecture, Layout};
-use crate::plan::Settings;
+use crate::plan::{Precision, Settings};
 use crate::{schema, timm};
 use candle_core::Device;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -66,9 +66,9 @@ impl Model {
         };
         let mut network = Network::new(
             &config.architecture,
-            config.height,
-            config.width,
+            (config.height, config.width),
             device,
+            Precision::F32,
             config.seed,
         );
         let tensors = if foreign {

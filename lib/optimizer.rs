@@ -2,10 +2,15 @@
 //! flat parameter vector (reference trainer.py).
 
 use crate::plan::Settings;
+use rayon::prelude::*;
 use std::ops::Range;
 
+/// Parameters that one task updates: its parts of the vectors stay in the cache.
+const TASK: usize = 16 << 10;
+
 /// v <- momentum * v + g + weight_decay * w; w <- w - learning_rate * v. Weight decay enters the
-/// velocity and applies to the `decayed` ranges only: convolution and head kernels.
+/// velocity and applies to the `decayed` ranges only, in ascending order: convolution and head
+/// kernels. Leaves the gradients at 0 for the next step.
 pub fn momentum_sgd(
     parameters: &mut [f32],
     velocity: &mut [f32],
@@ -15,17 +20,28 @@ pub fn momentum_sgd(
     learning_rate: f64,
 ) {
     let weight_decay = settings.weight_decay as f32;
-    for range in decayed {
-        let kernels = parameters[range.clone()].iter();
-        for (g, w) in gradients[range.clone()].iter_mut().zip(kernels) {
-            *g += weight_decay * w;
-        }
-    }
     let (momentum, rate) = (settings.momentum as f32, learning_rate as f32);
-    for ((w, v), g) in parameters.iter_mut().zip(velocity).zip(gradients) {
-        *v = momentum * *v + *g;
-        *w -= rate * *v;
-    }
+    parameters
+        .par_chunks_mut(TASK)
+        .zip(velocity.par_chunks_mut(TASK))
+        .zip(gradients.par_chunks_mut(TASK))
+        .enumerate()
+        .for_each(|(i, ((w, v), g))| {
+            let start = i * TASK;
+            let end = start + w.len();
+            let first = decayed.partition_point(|r| r.end <= start);
+            for r in decayed[first..].iter().take_while(|r| r.start < end) {
+                let r = r.start.max(start) - start..r.end.min(end) - start;
+                for (g, w) in g[r.clone()].iter_mut().zip(&w[r]) {
+                    *g += weight_decay * w;
+                }
+            }
+            for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
+                *v = momentum * *v + *g;
+                *w -= rate * *v;
+                *g = 0.0;
+            }
+        });
 }
 
 /// Learning rate by step: linear warm-up from 0, then constant, then decays.
@@ -83,9 +99,12 @@ impl Schedule {
 pub fn polyak(average: &mut [f32], parameters: &[f32], half_life: f64) {
     let decay = 0.5f64.powf(1.0 / half_life);
     let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-    for (a, &w) in average.iter_mut().zip(parameters) {
-        *a = keep * *a + take * w;
-    }
+    let tasks = average.par_chunks_mut(TASK).zip(parameters.par_chunks(TASK));
+    tasks.for_each(|(average, parameters)| {
+        for (a, &w) in average.iter_mut().zip(parameters) {
+            *a = keep * *a + take * w;
+        }
+    });
 }
 
 #[cfg(test)]

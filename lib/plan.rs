@@ -3,9 +3,10 @@
 use crate::augment::{Mode, Pipe};
 use crate::error::Result;
 use crate::methods;
-use crate::network::cpu::CpuTrunk;
+use crate::network::cpu::{CpuTrunk, Isa};
 use crate::network::layout::{Architecture, Layout};
 use crate::optimizer::Schedule;
+use half::bf16;
 use serde::{Deserialize, Serialize};
 
 /// Which losses a training stage optimizes (methods of the paper's table).
@@ -36,6 +37,17 @@ pub enum Stem {
     SmallStride2,
 }
 
+/// What activations and their gradients are stored as, and what the CPU multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Precision {
+    /// float32.
+    F32,
+    /// bfloat16, summed in float32; weights, statistics and VAT's direction stay float32.
+    Bf16,
+}
+
 /// Every key of a training recipe. Epochs are epochs of the labelled set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,6 +61,7 @@ pub struct Settings {
     pub stem: Stem,
     /// Dimensions of the exemplar embedding.
     pub embedding_dim: usize,
+    pub precision: Precision,
 
     /// Labelled images a step.
     pub batch: usize,
@@ -115,6 +128,7 @@ impl Default for Settings {
             width_factor: 4,
             stem: Stem::Imagenet,
             embedding_dim: 1000,
+            precision: Precision::F32,
             batch: 256,
             unlabelled_batch: 0,
             augment_labelled: "inception_crop|resize(224)|flip_lr|-1_to_1".into(),
@@ -189,8 +203,12 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     });
     let schedule = Schedule::new(s, data.labelled);
     let images = (s.batch + s.unlabelled_batch) * output.views;
-    let trunk = CpuTrunk::<f32>::new(&layout, output.height, output.width, pulp::Arch::new());
-    let memory = trunk.bytes(images) + 4 * layout.parameters * 4;
+    let (height, width) = (output.height, output.width);
+    let activations = match s.precision {
+        Precision::F32 => CpuTrunk::<f32>::new(&layout, height, width, Isa::best()).bytes(images),
+        Precision::Bf16 => CpuTrunk::<bf16>::new(&layout, height, width, Isa::best()).bytes(images),
+    };
+    let memory = activations + 4 * layout.parameters * 4;
     let lines = [
         ("method", method_name(s.method)),
         (

@@ -11,7 +11,7 @@ use crate::model::{Config, Model};
 use crate::network::Network;
 use crate::network::layout::Architecture;
 use crate::optimizer::Schedule;
-use crate::plan::{Method, Settings};
+use crate::plan::{Method, Precision, Settings};
 use crate::recipe;
 use crate::rng::Stream;
 use crate::shards::{Shards, Split};
@@ -120,8 +120,14 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         heads: methods::heads(settings.method, classes, settings.embedding_dim),
     };
     let device = device(common)?;
+    if settings.precision == Precision::Bf16 && !device.is_cpu() {
+        let what = "--precision bf16 is for --device cpu only; leave one of them out";
+        return Err(Error::Usage(what.into()));
+    }
     let (height, width) = (output.height, output.width);
-    let mut network = Network::new(&architecture, height, width, &device, common.seed);
+    let size = (height, width);
+    let precision = settings.precision;
+    let mut network = Network::new(&architecture, size, &device, precision, common.seed);
     if let Some(path) = &inputs.init {
         let init = Model::open(path, &device)?;
         init.check_classes(shards.classes(), &inputs.shards)?;

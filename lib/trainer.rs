@@ -101,7 +101,6 @@ impl Run {
                 .recv()
                 .map_err(|_| Error::Internal("the loader ended early".into()))??;
             waited += asked.elapsed();
-            gradients.fill(0.0);
             let record = self.step(&batch, step, &mut gradients)?;
             self.check_finite(&record, step, &state)?;
             let learning_rate = self.schedule.learning_rate(step);

@@ -10,7 +10,7 @@ use s4l::methods::{At, Batch, Labels, Record, heads, step, vat};
 use s4l::network::candle_trunk::CandleTrunk;
 use s4l::network::layout::Architecture;
 use s4l::network::{Gradients, Network, Pass};
-use s4l::plan::{Method, Settings, Stem};
+use s4l::plan::{Method, Precision, Settings, Stem};
 use s4l::rng::{Stream, rng};
 
 const SIDE: usize = 28;
@@ -31,7 +31,7 @@ fn new_network(method: Method) -> Network {
         stem: Stem::SmallStride2,
         heads: heads(method, CLASSES, 6),
     };
-    Network::new(&architecture, SIDE, SIDE, &Device::Cpu, 11)
+    Network::new(&architecture, (SIDE, SIDE), &Device::Cpu, Precision::F32, 11)
 }
 
 /// A network away from its initial values, of which many are 0 or 1.

@@ -140,6 +140,7 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("train").unwrap();
     let enlarge = Pipe::parse("resize_small(32)|-1_to_1", Mode::Eval).unwrap();
+    let mut inference = model.network.inference().unwrap();
     let mut moved = 0;
     for row in 0..60 {
         let pixels = split.decode(row).unwrap().pixels;
@@ -155,7 +156,7 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
                 .collect();
             views.extend((0..4).flat_map(|quarters| turned(&crop, 28, quarters)));
         }
-        let logits = model.network.infer(&views, "classes").unwrap();
+        let logits = inference.run(&views, "classes").unwrap();
         let mean: Vec<f32> = (0..classes)
             .map(|c| logits.iter().skip(c).step_by(classes).sum::<f32>() / 20.0)
             .collect();

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device};
 use s4l::network::candle_trunk::CandleTrunk;
-use s4l::network::cpu::CpuTrunk;
+use half::bf16;
+use s4l::network::cpu::{CpuTrunk, Element, Isa};
 use s4l::network::layout::{Architecture, Layout};
 use s4l::network::{Gradients, Pass, Trunk};
 use s4l::plan::Stem;
@@ -85,11 +86,8 @@ fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
         images: Some(&mut image_gradient),
     };
     trunk.backward(&parameters, &upstream, wanted).unwrap();
-    let mut fixed = moving.clone();
-    let inferred = trunk
-        .forward(&parameters, &mut fixed, &images, Pass::Inference)
-        .unwrap();
-    assert_eq!(fixed, moving, "inference moved the statistics");
+    trunk.prepare(&parameters, &moving).unwrap();
+    let inferred = trunk.infer(&images).unwrap();
     Results {
         features,
         moving,
@@ -107,10 +105,10 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
     (difference / norm).sqrt()
 }
 
-fn cpu(case: &Case, arch: pulp::Arch) -> Results {
+fn cpu<E: Element>(case: &Case, isa: Isa) -> Results {
     let layout = Layout::new(&case.architecture);
     run(
-        &mut CpuTrunk::<f32>::new(&layout, case.size.0, case.size.1, arch),
+        &mut CpuTrunk::<E>::new(&layout, case.size.0, case.size.1, isa),
         case,
     )
 }
@@ -159,7 +157,7 @@ fn agrees_with_candle() {
     for i in 0..20 {
         let (case, expected) = judged(case(i));
         for (name, arch) in architectures() {
-            let got = cpu(&case, arch);
+            let got = cpu::<f32>(&case, arch.into());
             for (what, a, b) in [
                 ("features", &got.features, &expected.features),
                 ("moving statistics", &got.moving, &expected.moving),
@@ -177,7 +175,7 @@ fn agrees_with_candle() {
 #[test]
 fn every_layer_s_gradient_agrees() {
     let (case, expected) = judged(case(0));
-    let got = cpu(&case, pulp::Arch::new());
+    let got = cpu::<f32>(&case, Isa::best());
     for (name, _, range) in Layout::new(&case.architecture).tensors() {
         let e = error(&got.parameters[range.clone()], &expected.parameters[range]);
         assert!(e < 1e-4, "{name} is off by {e:e}");
@@ -195,7 +193,7 @@ fn the_same_bits_for_any_number_of_threads() {
                     .num_threads(threads)
                     .build()
                     .unwrap();
-                pool.install(|| cpu(&case, pulp::Arch::new()))
+                pool.install(|| cpu::<f32>(&case, Isa::best()))
             })
             .collect();
         for other in &results[1..] {
@@ -203,6 +201,31 @@ fn the_same_bits_for_any_number_of_threads() {
             assert!(other.moving == results[0].moving);
             assert!(other.parameters == results[0].parameters);
             assert!(other.images == results[0].images);
+        }
+    }
+}
+
+#[test]
+fn bfloat16_is_float32_but_for_rounding() {
+    for i in 0..6 {
+        let (case, expected) = judged(case(i));
+        let mut isas: Vec<(&str, Isa)> = architectures()
+            .into_iter()
+            .map(|(name, arch)| (name, arch.into()))
+            .collect();
+        isas.push(("best, pairs", Isa::best()));
+        for (name, isa) in isas {
+            let got = cpu::<bf16>(&case, isa);
+            for (what, a, b) in [
+                ("features", &got.features, &expected.features),
+                ("moving statistics", &got.moving, &expected.moving),
+                ("parameter gradient", &got.parameters, &expected.parameters),
+                ("image gradient", &got.images, &expected.images),
+                ("inferred features", &got.inferred, &expected.inferred),
+            ] {
+                let e = error(a, b);
+                println!("case {i}, {name}: {what} {e:.4}");
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::layout::{Conv, Layout, Norm};
 use super::{BATCH_NORM_EPSILON, Gradients, Pass, Trunk};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use candle_core::{D, DType, Device, Tensor, Var};
 
 /// See the module.
@@ -12,6 +12,8 @@ pub struct CandleTrunk {
     device: Device,
     dtype: DType,
     tape: Option<Tape>,
+    /// Parameters and moving statistics to infer with.
+    prepared: Option<(Tensor, Tensor)>,
 }
 
 /// The last forward pass.
@@ -35,7 +37,19 @@ impl CandleTrunk {
             device,
             dtype,
             tape: None,
+            prepared: None,
         }
+    }
+
+    fn images(&self, images: &[f32]) -> candle_core::Result<Tensor> {
+        let channels = self.layout.stem.inputs;
+        let n = images.len() / (self.size.0 * self.size.1 * channels);
+        let shape = (n, self.size.0, self.size.1, channels);
+        Tensor::from_slice(images, shape, &self.device)?.to_dtype(self.dtype)
+    }
+
+    fn vector(&self, values: &[f32]) -> candle_core::Result<Tensor> {
+        Tensor::from_slice(values, values.len(), &self.device)?.to_dtype(self.dtype)
     }
 
     /// Pre-logits `[n, features]` of images `[n, height, width, channels]`, and the batch mean and
@@ -150,18 +164,10 @@ impl Trunk for CandleTrunk {
         images: &[f32],
         pass: Pass,
     ) -> Result<Vec<f32>> {
-        let channels = self.layout.stem.inputs;
-        let n = images.len() / (self.size.0 * self.size.1 * channels);
-        let shape = (n, self.size.0, self.size.1, channels);
-        let images = Tensor::from_slice(images, shape, &self.device)?.to_dtype(self.dtype)?;
         let trunk = &parameters[..self.layout.trunk_parameters];
-        let parameters =
-            Tensor::from_slice(trunk, trunk.len(), &self.device)?.to_dtype(self.dtype)?;
-        let (images, parameters) = (Var::from_tensor(&images)?, Var::from_tensor(&parameters)?);
-        let fixed = (pass == Pass::Inference)
-            .then(|| Tensor::from_slice(moving, moving.len(), &self.device)?.to_dtype(self.dtype))
-            .transpose()?;
-        let (features, statistics) = self.graph(&parameters, &images, fixed.as_ref())?;
+        let images = Var::from_tensor(&self.images(images)?)?;
+        let parameters = Var::from_tensor(&self.vector(trunk)?)?;
+        let (features, statistics) = self.graph(&parameters, &images, None)?;
         if let Pass::Train { keep } = pass {
             let keep = f64::from(keep);
             let batch = Tensor::cat(&statistics, 0)?
@@ -182,7 +188,7 @@ impl Trunk for CandleTrunk {
 
     fn backward(&mut self, _: &[f32], features: &[f32], wanted: Gradients) -> Result<()> {
         let Some(tape) = self.tape.take() else {
-            return Err(crate::error::Error::Internal(
+            return Err(Error::Internal(
                 "backward before forward".into(),
             ));
         };
@@ -206,5 +212,19 @@ impl Trunk for CandleTrunk {
             add(out, &tape.images)?;
         }
         Ok(())
+    }
+
+    fn prepare(&mut self, parameters: &[f32], moving: &[f32]) -> Result<()> {
+        let trunk = &parameters[..self.layout.trunk_parameters];
+        self.prepared = Some((self.vector(trunk)?, self.vector(moving)?));
+        Ok(())
+    }
+
+    fn infer(&mut self, images: &[f32]) -> Result<Vec<f32>> {
+        let Some((parameters, moving)) = &self.prepared else {
+            return Err(Error::Internal("inference without weights".into()));
+        };
+        let (features, _) = self.graph(parameters, &self.images(images)?, Some(moving))?;
+        Ok(features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 }

@@ -5,9 +5,11 @@ pub mod cpu;
 pub mod layout;
 
 use crate::error::{Error, Result};
+use crate::plan::Precision;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_trunk::CandleTrunk;
-use cpu::CpuTrunk;
+use cpu::{CpuTrunk, Isa};
+use half::bf16;
 use layout::{Architecture, Layout};
 
 /// What a forward pass normalizes with.
@@ -17,8 +19,6 @@ pub enum Pass {
     Train { keep: f32 },
     /// Batch statistics; the moving ones stay (VAT's perturbed passes).
     Perturbed,
-    /// Moving statistics. Has no backward pass.
-    Inference,
 }
 
 /// Share of the moving statistics that a training step keeps (reference models/resnet.py).
@@ -47,8 +47,14 @@ pub trait Trunk: Send {
         pass: Pass,
     ) -> Result<Vec<f32>>;
 
-    /// Backward of the last `forward`, from the gradient of the pre-logits.
+    /// Backward of the last `forward` with the same parameters, from the gradient of the pre-logits.
     fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
+
+    /// Takes over the weights and moving statistics for `infer`, until the next `forward`.
+    fn prepare(&mut self, parameters: &[f32], moving: &[f32]) -> Result<()>;
+
+    /// Pre-logits by the moving statistics last prepared.
+    fn infer(&mut self, images: &[f32]) -> Result<Vec<f32>>;
 }
 
 /// Outputs of the heads for a batch, as parts of candle's graph.
@@ -69,34 +75,63 @@ impl Outputs {
     }
 }
 
+/// A network that stays as it is while it infers.
+pub struct Inference<'a> {
+    network: &'a mut Network,
+}
+
+impl Inference<'_> {
+    /// Outputs of a head by the moving statistics: `[n, outputs]`, row-major.
+    pub fn run(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
+        let Network {
+            layout,
+            parameters,
+            trunk,
+            ..
+        } = &mut *self.network;
+        let out = outputs(layout, parameters, &trunk.infer(images)?)?.head(head)?;
+        Ok(out.flatten_all()?.to_vec1()?)
+    }
+}
+
 /// Parameters, moving statistics and the trunk that computes with them.
 pub struct Network {
     pub layout: Layout,
     pub parameters: Vec<f32>,
     pub moving: Vec<f32>,
     trunk: Box<dyn Trunk>,
+    /// For gradients of images where `trunk` is too coarse for them: VAT looks along a perturbation
+    /// that would be rounded away.
+    exact: Option<Box<dyn Trunk>>,
 }
 
 impl Network {
-    /// A network for images of `height` x `width`: the fast trunk on the CPU, candle's elsewhere.
+    /// A network for images of (height, width): the fast trunk on the CPU, candle's in float32
+    /// elsewhere.
     pub fn new(
         architecture: &Architecture,
-        height: usize,
-        width: usize,
+        (height, width): (usize, usize),
         device: &Device,
+        precision: Precision,
         seed: u64,
     ) -> Network {
         let layout = Layout::new(architecture);
-        let trunk: Box<dyn Trunk> = match device {
-            Device::Cpu => Box::new(CpuTrunk::<f32>::new(
-                &layout,
-                height,
-                width,
-                pulp::Arch::new(),
-            )),
-            other => {
-                let device = other.clone();
-                Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
+        let single = || -> Box<dyn Trunk> {
+            match device {
+                Device::Cpu => {
+                    Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best()))
+                }
+                other => {
+                    let device = other.clone();
+                    Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
+                }
+            }
+        };
+        let (trunk, exact): (Box<dyn Trunk>, _) = match precision {
+            Precision::F32 => (single(), None),
+            Precision::Bf16 => {
+                let trunk = CpuTrunk::<bf16>::new(&layout, height, width, Isa::best());
+                (Box::new(trunk), Some(single()))
             }
         };
         Network {
@@ -104,16 +139,14 @@ impl Network {
             moving: layout.initial_moving(),
             layout,
             trunk,
+            exact,
         }
     }
 
-    /// Head outputs by moving statistics: `[n, outputs]`, row-major.
-    pub fn infer(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
-        let features =
-            self.trunk
-                .forward(&self.parameters, &mut self.moving, images, Pass::Inference)?;
-        let out = self.outputs(&features)?.head(head)?;
-        Ok(out.flatten_all()?.to_vec1()?)
+    /// Takes the network as it is to infer with.
+    pub fn inference(&mut self) -> Result<Inference<'_>> {
+        self.trunk.prepare(&self.parameters, &self.moving)?;
+        Ok(Inference { network: self })
     }
 
     /// Sets the moving statistics to the mean over batches of those of this one, the `index`-th.
@@ -134,10 +167,12 @@ impl Network {
         loss: impl FnOnce(&Outputs) -> Result<Tensor>,
         mut wanted: Gradients,
     ) -> Result<f32> {
-        let features = self
-            .trunk
-            .forward(&self.parameters, &mut self.moving, images, pass)?;
-        let outputs = self.outputs(&features)?;
+        let trunk = match &mut self.exact {
+            Some(exact) if wanted.images.is_some() => exact,
+            _ => &mut self.trunk,
+        };
+        let features = trunk.forward(&self.parameters, &mut self.moving, images, pass)?;
+        let outputs = outputs(&self.layout, &self.parameters, &features)?;
         let features = Var::from_tensor(&outputs.features)?;
         let outputs = Outputs {
             features: features.as_tensor().clone(),
@@ -164,25 +199,25 @@ impl Network {
             }
         }
         let upstream = upstream.flatten_all()?.to_vec1::<f32>()?;
-        self.trunk.backward(&self.parameters, &upstream, wanted)?;
+        trunk.backward(&self.parameters, &upstream, wanted)?;
         Ok(loss.to_scalar()?)
     }
+}
 
-    fn outputs(&self, features: &[f32]) -> Result<Outputs> {
-        let width = self.layout.features;
-        let features = Tensor::from_slice(features, (features.len() / width, width), &Device::Cpu)?;
-        let heads = self.layout.heads.iter().map(|h| {
-            let kernel = &self.parameters[self.layout.head_kernel(h)];
-            let bias = &self.parameters[self.layout.head_bias(h)];
-            Ok((
-                h.name.clone(),
-                Var::from_slice(kernel, (width, h.outputs), &Device::Cpu)?,
-                Var::from_slice(bias, h.outputs, &Device::Cpu)?,
-            ))
-        });
-        Ok(Outputs {
-            features,
-            heads: heads.collect::<Result<_>>()?,
-        })
-    }
+fn outputs(layout: &Layout, parameters: &[f32], features: &[f32]) -> Result<Outputs> {
+    let width = layout.features;
+    let features = Tensor::from_slice(features, (features.len() / width, width), &Device::Cpu)?;
+    let heads = layout.heads.iter().map(|h| {
+        let kernel = &parameters[layout.head_kernel(h)];
+        let bias = &parameters[layout.head_bias(h)];
+        Ok((
+            h.name.clone(),
+            Var::from_slice(kernel, (width, h.outputs), &Device::Cpu)?,
+            Var::from_slice(bias, h.outputs, &Device::Cpu)?,
+        ))
+    });
+    Ok(Outputs {
+        features,
+        heads: heads.collect::<Result<_>>()?,
+    })
 }

@@ -3,7 +3,7 @@
 use super::pretrain::{dry_run_without_data, train};
 use crate::cli::{Common, Stage};
 use crate::error::{Error, Result};
-use crate::plan::{Method, Settings};
+use crate::plan::{Method, Precision, Settings};
 use crate::prepare::{Inputs, LabelFile};
 use crate::recipe;
 use std::path::PathBuf;
@@ -40,6 +40,9 @@ pub struct Args {
     /// Start from this model's weights
     #[arg(long, value_name = "MODEL")]
     init: Option<PathBuf>,
+    /// Store and multiply activations so, whatever the recipe says
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
     #[command(flatten)]
     common: Common,
 }
@@ -59,6 +62,7 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        settings.precision = self.precision.unwrap_or(settings.precision);
         if self.step == Step::Distill {
             settings.method = Method::Distill;
         }

@@ -3,7 +3,7 @@
 use crate::artifact::{self, Target};
 use crate::cli::{self, Common, Stage};
 use crate::error::{Error, Result};
-use crate::plan::{self, Data, Method, Settings};
+use crate::plan::{self, Data, Method, Precision, Settings};
 use crate::prepare::{self, Inputs, LabelFile};
 use crate::{model, recipe, schema};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,9 @@ pub struct Args {
     /// Train by this method, whatever the recipe says
     #[arg(long, value_name = "METHOD")]
     method: Option<Method>,
+    /// Store and multiply activations so, whatever the recipe says
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
     #[command(flatten)]
     common: Common,
 }
@@ -50,6 +53,7 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         settings.method = self.method.unwrap_or(settings.method);
+        settings.precision = self.precision.unwrap_or(settings.precision);
         if settings.method == Method::Distill {
             let what = "method distill needs soft labels: see s4l-moam --step distill";
             return Err(Error::Usage(what.into()));

@@ -5,14 +5,18 @@
 //! Work is split into tiles, and where there are few, into blocks of channels. Sums over pixels are
 //! added up tile by tile in a fixed order.
 
+use super::convolve::{Convolve, Epilogue, Moments, Operand, Sink};
 use super::element::Element;
-use super::geometry::{Group, Planned};
-use super::kernels::{
-    Convolve, Epilogue, Moments, NormBackward, NormRelu, Operand, Sink, WeightGradient, padded,
-};
+use super::elementwise::{NormBackward, NormRelu, PairPixels};
+use super::geometry::{Direction, Group, Planned};
+use super::isa::Isa;
+use super::multiply::{Pairs, Single, Words};
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
+use super::products::WeightGradient;
+use super::registers::padded;
 use super::winograd::Buffers;
 use super::workers::{Scratch, Shared, Workers, grown};
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -82,21 +86,21 @@ pub struct UnitGradient<'a, E> {
 
 impl<E: Element> UnitGradient<'_, E> {
     /// Computes all of it, over `pixels` pixels.
-    pub fn compute_all(&self, arch: pulp::Arch, pixels: usize) -> &[E] {
+    pub fn compute_all(&self, isa: Isa, pixels: usize) -> &[E] {
         let c = self.norm.scale.len();
         let task = (TASK_VALUES / c).max(1);
         (0..pixels.div_ceil(task)).into_par_iter().for_each(|i| {
-            self.compute(arch, i * task * c..((i + 1) * task).min(pixels) * c);
+            self.compute(isa, i * task * c..((i + 1) * task).min(pixels) * c);
         });
         // SAFETY: nobody writes there after this.
         unsafe { self.masked.slice(0, pixels * c) }
     }
 
     /// Computes a range of its values.
-    fn compute(&self, arch: pulp::Arch, range: Range<usize>) -> &[E] {
+    fn compute(&self, isa: Isa, range: Range<usize>) -> &[E] {
         // SAFETY: the ranges of tasks are disjoint.
         let out = unsafe { self.masked.slice(range.start, range.len()) };
-        arch.dispatch(NormBackward {
+        isa.dispatch(NormBackward {
             gradient: out.as_ptr(),
             values: &self.values[range.clone()],
             residual: self.residual.map(|r| &r[range]),
@@ -128,19 +132,24 @@ impl Group {
         (tiles, channels.div_ceil(blocks).next_multiple_of(BLOCK / 2))
     }
 
+    /// The units of the `t`-th tile: the first and their number.
+    fn tile_units(&self, t: usize, units: usize) -> (usize, usize) {
+        (t * self.tile, self.tile.min(units - t * self.tile))
+    }
+
     /// Loads the channels of a tile of `units` units from the `first` on: relu(norm(x)), or x as it is, inside
     /// the group's border.
     fn load<E: Element>(
         &self,
-        arch: pulp::Arch,
+        isa: Isa,
         input: Input<E>,
         (first, units): (usize, usize),
         channels: Range<usize>,
-        tile: &mut [f32],
+        tile: &mut [E],
     ) {
         let (start, c) = (first * self.unit_pixels() * self.inputs, channels.len());
         match input {
-            Input::Activations(x, norm) => arch.dispatch(NormRelu {
+            Input::Activations(x, norm) => isa.dispatch(NormRelu {
                 input: &x[start + channels.start..]
                     [..units * self.unit_pixels() * self.inputs - channels.start],
                 stride: self.inputs,
@@ -156,32 +165,31 @@ impl Group {
                     .zip(images)
                     .take(units)
                 {
-                    tile.fill(0.0);
+                    tile.fill(E::default());
                     let inner = tile.chunks_exact_mut(row + 2 * b).skip(self.border);
                     for (tile, x) in inner.zip(x.chunks_exact(row)) {
-                        tile[b..b + row].copy_from_slice(x);
+                        for (t, &x) in tile[b..].iter_mut().zip(x) {
+                            *t = E::narrow(x);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Convolves the input with each convolution of the group. Returns the statistics of the
-    /// outputs that ask for them, in order.
+    /// Convolves the input with each convolution of the group. `weights`: packed for this
+    /// direction. Returns the statistics of the outputs that ask for them, in order.
     pub fn forward<E: Element>(
         &self,
-        workers: &Workers,
+        workers: &Workers<E>,
         units: usize,
         input: Input<E>,
+        weights: &[f32],
         outputs: &[Output<E>],
     ) -> Vec<BatchStatistics> {
-        // Each convolution's columns start at a block's.
-        let widths = self
-            .convs
-            .iter()
-            .map(|p| p.conv.outputs.next_multiple_of(BLOCK));
-        let (tiles, block) = self.split(units, 0, widths.clone().sum());
-        let blocks = widths.sum::<usize>().div_ceil(block);
+        let columns = self.columns();
+        let (tiles, block) = self.split(units, 0, columns);
+        let blocks = columns.div_ceil(block);
         let mut moments: Vec<Vec<f32>> = self
             .convs
             .iter()
@@ -194,119 +202,153 @@ impl Group {
         let shared: Vec<Shared<f32>> = moments.iter_mut().map(|s| Shared::new(s)).collect();
         workers.run(tiles * blocks, |task, scratch| {
             let (t, b) = (task / blocks, task % blocks);
-            let first = t * self.tile;
-            let count = self.tile.min(units - first);
-            let Scratch {
-                input: loaded,
-                patches: buffers,
-                ..
-            } = scratch;
-            let direct = match input {
-                Input::Activations(x, None) => E::as_f32(x),
-                _ => None,
-            };
-            let tile = match direct {
-                Some(x) => &x[first * self.unit_pixels() * self.inputs..],
-                None => {
-                    let size = count * self.bordered_pixels() * self.inputs;
-                    let tile = grown(loaded, size);
-                    self.load(workers.arch, input, (first, count), 0..self.inputs, tile);
-                    tile
-                }
-            };
-            let mut before = 0;
-            for ((p, out), moments) in self.convs.iter().zip(outputs).zip(&shared) {
-                let all = p.conv.outputs;
-                let columns = (b * block).max(before)..((b + 1) * block).min(before + all);
-                let columns = columns.start - before..columns.end.saturating_sub(before);
-                before += all.next_multiple_of(BLOCK);
-                if columns.is_empty() {
-                    continue;
-                }
-                let start = first * p.out_pixels * all;
-                let output = out.values.pointer(start, count * p.out_pixels * all);
-                let residual = out.residual.map(|r| unsafe { r.add(start) });
-                let mut epilogue = match (&out.then, residual) {
-                    (Then::Nothing, None) => Epilogue::Store,
-                    (Then::Nothing, Some(r)) => Epilogue::Residual(r),
-                    (Then::Statistics, residual) => {
-                        // SAFETY: tiles are disjoint, and so are the columns of blocks.
-                        let of = |i| unsafe { moments.slice((t * 3 + i) * all, all) };
-                        Epilogue::Statistics {
-                            residual,
-                            moments: Moments {
-                                around: of(0),
-                                sums: of(1),
-                                squares: of(2),
-                            },
-                            empty: true,
-                        }
-                    }
-                    (Then::Activate(n), _) => Epilogue::Activate {
-                        scale: &n.scale,
-                        shift: &n.shift,
-                    },
-                };
-                if let Some(patches) = &p.patches {
-                    let weights = &patches.packed;
-                    patches.convolve(
-                        workers.arch,
-                        buffers,
-                        (tile, count),
-                        weights,
-                        columns,
-                        output,
-                        epilogue,
-                    );
-                    continue;
-                }
-                for part in &p.forward {
-                    let pixels = count * part.per_unit;
-                    let (from, taps) = &part.from[0];
-                    workers.arch.dispatch(Convolve {
-                        operands: &[Operand {
-                            input: tile.as_ptr(),
-                            pixels: &from[..pixels],
-                            taps,
-                            weights: &p.packed,
-                            rows: p.rows(),
-                        }],
-                        columns: columns.clone(),
-                        sink: Sink {
-                            output,
-                            to: &part.to[..pixels],
-                            epilogue: epilogue.reborrow(),
-                        },
-                    });
-                    epilogue.begun();
-                }
-            }
+            self.forward_tile(
+                workers.isa,
+                scratch,
+                (t, self.tile_units(t, units)),
+                b * block..(b + 1) * block,
+                input,
+                weights,
+                outputs,
+                &shared,
+            );
         });
-        let count = |t: usize| self.tile.min(units - t * self.tile);
         self.convs
             .iter()
             .zip(&moments)
             .filter(|(_, m)| !m.is_empty())
             .map(|(p, m)| {
-                let counts = (0..tiles).map(|t| count(t) * p.out_pixels);
+                let counts = (0..tiles).map(|t| self.tile_units(t, units).1 * p.out_pixels);
                 merge(m, p.conv.outputs, counts)
             })
             .collect()
     }
 
-    /// Backward of `forward`. Adds weight gradients to `weights` (the whole parameter vector,
-    /// where wanted) and writes the gradient of the input. Returns the sums that the backward pass
-    /// of the input's norm needs.
-    pub fn backward<E: Element>(
+    /// The same on this thread alone, for outputs without statistics.
+    pub fn infer<E: Element>(
         &self,
-        workers: &Workers,
+        isa: Isa,
+        scratch: &mut Scratch<E>,
         units: usize,
         input: Input<E>,
+        weights: &[f32],
+        outputs: &[Output<E>],
+    ) {
+        for t in 0..units.div_ceil(self.tile) {
+            let tile = (t, self.tile_units(t, units));
+            let columns = 0..self.columns();
+            self.forward_tile(isa, scratch, tile, columns, input, weights, outputs, &[]);
+        }
+    }
+
+    /// Columns of all convolutions side by side, each starting at a block's.
+    fn columns(&self) -> usize {
+        let outputs = self.convs.iter().map(|p| p.conv.outputs);
+        outputs.map(|o| o.next_multiple_of(BLOCK)).sum()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn forward_tile<E: Element>(
+        &self,
+        isa: Isa,
+        scratch: &mut Scratch<E>,
+        (t, (first, count)): (usize, (usize, usize)),
+        block: Range<usize>,
+        input: Input<E>,
+        mut weights: &[f32],
+        outputs: &[Output<E>],
+        moments: &[Shared<f32>],
+    ) {
+        let Scratch {
+            input: loaded,
+            patches: buffers,
+            ..
+        } = scratch;
+        let tile = match input {
+            Input::Activations(x, None) => &x[first * self.unit_pixels() * self.inputs..],
+            _ => {
+                let size = count * self.bordered_pixels() * self.inputs;
+                let tile = grown(loaded, size);
+                self.load(isa, input, (first, count), 0..self.inputs, tile);
+                tile
+            }
+        };
+        let mut before = 0;
+        for (i, (p, out)) in self.convs.iter().zip(outputs).enumerate() {
+            let (packed, rest) = weights.split_at(p.packed_words(Direction::Forward));
+            weights = rest;
+            let all = p.conv.outputs;
+            let columns = block.start.max(before)..block.end.min(before + all);
+            let columns = columns.start - before..columns.end.saturating_sub(before);
+            before += all.next_multiple_of(BLOCK);
+            if columns.is_empty() {
+                continue;
+            }
+            let start = first * p.out_pixels * all;
+            let output = out.values.pointer(start, count * p.out_pixels * all);
+            let residual = out.residual.map(|r| unsafe { r.add(start) });
+            let mut epilogue = match (&out.then, residual) {
+                (Then::Nothing, None) => Epilogue::Store,
+                (Then::Nothing, Some(r)) => Epilogue::Residual(r),
+                (Then::Statistics, residual) => {
+                    // SAFETY: tiles are disjoint, and so are the columns of blocks.
+                    let of = |k| unsafe { moments[i].slice((t * 3 + k) * all, all) };
+                    Epilogue::Statistics {
+                        residual,
+                        moments: Moments {
+                            around: of(0),
+                            sums: of(1),
+                            squares: of(2),
+                        },
+                        empty: true,
+                    }
+                }
+                (Then::Activate(n), _) => Epilogue::Activate {
+                    scale: &n.scale,
+                    shift: &n.shift,
+                },
+            };
+            if let Some(patches) = &p.patches {
+                let tile = (tile, count);
+                patches.convolve(isa, buffers, tile, packed, columns, output, epilogue);
+                continue;
+            }
+            for part in &p.forward {
+                let pixels = count * part.per_unit;
+                let (from, taps) = &part.from[0];
+                let operand = Operand {
+                    input: tile.as_ptr(),
+                    pixels: &from[..pixels],
+                    taps,
+                    weights: packed,
+                    rows: p.rows(Direction::Forward),
+                };
+                let sink = Sink {
+                    output,
+                    to: &part.to[..pixels],
+                    epilogue: epilogue.reborrow(),
+                };
+                convolve(isa, p.pairs, &[operand], columns.clone(), sink);
+                epilogue.begun();
+            }
+        }
+    }
+
+    /// Backward of `forward`. `packed`: the weights for this direction. Adds weight gradients to
+    /// `weights` (the whole parameter vector, where wanted), with `partial` to work in, and writes
+    /// the gradient of the input. Returns the sums that the backward pass of the input's norm needs.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward<E: Element>(
+        &self,
+        workers: &Workers<E>,
+        units: usize,
+        input: Input<E>,
+        packed: &[f32],
         upstream: &[Upstream<E>],
-        weights: Option<&mut [f32]>,
+        weights: Option<(&mut [f32], &mut Vec<f32>)>,
         downstream: &Downstream<E>,
     ) -> [Vec<f64>; 2] {
-        let total: usize = self.convs.iter().map(Planned::gradient_values).sum();
+        let total = self.gradient_values();
         let tiles = units.div_ceil(self.tile);
         let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(total)).min(tiles);
         let chunk = tiles.div_ceil(chunks);
@@ -318,7 +360,7 @@ impl Group {
         let upstream = match upstream {
             [Upstream::Unit(unit)] if blocks > 1 => {
                 let pixels = units * self.convs[0].out_pixels;
-                direct = [Upstream::Direct(unit.compute_all(workers.arch, pixels))];
+                direct = [Upstream::Direct(unit.compute_all(workers.isa, pixels))];
                 &direct
             }
             all => all,
@@ -327,14 +369,16 @@ impl Group {
         let masked = matches!(downstream, Downstream::Norm(..));
         let mut sums = vec![0f32; if masked { tiles * 2 * c } else { 0 }];
         let shared_sums = Shared::new(&mut sums);
+        let (weights, partial) = match weights {
+            Some((weights, partial)) => (Some(weights), grown(partial, chunks * total)),
+            None => (None, &mut [][..]),
+        };
         let wanted = weights.is_some();
-        let mut partial = vec![0f32; if wanted { chunks * total } else { 0 }];
-        let shared = Shared::new(&mut partial);
+        let shared = Shared::new(partial);
         workers.run(chunks * blocks, |task, scratch| {
             let (k, b) = (task / blocks, task % blocks);
             let channels = b * block..((b + 1) * block).min(self.inputs);
             for t in k * chunk..((k + 1) * chunk).min(tiles) {
-                let tile = (t * self.tile, self.tile.min(units - t * self.tile));
                 // SAFETY: tiles are disjoint, and so are the channels of blocks.
                 let sums = masked.then(|| unsafe {
                     let s0 = shared_sums.slice(t * 2 * c, c);
@@ -342,11 +386,12 @@ impl Group {
                 });
                 let gradients = wanted.then_some((shared, k * total, t > k * chunk));
                 self.backward_tile(
-                    workers.arch,
+                    workers.isa,
                     scratch,
-                    tile,
+                    self.tile_units(t, units),
                     channels.clone(),
                     input,
+                    packed,
                     upstream,
                     gradients,
                     downstream,
@@ -358,21 +403,13 @@ impl Group {
             let mut start = 0;
             for p in &self.convs {
                 let size = p.gradient_values();
+                let parts = partial.chunks_exact(total).map(|c| &c[start..start + size]);
+                let parts: Vec<&[f32]> = parts.collect();
                 let out = &mut weights[p.conv.range()];
-                if let Some(patches) = &p.patches {
-                    let parts: Vec<_> = partial.chunks_exact(total).collect();
-                    patches.add_weight_gradient(&parts, out);
-                    continue;
+                match &p.patches {
+                    Some(patches) => patches.add_weight_gradient(&parts, out),
+                    None => add_partial_sums(&parts, out),
                 }
-                let out = out.par_chunks_mut(64 << 10);
-                out.enumerate().for_each(|(i, out)| {
-                    let at = start + i * (64 << 10);
-                    for chunk in partial.chunks_exact(total) {
-                        for (o, g) in out.iter_mut().zip(&chunk[at..]) {
-                            *o += g;
-                        }
-                    }
-                });
                 start += size;
             }
         }
@@ -383,11 +420,12 @@ impl Group {
     #[allow(clippy::too_many_arguments)]
     fn backward_tile<E: Element>(
         &self,
-        arch: pulp::Arch,
-        scratch: &mut Scratch,
+        isa: Isa,
+        scratch: &mut Scratch<E>,
         (first, count): (usize, usize),
         channels: Range<usize>,
         input: Input<E>,
+        packed: &[f32],
         upstream: &[Upstream<E>],
         gradients: Option<(Shared<f32>, usize, bool)>,
         downstream: &Downstream<E>,
@@ -398,23 +436,24 @@ impl Group {
             upstream: [up0, up1],
             downstream: down,
             patches: buffers,
+            words,
         } = scratch;
         let mut loads = [up0, up1].into_iter();
-        let loaded_upstream: Vec<&[f32]> = self
+        let loaded_upstream: Vec<&[E]> = self
             .convs
             .iter()
             .zip(upstream)
             .zip(&mut loads)
-            .map(|((p, up), buffer)| p.upstream(arch, up, first, count, buffer))
+            .map(|((p, up), buffer)| p.upstream(isa, up, first, count, buffer))
             .collect();
         if let Some((shared, mut start, begun)) = gradients {
             let tile = grown(loaded, count * self.bordered_pixels() * channels.len());
-            self.load(arch, input, (first, count), channels.clone(), tile);
+            self.load(isa, input, (first, count), channels.clone(), tile);
             for (p, gradient) in self.convs.iter().zip(&loaded_upstream) {
                 if let Some(patches) = &p.patches {
                     let from = (&*tile, channels.clone());
                     let out = (shared, start);
-                    patches.weight_gradient(arch, buffers, from, gradient, count, out, begun);
+                    patches.weight_gradient(isa, buffers, from, gradient, count, out, begun);
                 }
                 for tap in &p.weight_taps {
                     let (runs, width) = if self.pixels {
@@ -422,22 +461,12 @@ impl Group {
                     } else {
                         (&tap.runs[..count * tap.per_unit], tap.width)
                     };
-                    let row = tap.row + channels.start;
+                    let (row, outputs) = (tap.row + channels.start, p.conv.outputs);
                     let depth = tap.depth - self.inputs + channels.len();
-                    let outputs = p.conv.outputs;
-                    arch.dispatch(WeightGradient {
-                        input: tile.as_ptr(),
-                        channels: channels.len(),
-                        stride: p.conv.stride,
-                        depth,
-                        gradient: gradient.as_ptr(),
-                        outputs,
-                        runs,
-                        width,
-                        // SAFETY: chunks are disjoint, and so are the rows of blocks.
-                        out: unsafe { shared.slice(start + row * outputs, depth * outputs) },
-                        accumulate: begun,
-                    });
+                    // SAFETY: chunks are disjoint, and so are the rows of blocks.
+                    let out = unsafe { shared.slice(start + row * outputs, depth * outputs) };
+                    let from = (&*tile, channels.len(), depth);
+                    p.weight_gradient(isa, words, from, gradient, (runs, width), out, begun);
                 }
                 start += p.gradient_values();
             }
@@ -454,21 +483,16 @@ impl Group {
                     sums,
                 };
                 let output = out.pointer(start, count * values);
-                self.input_gradient(
-                    arch,
-                    buffers,
-                    (&loaded_upstream, count),
-                    channels,
-                    output,
-                    epilogue,
-                );
+                let upstream = (&loaded_upstream[..], count);
+                self.input_gradient(isa, buffers, packed, upstream, channels, output, epilogue);
             }
             (Downstream::Images(out), _) => {
                 let c = padded(self.inputs);
                 let down = grown(down, count * self.unit_pixels() * c);
                 let output = down.as_mut_ptr();
                 let upstream = (&loaded_upstream[..], count);
-                self.input_gradient(arch, buffers, upstream, 0..c, output, Epilogue::Store);
+                let epilogue = Epilogue::Store;
+                self.input_gradient(isa, buffers, packed, upstream, 0..c, output, epilogue);
                 // SAFETY: tiles are disjoint.
                 let out = unsafe { out.slice(start, count * values) };
                 for (out, down) in out.chunks_exact_mut(self.inputs).zip(down.chunks_exact(c)) {
@@ -480,46 +504,82 @@ impl Group {
     }
 
     /// The gradient of the `channels` of the input of a tile of `count` units.
-    fn input_gradient<O: Element>(
+    #[allow(clippy::too_many_arguments)]
+    fn input_gradient<E: Element, O: Element>(
         &self,
-        arch: pulp::Arch,
+        isa: Isa,
         buffers: &mut Buffers,
-        (upstream, count): (&[&[f32]], usize),
+        packed: &[f32],
+        (upstream, count): (&[&[E]], usize),
         channels: Range<usize>,
         output: *mut O,
         mut epilogue: Epilogue<O>,
     ) {
         if let Some(patches) = &self.convs[0].patches {
-            let weights = &patches.packed_transposed;
             let tile = (upstream[0], count);
-            patches.convolve(arch, buffers, tile, weights, channels, output, epilogue);
+            patches.convolve(isa, buffers, tile, packed, channels, output, epilogue);
             return;
         }
         for part in &self.backward {
             let pixels = count * part.per_unit;
-            let operands: Vec<Operand> = self
-                .convs
-                .iter()
-                .zip(upstream)
-                .zip(&part.from)
-                .map(|((p, up), (from, taps))| Operand {
+            let mut rest = packed;
+            let operands = self.convs.iter().zip(upstream).zip(&part.from);
+            let operands = operands.map(|((p, up), (from, taps))| {
+                let (weights, after) = rest.split_at(p.packed_words(Direction::Backward));
+                rest = after;
+                Operand {
                     input: up.as_ptr(),
                     pixels: &from[..pixels],
                     taps,
-                    weights: &p.packed_transposed,
-                    rows: p.rows_transposed(),
-                })
-                .collect();
-            arch.dispatch(Convolve {
-                operands: &operands,
-                columns: channels.clone(),
-                sink: Sink {
-                    output,
-                    to: &part.to[..pixels],
-                    epilogue: epilogue.reborrow(),
-                },
+                    weights,
+                    rows: p.rows(Direction::Backward),
+                }
             });
+            let operands: Vec<_> = operands.collect();
+            let sink = Sink {
+                output,
+                to: &part.to[..pixels],
+                epilogue: epilogue.reborrow(),
+            };
+            let pairs = self.convs[0].pairs;
+            convolve(isa, pairs, &operands, channels.clone(), sink);
         }
+    }
+}
+
+/// Adds the chunks' partial sums to `out`, in their order.
+fn add_partial_sums(parts: &[&[f32]], out: &mut [f32]) {
+    let task = 64 << 10;
+    out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
+        for part in parts {
+            for (o, g) in out.iter_mut().zip(&part[i * task..]) {
+                *o += g;
+            }
+        }
+    });
+}
+
+fn convolve<E: Element, O: Element>(
+    isa: Isa,
+    pairs: bool,
+    operands: &[Operand<E>],
+    columns: Range<usize>,
+    sink: Sink<O>,
+) {
+    if E::PAIRS && pairs {
+        // E is bfloat16.
+        let operands = operands.iter().map(|o| o.cast::<bf16>());
+        isa.dispatch_pairs(Convolve::<Pairs, O> {
+            operands: &operands.collect::<Vec<_>>(),
+            columns,
+            sink,
+        });
+    } else {
+        isa.dispatch(Convolve::<Single<E>, O> {
+            operands,
+            columns,
+            sink,
+        });
     }
 }
 
@@ -528,35 +588,90 @@ impl Planned {
     /// else in `buffer`.
     fn upstream<'a, E: Element>(
         &self,
-        arch: pulp::Arch,
+        isa: Isa,
         up: &'a Upstream<'a, E>,
         first: usize,
         count: usize,
-        buffer: &'a mut Vec<f32>,
-    ) -> &'a [f32] {
+        buffer: &'a mut Vec<E>,
+    ) -> &'a [E] {
         let values = self.out_pixels * self.conv.outputs;
         let range = first * values..(first + count) * values;
-        let stored = match up {
+        match up {
             Upstream::Direct(g) => &g[range],
-            Upstream::Unit(unit) => unit.compute(arch, range),
+            Upstream::Unit(unit) => unit.compute(isa, range),
             Upstream::Norm(g, z, n) => {
                 let buffer = grown(buffer, range.len());
-                arch.dispatch(NormBackward {
+                isa.dispatch(NormBackward {
                     gradient: g[range.clone()].as_ptr(),
                     values: &z[range],
                     residual: None,
                     output: buffer.as_mut_ptr(),
                     norm: n.coefficients(),
                 });
-                return buffer;
+                buffer
             }
-        };
-        E::as_f32(stored).unwrap_or_else(|| {
-            let buffer = grown(buffer, stored.len());
-            for (b, g) in buffer.iter_mut().zip(stored) {
-                *b = g.widen();
-            }
-            buffer
-        })
+        }
+    }
+
+    /// The weight gradient of `depth` rows of the kernel: `out[i, j] (+)= ` sum over the pixels of
+    /// the runs of tile * gradient; see `WeightGradient`.
+    #[allow(clippy::too_many_arguments)]
+    fn weight_gradient<E: Element>(
+        &self,
+        isa: Isa,
+        words: &mut [Vec<f32>; 2],
+        (tile, channels, depth): (&[E], usize, usize),
+        gradient: &[E],
+        (runs, width): (&[(u32, u32)], usize),
+        out: &mut [f32],
+        accumulate: bool,
+    ) {
+        let (outputs, stride) = (self.conv.outputs, self.conv.stride);
+        if !(E::PAIRS && self.pairs) {
+            return isa.dispatch(WeightGradient::<Single<E>> {
+                input: tile.as_ptr(),
+                channels,
+                stride,
+                depth,
+                gradient: gradient.as_ptr(),
+                outputs,
+                runs,
+                width,
+                out,
+                accumulate,
+            });
+        }
+        let pairs = (runs.len() * width).div_ceil(2);
+        let [inputs, gradients] = words;
+        let inputs = grown(inputs, pairs * channels);
+        let gradients = grown(gradients, pairs * outputs);
+        isa.dispatch(PairPixels {
+            input: E::as_pairs(tile),
+            channels,
+            runs: runs.iter().map(|r| r.0),
+            width,
+            step: stride,
+            output: inputs,
+        });
+        isa.dispatch(PairPixels {
+            input: E::as_pairs(gradient),
+            channels: outputs,
+            runs: runs.iter().map(|r| r.1),
+            width,
+            step: 1,
+            output: gradients,
+        });
+        isa.dispatch_pairs(WeightGradient::<Words> {
+            input: inputs.as_ptr(),
+            channels,
+            stride: 1,
+            depth,
+            gradient: gradients.as_ptr(),
+            outputs,
+            runs: &[(0, 0)],
+            width: pairs,
+            out,
+            accumulate,
+        });
     }
 }

@@ -21,11 +21,20 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// They are writable.
     unsafe fn store<S: Simd>(p: *mut Self, v: S::f32s);
 
-    /// The values as they are, where they are stored as float32.
-    fn as_f32(values: &[Self]) -> Option<&[f32]>;
+    /// Whether two of them can be multiplied as a pair.
+    const PAIRS: bool;
+
+    /// The values themselves, where they make pairs; else none.
+    fn as_pairs(values: &[Self]) -> &[bf16];
 }
 
 impl Element for f32 {
+    const PAIRS: bool = false;
+
+    fn as_pairs(_: &[f32]) -> &[bf16] {
+        &[]
+    }
+
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -45,13 +54,15 @@ impl Element for f32 {
     unsafe fn store<S: Simd>(p: *mut f32, v: S::f32s) {
         unsafe { p.cast::<S::f32s>().write_unaligned(v) }
     }
-
-    fn as_f32(values: &[f32]) -> Option<&[f32]> {
-        Some(values)
-    }
 }
 
 impl Element for bf16 {
+    const PAIRS: bool = true;
+
+    fn as_pairs(values: &[bf16]) -> &[bf16] {
+        values
+    }
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -69,7 +80,7 @@ impl Element for bf16 {
 
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const bf16) -> S::f32s {
-        let mut wide = [0f32; super::kernels::LANES];
+        let mut wide = [0f32; super::registers::LANES];
         for (i, w) in wide[..S::F32_LANES].iter_mut().enumerate() {
             *w = unsafe { (*p.add(i)).widen() };
         }
@@ -78,14 +89,10 @@ impl Element for bf16 {
 
     #[inline(always)]
     unsafe fn store<S: Simd>(p: *mut bf16, v: S::f32s) {
-        let mut wide = [0f32; super::kernels::LANES];
+        let mut wide = [0f32; super::registers::LANES];
         unsafe { f32::store::<S>(wide.as_mut_ptr(), v) };
         for (i, &w) in wide[..S::F32_LANES].iter().enumerate() {
             unsafe { *p.add(i) = bf16::narrow(w) };
         }
-    }
-
-    fn as_f32(_: &[bf16]) -> Option<&[f32]> {
-        None
     }
 }

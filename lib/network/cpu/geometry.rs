@@ -4,9 +4,15 @@
 //! Taps that fall on the zero padding are left out: pixels are sorted into parts by the taps that
 //! they have.
 
-use super::kernels::{LANES, Tap, pack, padded};
+use super::convolve::Tap;
+use super::element::Element;
+use super::isa::Isa;
+use super::multiply::pair;
+use super::registers::{LANES, padded, panel_width};
 use super::winograd::{POSITIONS, Patches};
 use crate::network::layout::Conv;
+use half::bf16;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -37,41 +43,49 @@ pub(super) struct WeightTap {
     pub(super) width: usize,
 }
 
-/// One convolution with its packed weights and the tables of a tile.
+/// Which way a convolution's weights are used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Direction {
+    Forward,
+    /// For the gradient of the input.
+    Backward,
+}
+
+/// One convolution with the tables of a tile.
 pub(super) struct Planned {
     pub(super) conv: Conv,
     pub(super) forward: Vec<Part>,
     pub(super) weight_taps: Vec<WeightTap>,
     /// Output pixels of a unit.
     pub(super) out_pixels: usize,
-    pub(super) packed: Vec<f32>,
-    pub(super) packed_transposed: Vec<f32>,
-    /// In place of all the tables and packed weights above.
+    /// In place of the tables above.
     pub(super) patches: Option<Patches>,
+    /// Values are multiplied in pairs (see `multiply::Pairs`).
+    pub(super) pairs: bool,
 }
 
 impl Planned {
-    fn new(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Planned {
-        let weights = conv.kernel * conv.kernel * conv.inputs * conv.outputs;
-        let transposed = weights / conv.inputs * padded(conv.inputs);
-        let out_pixels = conv.output(h) * conv.output(w);
+    fn new(
+        conv: &Conv,
+        (h, w): (usize, usize),
+        border: usize,
+        tile: usize,
+        pairs: bool,
+    ) -> Planned {
         let patches = Patches::new(conv, (h, w), tile);
-        let direct = patches.is_none();
+        let (forward, weight_taps) = match patches {
+            None => (
+                forward(conv, (h, w), border, tile),
+                weight_taps(conv, (h, w), border, tile),
+            ),
+            Some(_) => Default::default(),
+        };
         Planned {
             conv: conv.clone(),
-            forward: if direct {
-                forward(conv, (h, w), border, tile)
-            } else {
-                Vec::new()
-            },
-            weight_taps: if direct {
-                weight_taps(conv, (h, w), border, tile)
-            } else {
-                Vec::new()
-            },
-            out_pixels,
-            packed: vec![0.0; if direct { weights } else { 0 }],
-            packed_transposed: vec![0.0; if direct { transposed } else { 0 }],
+            forward,
+            weight_taps,
+            out_pixels: conv.output(h) * conv.output(w),
+            pairs: pairs && border == 0 && patches.is_none(),
             patches,
         }
     }
@@ -84,13 +98,81 @@ impl Planned {
         }
     }
 
-    /// Rows of the kernel as a matrix.
-    pub(super) fn rows(&self) -> usize {
-        self.conv.kernel * self.conv.kernel * self.conv.inputs
+    /// Rows and columns of the kernel as a matrix.
+    fn matrix(&self, direction: Direction) -> (usize, usize) {
+        let taps = self.conv.kernel * self.conv.kernel;
+        match direction {
+            Direction::Forward => (taps * self.conv.inputs, self.conv.outputs),
+            Direction::Backward => (taps * self.conv.outputs, self.conv.inputs),
+        }
     }
 
-    pub(super) fn rows_transposed(&self) -> usize {
-        self.conv.kernel * self.conv.kernel * self.conv.outputs
+    /// Rows of packed words.
+    pub(super) fn rows(&self, direction: Direction) -> usize {
+        self.matrix(direction).0 / if self.pairs { 2 } else { 1 }
+    }
+
+    /// Words of the packed weights.
+    pub(super) fn packed_words(&self, direction: Direction) -> usize {
+        match self.patches {
+            Some(_) => POSITIONS * self.conv.inputs * self.conv.outputs,
+            None => self.rows(direction) * padded(self.matrix(direction).1),
+        }
+    }
+
+    /// Packs the kernel `w` into panels of two vectors of columns; columns up to a whole number of
+    /// vectors are zero.
+    fn pack(&self, isa: Isa, w: &[f32], direction: Direction, packed: &mut [f32]) {
+        if let Some(patches) = &self.patches {
+            return patches.pack(isa, w, direction, packed);
+        }
+        let (_, columns) = self.matrix(direction);
+        let (rows, width) = (self.rows(direction), panel_width(isa));
+        let (inputs, outputs) = (self.conv.inputs, self.conv.outputs);
+        let panels = packed.par_chunks_mut(rows * width);
+        panels.enumerate().for_each(|(panel, out)| {
+            let start = panel * width;
+            let width = out.len() / rows;
+            match direction {
+                Direction::Forward => {
+                    let row = |r: usize| &w[r * outputs + start..][..width];
+                    for (r, out) in out.chunks_exact_mut(width).enumerate() {
+                        if self.pairs {
+                            pair_values(out, row(2 * r), row(2 * r + 1));
+                        } else {
+                            out.copy_from_slice(row(r));
+                        }
+                    }
+                }
+                Direction::Backward => {
+                    out.fill(0.0);
+                    let taps = w.chunks_exact(inputs * outputs).rev().enumerate();
+                    for (tap, w) in taps {
+                        for c in 0..width.min(columns.saturating_sub(start)) {
+                            let w = &w[(start + c) * outputs..][..outputs];
+                            let row = |r: usize| r * width + c;
+                            if self.pairs {
+                                let first = tap * outputs / 2;
+                                for (o, w) in w.chunks_exact(2).enumerate() {
+                                    let word = pair(bf16::narrow(w[0]), bf16::narrow(w[1]));
+                                    out[row(first + o)] = word;
+                                }
+                            } else {
+                                for (o, &w) in w.iter().enumerate() {
+                                    out[row(tap * outputs + o)] = w;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn pair_values(out: &mut [f32], first: &[f32], second: &[f32]) {
+    for ((out, &a), &b) in out.iter_mut().zip(first).zip(second) {
+        *out = pair(bf16::narrow(a), bf16::narrow(b));
     }
 }
 
@@ -143,7 +225,8 @@ fn joined(taps: impl Iterator<Item = Tap>) -> Vec<Tap> {
 }
 
 impl Group {
-    pub fn new(convs: &[&Conv], height: usize, width: usize) -> Group {
+    /// `pairs`: values are multiplied in pairs where they can be.
+    pub fn new(convs: &[&Conv], height: usize, width: usize, pairs: bool) -> Group {
         let (kernel, inputs) = (convs[0].kernel, convs[0].inputs);
         assert!(
             convs
@@ -160,7 +243,7 @@ impl Group {
         let originals = convs;
         let convs: Vec<_> = convs
             .iter()
-            .map(|conv| Planned::new(conv, (h, w), border, tile))
+            .map(|conv| Planned::new(conv, (h, w), border, tile, pairs))
             .collect();
         Group {
             height: h,
@@ -198,26 +281,24 @@ impl Group {
         (self.height + 2 * self.border) * (self.width + 2 * self.border)
     }
 
-    /// Takes over the weights of a step; `backward`: for the input gradient, too.
-    pub fn pack(&mut self, arch: pulp::Arch, parameters: &[f32], backward: bool) {
-        let inputs = self.inputs;
-        for p in &mut self.convs {
-            let (taps, outputs) = (p.conv.kernel * p.conv.kernel, p.conv.outputs);
-            let w = &parameters[p.conv.range()];
-            if let Some(patches) = &mut p.patches {
-                patches.pack(arch, w, backward);
-                continue;
-            }
-            pack(arch, taps * inputs, outputs, &mut p.packed, |row, o| {
-                w[row * outputs + o]
-            });
-            if backward {
-                let packed = &mut p.packed_transposed;
-                pack(arch, taps * outputs, inputs, packed, |row, i| {
-                    let (tap, o) = (taps - 1 - row / outputs, row % outputs);
-                    w[(tap * inputs + i) * outputs + o]
-                });
-            }
+    /// Words of the packed weights of all convolutions.
+    pub fn packed_words(&self, direction: Direction) -> usize {
+        self.convs.iter().map(|p| p.packed_words(direction)).sum()
+    }
+
+    /// Values of the partial sums of the weight gradients, for one chunk.
+    pub(super) fn gradient_values(&self) -> usize {
+        self.convs.iter().map(Planned::gradient_values).sum()
+    }
+
+    /// Packs the kernels among `parameters`, one convolution after the other, into
+    /// `packed_words` words.
+    pub fn pack(&self, isa: Isa, parameters: &[f32], direction: Direction, packed: &mut [f32]) {
+        let mut rest = packed;
+        for p in &self.convs {
+            let (packed, after) = rest.split_at_mut(p.packed_words(direction));
+            p.pack(isa, &parameters[p.conv.range()], direction, packed);
+            rest = after;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Batch-norm statistics and coefficients, per channel, in float64 where sums meet.
 
-use super::kernels::Coefficients;
+use super::elementwise::Coefficients;
 use crate::network::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
 
@@ -13,7 +13,7 @@ pub struct Affine {
     /// norm(x) = scale * x + shift.
     pub scale: Vec<f32>,
     pub shift: Vec<f32>,
-    /// Backward: dx = g * gradient + x * values + one (see `kernels::NormBackward`).
+    /// Backward: dx = g * gradient + x * values + one (see `elementwise::NormBackward`).
     g: Vec<f32>,
     x: Vec<f32>,
     one: Vec<f32>,

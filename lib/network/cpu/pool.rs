@@ -1,60 +1,67 @@
 //! Pooling: the max pool behind the ImageNet stem, and the mean over pixels that makes the
 //! pre-logits.
 
+use super::convolve::channel;
 use super::element::Element;
-use super::kernels::channel;
+use super::isa::Isa;
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// The max pool behind the ImageNet stem: 3x3, stride 2, over zero padding of 1, where the zeros
 /// compete (reference models/resnet.py).
-pub struct Pool<E> {
+pub struct Pool {
     pub input: (usize, usize),
     pub output: (usize, usize),
-    /// The stem's output.
-    pub values: Vec<E>,
 }
 
-impl<E: Element> Pool<E> {
-    /// Pools `n` images of `c` channels. Returns the statistics.
-    pub fn forward(&self, arch: pulp::Arch, out: &mut [E], c: usize, n: usize) -> BatchStatistics {
+impl Pool {
+    /// Pools images of `c` channels on all threads. Returns the statistics.
+    pub fn forward<E: Element>(
+        &self,
+        isa: Isa,
+        values: &[E],
+        out: &mut [E],
+        c: usize,
+    ) -> BatchStatistics {
         let ((h, w), (oh, ow)) = (self.input, self.output);
+        let n = values.len() / (h * w * c);
         let mut moments = vec![0f32; n * 3 * c];
         out.par_chunks_mut(oh * ow * c)
-            .zip(self.values.par_chunks(h * w * c))
+            .zip(values.par_chunks(h * w * c))
             .zip(moments.par_chunks_mut(3 * c))
-            .take(n)
-            .for_each(|((out, values), moments)| {
-                arch.dispatch(MaxPool {
-                    pool: self,
-                    values,
-                    out,
-                    channels: c,
-                    moments,
-                });
-            });
+            .for_each(|((out, values), moments)| self.image(isa, values, out, moments));
         merge(&moments, c, std::iter::repeat_n(oh * ow, n))
     }
 
+    /// Pools one image. `moments`: see `norm::merge`.
+    pub fn image<E: Element>(&self, isa: Isa, values: &[E], out: &mut [E], moments: &mut [f32]) {
+        isa.dispatch(MaxPool {
+            pool: self,
+            values,
+            out,
+            channels: moments.len() / 3,
+            moments,
+        });
+    }
+
     /// `pooled`: what `forward` wrote.
-    pub fn backward(
+    pub fn backward<E: Element>(
         &self,
-        arch: pulp::Arch,
+        isa: Isa,
+        values: &[E],
         (pooled, gradient): (&[E], &[E]),
         out: &mut [E],
         c: usize,
-        n: usize,
     ) {
         let ((h, w), (oh, ow)) = (self.input, self.output);
         out.par_chunks_mut(h * w * c)
-            .zip(self.values.par_chunks(h * w * c))
+            .zip(values.par_chunks(h * w * c))
             .zip(pooled.par_chunks(oh * ow * c))
             .zip(gradient.par_chunks(oh * ow * c))
-            .take(n)
             .for_each(|(((out, values), pooled), gradient)| {
                 out.fill(E::default());
-                arch.dispatch(MaxPoolBackward {
+                isa.dispatch(MaxPoolBackward {
                     pool: self,
                     values,
                     pooled,
@@ -77,7 +84,7 @@ impl<E: Element> Pool<E> {
 }
 
 struct MaxPool<'a, E> {
-    pool: &'a Pool<E>,
+    pool: &'a Pool,
     values: &'a [E],
     out: &'a mut [E],
     channels: usize,
@@ -120,7 +127,7 @@ impl<E: Element> WithSimd for MaxPool<'_, E> {
 }
 
 struct MaxPoolBackward<'a, E> {
-    pool: &'a Pool<E>,
+    pool: &'a Pool,
     values: &'a [E],
     pooled: &'a [E],
     gradient: &'a [E],
@@ -162,20 +169,9 @@ impl<E: Element> WithSimd for MaxPoolBackward<'_, E> {
     }
 }
 
-/// Mean over an image's pixels of relu(norm(y)): `[n, features]`.
-pub fn pooled_features<E: Element>(
-    arch: pulp::Arch,
-    norm: &Affine,
-    y: &[E],
-    n: usize,
-    pixels: usize,
-) -> Vec<f32> {
-    let c = norm.scale.len();
-    let mut out = vec![0f32; n * c];
-    out.par_chunks_mut(c)
-        .zip(y.par_chunks(pixels * c))
-        .for_each(|(out, y)| arch.dispatch(MeanRelu { norm, y, out }));
-    out
+/// Mean over an image's pixels of relu(norm(y)), for one image.
+pub fn pooled_features<E: Element>(isa: Isa, norm: &Affine, y: &[E], out: &mut [f32]) {
+    isa.dispatch(MeanRelu { norm, y, out });
 }
 
 struct MeanRelu<'a, E> {
@@ -212,7 +208,7 @@ impl<E: Element> WithSimd for MeanRelu<'_, E> {
 
 /// Backward of `pooled_features`: the masked gradient and its sums.
 pub fn spread_features<E: Element>(
-    arch: pulp::Arch,
+    isa: Isa,
     norm: &Affine,
     features: &[f32],
     y: &[E],
@@ -227,7 +223,7 @@ pub fn spread_features<E: Element>(
         .zip(sums.par_chunks_mut(2 * c))
         .zip(features.par_chunks(c))
         .for_each(|(((gradient, y), sums), feature)| {
-            arch.dispatch(Spread {
+            isa.dispatch(Spread {
                 norm,
                 feature,
                 y,

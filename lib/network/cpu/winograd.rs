@@ -3,7 +3,12 @@
 //! patch. Forward and input gradient are the algorithm itself, the weight gradient its adjoint.
 
 use super::element::Element;
-use super::kernels::{Epilogue, Products, Sink, WeightGradient, finish, pack};
+use super::convolve::{Epilogue, Sink, finish};
+use super::geometry::Direction;
+use super::isa::Isa;
+use super::multiply::Single;
+use super::products::{Products, WeightGradient};
+use super::registers::{LANES, panel_width};
 use super::workers::{Shared, grown};
 use crate::network::layout::Conv;
 use pulp::{Simd, WithSimd};
@@ -34,9 +39,6 @@ pub struct Patches {
     channels: usize,
     /// Patches of a block.
     block: usize,
-    /// Transformed and packed weights, and those of the input gradient.
-    pub packed: Vec<f32>,
-    pub packed_transposed: Vec<f32>,
 }
 
 /// Transformed patches of one block, before and after the products.
@@ -82,40 +84,24 @@ impl Patches {
             per_image: ph * pw,
             channels,
             block: block.clamp(BLOCK_PATCHES.start, BLOCK_PATCHES.end),
-            packed: vec![0.0; POSITIONS * channels * channels],
-            packed_transposed: vec![0.0; POSITIONS * channels * channels],
         })
     }
 
-    /// Takes over the weights `[3, 3, channels, channels]`; `backward`: for the input gradient, too.
-    pub fn pack(&mut self, arch: pulp::Arch, weights: &[f32], backward: bool) {
-        let (c, size) = (self.channels, self.channels * self.channels);
-        let mut transformed = vec![0f32; POSITIONS * size];
-        // G w G', along rows, then along columns.
-        let half = |a: f32, b: f32, c: f32| [a, (a + b + c) * 0.5, (a - b + c) * 0.5, c];
-        for i in 0..size {
-            let w = |t: usize| weights[t * size + i];
-            let rows = [0, 1, 2].map(|x| half(w(x), w(3 + x), w(6 + x)));
-            for y in 0..4 {
-                for (x, v) in half(rows[0][y], rows[1][y], rows[2][y])
-                    .into_iter()
-                    .enumerate()
-                {
-                    transformed[(y * 4 + x) * size + i] = v;
-                }
-            }
-        }
-        for (p, packed) in self.packed.chunks_exact_mut(size).enumerate() {
-            pack(arch, c, c, packed, |i, o| transformed[p * size + i * c + o]);
-        }
-        if backward {
-            // The kernel turned by half a turn: its transform has the outer rows swapped.
-            let turned = |i: usize| [3, 1, 2, 0][i];
-            for (p, packed) in self.packed_transposed.chunks_exact_mut(size).enumerate() {
-                let p = turned(p / 4) * 4 + turned(p % 4);
-                pack(arch, c, c, packed, |o, i| transformed[p * size + i * c + o]);
-            }
-        }
+    /// Transforms the weights `[3, 3, channels, channels]` and packs them: `[channels, channels]`
+    /// in panels for each position.
+    pub fn pack(&self, isa: Isa, weights: &[f32], direction: Direction, packed: &mut [f32]) {
+        let (c, width) = (self.channels, panel_width(isa));
+        let packed = Shared::new(packed);
+        (0..c.div_ceil(width)).into_par_iter().for_each(|panel| {
+            let start = panel * width;
+            isa.dispatch(TransformWeights {
+                weights,
+                channels: c,
+                columns: start..(start + width).min(c),
+                direction,
+                packed,
+            });
+        });
     }
 
     /// Values from one position to the next: an odd number of cache lines.
@@ -133,28 +119,28 @@ impl Patches {
 
     /// Convolves a tile of `images` images. `columns`: of the output.
     #[allow(clippy::too_many_arguments)]
-    pub fn convolve<E: Element>(
+    pub fn convolve<E: Element, O: Element>(
         &self,
-        arch: pulp::Arch,
+        isa: Isa,
         Buffers([inputs, outputs]): &mut Buffers,
-        (tile, images): (&[f32], usize),
+        (tile, images): (&[E], usize),
         weights: &[f32],
         columns: Range<usize>,
-        output: *mut E,
-        mut epilogue: Epilogue<E>,
+        output: *mut O,
+        mut epilogue: Epilogue<O>,
     ) {
         let (c, width) = (self.channels, columns.len());
         let inputs = grown(inputs, POSITIONS * self.position(c));
         let outputs = grown(outputs, POSITIONS * self.position(width));
         for patches in self.blocks(images) {
-            arch.dispatch(TransformInput {
+            isa.dispatch(TransformInput {
                 pixels: &self.inputs[patches.clone()],
                 tile,
                 channels: c,
                 out: inputs,
                 position: self.position(c),
             });
-            arch.dispatch(Products {
+            isa.dispatch(Products::<Single<f32>> {
                 count: POSITIONS,
                 rows: patches.len(),
                 depth: c,
@@ -171,7 +157,7 @@ impl Patches {
                 to: &self.to,
                 epilogue: epilogue.reborrow(),
             };
-            arch.dispatch(TransformOutput {
+            isa.dispatch(TransformOutput {
                 products: outputs,
                 position: self.position(width),
                 pixels: &self.outputs[patches.clone()],
@@ -185,12 +171,12 @@ impl Patches {
     /// Weight gradient, transformed: for each position `[channels, channels]`, the rows of the
     /// `channels` that the tile holds. `begun`: `out` holds sums to add to.
     #[allow(clippy::too_many_arguments)]
-    pub fn weight_gradient(
+    pub fn weight_gradient<E: Element>(
         &self,
-        arch: pulp::Arch,
+        isa: Isa,
         Buffers([inputs, gradients]): &mut Buffers,
-        (tile, rows): (&[f32], Range<usize>),
-        gradient: &[f32],
+        (tile, rows): (&[E], Range<usize>),
+        gradient: &[E],
         images: usize,
         (out, start): (Shared<f32>, usize),
         begun: bool,
@@ -199,14 +185,14 @@ impl Patches {
         let inputs = grown(inputs, POSITIONS * self.position(channels));
         let gradients = grown(gradients, POSITIONS * self.position(c));
         for patches in self.blocks(images) {
-            arch.dispatch(TransformInput {
+            isa.dispatch(TransformInput {
                 pixels: &self.inputs[patches.clone()],
                 tile,
                 channels,
                 out: inputs,
                 position: self.position(channels),
             });
-            arch.dispatch(TransformGradient {
+            isa.dispatch(TransformGradient {
                 pixels: &self.outputs[patches.clone()],
                 gradient,
                 channels: c,
@@ -214,7 +200,7 @@ impl Patches {
                 position: self.position(c),
             });
             for p in 0..POSITIONS {
-                arch.dispatch(WeightGradient {
+                isa.dispatch(WeightGradient::<Single<f32>> {
                     input: inputs[p * self.position(channels)..].as_ptr(),
                     channels,
                     stride: 1,
@@ -269,6 +255,94 @@ impl Patches {
     }
 }
 
+/// G w G' of 3x3 kernels w, packed.
+struct TransformWeights<'a> {
+    weights: &'a [f32],
+    channels: usize,
+    /// Of one panel.
+    columns: Range<usize>,
+    direction: Direction,
+    packed: Shared<f32>,
+}
+
+impl WithSimd for TransformWeights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (c, width) = (self.channels, self.columns.len());
+        let size = c * c;
+        let panel = self.columns.start * c;
+        match self.direction {
+            Direction::Forward => {
+                for i in 0..c {
+                    for j in (0..width).step_by(LANES) {
+                        let n = LANES.min(width - j);
+                        let at = i * c + self.columns.start + j;
+                        let all = transformed(self.weights, size, at, n);
+                        for (p, v) in all.iter().enumerate() {
+                            // SAFETY: panels are disjoint.
+                            let out = unsafe {
+                                self.packed.slice(p * size + panel + i * width + j, n)
+                            };
+                            out.copy_from_slice(&v[..n]);
+                        }
+                    }
+                }
+            }
+            Direction::Backward => {
+                for (column, i) in self.columns.enumerate() {
+                    for o in (0..c).step_by(LANES) {
+                        let all = transformed(self.weights, size, i * c + o, LANES);
+                        for (p, v) in all.iter().enumerate() {
+                            // The kernel turned by half a turn: its transform has the outer rows
+                            // and columns swapped.
+                            let turned = |i: usize| [3, 1, 2, 0][i];
+                            let p = turned(p / 4) * 4 + turned(p % 4);
+                            let start = p * size + panel + o * width;
+                            // SAFETY: panels are disjoint.
+                            let out = unsafe { self.packed.slice(start, LANES * width) };
+                            for (k, &v) in v.iter().enumerate() {
+                                out[k * width + column] = v;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// G w G' of the `n` kernels from `at` on, whose taps lie `size` apart.
+#[inline(always)]
+fn transformed(weights: &[f32], size: usize, at: usize, n: usize) -> [[f32; LANES]; POSITIONS] {
+    let mut w = [[0f32; LANES]; 9];
+    for (t, w) in w.iter_mut().enumerate() {
+        w[..n].copy_from_slice(&weights[t * size + at..][..n]);
+    }
+    let mut rows = [[[0f32; LANES]; 3]; 4];
+    for x in 0..3 {
+        for l in 0..LANES {
+            let (a, b, c) = (w[x][l], w[3 + x][l], w[6 + x][l]);
+            rows[0][x][l] = a;
+            rows[1][x][l] = (a + b + c) * 0.5;
+            rows[2][x][l] = (a - b + c) * 0.5;
+            rows[3][x][l] = c;
+        }
+    }
+    let mut out = [[0f32; LANES]; POSITIONS];
+    for y in 0..4 {
+        for l in 0..LANES {
+            let (a, b, c) = (rows[y][0][l], rows[y][1][l], rows[y][2][l]);
+            out[y * 4][l] = a;
+            out[y * 4 + 1][l] = (a + b + c) * 0.5;
+            out[y * 4 + 2][l] = (a - b + c) * 0.5;
+            out[y * 4 + 3][l] = c;
+        }
+    }
+    out
+}
+
 /// B' d of four values d.
 #[inline(always)]
 fn input_transform<S: Simd>(simd: S, d: [S::f32s; 4]) -> [S::f32s; 4] {
@@ -301,12 +375,12 @@ fn gradient_transform<S: Simd>(simd: S, g: [S::f32s; 2]) -> [S::f32s; 4] {
 
 /// Pointers to pixels of `channels` values, to zeros for those outside the image.
 #[inline(always)]
-fn pointers<const N: usize>(
-    values: &[f32],
+fn pointers<E, const N: usize>(
+    values: &[E],
     channels: usize,
     pixels: &[u32; N],
-    zeros: &[f32],
-) -> [*const f32; N] {
+    zeros: &[E],
+) -> [*const E; N] {
     let mut all = [zeros.as_ptr(); N];
     for (to, &p) in all.iter_mut().zip(pixels) {
         if p != OUTSIDE {
@@ -317,9 +391,9 @@ fn pointers<const N: usize>(
 }
 
 /// B' d B of 4x4 patches d.
-struct TransformInput<'a> {
+struct TransformInput<'a, E> {
     pixels: &'a [[u32; POSITIONS]],
-    tile: &'a [f32],
+    tile: &'a [E],
     channels: usize,
     out: &'a mut [f32],
     position: usize,
@@ -327,13 +401,13 @@ struct TransformInput<'a> {
 
 // Kernels use loops where closures would read better: a closure is compiled without the
 // instruction set of the function around it.
-impl WithSimd for TransformInput<'_> {
+impl<E: Element> WithSimd for TransformInput<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let c = self.channels;
-        let zeros = vec![0f32; c];
+        let zeros = vec![E::default(); c];
         assert!(self.out.len() >= 15 * self.position + self.pixels.len() * c);
         for (m, pixels) in self.pixels.iter().enumerate() {
             let from = pointers(self.tile, c, pixels, &zeros);
@@ -345,7 +419,7 @@ impl WithSimd for TransformInput<'_> {
                     for x in 0..4 {
                         let mut d = [simd.splat_f32s(0.0); 4];
                         for y in 0..4 {
-                            d[y] = f32::load::<S>(from[y * 4 + x].add(j));
+                            d[y] = E::load::<S>(from[y * 4 + x].add(j));
                         }
                         let d = input_transform(simd, d);
                         for y in 0..4 {
@@ -365,21 +439,21 @@ impl WithSimd for TransformInput<'_> {
 }
 
 /// A g A' of 2x2 gradients g.
-struct TransformGradient<'a> {
+struct TransformGradient<'a, E> {
     pixels: &'a [[u32; 4]],
-    gradient: &'a [f32],
+    gradient: &'a [E],
     channels: usize,
     out: &'a mut [f32],
     position: usize,
 }
 
-impl WithSimd for TransformGradient<'_> {
+impl<E: Element> WithSimd for TransformGradient<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let c = self.channels;
-        let zeros = vec![0f32; c];
+        let zeros = vec![E::default(); c];
         assert!(self.out.len() >= 15 * self.position + self.pixels.len() * c);
         for (m, pixels) in self.pixels.iter().enumerate() {
             let from = pointers(self.gradient, c, pixels, &zeros);
@@ -389,7 +463,7 @@ impl WithSimd for TransformGradient<'_> {
                     let out = self.out.as_mut_ptr().add(m * c + j);
                     let mut g = [simd.splat_f32s(0.0); 4];
                     for i in 0..4 {
-                        g[i] = f32::load::<S>(from[i].add(j));
+                        g[i] = E::load::<S>(from[i].add(j));
                     }
                     let left = gradient_transform(simd, [g[0], g[2]]);
                     let right = gradient_transform(simd, [g[1], g[3]]);
@@ -442,14 +516,19 @@ impl<E: Element> WithSimd for TransformOutput<'_, E> {
                     }
                     let top = output_transform(simd, columns[0]);
                     let bottom = output_transform(simd, columns[1]);
-                    let inside: &[_] = match (pixels[1] != OUTSIDE, pixels[2] != OUTSIDE) {
-                        (true, true) => &[top[0], top[1], bottom[0], bottom[1]],
-                        (true, false) => &top,
-                        (false, true) => &[top[0], bottom[0]],
-                        (false, false) => &top[..1],
-                    };
+                    let (sink, first) = (&mut self.sink, first as usize);
                     let column = self.columns.start + j;
-                    finish(simd, &mut self.sink, inside, first as usize, column);
+                    match (pixels[1] != OUTSIDE, pixels[2] != OUTSIDE) {
+                        (true, true) => {
+                            let all = [top[0], top[1], bottom[0], bottom[1]];
+                            finish(simd, sink, &all, first, column);
+                        }
+                        (true, false) => finish(simd, sink, &top, first, column),
+                        (false, true) => {
+                            finish(simd, sink, &[top[0], bottom[0]], first, column);
+                        }
+                        (false, false) => finish(simd, sink, &[top[0]], first, column),
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What the layers share: threads' scratch buffers, the instruction set, and buffers that several
 //! threads write.
 
+use super::isa::Isa;
 use super::winograd::Buffers;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
@@ -34,32 +35,34 @@ impl<T> Shared<T> {
     }
 }
 
-/// Buffers of one worker thread, grown as needed.
+/// Buffers of one worker thread, grown as needed. What is stored as `E` is loaded as `E`.
 #[derive(Default)]
-pub struct Scratch {
-    pub(super) input: Vec<f32>,
-    pub(super) upstream: [Vec<f32>; 2],
+pub struct Scratch<E> {
+    pub(super) input: Vec<E>,
+    pub(super) upstream: [Vec<E>; 2],
     pub(super) downstream: Vec<f32>,
     pub(super) patches: Buffers,
+    /// Pixels in pairs: of the input, and of the output's gradient.
+    pub(super) words: [Vec<f32>; 2],
 }
 
 /// What all layers share: the instruction set and the threads' scratch buffers.
-pub struct Workers {
-    pub arch: pulp::Arch,
-    scratch: Vec<Mutex<Scratch>>,
+pub struct Workers<E> {
+    pub isa: Isa,
+    scratch: Vec<Mutex<Scratch<E>>>,
 }
 
-impl Workers {
-    pub fn new(arch: pulp::Arch) -> Workers {
+impl<E: Default + Send> Workers<E> {
+    pub fn new(isa: Isa) -> Workers<E> {
         let threads = rayon::current_num_threads();
         Workers {
-            arch,
+            isa,
             scratch: (0..threads).map(|_| Mutex::default()).collect(),
         }
     }
 
     /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
-    pub(super) fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch) + Sync) {
+    pub(super) fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
         (0..tasks).into_par_iter().with_max_len(1).for_each(|t| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             // A poisoned scratch holds no state: its content is overwritten by each task.

@@ -1,0 +1,315 @@
+//! The convolution kernel: sums over taps in registers, and what becomes of them.
+
+use super::element::Element;
+use super::multiply::Multiply;
+use super::registers::{for_rows, next_rows, register_rows};
+use pulp::{Simd, WithSimd};
+use std::ops::Range;
+
+/// Consecutive input values of a convolution: their offset from a pixel's own, their number, and
+/// their first row in a weight panel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tap {
+    pub offset: usize,
+    pub depth: usize,
+    pub row: usize,
+}
+
+/// One input of a convolution, with the weights that it meets.
+#[derive(Clone, Copy)]
+pub struct Operand<'a, T> {
+    pub input: *const T,
+    /// Offset of each pixel in `input`.
+    pub pixels: &'a [u32],
+    pub taps: &'a [Tap],
+    /// Packed panels of `rows` rows.
+    pub weights: &'a [f32],
+    pub rows: usize,
+}
+
+impl<'a, T: Copy> Operand<'a, T> {
+    /// The same, with the input's values seen as `U`, which must be as large.
+    pub fn cast<U>(self) -> Operand<'a, U> {
+        Operand {
+            input: self.input.cast(),
+            pixels: self.pixels,
+            taps: self.taps,
+            weights: self.weights,
+            rows: self.rows,
+        }
+    }
+}
+
+/// Per channel, the sums of value - around and of its square.
+pub struct Moments<'a> {
+    pub around: &'a mut [f32],
+    pub sums: &'a mut [f32],
+    pub squares: &'a mut [f32],
+}
+
+/// What becomes of a convolution's sums. Per-channel vectors are as long as the output has
+/// channels; other tensors lie as the output does.
+pub enum Epilogue<'a, E> {
+    Store,
+    /// Adds the residual, stores, and adds to the moments; where they are `empty`, the pixel of
+    /// `to[0]` becomes what they are computed around.
+    Statistics {
+        residual: Option<*const E>,
+        moments: Moments<'a>,
+        empty: bool,
+    },
+    /// Adds the residual and stores.
+    Residual(*const E),
+    /// Stores relu(scale * sum + shift).
+    Activate {
+        scale: &'a [f32],
+        shift: &'a [f32],
+    },
+    /// Stores the sum where scale * x + shift > 0, else 0; adds up what it stores, and that times
+    /// (x - mean).
+    Mask {
+        x: *const E,
+        scale: &'a [f32],
+        shift: &'a [f32],
+        mean: &'a [f32],
+        sums: (&'a mut [f32], &'a mut [f32]),
+    },
+}
+
+impl<E> Epilogue<'_, E> {
+    /// Says that part of the output is done.
+    pub fn begun(&mut self) {
+        if let Epilogue::Statistics { empty, .. } = self {
+            *empty = false;
+        }
+    }
+
+    /// The same, for the next part of the output.
+    pub fn reborrow(&mut self) -> Epilogue<'_, E> {
+        match self {
+            Epilogue::Store => Epilogue::Store,
+            Epilogue::Residual(residual) => Epilogue::Residual(*residual),
+            Epilogue::Statistics {
+                residual,
+                moments,
+                empty,
+            } => Epilogue::Statistics {
+                residual: *residual,
+                moments: Moments {
+                    around: moments.around,
+                    sums: moments.sums,
+                    squares: moments.squares,
+                },
+                empty: *empty,
+            },
+            Epilogue::Activate { scale, shift } => Epilogue::Activate { scale, shift },
+            Epilogue::Mask {
+                x,
+                scale,
+                shift,
+                mean,
+                sums,
+            } => Epilogue::Mask {
+                x: *x,
+                scale,
+                shift,
+                mean,
+                sums: (sums.0, sums.1),
+            },
+        }
+    }
+}
+
+/// `sink[m, j] = epilogue(sum over operands, taps, c of input[pixels[m] + tap + c] *
+/// weights[row + c, j])` for the columns j.
+///
+/// Reads the inputs at the given offsets, writes the columns of `output` at the given offsets.
+pub struct Convolve<'a, P: Multiply, E> {
+    /// One or two.
+    pub operands: &'a [Operand<'a, P::Value>],
+    /// Starts at a multiple of two vectors, ends at one of `LANES`.
+    pub columns: Range<usize>,
+    pub sink: Sink<'a, E>,
+}
+
+/// Where sums go: pixel m to `output[to[m]..]`.
+pub struct Sink<'a, E> {
+    pub output: *mut E,
+    pub to: &'a [u32],
+    pub epilogue: Epilogue<'a, E>,
+}
+
+impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut start = self.columns.start;
+        while start < self.columns.end {
+            let two = self.columns.end - start >= 2 * S::F32_LANES;
+            let most = register_rows::<S>(if two { 2 } else { 1 });
+            let mut m = 0;
+            while m < self.sink.to.len() {
+                let rows = next_rows(self.sink.to.len() - m, most);
+                let (k, sink) = (self.operands, &mut self.sink);
+                // SAFETY: offsets lie inside the tiles (see `geometry`), panels have `rows` rows.
+                unsafe {
+                    if two {
+                        for_rows!(rows, convolve_rows::<S, P, 2>(simd, k, m, start, sink));
+                    } else {
+                        for_rows!(rows, convolve_rows::<S, P, 1>(simd, k, m, start, sink));
+                    }
+                }
+                m += rows;
+            }
+            start += if two { 2 } else { 1 } * S::F32_LANES;
+        }
+    }
+}
+
+/// M pixels from the `first` and V vectors from the `column` on.
+#[inline(always)]
+unsafe fn convolve_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
+    simd: S,
+    operands: &[Operand<P::Value>],
+    first: usize,
+    column: usize,
+    sink: &mut Sink<impl Element>,
+) {
+    unsafe {
+        let mut acc = [[simd.splat_f32s(0.0); M]; V];
+        for operand in operands {
+            let panel = operand.weights.as_ptr().add(column * operand.rows);
+            let mut pixel = [operand.input; M];
+            for (m, p) in pixel.iter_mut().enumerate() {
+                *p = p.add(*operand.pixels.get_unchecked(first + m) as usize);
+            }
+            for tap in operand.taps {
+                let mut b = panel.add(tap.row / P::DEPTH * V * S::F32_LANES);
+                let mut c = tap.offset;
+                while c < tap.offset + tap.depth {
+                    let mut w = [simd.splat_f32s(0.0); V];
+                    for (v, w) in w.iter_mut().enumerate() {
+                        *w = f32::load::<S>(b.add(v * S::F32_LANES));
+                    }
+                    for m in 0..M {
+                        let x = P::broadcast(simd, pixel[m].add(c));
+                        for v in 0..V {
+                            acc[v][m] = P::multiply_add(simd, x, w[v], acc[v][m]);
+                        }
+                    }
+                    b = b.add(V * S::F32_LANES);
+                    c += P::DEPTH;
+                }
+            }
+        }
+        for (v, sums) in acc.iter().enumerate() {
+            finish(simd, sink, sums, first, column + v * S::F32_LANES);
+        }
+    }
+}
+
+/// The values of one vector of channels, from the `j`-th on.
+///
+/// # Safety
+/// `values` has them.
+#[inline(always)]
+pub unsafe fn channel<S: Simd>(values: &[f32], j: usize) -> S::f32s {
+    unsafe { f32::load::<S>(values.as_ptr().add(j)) }
+}
+
+/// The epilogue of one vector of columns of the pixels from the `first` on.
+///
+/// # Safety
+/// The sink's offsets lie inside its tensors.
+// Loops stand where closures would read better: a closure is compiled without the instruction set
+// of the function around it.
+#[inline(always)]
+pub unsafe fn finish<S: Simd, E: Element, const M: usize>(
+    simd: S,
+    sink: &mut Sink<E>,
+    sums: &[S::f32s; M],
+    first: usize,
+    column: usize,
+) {
+    unsafe {
+        let to = sink.to.get_unchecked(first..first + M);
+        let zero = simd.splat_f32s(0.0);
+        match &mut sink.epilogue {
+            Epilogue::Store => {
+                for (&y, &at) in sums.iter().zip(to) {
+                    E::store::<S>(sink.output.add(at as usize + column), y);
+                }
+            }
+            Epilogue::Residual(residual) => {
+                for (&y, &at) in sums.iter().zip(to) {
+                    let at = at as usize + column;
+                    let y = simd.add_f32s(y, E::load::<S>(residual.add(at)));
+                    E::store::<S>(sink.output.add(at), y);
+                }
+            }
+            Epilogue::Statistics {
+                residual,
+                moments,
+                empty,
+            } => {
+                let around = moments.around[column..].as_mut_ptr();
+                if *empty && first == 0 {
+                    let mut y = sums[0];
+                    if let Some(r) = residual {
+                        y = simd.add_f32s(y, E::load::<S>(r.add(to[0] as usize + column)));
+                    }
+                    f32::store::<S>(around, y);
+                }
+                let around = f32::load::<S>(around);
+                let p0 = moments.sums[column..].as_mut_ptr();
+                let p1 = moments.squares[column..].as_mut_ptr();
+                let (mut s0, mut s1) = (f32::load::<S>(p0), f32::load::<S>(p1));
+                for (&y, &at) in sums.iter().zip(to) {
+                    let at = at as usize + column;
+                    let mut y = y;
+                    if let Some(r) = residual {
+                        y = simd.add_f32s(y, E::load::<S>(r.add(at)));
+                    }
+                    E::store::<S>(sink.output.add(at), y);
+                    let d = simd.sub_f32s(y, around);
+                    s0 = simd.add_f32s(s0, d);
+                    s1 = simd.mul_add_f32s(d, d, s1);
+                }
+                f32::store::<S>(p0, s0);
+                f32::store::<S>(p1, s1);
+            }
+            Epilogue::Activate { scale, shift } => {
+                let (scale, shift) = (channel::<S>(scale, column), channel::<S>(shift, column));
+                for (&y, &at) in sums.iter().zip(to) {
+                    let y = simd.max_f32s(simd.mul_add_f32s(y, scale, shift), zero);
+                    E::store::<S>(sink.output.add(at as usize + column), y);
+                }
+            }
+            Epilogue::Mask {
+                x,
+                scale,
+                shift,
+                mean,
+                sums: (sum0, sum1),
+            } => {
+                let (scale, shift) = (channel::<S>(scale, column), channel::<S>(shift, column));
+                let mean = channel::<S>(mean, column);
+                let (p0, p1) = (sum0[column..].as_mut_ptr(), sum1[column..].as_mut_ptr());
+                let (mut s0, mut s1) = (f32::load::<S>(p0), f32::load::<S>(p1));
+                for (&g, &at) in sums.iter().zip(to) {
+                    let at = at as usize + column;
+                    let x = E::load::<S>(x.add(at));
+                    let on = simd.greater_than_f32s(simd.mul_add_f32s(x, scale, shift), zero);
+                    let g = simd.select_f32s(on, g, zero);
+                    E::store::<S>(sink.output.add(at), g);
+                    s0 = simd.add_f32s(s0, g);
+                    s1 = simd.mul_add_f32s(g, simd.sub_f32s(x, mean), s1);
+                }
+                f32::store::<S>(p0, s0);
+                f32::store::<S>(p1, s1);
+            }
+        }
+    }
+}
+

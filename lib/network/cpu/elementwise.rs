@@ -1,0 +1,146 @@
+//! Passes over a tile: batch norm in both directions.
+
+use super::element::Element;
+use super::registers::LANES;
+use super::convolve::channel;
+use super::multiply::pair;
+use half::bf16;
+use pulp::{Simd, WithSimd};
+
+/// `output = max(0, scale * input + shift)` over pixels, or `input` itself where there is no norm.
+/// Reads `scale.len()` channels of each pixel of `stride` values, writes them side by side.
+pub struct NormRelu<'a, E> {
+    /// From the first channel of the first pixel on.
+    pub input: &'a [E],
+    pub stride: usize,
+    pub output: &'a mut [E],
+    /// Channels that are read.
+    pub channels: usize,
+    /// Scale and shift of these channels.
+    pub norm: Option<(&'a [f32], &'a [f32])>,
+}
+
+impl<E: Element> WithSimd for NormRelu<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zero = simd.splat_f32s(0.0);
+        let input = self.input.chunks(self.stride);
+        let pixels = input.zip(self.output.chunks_exact_mut(c));
+        match self.norm {
+            Some((scale, shift)) => {
+                assert!(scale.len() == c && shift.len() == c && c.is_multiple_of(LANES));
+                for (x, y) in pixels {
+                    assert!(x.len() >= c);
+                    for j in (0..c).step_by(S::F32_LANES) {
+                        // SAFETY: j + lanes <= c, the length of scale, shift and y, at most x's.
+                        unsafe {
+                            let (a, b) = (scale.as_ptr().add(j), shift.as_ptr().add(j));
+                            let x = E::load::<S>(x.as_ptr().add(j));
+                            let x = simd.mul_add_f32s(x, f32::load::<S>(a), f32::load::<S>(b));
+                            E::store::<S>(y.as_mut_ptr().add(j), simd.max_f32s(x, zero));
+                        }
+                    }
+                }
+            }
+            None => {
+                for (x, y) in pixels {
+                    y.copy_from_slice(&x[..c]);
+                }
+            }
+        }
+    }
+}
+
+/// Residual, coefficients of a batch norm's backward pass. See `NormBackward`.
+#[derive(Clone, Copy)]
+pub struct Coefficients<'a> {
+    pub g: &'a [f32],
+    pub x: &'a [f32],
+    pub one: &'a [f32],
+}
+
+/// Backward of a batch norm with its sums folded into three coefficients a channel:
+/// `output = g * gradient + x * values + one (+ residual)`.
+pub struct NormBackward<'a, E> {
+    pub gradient: *const E,
+    pub values: &'a [E],
+    pub residual: Option<&'a [E]>,
+    /// May be `gradient`.
+    pub output: *mut E,
+    pub norm: Coefficients<'a>,
+}
+
+impl<E: Element> WithSimd for NormBackward<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.norm.g.len();
+        assert!(self.norm.x.len() == c && self.norm.one.len() == c && c.is_multiple_of(LANES));
+        assert!(self.residual.is_none_or(|r| r.len() == self.values.len()));
+        for p in (0..self.values.len() / c * c).step_by(c) {
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c; all tensors have values.len() values.
+                unsafe {
+                    let z = E::load::<S>(self.values.as_ptr().add(p + j));
+                    let d = E::load::<S>(self.gradient.add(p + j));
+                    let (scale, one) =
+                        (channel::<S>(self.norm.x, j), channel::<S>(self.norm.one, j));
+                    let constant = simd.mul_add_f32s(z, scale, one);
+                    let mut out = simd.mul_add_f32s(d, channel::<S>(self.norm.g, j), constant);
+                    if let Some(residual) = self.residual {
+                        out = simd.add_f32s(out, E::load::<S>(residual.as_ptr().add(p + j)));
+                    }
+                    E::store::<S>(self.output.add(p + j), out);
+                }
+            }
+        }
+    }
+}
+
+/// The pixels of runs in pairs, for `multiply::Words`: word `[m, i]` holds channel i of the pixels
+/// 2 m and 2 m + 1 of all runs, one after the other; 0 behind the last one.
+pub struct PairPixels<'a, R> {
+    /// Of `channels` values a pixel.
+    pub input: &'a [bf16],
+    pub channels: usize,
+    /// First pixels of the runs.
+    pub runs: R,
+    /// Pixels of a run, and from one to the next.
+    pub width: usize,
+    pub step: usize,
+    pub output: &'a mut [f32],
+}
+
+impl<R: Iterator<Item = u32>> WithSimd for PairPixels<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let c = self.channels;
+        let mut first: Option<&[bf16]> = None;
+        let mut out = self.output.chunks_exact_mut(c);
+        for run in self.runs {
+            for x in 0..self.width {
+                let pixel = &self.input[(run as usize + x * self.step) * c..][..c];
+                let Some(before) = first.take() else {
+                    first = Some(pixel);
+                    continue;
+                };
+                let out = out.next().expect("a word for each pair");
+                for i in 0..c {
+                    out[i] = pair(before[i], pixel[i]);
+                }
+            }
+        }
+        if let Some(last) = first {
+            let out = out.next().expect("a word for each pair");
+            for i in 0..c {
+                out[i] = pair(last[i], bf16::ZERO);
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Which instructions the kernels are compiled for, chosen at run time.
+
+use pulp::WithSimd;
+
+/// An instruction set.
+#[derive(Debug, Clone, Copy)]
+pub struct Isa {
+    arch: pulp::Arch,
+    /// AVX512-BF16.
+    #[cfg(target_arch = "x86_64")]
+    pairs: Option<pulp::x86::V4>,
+}
+
+impl Isa {
+    /// The best that this machine has.
+    pub fn best() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512bf16") {
+            let pairs = pulp::x86::V4::try_new();
+            return Isa {
+                pairs,
+                ..Isa::from(pulp::Arch::new())
+            };
+        }
+        Isa::from(pulp::Arch::new())
+    }
+
+    /// Whether there are products of pairs of bfloat16.
+    pub fn has_pairs(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.pairs.is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    pub fn dispatch<O: WithSimd>(self, op: O) -> O::Output {
+        self.arch.dispatch(op)
+    }
+
+    /// Runs a kernel that multiplies pairs; `has_pairs` says that it can.
+    pub fn dispatch_pairs<O: WithSimd>(self, op: O) -> O::Output {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(v4) = self.pairs {
+            // SAFETY: V4 and `pairs` show that the machine has these instructions.
+            return unsafe { with_pairs(v4, op) };
+        }
+        _ = op;
+        unreachable!("pairs without AVX512-BF16")
+    }
+}
+
+impl From<pulp::Arch> for Isa {
+    /// Just this one, for tests.
+    fn from(arch: pulp::Arch) -> Isa {
+        Isa {
+            arch,
+            #[cfg(target_arch = "x86_64")]
+            pairs: None,
+        }
+    }
+}
+
+// pulp's V4 and AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma")]
+#[target_feature(enable = "lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16")]
+unsafe fn with_pairs<O: WithSimd>(v4: pulp::x86::V4, op: O) -> O::Output {
+    op.with_simd(v4)
+}
