@@ -24,7 +24,7 @@ pub struct Args {
     /// Held-out images with labels: never trained on, evaluated while training
     #[arg(long, value_name = "FILE")]
     val: Option<PathBuf>,
-    /// Start from this model's weights
+    /// Start from the weights of this model, or of a timm folder as s4l-export writes it
     #[arg(long, value_name = "MODEL")]
     init: Option<PathBuf>,
     /// Train by this method, whatever the recipe says
