@@ -7,7 +7,7 @@
 
 use super::convolve::{Convolve, Epilogue, Moments, Operand, Sink};
 use super::element::Element;
-use super::elementwise::{NormBackward, NormRelu, PairPixels};
+use super::elementwise::{AddAll, NormBackward, NormRelu, PairPixels};
 use super::geometry::{Direction, Group, Planned};
 use super::isa::Isa;
 use super::multiply::{Pairs, Single, Words};
@@ -407,8 +407,8 @@ impl Group {
                 let parts: Vec<&[f32]> = parts.collect();
                 let out = &mut weights[p.conv.range()];
                 match &p.patches {
-                    Some(patches) => patches.add_weight_gradient(&parts, out),
-                    None => add_partial_sums(&parts, out),
+                    Some(patches) => patches.add_weight_gradient(workers.isa, &parts, out),
+                    None => add_partial_sums(workers.isa, &parts, out),
                 }
                 start += size;
             }
@@ -548,14 +548,11 @@ impl Group {
 }
 
 /// Adds the chunks' partial sums to `out`, in their order.
-fn add_partial_sums(parts: &[&[f32]], out: &mut [f32]) {
-    let task = 64 << 10;
+fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
+    let task = 4 << 10;
     out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
-        for part in parts {
-            for (o, g) in out.iter_mut().zip(&part[i * task..]) {
-                *o += g;
-            }
-        }
+        let start = i * task;
+        isa.dispatch(AddAll { parts, start, out });
     });
 }
 

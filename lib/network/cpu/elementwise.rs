@@ -144,3 +144,23 @@ impl<R: Iterator<Item = u32>> WithSimd for PairPixels<'_, R> {
         }
     }
 }
+
+/// Adds the values of all parts from the `start` on to `out`, in their order.
+pub struct AddAll<'a> {
+    pub parts: &'a [&'a [f32]],
+    pub start: usize,
+    pub out: &'a mut [f32],
+}
+
+impl WithSimd for AddAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for part in self.parts {
+            for (o, g) in self.out.iter_mut().zip(&part[self.start..]) {
+                *o += g;
+            }
+        }
+    }
+}

@@ -12,6 +12,7 @@ use super::registers::{LANES, padded, panel_width};
 use super::winograd::{POSITIONS, Patches};
 use crate::network::layout::Conv;
 use half::bf16;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -126,53 +127,77 @@ impl Planned {
         if let Some(patches) = &self.patches {
             return patches.pack(isa, w, direction, packed);
         }
-        let (_, columns) = self.matrix(direction);
         let (rows, width) = (self.rows(direction), panel_width(isa));
-        let (inputs, outputs) = (self.conv.inputs, self.conv.outputs);
-        let panels = packed.par_chunks_mut(rows * width);
-        panels.enumerate().for_each(|(panel, out)| {
-            let start = panel * width;
-            let width = out.len() / rows;
-            match direction {
-                Direction::Forward => {
-                    let row = |r: usize| &w[r * outputs + start..][..width];
-                    for (r, out) in out.chunks_exact_mut(width).enumerate() {
-                        if self.pairs {
-                            pair_values(out, row(2 * r), row(2 * r + 1));
-                        } else {
-                            out.copy_from_slice(row(r));
+        let panels = packed.par_chunks_mut(rows * width).enumerate();
+        panels.for_each(|(panel, out)| {
+            isa.dispatch(Pack {
+                conv: self,
+                weights: w,
+                direction,
+                start: panel * width,
+                width: out.len() / rows,
+                out,
+            });
+        });
+    }
+}
+
+/// One panel of packed weights.
+struct Pack<'a> {
+    conv: &'a Planned,
+    /// `[kernel, kernel, inputs, outputs]`.
+    weights: &'a [f32],
+    direction: Direction,
+    /// First column, and columns.
+    start: usize,
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (inputs, outputs) = (self.conv.conv.inputs, self.conv.conv.outputs);
+        let (w, start, width, pairs) = (self.weights, self.start, self.width, self.conv.pairs);
+        match self.direction {
+            Direction::Forward => {
+                for (r, out) in self.out.chunks_exact_mut(width).enumerate() {
+                    if pairs {
+                        let first = &w[2 * r * outputs + start..][..width];
+                        let second = &w[(2 * r + 1) * outputs + start..][..width];
+                        for c in 0..width {
+                            out[c] = pair(bf16::narrow(first[c]), bf16::narrow(second[c]));
                         }
+                    } else {
+                        out.copy_from_slice(&w[r * outputs + start..][..width]);
                     }
                 }
-                Direction::Backward => {
-                    out.fill(0.0);
-                    let taps = w.chunks_exact(inputs * outputs).rev().enumerate();
-                    for (tap, w) in taps {
-                        for c in 0..width.min(columns.saturating_sub(start)) {
-                            let w = &w[(start + c) * outputs..][..outputs];
-                            let row = |r: usize| r * width + c;
-                            if self.pairs {
-                                let first = tap * outputs / 2;
-                                for (o, w) in w.chunks_exact(2).enumerate() {
-                                    let word = pair(bf16::narrow(w[0]), bf16::narrow(w[1]));
-                                    out[row(first + o)] = word;
-                                }
-                            } else {
-                                for (o, &w) in w.iter().enumerate() {
-                                    out[row(tap * outputs + o)] = w;
-                                }
+            }
+            // The kernel turned by half a turn.
+            Direction::Backward => {
+                self.out.fill(0.0);
+                let columns = width.min(inputs.saturating_sub(start));
+                for (tap, w) in w.chunks_exact(inputs * outputs).rev().enumerate() {
+                    for c in 0..columns {
+                        let w = &w[(start + c) * outputs..][..outputs];
+                        if pairs {
+                            let out = &mut self.out[tap * outputs / 2 * width + c..];
+                            for o in 0..outputs / 2 {
+                                let (a, b) = (w[2 * o], w[2 * o + 1]);
+                                out[o * width] = pair(bf16::narrow(a), bf16::narrow(b));
+                            }
+                        } else {
+                            let out = &mut self.out[tap * outputs * width + c..];
+                            for o in 0..outputs {
+                                out[o * width] = w[o];
                             }
                         }
                     }
                 }
             }
-        });
-    }
-}
-
-fn pair_values(out: &mut [f32], first: &[f32], second: &[f32]) {
-    for ((out, &a), &b) in out.iter_mut().zip(first).zip(second) {
-        *out = pair(bf16::narrow(a), bf16::narrow(b));
+        }
     }
 }
 

@@ -218,41 +218,74 @@ impl Patches {
     }
 
     /// Adds the weight gradient `[3, 3, channels, channels]` of transformed ones to `out`.
-    pub fn add_weight_gradient(&self, transformed: &[&[f32]], out: &mut [f32]) {
+    pub fn add_weight_gradient(&self, isa: Isa, transformed: &[&[f32]], out: &mut [f32]) {
         let size = self.channels * self.channels;
         let out = Shared::new(out);
-        let task = 16 << 10;
+        let task = 4 << 10;
         (0..size.div_ceil(task)).into_par_iter().for_each(|t| {
-            let range = t * task..((t + 1) * task).min(size);
-            let n = range.len();
-            let mut sum = vec![0f32; POSITIONS * n];
-            for part in transformed {
-                for (p, sum) in sum.chunks_exact_mut(n).enumerate() {
-                    for (s, v) in sum.iter_mut().zip(&part[p * size..][range.clone()]) {
-                        *s += v;
-                    }
-                }
-            }
-            // G' sum G.
-            let fold = |v: [f32; 4]| {
-                let (plus, minus) = ((v[1] + v[2]) * 0.5, (v[1] - v[2]) * 0.5);
-                [v[0] + plus, minus, plus + v[3]]
-            };
-            // SAFETY: the ranges of tasks are disjoint.
-            let mut rows: Vec<&mut [f32]> = (0..9)
-                .map(|t| unsafe { out.slice(t * size + range.start, n) })
-                .collect();
-            for i in 0..n {
-                let columns =
-                    [0, 1, 2, 3].map(|x| fold([0, 1, 2, 3].map(|y| sum[(y * 4 + x) * n + i])));
-                for y in 0..3 {
-                    for (x, v) in fold(columns.map(|c| c[y])).into_iter().enumerate() {
-                        rows[y * 3 + x][i] += v;
-                    }
-                }
-            }
+            isa.dispatch(FoldGradient {
+                transformed,
+                size,
+                range: t * task..((t + 1) * task).min(size),
+                out,
+            });
         });
     }
+}
+
+/// G' s G of the sums s over all parts, added to the weight gradient.
+struct FoldGradient<'a> {
+    transformed: &'a [&'a [f32]],
+    /// Weights of a position, and which of them.
+    size: usize,
+    range: Range<usize>,
+    out: Shared<f32>,
+}
+
+impl WithSimd for FoldGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let half = simd.splat_f32s(0.5);
+        for i in self.range.step_by(S::F32_LANES) {
+            let mut sums = [simd.splat_f32s(0.0); POSITIONS];
+            for part in self.transformed {
+                for (p, sum) in sums.iter_mut().enumerate() {
+                    let v = &part[p * self.size + i..][..S::F32_LANES];
+                    // SAFETY: a vector of values.
+                    *sum = simd.add_f32s(*sum, unsafe { f32::load::<S>(v.as_ptr()) });
+                }
+            }
+            let mut rows = [[simd.splat_f32s(0.0); 4]; 3];
+            for x in 0..4 {
+                let column = [sums[x], sums[4 + x], sums[8 + x], sums[12 + x]];
+                let folded = fold(simd, half, column);
+                for y in 0..3 {
+                    rows[y][x] = folded[y];
+                }
+            }
+            for y in 0..3 {
+                let row = fold(simd, half, rows[y]);
+                for x in 0..3 {
+                    // SAFETY: the ranges of tasks are disjoint.
+                    unsafe {
+                        let out = self.out.slice((y * 3 + x) * self.size + i, S::F32_LANES);
+                        let out = out.as_mut_ptr();
+                        f32::store::<S>(out, simd.add_f32s(f32::load::<S>(out), row[x]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// G' v of four values v.
+#[inline(always)]
+fn fold<S: Simd>(simd: S, half: S::f32s, v: [S::f32s; 4]) -> [S::f32s; 3] {
+    let plus = simd.mul_f32s(simd.add_f32s(v[1], v[2]), half);
+    let minus = simd.mul_f32s(simd.sub_f32s(v[1], v[2]), half);
+    [simd.add_f32s(v[0], plus), minus, simd.add_f32s(plus, v[3])]
 }
 
 /// G w G' of 3x3 kernels w, packed.
