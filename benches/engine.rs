@@ -1,7 +1,8 @@
 //! Our side of `engine.sh`: a network that trains or infers for as many seconds as each line of
-//! stdin says, and answers with a line of JSON. `engine NET train|infer f32|bf16`.
+//! stdin says, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or
+//! `engine gemm gemm f32`: GFLOP/s of the matrix product that candle uses.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use s4l::methods::supervised::cross_entropy;
 use s4l::network::layout::Architecture;
 use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Outputs, Pass};
@@ -39,9 +40,21 @@ fn main() {
         .num_threads(2)
         .build_global()
         .expect("the first pool");
-    let [name, mode @ ("train" | "infer"), precision @ ("f32" | "bf16")] = arguments[..] else {
+    let [
+        name,
+        mode @ ("train" | "infer" | "gemm"),
+        precision @ ("f32" | "bf16"),
+    ] = arguments[..]
+    else {
         panic!("usage: engine NET train|infer f32|bf16");
     };
+    if mode == "gemm" {
+        let n = 2048;
+        let side = || Tensor::ones((n, n), DType::F32, &Device::Cpu).expect("a matrix");
+        let (a, b) = (side(), side());
+        let work = 2.0 * (n as f64).powi(3) / 1e9;
+        return rates(work, &mut || drop(a.matmul(&b).expect("a product")));
+    }
     let precision = match precision {
         "bf16" => Precision::Bf16,
         _ => Precision::F32,
@@ -50,7 +63,6 @@ fn main() {
     if mode == "infer" {
         batch = if size > 64 { 16 } else { 128 };
     }
-    let before = memory("VmRSS:");
     let mut rng = rng(0, Stream::Init, 0, 0);
     let images: Vec<f32> = (0..batch * size * size * 3)
         .map(|_| rng.random::<f32>() * 2.0 - 1.0)
@@ -93,6 +105,11 @@ fn main() {
             );
         })
     };
+    rates(batch as f64, &mut step);
+}
+
+/// Answers each line of stdin: work a second, from the median step, and the process's peak memory.
+fn rates(work: f64, step: &mut dyn FnMut()) {
     (0..3).for_each(|_| step());
     println!("{{}}");
     for line in std::io::stdin().lock().lines() {
@@ -105,8 +122,7 @@ fn main() {
             times.push(begun.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
-        let rate = batch as f64 / times[times.len() / 2];
-        let peak = memory("VmHWM:") - before;
+        let (rate, peak) = (work / times[times.len() / 2], memory("VmHWM:"));
         println!("{{\"rate\": {rate}, \"mib\": {peak}}}");
     }
 }

@@ -99,7 +99,9 @@ impl Schedule {
 pub fn polyak(average: &mut [f32], parameters: &[f32], half_life: f64) {
     let decay = 0.5f64.powf(1.0 / half_life);
     let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-    let tasks = average.par_chunks_mut(TASK).zip(parameters.par_chunks(TASK));
+    let tasks = average
+        .par_chunks_mut(TASK)
+        .zip(parameters.par_chunks(TASK));
     tasks.for_each(|(average, parameters)| {
         for (a, &w) in average.iter_mut().zip(parameters) {
             *a = keep * *a + take * w;

@@ -31,7 +31,13 @@ fn new_network(method: Method) -> Network {
         stem: Stem::SmallStride2,
         heads: heads(method, CLASSES, 6),
     };
-    Network::new(&architecture, (SIDE, SIDE), &Device::Cpu, Precision::F32, 11)
+    Network::new(
+        &architecture,
+        (SIDE, SIDE),
+        &Device::Cpu,
+        Precision::F32,
+        11,
+    )
 }
 
 /// A network away from its initial values, of which many are 0 or 1.

@@ -1,8 +1,8 @@
 //! The fast CPU trunk against the candle trunk in float64: values, gradients, moving statistics.
 
 use candle_core::{DType, Device};
-use s4l::network::candle_trunk::CandleTrunk;
 use half::bf16;
+use s4l::network::candle_trunk::CandleTrunk;
 use s4l::network::cpu::{CpuTrunk, Element, Isa};
 use s4l::network::layout::{Architecture, Layout};
 use s4l::network::{Gradients, Pass, Trunk};
@@ -185,23 +185,24 @@ fn every_layer_s_gradient_agrees() {
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     for i in [0, 1, 2, 5] {
-        let case = case(i);
-        let results: Vec<Results> = [1, 2, 4]
-            .iter()
-            .map(|&threads| {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
-                pool.install(|| cpu::<f32>(&case, Isa::best()))
-            })
-            .collect();
-        for other in &results[1..] {
-            assert!(other.features == results[0].features);
-            assert!(other.moving == results[0].moving);
-            assert!(other.parameters == results[0].parameters);
-            assert!(other.images == results[0].images);
-        }
+        same_for_all_threads::<f32>(&case(i));
+        same_for_all_threads::<bf16>(&case(i));
+    }
+}
+
+fn same_for_all_threads<E: Element>(case: &Case) {
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().unwrap();
+        pool.install(|| cpu::<E>(case, Isa::best()))
+    };
+    let one = on(1);
+    for other in [on(2), on(4)] {
+        assert!(other.features == one.features);
+        assert!(other.moving == one.moving);
+        assert!(other.parameters == one.parameters);
+        assert!(other.images == one.images);
+        assert!(other.inferred == one.inferred);
     }
 }
 
@@ -216,16 +217,34 @@ fn bfloat16_is_float32_but_for_rounding() {
         isas.push(("best, pairs", Isa::best()));
         for (name, isa) in isas {
             let got = cpu::<bf16>(&case, isa);
-            for (what, a, b) in [
-                ("features", &got.features, &expected.features),
-                ("moving statistics", &got.moving, &expected.moving),
-                ("parameter gradient", &got.parameters, &expected.parameters),
-                ("image gradient", &got.images, &expected.images),
-                ("inferred features", &got.inferred, &expected.inferred),
+            // bfloat16 keeps 8 bits; where it turns a ReLU on or off, a pixel's gradient follows.
+            for (what, a, b, least) in [
+                ("features", &got.features, &expected.features, 0.99),
+                ("moving statistics", &got.moving, &expected.moving, 0.999),
+                (
+                    "parameter gradient",
+                    &got.parameters,
+                    &expected.parameters,
+                    0.8,
+                ),
+                (
+                    "inferred features",
+                    &got.inferred,
+                    &expected.inferred,
+                    0.999,
+                ),
             ] {
-                let e = error(a, b);
-                println!("case {i}, {name}: {what} {e:.4}");
+                let c = cosine(a, b);
+                assert!(c > least, "case {i}, {name}: {what} has cosine {c}");
             }
         }
     }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        products.sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }

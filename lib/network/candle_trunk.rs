@@ -188,9 +188,7 @@ impl Trunk for CandleTrunk {
 
     fn backward(&mut self, _: &[f32], features: &[f32], wanted: Gradients) -> Result<()> {
         let Some(tape) = self.tape.take() else {
-            return Err(Error::Internal(
-                "backward before forward".into(),
-            ));
+            return Err(Error::Internal("backward before forward".into()));
         };
         let up = Tensor::from_slice(features, tape.features.shape(), &self.device)?
             .to_dtype(self.dtype)?;

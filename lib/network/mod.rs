@@ -118,9 +118,7 @@ impl Network {
         let layout = Layout::new(architecture);
         let single = || -> Box<dyn Trunk> {
             match device {
-                Device::Cpu => {
-                    Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best()))
-                }
+                Device::Cpu => Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best())),
                 other => {
                     let device = other.clone();
                     Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))

@@ -132,7 +132,13 @@ mod tests {
     #[test]
     fn what_lives_together_lies_apart() {
         let mut plan = Plan::default();
-        let lives = [(10, 0..=3), (20, 1..=2), (30, 3..=5), (5, 0..=5), (20, 4..=5)];
+        let lives = [
+            (10, 0..=3),
+            (20, 1..=2),
+            (30, 3..=5),
+            (5, 0..=5),
+            (20, 4..=5),
+        ];
         for (len, life) in &lives {
             plan.add(*len, life.clone());
         }

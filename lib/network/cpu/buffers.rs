@@ -90,7 +90,11 @@ impl Slots {
                 Some(i) => back(i - 1, 0),
             };
             for (i, u) in sizes.units.iter().enumerate() {
-                let input = if i == 0 { sizes.y0 } else { sizes.units[i - 1].y };
+                let input = if i == 0 {
+                    sizes.y0
+                } else {
+                    sizes.units[i - 1].y
+                };
                 let lives = [0, 1, 2].map(|step| back(i, step).unwrap_or(end));
                 let g3 = add(u.z2, lives[0]..=lives[1]);
                 let g2 = add(u.z1, lives[1]..=lives[2]);

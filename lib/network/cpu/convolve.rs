@@ -312,4 +312,3 @@ pub unsafe fn finish<S: Simd, E: Element, const M: usize>(
         }
     }
 }
-

@@ -1,9 +1,9 @@
 //! Passes over a tile: batch norm in both directions.
 
-use super::element::Element;
-use super::registers::LANES;
 use super::convolve::channel;
+use super::element::Element;
 use super::multiply::pair;
+use super::registers::LANES;
 use half::bf16;
 use pulp::{Simd, WithSimd};
 

@@ -1,6 +1,7 @@
 //! Inference: a few images at a time go through the whole network on one thread, so that their
 //! activations stay in its cache.
 
+use super::CpuTrunk;
 use super::arena::Arena;
 use super::buffers::Slots;
 use super::conv::{Input, Output, Then};
@@ -9,15 +10,16 @@ use super::geometry::Direction;
 use super::norm::Affine;
 use super::pool::pooled_features;
 use super::workers::Scratch;
-use super::CpuTrunk;
 use crate::error::Result;
 use crate::network::layout::Norm;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Most images that go through at a time.
+/// Most images that go through at a time, and how many times as large as their activations the
+/// weights may be that they share: reading these again costs less than leaving the cache.
 const IMAGES: usize = 64;
+const WEIGHTS_TO_ACTIVATIONS: usize = 8;
 
 /// A network's weights, packed, and its norms with the moving statistics.
 pub struct Inference<E> {
@@ -59,13 +61,17 @@ impl<E: Element> Inference<E> {
         let units = trunk.layout.units.iter();
         let slots = Slots::for_inference(&trunk.sizes);
         Ok(Inference {
-            affine: units.map(|u| [0, 1, 2].map(|i| fixed(&u.norms[i]))).collect(),
+            affine: units
+                .map(|u| [0, 1, 2].map(|i| fixed(&u.norms[i])))
+                .collect(),
             last: fixed(&trunk.layout.norm),
-            images: (end / slots.total).clamp(1, IMAGES),
+            images: (end / slots.total / WEIGHTS_TO_ACTIVATIONS).clamp(1, IMAGES),
             slots,
             packed,
             ranges,
-            threads: (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect(),
+            threads: (0..rayon::current_num_threads())
+                .map(|_| Mutex::default())
+                .collect(),
         })
     }
 

@@ -55,9 +55,15 @@ impl<P: Multiply> WithSimd for Products<'_, P> {
                         let at = i * self.output_step + m * width + j - columns.start;
                         let c = self.output.as_mut_ptr().add(at);
                         if two {
-                            for_rows!(rows, product_rows::<S, P, 2>(simd, a, self.depth, b, c, width));
+                            for_rows!(
+                                rows,
+                                product_rows::<S, P, 2>(simd, a, self.depth, b, c, width)
+                            );
                         } else {
-                            for_rows!(rows, product_rows::<S, P, 1>(simd, a, self.depth, b, c, width));
+                            for_rows!(
+                                rows,
+                                product_rows::<S, P, 1>(simd, a, self.depth, b, c, width)
+                            );
                         }
                     }
                     m += rows;
@@ -195,4 +201,3 @@ unsafe fn weight_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
         }
     }
 }
-

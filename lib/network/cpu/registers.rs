@@ -47,7 +47,6 @@ macro_rules! for_rows {
     };
 }
 
-
 /// Rows of a register tile of `vectors` columns: as many as leave registers for a row of weights
 /// and a broadcast.
 pub const fn register_rows<S: Simd>(vectors: usize) -> usize {

@@ -2,8 +2,8 @@
 //! arXiv 1509.09308): 16 multiplications where the definition has 36, for 2x2 outputs of a 4x4
 //! patch. Forward and input gradient are the algorithm itself, the weight gradient its adjoint.
 
-use super::element::Element;
 use super::convolve::{Epilogue, Sink, finish};
+use super::element::Element;
 use super::geometry::Direction;
 use super::isa::Isa;
 use super::multiply::Single;
@@ -315,9 +315,8 @@ impl WithSimd for TransformWeights<'_> {
                         let all = transformed(self.weights, size, at, n);
                         for (p, v) in all.iter().enumerate() {
                             // SAFETY: panels are disjoint.
-                            let out = unsafe {
-                                self.packed.slice(p * size + panel + i * width + j, n)
-                            };
+                            let out =
+                                unsafe { self.packed.slice(p * size + panel + i * width + j, n) };
                             out.copy_from_slice(&v[..n]);
                         }
                     }
