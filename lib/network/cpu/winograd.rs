@@ -2,6 +2,9 @@
 //! arXiv 1509.09308): 16 multiplications where the definition has 36, for 2x2 outputs of a 4x4
 //! patch. Forward and input gradient are the algorithm itself, the weight gradient its adjoint.
 
+// Transforms read as formulas by row and column.
+#![allow(clippy::needless_range_loop)]
+
 use super::convolve::{Epilogue, Sink, finish};
 use super::element::Element;
 use super::geometry::Direction;
