@@ -6,6 +6,7 @@ pub mod augment;
 pub mod checkpoint;
 pub mod cli;
 pub mod decode;
+pub mod duplicates;
 pub mod error;
 pub mod evaluate;
 pub mod input;

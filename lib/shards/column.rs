@@ -1,7 +1,6 @@
 //! One shard file: its image column, mapped and sliced without a copy, and its small columns.
 
 use crate::error::{Error, Result};
-use crate::schema;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
@@ -97,7 +96,8 @@ impl File {
         // A page ends with its values.
         let place = match width {
             Some(width) => {
-                let end = page.end - (page.first_row + rows - 1 - row).saturating_mul(*width);
+                let after = (page.first_row + rows - 1 - row).saturating_mul(*width);
+                let end = page.end.saturating_sub(after).max(page.start);
                 end.saturating_sub(*width).max(page.start)..end
             }
             None => page.start..page.end,
@@ -115,19 +115,19 @@ impl File {
         (pages[nth], end - pages[nth].first_row)
     }
 
-    /// Keys of all rows.
-    pub fn keys(&self) -> Result<Vec<String>> {
-        let mut keys = Vec::new();
-        self.read(schema::KEY, &DataType::Utf8, |column| {
-            keys.extend(
+    /// All values of a column of text, none of which is null.
+    pub fn texts(&self, name: &str) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        self.read(name, &DataType::Utf8, |column| {
+            texts.extend(
                 column
                     .as_string::<i32>()
                     .iter()
-                    .map(|k| k.map(str::to_string)),
+                    .map(|text| text.map(str::to_string)),
             );
         })?;
-        let keys: Option<Vec<String>> = keys.into_iter().collect();
-        keys.ok_or_else(|| damaged(&self.path, "a null key"))
+        let texts: Option<Vec<String>> = texts.into_iter().collect();
+        texts.ok_or_else(|| damaged(&self.path, &format!("a null {name}")))
     }
 
     /// All values of a column of integers.

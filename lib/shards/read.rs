@@ -83,7 +83,7 @@ impl Split {
         let mut sizes = Vec::with_capacity(rows);
         for file in &files {
             first_rows.push(keys.len());
-            keys.append(&mut file.keys()?);
+            keys.append(&mut file.texts(schema::KEY)?);
             sizes.append(&mut self::sizes(file, dataset.shape)?);
         }
         let mut by_key: Vec<u32> = (0..rows as u32).collect();
@@ -167,6 +167,15 @@ impl Split {
     /// The label of a row: `labels` for callers that treat an unreadable column as no labels.
     pub fn label(&self, row: usize) -> Option<u32> {
         self.labels().ok().and_then(|labels| labels[row])
+    }
+
+    /// The content hash of each image, in row order: equal where the bytes are.
+    ///
+    /// Errors: `BadData` where the column is absent or damaged.
+    pub fn hashes(&self) -> Result<Vec<String>> {
+        let files = self.0.files.par_iter();
+        let hashes: Result<Vec<_>> = files.map(|file| file.texts(schema::HASH)).collect();
+        Ok(hashes?.concat())
     }
 
     /// Channels of a decoded image: 1 for grey pixels, else 3.
