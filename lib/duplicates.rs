@@ -74,7 +74,7 @@ fn perceptual(split: &Split, row: usize) -> Result<Perceptual> {
         height: image.height,
         width: image.width,
     };
-    let view = View::new(&*image.pixels, size, image.channels);
+    let view = View::new(&image.pixels, size, image.channels);
     let boxes = resize::resize(view, BOXES, Method::Area);
     let mut hash = [0; 4];
     for y in 0..BOXES.height {

@@ -79,7 +79,7 @@ fn a_window_has_the_pixels_of_the_whole_image() {
                 height: rng.random_range(1..=size.height - y),
                 width: rng.random_range(1..=size.width - x),
             };
-            let part = decoder.window(&bytes, size, window).unwrap();
+            let part = decoder.window(&bytes, size, window, None).unwrap();
             assert!(
                 pixels(part) == pixels(whole.window(window)),
                 "{name} {window:?}"
@@ -101,7 +101,7 @@ fn pipes_see_no_difference_between_a_file_and_its_pixels() {
         }
         fn window(&mut self, window: Window) -> s4l::error::Result<View<'_, u8>> {
             self.3 += window.height * window.width;
-            Ok(self.2.window(self.0, self.1, window).unwrap())
+            Ok(self.2.window(self.0, self.1, window, None).unwrap())
         }
     }
     let (_, bytes, _) = &jpegs()[2];
@@ -135,6 +135,52 @@ fn pipes_see_no_difference_between_a_file_and_its_pixels() {
         asked[0] < 0.5 && asked[2] < 0.2 && asked[3] == 1.0,
         "{asked:?}"
     );
+}
+
+/// Scaled down by 2, 4 and 8 the whole image is libjpeg-turbo's, and a window a part of that.
+#[test]
+fn scaled_decoding_is_libjpeg_turbos() {
+    let mut decoder = Decoder::default();
+    for (name, bytes, record) in jpegs() {
+        let size = decoder.size(&bytes).unwrap();
+        let Some(scaled) = record["scaled"].as_array() else {
+            continue;
+        };
+        for (divisor, crc32) in [2, 4, 8].into_iter().zip(scaled) {
+            let enough = |size: Size| Size {
+                height: size.height / divisor,
+                width: size.width / divisor,
+            };
+            let mut decode = |window: Window| {
+                let enough = enough(window.size());
+                let view = decoder.window(&bytes, size, window, Some(enough)).unwrap();
+                (view.size, pixels(view))
+            };
+            let (whole_size, whole) = decode(Window::whole(size));
+            assert_eq!(whole_size.height, size.height.div_ceil(divisor), "{name}");
+            let mut crc = flate2::Crc::new();
+            crc.update(&whole);
+            assert_eq!(u64::from(crc.sum()), *crc32, "{name} 1/{divisor}");
+            let window = |divisor: usize| Window {
+                y: 16 / divisor,
+                x: 24 / divisor,
+                height: 96 / divisor,
+                width: 80 / divisor,
+            };
+            let (part_size, part) = decode(window(1));
+            let expected = View::new(&whole, whole_size, 3).window(window(divisor));
+            assert_eq!(part_size, expected.size, "{name} 1/{divisor}");
+            assert!(part == pixels(expected), "{name} 1/{divisor}");
+        }
+        // More than the window has: nothing is scaled.
+        let whole = Window::whole(size);
+        let above = Size {
+            height: size.height + 1,
+            width: 1,
+        };
+        let view = decoder.window(&bytes, size, whole, Some(above)).unwrap();
+        assert_eq!(view.size, size, "{name}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::rng::{Rng, RngExt};
 
 /// Height and width in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     pub height: usize,
     pub width: usize,

@@ -13,7 +13,7 @@
 //! | `central_crop(h[,w])` | the central window |
 //! | `multi_crop(h[,w])` | five views: centre and the corners, [`crop::multi`] |
 //! | `crop_inception_patches(n,h[,w])` | n views: an inception crop each, resized |
-//! | `resize(h[,w])` | [`resize::Method::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views |
+//! | `resize(h[,w])` | [`resize::Method::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size where that is large enough: faster, and other pixels than the reference's |
 //! | `resize_small(s)` | smaller side to s, [`resize::Method::Area`] |
 //! | `flip_lr` | mirrored with probability 1/2; evaluation: nothing |
 //! | `rotate` | four views: turned by 0, 90, 180, 270 degrees counter-clockwise |
@@ -86,6 +86,10 @@ pub trait Source {
     fn channels(&self) -> usize;
     /// The pixels inside `window`, 0..255.
     fn window(&mut self, window: Window) -> Result<View<'_, u8>>;
+    /// The same, perhaps scaled down to no less than the size `enough` where that saves work.
+    fn reduced(&mut self, window: Window, _enough: Size) -> Result<View<'_, u8>> {
+        self.window(window)
+    }
 }
 
 impl Source for View<'_, u8> {
@@ -125,6 +129,7 @@ enum Op {
     Resize {
         size: Size,
         randomize: bool,
+        dct_scaling: bool,
     },
     ResizeSmall(usize),
     FlipLr,
@@ -283,9 +288,17 @@ impl Pipe {
             return Ok((vec![source.window(window)?.to_image()], steps));
         };
         let views = match step.op {
-            Op::Resize { size, randomize } => {
+            Op::Resize {
+                size,
+                randomize,
+                dct_scaling,
+            } => {
                 let method = resize_method(randomize, rng);
-                vec![resize::resize(source.window(window)?, size, method)]
+                let pixels = match dct_scaling {
+                    false => source.window(window)?,
+                    true => source.reduced(window, size)?,
+                };
+                vec![resize::resize(pixels, size, method)]
             }
             Op::ResizeSmall(side) => {
                 let small = resize::smaller_side(window.size(), side);
@@ -346,7 +359,10 @@ impl Pipe {
                     })
                 });
             }
-            Op::Resize { size, randomize } => {
+            // Pixels that were decoded before are not scaled by the decoder.
+            Op::Resize {
+                size, randomize, ..
+            } => {
                 let method = resize_method(randomize, rng);
                 for view in views {
                     *view = resize::resize(view.view(), size, method);

@@ -55,16 +55,23 @@ impl Jpeg {
     }
 
     /// The pixels inside the window that `choose` finds for a header: it is inside the image as it
-    /// is stored, and has pixels.
+    /// is stored, and has pixels. Smaller by 2, 4 or 8 where that is still `enough`.
     pub fn window(
         &mut self,
         bytes: &[u8],
-        choose: impl FnOnce(Header) -> Result<Window, String>,
+        choose: impl FnOnce(Header) -> Result<(Window, Option<Size>), String>,
         pixels: &mut Pixels,
     ) -> Result<Header, String> {
         self.guarded(|state| {
             let header = read_header(state, bytes)?;
-            read_window(state, choose(header)?, pixels)?;
+            let (window, enough) = choose(header)?;
+            // libjpeg transforms blocks of 8 to that many pixels; it is fast for these.
+            state.scale_denom = 8;
+            state.scale_num = enough.map_or(8, |enough| {
+                let fits = |n: &u32| scaled(window, *n).size().holds(enough);
+                [1, 2, 4].into_iter().find(fits).unwrap_or(8)
+            });
+            read_window(state, scaled(window, state.scale_num), pixels)?;
             Ok(header)
         })
     }
@@ -127,6 +134,20 @@ fn segments(state: &jpeg_decompress_struct) -> impl Iterator<Item = (c_int, &[u8
     })
 }
 
+/// Where a window is when 8 pixels become `eighths`: all that it touches.
+fn scaled(window: Window, eighths: u32) -> Window {
+    let n = eighths as usize;
+    let (bottom, right) = (window.y + window.height, window.x + window.width);
+    let (y, x) = (window.y * n / 8, window.x * n / 8);
+    Window {
+        y,
+        x,
+        height: (bottom * n).div_ceil(8) - y,
+        width: (right * n).div_ceil(8) - x,
+    }
+}
+
+/// Decodes a window of the output at the scale that is set.
 fn read_window(
     state: &mut jpeg_decompress_struct,
     window: Window,
@@ -157,14 +178,14 @@ fn read_window(
     pixels.data.resize(stride * window.height, 0);
     // SAFETY: the window's rows are inside the image.
     unsafe { jpeg_skip_scanlines(state, window.y as u32) };
-    let mut rows = pixels.data.chunks_exact_mut(stride);
-    while let Some(row) = rows.next() {
+    for row in pixels.data.chunks_exact_mut(stride) {
         let mut row = row.as_mut_ptr();
         // SAFETY: a row of the output is `width` pixels of `channels` bytes.
         if unsafe { jpeg_read_scanlines(state, &mut row, 1) } != 1 {
             return Err("fewer rows than the header says".to_string());
         }
     }
+    pixels.size = window.size();
     pixels.stride = stride;
     pixels.start = (window.x - left as usize) * channels;
     if cmyk {

@@ -32,6 +32,7 @@ pub struct Decoder {
 #[derive(Default)]
 struct Pixels {
     data: Vec<u8>,
+    size: Size,
     /// Bytes from row to row.
     stride: usize,
     /// Where the first pixel is.
@@ -55,15 +56,21 @@ impl Decoder {
         })
     }
 
-    /// The pixels inside `window` of an image that is known to have that size.
+    /// The pixels inside `window` of an image that is known to have that size. Those of a JPEG come
+    /// scaled down by 2, 4 or 8 where that leaves at least the size `enough`: nearly the means of
+    /// squares of pixels, for less work.
     pub fn window(
         &mut self,
         bytes: &[u8],
         size: Size,
         window: Window,
+        enough: Option<Size>,
     ) -> Result<View<'_, u8>, String> {
         let choose = |header: Header| match header.upright() {
-            found if found == size => Ok(header.place(window)),
+            found if found == size => Ok((
+                header.place(window),
+                enough.map(|size| turned(size, header.orientation)),
+            )),
             Size { height, width } => Err(format!("{height}x{width}")),
         };
         let header = if is_jpeg(bytes) {
@@ -74,37 +81,39 @@ impl Decoder {
         } else {
             let mut decoder = reader(bytes)?;
             let header = upright(&mut decoder)?;
-            let window = choose(header)?;
+            let (window, _) = choose(header)?;
             let image = DynamicImage::from_decoder(decoder).map_err(one_line)?;
             let stride = header.stored.width * CHANNELS;
             self.pixels = Pixels {
                 data: image.into_rgb8().into_raw(),
+                size: window.size(),
                 stride,
                 start: window.y * stride + window.x * CHANNELS,
             };
             header
         };
-        Ok(self.turn(header.orientation, window))
+        Ok(self.turn(header.orientation))
     }
 
     /// All pixels of an image.
     pub fn whole(&mut self, bytes: &[u8]) -> Result<View<'_, u8>, String> {
         let size = self.size(bytes)?;
-        self.window(bytes, size, Window::whole(size))
+        self.window(bytes, size, Window::whole(size), None)
     }
 
     fn jpeg(&mut self) -> &mut jpeg::Jpeg {
         self.jpeg.get_or_insert_with(jpeg::Jpeg::new)
     }
 
-    /// The decoded pixels upright, where they are those of `window`.
-    fn turn(&mut self, orientation: Orientation, window: Window) -> View<'_, u8> {
-        let size = window.size();
+    /// The decoded pixels upright.
+    fn turn(&mut self, orientation: Orientation) -> View<'_, u8> {
         let Pixels {
             data,
+            size,
             stride,
             start,
         } = &self.pixels;
+        let size = turned(*size, orientation);
         if orientation == Orientation::NoTransforms {
             return View {
                 size,
@@ -133,14 +142,7 @@ impl Decoder {
 
 impl Header {
     fn upright(self) -> Size {
-        let Size { height, width } = self.stored;
-        match swaps_sides(self.orientation) {
-            false => self.stored,
-            true => Size {
-                height: width,
-                width: height,
-            },
-        }
+        turned(self.stored, self.orientation)
     }
 
     /// Where the pixels of a window of the upright image are stored.
@@ -154,6 +156,17 @@ impl Header {
             height: a.0.abs_diff(b.0) + 1,
             width: a.1.abs_diff(b.1) + 1,
         }
+    }
+}
+
+/// A stored size upright, and an upright one as it is stored.
+fn turned(size: Size, orientation: Orientation) -> Size {
+    match swaps_sides(orientation) {
+        false => size,
+        true => Size {
+            height: size.width,
+            width: size.height,
+        },
     }
 }
 

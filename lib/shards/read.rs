@@ -305,20 +305,34 @@ impl Source for RowSource<'_> {
     }
 
     fn window(&mut self, window: Window) -> Result<View<'_, u8>> {
+        self.pixels(window, None)
+    }
+
+    fn reduced(&mut self, window: Window, enough: Size) -> Result<View<'_, u8>> {
+        self.pixels(window, Some(enough))
+    }
+}
+
+impl RowSource<'_> {
+    fn pixels(&mut self, window: Window, enough: Option<Size>) -> Result<View<'_, u8>> {
         let (size, split) = (self.size(), self.split);
         match self.stored {
             Stored::Pixels(pixels) => {
                 Ok(View::new(pixels, size, Source::channels(self)).window(window))
             }
-            Stored::Encoded(bytes) => self.decoder.window(bytes, size, window).map_err(|found| {
-                let Size { height, width } = size;
-                Error::bad_data(
-                    &split.0.folder,
-                    format!("a {height}x{width} image under {:?}", split.key(self.row)),
-                    found,
-                    "make the shards again with s4l-shard --force",
-                )
-            }),
+            Stored::Encoded(bytes) => {
+                self.decoder
+                    .window(bytes, size, window, enough)
+                    .map_err(|found| {
+                        let Size { height, width } = size;
+                        Error::bad_data(
+                            &split.0.folder,
+                            format!("a {height}x{width} image under {:?}", split.key(self.row)),
+                            found,
+                            "make the shards again with s4l-shard --force",
+                        )
+                    })
+            }
         }
     }
 }

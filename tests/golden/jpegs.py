@@ -7,7 +7,7 @@ the same bytes. Needs the program zstd.
 
 The picture is a mosaic of the product photographs in pipelines/smoke/data, three for each tile, one
 a colour. Pillow, which uses libjpeg-turbo, decodes each file and turns it upright; jpegs.json has
-the CRC-32 of the RGB bytes. CMYK goes to RGB by the formula of TensorFlow's decode_jpeg.
+the CRC-32 of the RGB bytes, and of the picture at 1/2, 1/4 and 1/8. CMYK goes to RGB by the formula of TensorFlow's decode_jpeg.
 """
 
 import json
@@ -66,5 +66,13 @@ for name, (picture, options) in jpegs.items():
         pixels = np.asarray(decoded.convert("RGB"))
     height, width, _ = pixels.shape
     crc = zlib.crc32(pixels.tobytes())
-    records.append({"name": name, "height": height, "width": width, "crc32": crc})
+    record = {"name": name, "height": height, "width": width, "crc32": crc}
+    if picture.mode != "CMYK" and not name.startswith("exif"):
+        # libjpeg-turbo scales while it decodes.
+        record["scaled"] = []
+        for divisor in [2, 4, 8]:
+            scaled = Image.open(path)
+            scaled.draft(None, (WIDTH // divisor, HEIGHT // divisor))
+            record["scaled"].append(zlib.crc32(scaled.convert("RGB").tobytes()))
+    records.append(record)
 (out / "jpegs.json").write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
