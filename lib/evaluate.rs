@@ -20,7 +20,8 @@ pub fn logits(
     pipe: &Pipe,
     what: &'static str,
 ) -> Result<Vec<f32>> {
-    let views = pipe.output(split.channels()?)?.views;
+    let output = pipe.output(split.channels()?)?;
+    let (views, size) = (output.views, output.values());
     let bar = cli::progress(rows.len() as u64, what);
     let mut all = Vec::new();
     let mut inference = network.inference()?;
@@ -30,19 +31,16 @@ pub fn logits(
                 path: split.path().to_path_buf(),
             });
         }
-        let images: Vec<Vec<f32>> = rows
-            .par_iter()
-            .map(|&row| {
-                let image = split.decode(row as usize)?;
+        let mut images = vec![0.0; rows.len() * size];
+        images
+            .par_chunks_exact_mut(size)
+            .zip(rows)
+            .try_for_each(|(out, &row)| {
                 // Evaluation pipes draw nothing; the key only completes the call.
                 let mut rng = rng(0, Stream::LabelledAugment, 0, u64::from(row));
-                let (h, w, c) = (image.height, image.width, image.channels);
-                let mut out = Vec::new();
-                pipe.apply(&image.pixels, h, w, c, &mut rng, &mut out)?;
-                Ok(out)
-            })
-            .collect::<Result<_>>()?;
-        all.extend(inference.run(&images.concat(), "classes")?);
+                split.augment(row as usize, pipe, &mut rng, out)
+            })?;
+        all.extend(inference.run(&images, "classes")?);
         bar.inc(rows.len() as u64);
     }
     bar.finish_and_clear();

@@ -5,6 +5,8 @@ pub mod artifact;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
+pub mod decode;
+pub mod duplicates;
 pub mod error;
 pub mod evaluate;
 pub mod input;

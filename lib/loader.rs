@@ -2,13 +2,15 @@
 //! step), whatever the number of threads, so a run can go on from any step.
 
 use crate::augment::{Output, Pipe};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::methods::{Batch, Labels};
 use crate::rng::{Stream, permutation, rng};
 use crate::shards::Split;
 use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 /// Labels of a part, one of each of its rows.
 #[derive(Debug, Clone)]
@@ -40,8 +42,12 @@ pub struct Source {
     pub seed: u64,
 }
 
-/// The order of a part's rows in the epoch used last.
-type Order = Option<(u64, Vec<u32>)>;
+/// Images that the system is asked to have in memory before their turn: enough reads in flight to
+/// keep a disk busy.
+const LOOK_AHEAD: usize = 64;
+
+/// Batches that are ready before their turn.
+const READY: usize = 2;
 
 impl Source {
     /// Views of an image and their size.
@@ -51,93 +57,148 @@ impl Source {
 
     /// Keys of the labelled images of a step, for messages.
     pub fn labelled_keys(&self, step: u64) -> Vec<&str> {
-        let mut order = None;
-        let draws = self.draws(&self.labelled, step, &mut order);
+        let draws = Order::default().draws(self.seed, &self.labelled, step);
         let rows = draws.iter().map(|d| self.labelled.rows[d.1] as usize);
         rows.map(|row| self.split.key(row)).collect()
     }
 
-    /// The batch of one step.
-    fn batch(&self, step: u64, orders: &mut [Order; 2]) -> Result<Batch> {
-        let [labelled_order, unlabelled_order] = orders;
-        let unlabelled = self.part(&self.unlabelled, step, unlabelled_order)?.1;
-        let (picked, labelled) = self.part(&self.labelled, step, labelled_order)?;
+    /// The batches of steps `from..to` in order, prepared ahead by a thread of their own.
+    pub fn batches(self: &Arc<Self>, from: u64, to: u64) -> Batches {
+        let (sender, receiver) = sync_channel(READY);
+        let (spent, used) = channel();
+        let source = self.clone();
+        std::thread::spawn(move || {
+            let mut steps = Ahead::new(&source, from..to);
+            while let Some(draws) = steps.next() {
+                let spent: Batch = used.try_recv().unwrap_or_default();
+                // The receiver is gone once training has stopped.
+                if sender.send(source.batch(&draws, spent)).is_err() {
+                    return;
+                }
+            }
+        });
+        Batches {
+            receiver,
+            spent,
+            batch: Batch::default(),
+        }
+    }
+
+    /// A batch in the buffers of one that was used.
+    fn batch(&self, [labelled, unlabelled]: &[Vec<Draw>; 2], spent: Batch) -> Result<Batch> {
         let labels = match &self.labelled.labels {
-            PartLabels::Hard(l) => Labels::Hard(picked.iter().map(|&i| l[i]).collect()),
+            PartLabels::Hard(l) => Labels::Hard(labelled.iter().map(|d| l[d.1]).collect()),
             PartLabels::Soft(p, classes) => Labels::Soft(
-                picked
+                labelled
                     .iter()
-                    .flat_map(|&i| &p[i * classes..(i + 1) * classes])
+                    .flat_map(|d| &p[d.1 * classes..(d.1 + 1) * classes])
                     .copied()
                     .collect(),
             ),
         };
         Ok(Batch {
-            unlabelled,
-            labelled,
+            unlabelled: self.images(&self.unlabelled, unlabelled, spent.unlabelled)?,
+            labelled: self.images(&self.labelled, labelled, spent.labelled)?,
             labels,
             views: self.output()?.views,
         })
     }
 
-    /// Epoch and index into the part's rows of each image of a step.
-    fn draws(&self, part: &Part, step: u64, order: &mut Order) -> Vec<(u64, usize)> {
-        let n = part.rows.len() as u64;
-        let mut draws = Vec::with_capacity(part.batch);
-        for draw in step * part.batch as u64..(step + 1) * part.batch as u64 {
-            let (epoch, position) = (draw / n, (draw % n) as usize);
-            let index = match order {
-                Some((e, rows)) if *e == epoch => rows[position],
-                _ => {
-                    let mut rng = rng(self.seed, part.order, epoch, 0);
-                    let rows = permutation(&mut rng, part.rows.len());
-                    let index = rows[position];
-                    *order = Some((epoch, rows));
-                    index
-                }
-            };
-            draws.push((epoch, index as usize));
-        }
-        draws
-    }
-
-    /// Indices into the part's rows, and their augmented images.
-    fn part(&self, part: &Part, step: u64, order: &mut Order) -> Result<(Vec<usize>, Vec<f32>)> {
-        let draws = self.draws(part, step, order);
-        let images: Vec<Vec<f32>> = draws
-            .par_iter()
-            .map(|&(epoch, index)| {
+    /// The augmented images of a part, in the place of others.
+    fn images(&self, part: &Part, draws: &[Draw], mut images: Vec<f32>) -> Result<Vec<f32>> {
+        let size = part.pipe.output(self.split.channels()?)?.values();
+        images.resize(draws.len() * size, 0.0);
+        images
+            .par_chunks_exact_mut(size)
+            .zip(draws)
+            .try_for_each(|(out, &(epoch, index))| {
                 let row = part.rows[index];
-                let image = self.split.decode(row as usize)?;
                 let mut rng = rng(self.seed, part.augment, epoch, u64::from(row));
-                let mut out = Vec::new();
-                part.pipe.apply(
-                    &image.pixels,
-                    image.height,
-                    image.width,
-                    image.channels,
-                    &mut rng,
-                    &mut out,
-                )?;
-                Ok(out)
+                self.split.augment(row as usize, &part.pipe, &mut rng, out)
+            })?;
+        Ok(images)
+    }
+}
+
+/// Batches in the order of their steps.
+pub struct Batches {
+    receiver: Receiver<Result<Batch>>,
+    /// Takes back what was used, for its buffers.
+    spent: Sender<Batch>,
+    batch: Batch,
+}
+
+impl Batches {
+    /// The batch of the next step, waiting for it where it is not ready.
+    pub fn advance(&mut self) -> Result<&Batch> {
+        let early = |_| Error::Internal("the loader ended early".into());
+        let batch = self.receiver.recv().map_err(early)??;
+        // The loader may have ended before its last batch was used.
+        let _ = self.spent.send(std::mem::replace(&mut self.batch, batch));
+        Ok(&self.batch)
+    }
+}
+
+/// Epoch of a drawn image and its index into the part's rows.
+type Draw = (u64, usize);
+
+/// The order of a part's rows in the epoch used last.
+#[derive(Default)]
+struct Order(Option<(u64, Vec<u32>)>);
+
+impl Order {
+    /// The images of a step.
+    fn draws(&mut self, seed: u64, part: &Part, step: u64) -> Vec<Draw> {
+        let n = part.rows.len() as u64;
+        let draws = step * part.batch as u64..(step + 1) * part.batch as u64;
+        draws
+            .map(|draw| {
+                let (epoch, position) = (draw / n, (draw % n) as usize);
+                if self.0.as_ref().is_none_or(|(e, _)| *e != epoch) {
+                    let mut rng = rng(seed, part.order, epoch, 0);
+                    self.0 = Some((epoch, permutation(&mut rng, part.rows.len())));
+                }
+                let rows = self.0.as_ref().map_or(&[][..], |(_, rows)| rows);
+                (epoch, rows[position] as usize)
             })
-            .collect::<Result<_>>()?;
-        Ok((draws.iter().map(|d| d.1).collect(), images.concat()))
+            .collect()
+    }
+}
+
+/// What the steps draw, known some images before their turn and fetched from then on.
+struct Ahead<'a> {
+    source: &'a Source,
+    steps: Range<u64>,
+    orders: [Order; 2],
+    queue: VecDeque<[Vec<Draw>; 2]>,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(source: &'a Source, steps: Range<u64>) -> Ahead<'a> {
+        Ahead {
+            source,
+            steps,
+            orders: Default::default(),
+            queue: VecDeque::new(),
+        }
     }
 
-    /// The batches of steps `from..to` in order, prepared ahead by a thread of their own.
-    pub fn batches(self: &Arc<Self>, from: u64, to: u64) -> Receiver<Result<Batch>> {
-        let (sender, receiver) = sync_channel(2);
-        let source = self.clone();
-        std::thread::spawn(move || {
-            let mut orders = [None, None];
-            for step in from..to {
-                // The receiver is gone once training has stopped.
-                if sender.send(source.batch(step, &mut orders)).is_err() {
-                    return;
+    fn next(&mut self) -> Option<[Vec<Draw>; 2]> {
+        let source = self.source;
+        let parts = [&source.labelled, &source.unlabelled];
+        let batch: usize = parts.iter().map(|p| p.batch).sum();
+        while self.queue.len() * batch < LOOK_AHEAD + batch
+            && let Some(step) = self.steps.next()
+        {
+            let mut draws = [Vec::new(), Vec::new()];
+            for ((part, order), draws) in parts.iter().zip(&mut self.orders).zip(&mut draws) {
+                *draws = order.draws(source.seed, part, step);
+                for (_, index) in draws {
+                    source.split.prefetch(part.rows[*index] as usize);
                 }
             }
-        });
-        receiver
+            self.queue.push_back(draws);
+        }
+        self.queue.pop_front()
     }
 }

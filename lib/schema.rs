@@ -11,6 +11,8 @@ pub const IMAGE_BYTES: &str = "image.bytes";
 pub const PIXELS: &str = "pixels";
 pub const HEIGHT: &str = "height";
 pub const WIDTH: &str = "width";
+/// Of an image's bytes, by `content_hash`.
+pub const HASH: &str = "hash";
 
 /// Names inside a shard folder.
 pub const DATASET_JSON: &str = "dataset.json";
@@ -37,7 +39,14 @@ pub fn shards(size: Option<usize>) -> Arc<Schema> {
         Field::new(LABEL, DataType::Int64, true),
         Field::new(HEIGHT, DataType::Int32, false),
         Field::new(WIDTH, DataType::Int32, false),
+        Field::new(HASH, DataType::Utf8, false),
     ]))
+}
+
+/// The column `hash` of an image: the first 16 hexadecimal digits of the BLAKE3 hash of its bytes,
+/// which are the file where images are encoded. Text, which every reader of parquet takes.
+pub fn content_hash(image: &[u8]) -> String {
+    blake3::hash(image).to_hex()[..16].to_string()
 }
 
 /// The fields of the struct `image`.

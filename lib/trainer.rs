@@ -82,7 +82,7 @@ impl Run {
         let mut waited = Duration::ZERO;
         let bar = cli::progress(total, "training");
         let begun = state.step;
-        let batches = self.source.batches(begun, total);
+        let mut batches = self.source.batches(begun, total);
         for step in begun..total {
             if step > 0 && step % validate_every == 0 && !is_validated(&state.metrics, step) {
                 interruptible(self.validate(&mut log, &mut state.metrics, step))?;
@@ -97,11 +97,9 @@ impl Run {
                 });
             }
             let asked = Instant::now();
-            let batch = batches
-                .recv()
-                .map_err(|_| Error::Internal("the loader ended early".into()))??;
+            let batch = batches.advance()?;
             waited += asked.elapsed();
-            let record = self.step(&batch, step, &mut gradients)?;
+            let record = self.step(batch, step, &mut gradients)?;
             self.check_finite(&record, step, &state)?;
             let learning_rate = self.schedule.learning_rate(step);
             let network = &mut self.network;
@@ -236,12 +234,10 @@ impl Run {
                 part.order = Stream::BatchNormOrder;
                 part.augment = Stream::BatchNormAugment;
             }
-            let batches = Arc::new(source).batches(0, count);
+            let mut batches = Arc::new(source).batches(0, count);
             for index in 0..count {
-                let batch = batches
-                    .recv()
-                    .map_err(|_| Error::Internal("the loader ended early".into()))??;
-                let images = [batch.unlabelled, batch.labelled].concat();
+                let batch = batches.advance()?;
+                let images = [&*batch.unlabelled, &*batch.labelled].concat();
                 self.network.recompute_statistics(&images, index as usize)?;
             }
         }

@@ -2,26 +2,23 @@
 //! numbers of each operation are judged in `augment_golden.rs`.
 
 use proptest::prelude::*;
-use s4l::augment::color::{HsvNoise, InceptionColor};
+use s4l::augment::color::{self, HsvNoise, InceptionColor};
 use s4l::augment::crop::{self, Size};
 use s4l::augment::resize::{self, Method};
-use s4l::augment::{Image, Mode, Output, Pipe};
+use s4l::augment::{Image, Mode, Output, Pipe, View};
 use s4l::error::{Error, Result};
 use s4l::rng::{RngExt, Stream, rng};
 
 fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {
     let pixels: Vec<u8> = image.data.iter().map(|&v| v as u8).collect();
     let (h, w, c) = (image.height, image.width, image.channels);
-    let mut out = Vec::new();
-    pipe.apply(
-        &pixels,
-        h,
-        w,
-        c,
-        &mut rng(0, Stream::LabelledAugment, 0, key),
-        &mut out,
-    )?;
-    Ok(out)
+    let size = Size {
+        height: h,
+        width: w,
+    };
+    let mut rng = rng(0, Stream::LabelledAugment, 0, key);
+    let views = pipe.views(&mut View::new(&pixels, size, c), &mut rng)?;
+    Ok(views.into_iter().flat_map(|v| v.data).collect())
 }
 
 fn gradient(height: usize, width: usize, channels: usize) -> Image {
@@ -203,7 +200,7 @@ fn random_steps_choose_as_often_as_they_should() {
         Method::AlignedNearest,
         Method::AlignedBicubic,
     ] {
-        let resized = resize::resize(&source, size, method).data;
+        let resized = resize::resize(source.view(), size, method).data;
         let found = share(
             "resize(7,9,randomize_method)",
             &|out| out == resized,
@@ -331,8 +328,27 @@ proptest! {
             Method::AlignedBicubic, Method::Area,
         ] {
             let size = Size { height: out, width: 71 - out };
-            let resized = resize::resize(&flat, size, method);
+            let resized = resize::resize(flat.view(), size, method);
             prop_assert!(resized.data.iter().all(|v| (v - value).abs() < 1e-2), "{method:?}");
         }
+    }
+}
+
+/// The range of values is the formula's to the last bit, though no division is made.
+#[test]
+fn value_ranges_are_rounded_as_by_division() {
+    let mut rng = rng(0, Stream::LabelledAugment, 0, 0);
+    let bytes = (0..256).map(|v| v as f32);
+    let others = (0..1_000_000).map(|_| rng.random_range(-300.0..600.0f32));
+    let values: Vec<f32> = bytes.chain(others).collect();
+    let mut image = Image {
+        height: 1,
+        width: values.len(),
+        channels: 1,
+        data: values.clone(),
+    };
+    color::value_range(&mut image, -1.0, 1.0);
+    for (v, ours) in values.iter().zip(&image.data) {
+        assert_eq!(*ours, -1.0 + v / 255.0 * 2.0, "{v}");
     }
 }

@@ -3,7 +3,7 @@
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
 use s4l::augment::crop::{self, Size};
 use s4l::augment::resize::{self, Method};
-use s4l::augment::{Image, Mode, Pipe};
+use s4l::augment::{Image, Mode, Pipe, View};
 use s4l::rng::{Stream, rng};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,11 +54,10 @@ fn ours(case: &Value) -> Vec<f32> {
             };
             let pipe = Pipe::parse(case["pipe"].as_str().unwrap(), mode).unwrap();
             let pixels: Vec<u8> = image.data.iter().map(|&v| v as u8).collect();
-            let (h, w, c) = (image.height, image.width, image.channels);
+            let mut source = View::new(&pixels, image.size(), image.channels);
             let mut rng = rng(0, Stream::LabelledAugment, 0, 0);
-            let mut out = Vec::new();
-            pipe.apply(&pixels, h, w, c, &mut rng, &mut out).unwrap();
-            return out;
+            let views = pipe.views(&mut source, &mut rng).unwrap();
+            return views.into_iter().flat_map(|v| v.data).collect();
         }
         "resize" => {
             let shape = floats(&case["output"]["shape"]);
@@ -73,7 +72,7 @@ fn ours(case: &Value) -> Vec<f32> {
                 "Area" => Method::Area,
                 other => panic!("method {other}"),
             };
-            image = resize::resize(&image, size, method);
+            image = resize::resize(image.view(), size, method);
         }
         "flip" => image.flip_lr(),
         "rgb_to_hsv" => return per_pixel(&image, color::rgb_to_hsv),

@@ -206,6 +206,7 @@ fn flipped_bytes_never_panic() {
             let shards = Shards::open(&scratch.path("shards")).unwrap();
             if let Ok(split) = shards.split("train") {
                 for row in 0..split.len() {
+                    split.prefetch(row);
                     let _ = split.decode(row);
                 }
                 let _ = split.labels();

@@ -346,3 +346,92 @@ proptest! {
         }
     }
 }
+
+/// IDX files of two splits, `train` and `t10k`, from the embedded images.
+fn idx(scratch: &Scratch, train: &[Vec<u8>], test: &[Vec<u8>]) {
+    for (split, images) in [("train", train), ("t10k", test)] {
+        let head = |magic: u32, sizes: &[u32]| -> Vec<u8> {
+            let words = [&[magic], sizes].concat();
+            words.iter().flat_map(|w| w.to_be_bytes()).collect()
+        };
+        let count = images.len() as u32;
+        let pixels = [head(2051, &[count, 28, 28]), images.concat()].concat();
+        let labels = (0..images.len()).map(|i| (i % 2) as u8).collect();
+        let labels = [head(2049, &[count]), labels].concat();
+        scratch.write(&format!("idx/{split}-images-idx3-ubyte"), pixels);
+        scratch.write(&format!("idx/{split}-labels-idx1-ubyte"), labels);
+    }
+    scratch.write("idx/classes.txt", "even\nodd\n");
+    shard(scratch, &["--in", "idx", "--out", "shards"]).ok();
+}
+
+fn images(n: usize) -> Vec<Vec<u8>> {
+    let pixels = smoke(IMAGES);
+    let images = pixels[16..].chunks_exact(784);
+    images.take(n).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn a_labelled_image_that_is_tested_on_is_refused() {
+    let scratch = Scratch::new();
+    let all = images(40);
+    idx(&scratch, &all[..20], &[&all[20..], &all[3..5]].concat());
+    let args = ["--fraction", "1", "--out", "l"];
+    let words = [
+        "2 of split \"test\"",
+        "\"test-000020\" = \"train-000003\"",
+        "--allow-duplicates",
+    ];
+    subset(&scratch, &args).fails(65, &words);
+    subset(&scratch, &[&args[..], &["-n"]].concat()).fails(65, &words);
+    assert!(!scratch.path("l").exists());
+    let ran = subset(&scratch, &[&args[..], &["--allow-duplicates"]].concat()).ok();
+    assert!(
+        ran.stderr.contains("warning: labelled images"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(rows(&scratch, "l").len(), 20);
+    // A subset without the copies is none the worse for them.
+    scratch.write("list", "train-000001\ntrain-000002\n");
+    subset(&scratch, &["--list", "list", "--out", "m"]).ok();
+}
+
+#[test]
+fn copies_are_never_on_both_sides_of_a_draw() {
+    let scratch = Scratch::new();
+    // Six images a class, each four times: both sides find others than the copies of each other's.
+    let base = images(12);
+    let train: Vec<_> = (0..48).map(|i| base[i % 12].clone()).collect();
+    idx(&scratch, &train, &images(60)[50..]);
+    let content = |name| -> HashSet<usize> {
+        let number = |key: String| key["train-".len()..].parse::<usize>().unwrap() % 12;
+        keys(&scratch, name).into_iter().map(number).collect()
+    };
+    let sides = ["--val-per-class", "4", "--val-out", "v", "--out", "l", "-f"];
+    for seed in ["0", "1", "2"] {
+        subset(
+            &scratch,
+            &[&["--per-class", "4", "--seed", seed], &sides[..]].concat(),
+        )
+        .ok();
+        assert!(content("l").is_disjoint(&content("v")), "seed {seed}");
+    }
+}
+
+#[test]
+fn near_duplicates_are_counted() {
+    let scratch = Scratch::new();
+    let all = images(40);
+    // Brighter where that does not clip, and by one grey level where it is not black.
+    let brighter = |image: &Vec<u8>| image.iter().map(|v| v.saturating_add(9)).collect();
+    let other = |image: &Vec<u8>| {
+        let pixels = image.iter().map(|&v| v.saturating_add((v > 0).into()));
+        pixels.collect()
+    };
+    let near: Vec<Vec<u8>> = vec![brighter(&all[2]), other(&all[3])];
+    idx(&scratch, &all[..20], &[&all[30..], &near].concat());
+    let ran = subset(&scratch, &["--fraction", "1", "--out", "l"]).ok();
+    let words = "2 of 12 images of split \"test\" nearly equal a labelled one";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+}

@@ -98,9 +98,33 @@ impl InceptionColor {
 
 /// 0..255 to `min`..`max`: min + (v / 255) * (max - min). `-1_to_1` and `0_to_1` are this.
 pub fn value_range(image: &mut Image, min: f32, max: f32) {
-    for v in &mut image.data {
-        *v = min + (*v / 255.0) * (max - min);
+    struct Map<'a>(&'a mut [f32], f32, f32);
+    impl pulp::WithSimd for Map<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            let Map(data, min, max) = self;
+            for v in data {
+                *v = in_range(*v, min, max);
+            }
+        }
     }
+    pulp::Arch::new().dispatch(Map(&mut image.data, min, max));
+}
+
+#[inline(always)]
+pub(super) fn in_range(v: f32, min: f32, max: f32) -> f32 {
+    min + share(v) * (max - min)
+}
+
+/// v / 255, rounded as the division is: a product and its correction by the exact remainder
+/// (Markstein), which take a fraction of the time.
+#[inline(always)]
+fn share(v: f32) -> f32 {
+    const RECIPROCAL: f32 = 1.0 / 255.0;
+    let quotient = v * RECIPROCAL;
+    let remainder = quotient.mul_add(-255.0, v);
+    remainder.mul_add(RECIPROCAL, quotient)
 }
 
 /// Each pixel's three values replaced by their mean; any range.

@@ -1,5 +1,6 @@
 //! One image in memory, and what only moves its pixels: windows, mirroring, quarter turns.
 
+use super::color;
 use super::crop::{Size, Window};
 
 /// Row-major HWC. Values are 0..255 until a step like `-1_to_1` maps them elsewhere.
@@ -11,26 +12,100 @@ pub struct Image {
     pub data: Vec<f32>,
 }
 
-impl Image {
-    /// Copies a window of HWC pixels of the given width; values are kept.
-    pub fn from_window<T: Copy + Into<f32>>(
-        pixels: &[T],
-        width: usize,
-        channels: usize,
-        window: Window,
-    ) -> Image {
-        let mut data = Vec::with_capacity(window.height * window.width * channels);
-        let rows = pixels.chunks_exact(width * channels);
-        for row in rows.skip(window.y).take(window.height) {
-            let row = &row[window.x * channels..][..window.width * channels];
-            data.extend(row.iter().map(|&v| v.into()));
-        }
-        Image {
-            height: window.height,
-            width: window.width,
+/// Rows of HWC values that lie in a larger buffer: a whole image, or a window of one.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a, T> {
+    pub size: Size,
+    pub channels: usize,
+    /// From the first pixel on, to the last one at least.
+    pub data: &'a [T],
+    /// Values from row to row.
+    pub stride: usize,
+}
+
+impl<'a, T: Copy + Into<f32>> View<'a, T> {
+    /// A whole image, row-major HWC. Panics where `data` has another length.
+    pub fn new(data: &'a [T], size: Size, channels: usize) -> View<'a, T> {
+        let stride = size.width * channels;
+        assert_eq!(data.len(), size.height * stride, "{size:?} x {channels}");
+        View {
+            size,
             channels,
             data,
+            stride,
         }
+    }
+
+    /// The part inside `window`.
+    pub fn window(&self, window: Window) -> View<'a, T> {
+        View {
+            size: window.size(),
+            data: &self.data[window.y * self.stride + window.x * self.channels..],
+            ..*self
+        }
+    }
+
+    pub fn row(&self, y: usize) -> &'a [T] {
+        &self.data[y * self.stride..][..self.size.width * self.channels]
+    }
+
+    /// A copy; values are kept.
+    pub fn to_image(&self) -> Image {
+        let Size { height, width } = self.size;
+        let mut data = vec![0.0; height * width * self.channels];
+        self.write(None, &mut data);
+        Image {
+            height,
+            width,
+            channels: self.channels,
+            data,
+        }
+    }
+
+    /// Writes the values to `out`, row after row, mapped as `color::value_range` does where a range
+    /// is given.
+    pub(super) fn write(&self, range: Option<(f32, f32)>, out: &mut [f32]) {
+        pulp::Arch::new().dispatch(Write {
+            view: *self,
+            range,
+            out,
+        });
+    }
+}
+
+struct Write<'a, T> {
+    view: View<'a, T>,
+    range: Option<(f32, f32)>,
+    out: &'a mut [f32],
+}
+
+impl<T: Copy + Into<f32>> pulp::WithSimd for Write<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let width = self.view.size.width * self.view.channels;
+        for (y, out) in self.out.chunks_exact_mut(width).enumerate() {
+            let values = out.iter_mut().zip(self.view.row(y));
+            match self.range {
+                Some((min, max)) => {
+                    for (out, &value) in values {
+                        *out = color::in_range(value.into(), min, max);
+                    }
+                }
+                None => {
+                    for (out, &value) in values {
+                        *out = value.into();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Image {
+    pub fn view(&self) -> View<'_, f32> {
+        View::new(&self.data, self.size(), self.channels)
     }
 
     pub fn size(&self) -> Size {
@@ -42,16 +117,19 @@ impl Image {
 
     /// The part inside `window`.
     pub fn crop(&self, window: Window) -> Image {
-        Image::from_window(&self.data, self.width, self.channels, window)
+        self.view().window(window).to_image()
     }
 
     /// Mirrors left and right, in place.
     pub fn flip_lr(&mut self) {
         let c = self.channels;
         for row in self.data.chunks_exact_mut(self.width * c) {
-            for x in 0..self.width / 2 {
-                let (left, right) = row.split_at_mut((self.width - 1 - x) * c);
-                left[x * c..][..c].swap_with_slice(&mut right[..c]);
+            match c {
+                3 => row.as_chunks_mut::<3>().0.reverse(),
+                _ => {
+                    row.reverse();
+                    row.chunks_exact_mut(c).for_each(<[f32]>::reverse);
+                }
             }
         }
     }

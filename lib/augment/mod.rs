@@ -13,7 +13,7 @@
 //! | `central_crop(h[,w])` | the central window |
 //! | `multi_crop(h[,w])` | five views: centre and the corners, [`crop::multi`] |
 //! | `crop_inception_patches(n,h[,w])` | n views: an inception crop each, resized |
-//! | `resize(h[,w])` | [`resize::Method::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views |
+//! | `resize(h[,w])` | [`resize::Method::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size where that is large enough: faster, and other pixels than the reference's |
 //! | `resize_small(s)` | smaller side to s, [`resize::Method::Area`] |
 //! | `flip_lr` | mirrored with probability 1/2; evaluation: nothing |
 //! | `rotate` | four views: turned by 0, 90, 180, 270 degrees counter-clockwise |
@@ -41,12 +41,12 @@ mod image;
 mod parse;
 pub mod resize;
 
-pub use image::Image;
+pub use image::{Image, View};
 
 use crate::error::{Error, Result};
 use crate::rng::{Rng, RngExt};
 use crop::{Size, Window};
-use resize::Method;
+use resize::{Method, Resize};
 
 /// Whether the views are for training or for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,39 @@ pub struct Output {
     pub rotated: bool,
 }
 
+impl Output {
+    /// Values of all views together.
+    pub fn values(&self) -> usize {
+        self.views * self.height * self.width * self.channels
+    }
+}
+
+/// An image to augment, whose pixels are asked for once, and of which only a part may be.
+pub trait Source {
+    fn size(&self) -> Size;
+    fn channels(&self) -> usize;
+    /// The pixels inside `window`, 0..255.
+    fn window(&mut self, window: Window) -> Result<View<'_, u8>>;
+    /// The same, perhaps scaled down to no less than the size `enough` where that saves work.
+    fn reduced(&mut self, window: Window, _enough: Size) -> Result<View<'_, u8>> {
+        self.window(window)
+    }
+}
+
+impl Source for View<'_, u8> {
+    fn size(&self) -> Size {
+        self.size
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn window(&mut self, window: Window) -> Result<View<'_, u8>> {
+        Ok(View::window(self, window))
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Step {
     text: String,
@@ -96,6 +129,7 @@ enum Op {
     Resize {
         size: Size,
         randomize: bool,
+        dct_scaling: bool,
     },
     ResizeSmall(usize),
     FlipLr,
@@ -195,42 +229,127 @@ impl Pipe {
         })
     }
 
-    /// Appends the views of one image, given as HWC bytes, to `out`: view by view, each HWC. Reads
-    /// no randomness but `rng`'s, so the same pixels and key give the same values.
+    /// The views of one image, one after the other. Reads no randomness but `rng`'s, so the same
+    /// pixels and key give the same values. Of the image only what the views show is asked for,
+    /// where a crop or a resize comes first.
     ///
-    /// An error if a crop does not fit the image, or as `output`.
+    /// An error if a crop does not fit the image, as `output`, or from `source`.
+    pub fn views(&self, source: &mut impl Source, rng: &mut impl Rng) -> Result<Vec<Image>> {
+        self.check_channels(source.channels())?;
+        let (window, steps) = self.first_crop(source.size(), &self.steps, rng)?;
+        self.views_of(source, window, steps, rng)
+    }
+
+    /// Writes the views of one image to `out`, which is as long as `output` says.
     pub fn apply(
         &self,
-        pixels: &[u8],
-        height: usize,
-        width: usize,
-        channels: usize,
+        source: &mut impl Source,
         rng: &mut impl Rng,
-        out: &mut Vec<f32>,
+        out: &mut [f32],
     ) -> Result<()> {
-        if pixels.is_empty() || pixels.len() != height * width * channels {
-            let found = pixels.len();
-            return Err(Error::Internal(format!(
-                "an image of {height}x{width}x{channels} came with {found} bytes"
-            )));
+        self.check_channels(source.channels())?;
+        // A range of values at the end is mapped on the way out.
+        let (steps, range) = match self.steps.split_last() {
+            Some((step, steps)) if let Op::ValueRange { min, max } = step.op => {
+                (steps, Some((min, max)))
+            }
+            _ => (self.steps.as_slice(), None),
+        };
+        let (window, steps) = self.first_crop(source.size(), steps, rng)?;
+        if steps.is_empty() {
+            source.window(window)?.write(range, out);
+            return Ok(());
         }
-        self.check_channels(channels)?;
-        let size = Size { height, width };
-        // A crop at the head is taken from the bytes: what it drops is never converted.
-        let (window, steps) = match self.steps.split_first() {
-            Some((step, rest)) if let Op::Crop(crop) = step.op => {
+        let views = self.views_of(source, window, steps, rng)?;
+        let size = out.len() / views.len();
+        for (out, view) in out.chunks_exact_mut(size).zip(&views) {
+            view.view().write(range, out);
+        }
+        Ok(())
+    }
+
+    /// The window that the steps begin with, and the other steps.
+    fn first_crop<'a>(
+        &self,
+        size: Size,
+        steps: &'a [Step],
+        rng: &mut impl Rng,
+    ) -> Result<(Window, &'a [Step])> {
+        Ok(match steps {
+            [step, rest @ ..] if let Op::Crop(crop) = step.op => {
                 (self.window(step, crop, size, rng)?, rest)
             }
-            _ => (Window::whole(size), self.steps.as_slice()),
-        };
-        let mut views = vec![Image::from_window(pixels, width, channels, window)];
+            _ => (Window::whole(size), steps),
+        })
+    }
+
+    /// What the steps make of a window.
+    fn views_of(
+        &self,
+        source: &mut impl Source,
+        window: Window,
+        steps: &[Step],
+        rng: &mut impl Rng,
+    ) -> Result<Vec<Image>> {
+        let (mut views, steps) = self.head(source, window, steps, rng)?;
         for step in steps {
             self.apply_step(step, &mut views, rng)?;
         }
-        for view in &views {
-            out.extend_from_slice(&view.data);
-        }
-        Ok(())
+        Ok(views)
+    }
+
+    /// The views after the first step, which decides what part of the window is needed, and the
+    /// other steps.
+    fn head<'a>(
+        &self,
+        source: &mut impl Source,
+        window: Window,
+        steps: &'a [Step],
+        rng: &mut impl Rng,
+    ) -> Result<(Vec<Image>, &'a [Step])> {
+        let [step, rest @ ..] = steps else {
+            return Ok((vec![source.window(window)?.to_image()], steps));
+        };
+        let views = match step.op {
+            Op::Resize {
+                size,
+                randomize,
+                dct_scaling,
+            } => {
+                let method = resize_method(randomize, rng);
+                let pixels = match dct_scaling {
+                    false => source.window(window)?,
+                    true => source.reduced(window, size)?,
+                };
+                vec![resize::resize(pixels, size, method)]
+            }
+            Op::ResizeSmall(side) => {
+                let small = resize::smaller_side(window.size(), side);
+                let (part, rest) = match rest {
+                    [step, rest @ ..] if let Op::Crop(crop) = step.op => {
+                        (self.window(step, crop, small, rng)?, rest)
+                    }
+                    _ => (Window::whole(small), rest),
+                };
+                let resize = Resize::new(window.size(), small, Method::Area, part);
+                let needed = resize.source.inside(window);
+                return Ok((vec![resize.run(source.window(needed)?)], rest));
+            }
+            Op::InceptionPatches { views, size } => {
+                let patches: Vec<Window> = (0..views)
+                    .map(|_| crop::inception(window.size(), rng).inside(window))
+                    .collect();
+                let all = patches.iter().copied().reduce(Window::around);
+                let all = all.unwrap_or(window);
+                let pixels = source.window(all)?;
+                let patch = |patch: &Window| pixels.window(patch.within(all));
+                let views = patches.iter().map(patch);
+                let resized = views.map(|v| resize::resize(v, size, Method::LegacyBilinear));
+                resized.collect()
+            }
+            _ => return Ok((vec![source.window(window)?.to_image()], steps)),
+        };
+        Ok((views, rest))
     }
 
     fn apply_step(&self, step: &Step, views: &mut Vec<Image>, rng: &mut impl Rng) -> Result<()> {
@@ -263,21 +382,19 @@ impl Pipe {
                     })
                 });
             }
-            Op::Resize { size, randomize } => {
-                let method = match randomize.then(|| rng.random_range(0..3)) {
-                    None => Method::LegacyBilinear,
-                    Some(0) => Method::AlignedBilinear,
-                    Some(1) => Method::AlignedNearest,
-                    Some(_) => Method::AlignedBicubic,
-                };
+            // Pixels that were decoded before are not scaled by the decoder.
+            Op::Resize {
+                size, randomize, ..
+            } => {
+                let method = resize_method(randomize, rng);
                 for view in views {
-                    *view = resize::resize(view, size, method);
+                    *view = resize::resize(view.view(), size, method);
                 }
             }
             Op::ResizeSmall(side) => {
                 for view in views {
                     let size = resize::smaller_side(view.size(), side);
-                    *view = resize::resize(view, size, Method::Area);
+                    *view = resize::resize(view.view(), size, Method::Area);
                 }
             }
             Op::FlipLr => views.iter_mut().for_each(|v| maybe_flip(v, rng)),
@@ -383,9 +500,18 @@ fn maybe_flip(image: &mut Image, rng: &mut impl Rng) {
     }
 }
 
+fn resize_method(randomize: bool, rng: &mut impl Rng) -> Method {
+    match randomize.then(|| rng.random_range(0..3)) {
+        None => Method::LegacyBilinear,
+        Some(0) => Method::AlignedBilinear,
+        Some(1) => Method::AlignedNearest,
+        Some(_) => Method::AlignedBicubic,
+    }
+}
+
 fn inception_patch(image: &Image, size: Size, rng: &mut impl Rng) -> Image {
-    let crop = image.crop(crop::inception(image.size(), rng));
-    resize::resize(&crop, size, Method::LegacyBilinear)
+    let window = crop::inception(image.size(), rng);
+    resize::resize(image.view().window(window), size, Method::LegacyBilinear)
 }
 
 fn inception_train(image: &Image, size: Size, rng: &mut impl Rng) -> Image {
@@ -396,8 +522,8 @@ fn inception_train(image: &Image, size: Size, rng: &mut impl Rng) -> Image {
 }
 
 fn inception_eval(image: &Image, size: Size) -> Image {
-    let crop = image.crop(crop::central_fraction(image.size()));
-    let mut view = resize::resize(&crop, size, Method::LegacyBilinear);
+    let crop = image.view().window(crop::central_fraction(image.size()));
+    let mut view = resize::resize(crop, size, Method::LegacyBilinear);
     color::value_range(&mut view, -1.0, 1.0);
     view
 }

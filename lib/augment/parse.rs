@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use std::sync::Once;
 
 const KNOWN: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \
-    crop_inception_patches(n,h[,w]), resize(h[,w][,randomize_method]), resize_small(s), flip_lr, \
+    crop_inception_patches(n,h[,w]), resize(h[,w][,randomize_method][,dct_scaling]), resize_small(s), flip_lr, \
     rotate, hsvnoise, inception_preprocess(h[,w]), crop_inception_preprocess_patches(n,h[,w]), \
     -1_to_1, 0_to_1, value_range([min[,max]]), to_gray[(p)], standardize, copy_label[(name)], \
     plain_preprocess";
@@ -66,6 +66,7 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
         },
         "resize" => Op::Resize {
             randomize: args.flag("randomize_method") && train,
+            dct_scaling: args.flag("dct_scaling"),
             size: args.size()?,
         },
         "resize_small" => Op::ResizeSmall(args.whole("s", MAX_SIDE)?),

@@ -5,8 +5,9 @@
 //! nothing is rounded. Weights are f32, as in TensorFlow; the order of the sums differs, which
 //! moves a value of 0..255 by less than 1e-3.
 
-use super::crop::Size;
-use super::image::Image;
+use super::crop::{Size, Window};
+use super::image::{Image, View};
+use std::ops::Range;
 
 /// Position of output index `i` on the input axis, n -> m points: "legacy" is i * n / m (no
 /// half-pixel centres), "aligned" is i * (n - 1) / (m - 1) (corners on corners; legacy if m = 1).
@@ -32,7 +33,8 @@ struct Taps {
 }
 
 impl Taps {
-    fn new(method: Method, input: usize, output: usize) -> Taps {
+    /// Those of the output indices `part`.
+    fn new(method: Method, input: usize, output: usize, part: Range<usize>) -> Taps {
         let legacy = input as f32 / output as f32;
         let scale = match method {
             Method::LegacyBilinear | Method::Area => legacy,
@@ -41,31 +43,41 @@ impl Taps {
         };
         let last = input - 1;
         let position = |i: usize| i as f32 * scale;
-        let each = 0..output;
         match method {
             Method::LegacyBilinear | Method::AlignedBilinear => Taps {
                 count: 2,
-                taps: each.flat_map(|i| linear(position(i), last)).collect(),
+                taps: part.flat_map(|i| linear(position(i), last)).collect(),
             },
             Method::AlignedNearest => Taps {
                 count: 1,
-                taps: each
+                taps: part
                     .map(|i| ((position(i).round() as usize).min(last), 1.0))
                     .collect(),
             },
             Method::AlignedBicubic => Taps {
                 count: 4,
-                taps: each.flat_map(|i| cubic(position(i), last)).collect(),
+                taps: part.flat_map(|i| cubic(position(i), last)).collect(),
             },
             Method::Area => {
                 // A box of length `scale` that starts anywhere touches at most this many pixels.
                 let count = scale.ceil() as usize + 1;
-                let taps = each
+                let taps = part
                     .flat_map(|i| covered(position(i), position(i + 1), scale, last).take(count))
                     .collect();
                 Taps { count, taps }
             }
         }
+    }
+
+    /// Counts the input from the first index that is used, and returns it with the length in use.
+    fn shift(&mut self) -> (usize, usize) {
+        let used = self.taps.iter().map(|tap| tap.0);
+        let first = used.clone().min().unwrap_or(0);
+        let last = used.max().unwrap_or(0);
+        for tap in &mut self.taps {
+            tap.0 -= first;
+        }
+        (first, last - first + 1)
     }
 
     fn iter(&self) -> impl Iterator<Item = &[(usize, f32)]> {
@@ -103,46 +115,139 @@ fn covered(start: f32, end: f32, scale: f32, last: usize) -> impl Iterator<Item 
 }
 
 /// Resizes to `size`; the aspect ratio is not kept.
-pub fn resize(image: &Image, size: Size, method: Method) -> Image {
-    let channels = image.channels;
-    let rows = Taps::new(method, image.height, size.height);
-    let columns = Taps::new(method, image.width, size.width);
-    let stride = image.width * channels;
-    let mut row = vec![0.0; stride];
-    let mut data = vec![0.0; size.height * size.width * channels];
-    // Rows first: those sums run over contiguous values, and rows without weight are never read.
-    for (out_row, taps) in data
-        .chunks_exact_mut(size.width * channels)
-        .zip(rows.iter())
-    {
-        row.fill(0.0);
-        for &(y, weight) in taps {
-            for (sum, v) in row.iter_mut().zip(&image.data[y * stride..][..stride]) {
-                *sum += weight * v;
-            }
-        }
-        // A literal number of channels lets the compiler unroll the loop over them.
-        match channels {
-            1 => sum_columns(&row, &columns, 1, out_row),
-            3 => sum_columns(&row, &columns, 3, out_row),
-            _ => sum_columns(&row, &columns, channels, out_row),
+pub fn resize<T: Copy + Into<f32>>(image: View<T>, size: Size, method: Method) -> Image {
+    let resize = Resize::new(image.size, size, method, Window::whole(size));
+    resize.run(image.window(resize.source))
+}
+
+/// A window of a resized image, made from the part of the image that it depends on.
+pub struct Resize {
+    /// That part.
+    pub source: Window,
+    size: Size,
+    rows: Taps,
+    columns: Taps,
+}
+
+impl Resize {
+    /// From an image of size `image` to the part inside `window` of one of size `size`.
+    pub fn new(image: Size, size: Size, method: Method, window: Window) -> Resize {
+        let (bottom, right) = (window.y + window.height, window.x + window.width);
+        let mut rows = Taps::new(method, image.height, size.height, window.y..bottom);
+        let mut columns = Taps::new(method, image.width, size.width, window.x..right);
+        let ((y, height), (x, width)) = (rows.shift(), columns.shift());
+        Resize {
+            source: Window {
+                y,
+                x,
+                height,
+                width,
+            },
+            size: window.size(),
+            rows,
+            columns,
         }
     }
-    Image {
-        height: size.height,
-        width: size.width,
-        channels,
-        data,
+
+    /// `source`: the pixels of the window of that name.
+    pub fn run<T: Copy + Into<f32>>(&self, source: View<T>) -> Image {
+        let channels = source.channels;
+        let mut data = vec![0.0; self.size.height * self.size.width * channels];
+        pulp::Arch::new().dispatch(Fill {
+            resize: self,
+            source,
+            data: &mut data,
+        });
+        Image {
+            height: self.size.height,
+            width: self.size.width,
+            channels,
+            data,
+        }
+    }
+
+    #[inline(always)]
+    fn fill<T: Copy + Into<f32>>(&self, source: View<T>, channels: usize, data: &mut [f32]) {
+        // A pixel of three values is read as four.
+        let mut row = vec![0.0; source.size.width * channels + 1];
+        let rows = data.chunks_exact_mut(self.size.width * channels);
+        // Rows first: those sums run over contiguous values.
+        for (out, taps) in rows.zip(self.rows.iter()) {
+            match *taps {
+                [(a, weight_a), (b, weight_b)] => {
+                    let pairs = source.row(a).iter().zip(source.row(b));
+                    for (sum, (&a, &b)) in row.iter_mut().zip(pairs) {
+                        *sum = weight_a * a.into() + weight_b * b.into();
+                    }
+                }
+                _ => {
+                    row.fill(0.0);
+                    for &(y, weight) in taps {
+                        for (sum, &v) in row.iter_mut().zip(source.row(y)) {
+                            *sum += weight * v.into();
+                        }
+                    }
+                }
+            }
+            match self.columns.count {
+                2 if channels == 3 => blend_rgb(&row, &self.columns, out),
+                _ => sum_columns(&row, &self.columns, channels, out),
+            }
+        }
+    }
+}
+
+struct Fill<'a, T> {
+    resize: &'a Resize,
+    source: View<'a, T>,
+    data: &'a mut [f32],
+}
+
+impl<T: Copy + Into<f32>> pulp::WithSimd for Fill<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let (resize, source, data) = (self.resize, self.source, self.data);
+        // A literal number of channels lets the compiler unroll the loop over them.
+        match source.channels {
+            1 => resize.fill(source, 1, data),
+            3 => resize.fill(source, 3, data),
+            channels => resize.fill(source, channels, data),
+        }
     }
 }
 
 #[inline(always)]
 fn sum_columns(row: &[f32], columns: &Taps, channels: usize, out: &mut [f32]) {
     for (pixel, taps) in out.chunks_exact_mut(channels).zip(columns.iter()) {
+        pixel.fill(0.0);
         for &(x, weight) in taps {
             for (sum, v) in pixel.iter_mut().zip(&row[x * channels..][..channels]) {
                 *sum += weight * v;
             }
+        }
+    }
+}
+
+/// `sum_columns` for two taps and three channels. Four values at a time, of which the last one
+/// belongs to the next pixel and is overwritten with it.
+#[inline(always)]
+fn blend_rgb(row: &[f32], columns: &Taps, out: &mut [f32]) {
+    let four = |values: &[f32], at: usize| -> [f32; 4] {
+        let values = values[at..].first_chunk();
+        *values.expect("a row has a value after its last pixel")
+    };
+    let taps = columns.taps.as_chunks::<2>().0;
+    for (i, &[(a, weight_a), (b, weight_b)]) in taps.iter().enumerate() {
+        let (a, b) = (four(row, 3 * a), four(row, 3 * b));
+        let mut pixel = [0.0; 4];
+        for c in 0..4 {
+            pixel[c] = weight_a * a[c] + weight_b * b[c];
+        }
+        match out[3 * i..].first_chunk_mut::<4>() {
+            Some(four) => *four = pixel,
+            None => out[3 * i..].copy_from_slice(&pixel[..3]),
         }
     }
 }

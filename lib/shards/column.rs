@@ -1,7 +1,6 @@
 //! One shard file: its image column, mapped and sliced without a copy, and its small columns.
 
 use crate::error::{Error, Result};
-use crate::schema;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
@@ -76,12 +75,9 @@ impl File {
     pub fn image(&self, row: usize) -> Result<&[u8]> {
         let slice = match &self.images {
             Images::Mapped { pages, width } => {
-                // The first page starts at row 0, so at least one is before any row.
-                let page = pages.partition_point(|p| p.first_row <= row) - 1;
-                let rows = pages.get(page + 1).map_or(self.rows, |p| p.first_row);
-                let page = pages[page];
+                let (page, rows) = self.page(pages, row);
                 payload(&self.map[page.start..page.end])
-                    .and_then(|p| value(p, row - page.first_row, rows - page.first_row, *width))
+                    .and_then(|p| value(p, row - page.first_row, rows, *width))
             }
             Images::Memory { bytes, ends } => {
                 let start = row.checked_sub(1).map_or(0, |before| ends[before]);
@@ -91,19 +87,47 @@ impl File {
         slice.ok_or_else(|| damaged(&self.path, &format!("a broken page at row {row}")))
     }
 
-    /// Keys of all rows.
-    pub fn keys(&self) -> Result<Vec<String>> {
-        let mut keys = Vec::new();
-        self.read(schema::KEY, &DataType::Utf8, |column| {
-            keys.extend(
+    /// Asks the system to have a row below `rows` in memory soon, without waiting for it.
+    pub fn prefetch(&self, row: usize) {
+        let Images::Mapped { pages, width } = &self.images else {
+            return;
+        };
+        let (page, rows) = self.page(pages, row);
+        // A page ends with its values.
+        let place = match width {
+            Some(width) => {
+                let after = (page.first_row + rows - 1 - row).saturating_mul(*width);
+                let end = page.end.saturating_sub(after).max(page.start);
+                end.saturating_sub(*width).max(page.start)..end
+            }
+            None => page.start..page.end,
+        };
+        if place.len() >= PREFETCH_BYTES {
+            will_need(&self.map[place]);
+        }
+    }
+
+    /// The page that a row is on, and the number of rows on it.
+    fn page(&self, pages: &[Page], row: usize) -> (Page, usize) {
+        // The first page starts at row 0, so at least one is before any row.
+        let nth = pages.partition_point(|p| p.first_row <= row) - 1;
+        let end = pages.get(nth + 1).map_or(self.rows, |p| p.first_row);
+        (pages[nth], end - pages[nth].first_row)
+    }
+
+    /// All values of a column of text, none of which is null.
+    pub fn texts(&self, name: &str) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        self.read(name, &DataType::Utf8, |column| {
+            texts.extend(
                 column
                     .as_string::<i32>()
                     .iter()
-                    .map(|k| k.map(str::to_string)),
+                    .map(|text| text.map(str::to_string)),
             );
         })?;
-        let keys: Option<Vec<String>> = keys.into_iter().collect();
-        keys.ok_or_else(|| damaged(&self.path, "a null key"))
+        let texts: Option<Vec<String>> = texts.into_iter().collect();
+        texts.ok_or_else(|| damaged(&self.path, &format!("a null {name}")))
     }
 
     /// All values of a column of integers.
@@ -130,6 +154,21 @@ impl File {
             return Err(damaged(&self.path, &found));
         }
         Ok(())
+    }
+}
+
+/// Smaller rows come with their neighbours; asking for each would cost more than it brings.
+const PREFETCH_BYTES: usize = 4096;
+
+/// Lets the system read a part of the map ahead of its use.
+fn will_need(part: &[u8]) {
+    // SAFETY: the range is inside a map, and this advice changes no contents. Where it fails, the
+    // bytes are read when they are used.
+    unsafe {
+        let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+        let start = part.as_ptr().map_addr(|a| a & !(page - 1));
+        let length = part.as_ptr().addr() - start.addr() + part.len();
+        libc::madvise(start as *mut libc::c_void, length, libc::MADV_WILLNEED);
     }
 }
 

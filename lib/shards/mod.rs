@@ -10,6 +10,7 @@ pub mod write;
 
 pub use read::{Decoded, Split, Stored};
 
+use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::schema;
 use serde::{Deserialize, Serialize};
@@ -64,18 +65,16 @@ impl ContentHash {
     }
 }
 
-/// Decodes PNG or JPEG, told apart by content, to 8-bit RGB: grey is repeated, alpha is dropped,
-/// 16-bit samples are scaled. The orientation tag of a camera is not applied.
+/// Decodes a whole image file, as `decode::Decoder` does.
 ///
 /// Errors: what the decoder says, one line.
 pub fn decode_rgb(bytes: &[u8]) -> std::result::Result<image::RgbImage, String> {
-    let one_line = |e: &dyn std::fmt::Display| e.to_string().replace('\n', " ");
-    image::ImageReader::new(std::io::Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| one_line(&e))?
-        .decode()
-        .map(image::DynamicImage::into_rgb8)
-        .map_err(|e| one_line(&e))
+    let mut decoder = Decoder::default();
+    let pixels = decoder.whole(bytes)?;
+    let rows = (0..pixels.size.height).flat_map(|y| pixels.row(y));
+    let (width, height) = (pixels.size.width as u32, pixels.size.height as u32);
+    image::RgbImage::from_raw(width, height, rows.copied().collect())
+        .ok_or_else(|| "an image that does not fill its size".to_string())
 }
 
 /// An open shard folder. Splits are opened one by one, on demand.

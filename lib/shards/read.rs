@@ -1,11 +1,16 @@
 //! Reading: a split of a shard folder as one row space.
 
 use super::column::File;
-use super::{Dataset, SplitInfo, decode_rgb, file_name};
+use super::{Dataset, SplitInfo, file_name};
+use crate::augment::crop::{Size, Window};
+use crate::augment::{Pipe, Source, View};
+use crate::decode::Decoder;
 use crate::error::{Error, Result};
+use crate::rng::Rng;
 use crate::schema;
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -78,7 +83,7 @@ impl Split {
         let mut sizes = Vec::with_capacity(rows);
         for file in &files {
             first_rows.push(keys.len());
-            keys.append(&mut file.keys()?);
+            keys.append(&mut file.texts(schema::KEY)?);
             sizes.append(&mut self::sizes(file, dataset.shape)?);
         }
         let mut by_key: Vec<u32> = (0..rows as u32).collect();
@@ -164,6 +169,15 @@ impl Split {
         self.labels().ok().and_then(|labels| labels[row])
     }
 
+    /// The content hash of each image, in row order: equal where the bytes are.
+    ///
+    /// Errors: `BadData` where the column is absent or damaged.
+    pub fn hashes(&self) -> Result<Vec<String>> {
+        let files = self.0.files.par_iter();
+        let hashes: Result<Vec<_>> = files.map(|file| file.texts(schema::HASH)).collect();
+        Ok(hashes?.concat())
+    }
+
     /// Channels of a decoded image: 1 for grey pixels, else 3.
     pub fn channels(&self) -> Result<usize> {
         Ok(self.0.shape.map_or(3, |[_, _, channels]| channels))
@@ -179,20 +193,33 @@ impl Split {
     ///
     /// Errors: `BadData` where the file is damaged.
     pub fn stored(&self, row: usize) -> Result<Stored<'_>> {
-        assert!(row < self.len(), "row {row} of {}", self.len());
-        // The first file starts at row 0, so at least one is before any row.
-        let file = self.0.first_rows.partition_point(|&first| first <= row) - 1;
-        let bytes = self.0.files[file].image(row - self.0.first_rows[file])?;
+        let (file, row_of_file) = self.place(row);
+        let bytes = file.image(row_of_file)?;
         match self.0.shape {
             None => Ok(Stored::Encoded(bytes)),
             Some([h, w, c]) if bytes.len() == h * w * c => Ok(Stored::Pixels(bytes)),
             Some(shape) => Err(Error::bad_data(
-                &self.0.files[file].path,
+                &file.path,
                 format!("images of shape {shape:?}"),
                 format!("{} bytes for {:?}", bytes.len(), self.key(row)),
                 "make the shards again with s4l-shard --force",
             )),
         }
+    }
+
+    /// Asks the system to have a row in memory soon. A loader does so some 64 images ahead, so that
+    /// a file that is not in the page cache is read in parallel and only where it is used.
+    pub fn prefetch(&self, row: usize) {
+        let (file, row) = self.place(row);
+        file.prefetch(row);
+    }
+
+    /// The file that a row is in, and its row there.
+    fn place(&self, row: usize) -> (&File, usize) {
+        assert!(row < self.len(), "row {row} of {}", self.len());
+        // The first file starts at row 0, so at least one is before any row.
+        let file = self.0.first_rows.partition_point(|&first| first <= row) - 1;
+        (&self.0.files[file], row - self.0.first_rows[file])
     }
 
     /// The pixels of a row; an encoded image becomes RGB.
@@ -202,21 +229,13 @@ impl Split {
         let (height, width) = self.size(row);
         let (channels, pixels) = match self.stored(row)? {
             Stored::Pixels(pixels) => (self.channels()?, Cow::Borrowed(pixels)),
-            Stored::Encoded(bytes) => {
-                let bad = |found: String| {
-                    Error::bad_data(
-                        &self.0.folder,
-                        format!("a {height}x{width} image under {:?}", self.key(row)),
-                        found,
-                        "make the shards again with s4l-shard --force",
-                    )
-                };
-                let image = decode_rgb(bytes).map_err(bad)?;
-                let (w, h) = image.dimensions();
-                if (h as usize, w as usize) != (height, width) {
-                    return Err(bad(format!("{h}x{w}")));
-                }
-                (3, Cow::Owned(image.into_raw()))
+            Stored::Encoded(_) => {
+                let pixels = self.with_source(row, |source| {
+                    let whole = Window::whole(source.size());
+                    let view = source.window(whole)?;
+                    Ok((0..height).flat_map(|y| view.row(y)).copied().collect())
+                });
+                (3, Cow::Owned(pixels?))
             }
         };
         Ok(Decoded {
@@ -224,6 +243,35 @@ impl Split {
             width,
             channels,
             pixels,
+        })
+    }
+
+    /// Writes the views that a pipe makes of a row to `out`, which is as long as `Pipe::output` says.
+    ///
+    /// Errors: as `decode` and `Pipe::views`.
+    pub fn augment(
+        &self,
+        row: usize,
+        pipe: &Pipe,
+        rng: &mut impl Rng,
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.with_source(row, |source| pipe.apply(source, rng, out))
+    }
+
+    /// Calls `f` with an image and the decoder of this thread.
+    fn with_source<T>(&self, row: usize, f: impl FnOnce(&mut RowSource) -> Result<T>) -> Result<T> {
+        thread_local! {
+            static DECODER: RefCell<Decoder> = RefCell::default();
+        }
+        let stored = self.stored(row)?;
+        DECODER.with_borrow_mut(|decoder| {
+            f(&mut RowSource {
+                split: self,
+                row,
+                stored,
+                decoder,
+            })
         })
     }
 
@@ -235,6 +283,57 @@ impl Split {
     /// The shard folder.
     pub fn path(&self) -> &Path {
         &self.0.folder
+    }
+}
+
+/// An image of a split on its way into a pipe.
+struct RowSource<'a> {
+    split: &'a Split,
+    row: usize,
+    stored: Stored<'a>,
+    decoder: &'a mut Decoder,
+}
+
+impl Source for RowSource<'_> {
+    fn size(&self) -> Size {
+        let (height, width) = self.split.size(self.row);
+        Size { height, width }
+    }
+
+    fn channels(&self) -> usize {
+        self.split.0.shape.map_or(3, |[_, _, channels]| channels)
+    }
+
+    fn window(&mut self, window: Window) -> Result<View<'_, u8>> {
+        self.pixels(window, None)
+    }
+
+    fn reduced(&mut self, window: Window, enough: Size) -> Result<View<'_, u8>> {
+        self.pixels(window, Some(enough))
+    }
+}
+
+impl RowSource<'_> {
+    fn pixels(&mut self, window: Window, enough: Option<Size>) -> Result<View<'_, u8>> {
+        let (size, split) = (self.size(), self.split);
+        match self.stored {
+            Stored::Pixels(pixels) => {
+                Ok(View::new(pixels, size, Source::channels(self)).window(window))
+            }
+            Stored::Encoded(bytes) => {
+                self.decoder
+                    .window(bytes, size, window, enough)
+                    .map_err(|found| {
+                        let Size { height, width } = size;
+                        Error::bad_data(
+                            &split.0.folder,
+                            format!("a {height}x{width} image under {:?}", split.key(self.row)),
+                            found,
+                            "make the shards again with s4l-shard --force",
+                        )
+                    })
+            }
+        }
     }
 }
 

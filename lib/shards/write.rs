@@ -171,6 +171,7 @@ impl SplitWriter<'_> {
         self.file_bytes += size;
         self.content
             .row(&record.key, record.height, record.width, &bytes);
+        self.rows.hashes.push(schema::content_hash(&bytes));
         self.rows.bytes += bytes.len();
         self.rows.images.push(bytes);
         self.rows.names.push(name);
@@ -260,6 +261,7 @@ struct Rows {
     labels: Vec<Option<i64>>,
     heights: Vec<i32>,
     widths: Vec<i32>,
+    hashes: Vec<String>,
     bytes: usize,
 }
 
@@ -286,6 +288,7 @@ impl Rows {
             Arc::new(Int64Array::from(self.labels)),
             Arc::new(Int32Array::from(self.heights)),
             Arc::new(Int32Array::from(self.widths)),
+            Arc::new(StringArray::from_iter_values(self.hashes)),
         ];
         let size = shape.map(|s| s.iter().product());
         RecordBatch::try_new(schema::shards(size), columns).map_err(internal)
@@ -324,7 +327,8 @@ fn properties(pixels: bool, lineage: &Lineage) -> Result<WriterProperties> {
         .set_column_encoding(image.clone(), Encoding::PLAIN)
         .set_column_dictionary_enabled(image.clone(), false)
         .set_column_statistics_enabled(image, EnabledStatistics::None)
-        // Keys are unique: a dictionary of them would only be written and given up.
+        // Keys and hashes are unique: a dictionary of them would only be written and given up.
         .set_column_dictionary_enabled(ColumnPath::from(schema::KEY), false)
+        .set_column_dictionary_enabled(ColumnPath::from(schema::HASH), false)
         .build())
 }

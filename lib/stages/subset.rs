@@ -2,6 +2,7 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
+use crate::duplicates::{self, Set};
 use crate::error::{Error, Result};
 use crate::label_list;
 use crate::prepare::labelled_rows;
@@ -32,7 +33,8 @@ EXAMPLES
 
 For one seed a smaller subset lies within every larger one, and the validation set is the same
 whatever the fraction. A list may give names with folders before them, and with or without the ending
-of an image file. Memory: some 200 bytes an image.",
+of an image file. No image is drawn into both whose bytes are equal, and a labelled image that is also in
+another split is an error. Memory: some 250 bytes an image.",
     group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
 )]
 pub struct Args {
@@ -60,6 +62,9 @@ pub struct Args {
     /// Where the validation set goes
     #[arg(long, value_name = "PATH", requires = "val_per_class")]
     val_out: Option<PathBuf>,
+    /// Go on where an image of another split has the bytes of a labelled one
+    #[arg(long)]
+    allow_duplicates: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -109,16 +114,19 @@ impl cli::Stage for Args {
             )
             .map_err(|few| self.too_few(few, &shards))
         };
+        // Copies of an image count as that image.
+        let hashes = split.hashes()?;
+        let copies = |rows: &[usize]| duplicates::copies_of(rows, &hashes);
         let kept_out = listed.as_ref().or(outer.as_ref());
-        let kept_out = kept_out.map_or(&[][..], |rows| rows);
+        let kept_out = copies(kept_out.map_or(&[][..], |rows| rows));
         let validation = match self.val_per_class {
-            Some(n) => draw(n, Stream::Validation, kept_out)?,
+            Some(n) => draw(n, Stream::Validation, &kept_out)?,
             None => Vec::new(),
         };
         let labelled = match listed {
             Some(rows) => rows,
             None => {
-                let mut taken = validation.clone();
+                let mut taken = copies(&validation);
                 if let Some(outer) = outer {
                     let outer: HashSet<usize> = outer.into_iter().collect();
                     taken.extend((0..split.len()).filter(|row| !outer.contains(row)));
@@ -126,6 +134,14 @@ impl cli::Stage for Args {
                 draw(per_class, Stream::Subset, &taken)?
             }
         };
+        let others = self.other_splits(&shards)?;
+        let known = Set {
+            name: "the subset".to_string(),
+            split: &split,
+            rows: labelled.clone(),
+        };
+        let mut tests: Vec<Set> = others.iter().map(|(n, s)| Set::whole(n, s)).collect();
+        self.refuse_leaks(&known, &tests)?;
 
         let mut outputs = vec![(&out, &labelled, false)];
         if let Some(val_out) = &self.val_out {
@@ -150,6 +166,21 @@ impl cli::Stage for Args {
             if artifact::target(&self.common, path, &lineage, table::footer(path))? == Target::Write
             {
                 todo.push((path, rows, lineage));
+            }
+        }
+        if !todo.is_empty() {
+            tests.push(Set {
+                name: "the validation set".to_string(),
+                split: &split,
+                rows: validation.clone(),
+            });
+            tests.retain(|set| !set.rows.is_empty());
+            for (set, near) in tests.iter().zip(duplicates::near(&known, &tests)?) {
+                let of = (set.rows.len(), &set.name);
+                cli::info(&format!(
+                    "{near} of {} images of {} nearly equal a labelled one",
+                    of.0, of.1
+                ));
             }
         }
         for (path, rows, lineage) in todo {
@@ -188,6 +219,35 @@ impl Args {
         let table = table::read(path, "s4l-subset")?;
         let (rows, _) = labelled_rows(&table, split, classes, schema::LABEL)?;
         Ok(Some(rows.into_iter().map(|row| row as usize).collect()))
+    }
+
+    /// The splits that are not chosen from, with their names.
+    fn other_splits(&self, shards: &Shards) -> Result<Vec<(String, Split)>> {
+        let names = shards.splits().into_iter().filter(|n| *n != self.split);
+        names
+            .map(|name| shards.split(&name).map(|split| (name, split)))
+            .collect()
+    }
+
+    /// Errors where an image to test on has the bytes of a labelled one.
+    fn refuse_leaks(&self, labelled: &Set, tests: &[Set]) -> Result<()> {
+        for set in tests {
+            let Some((count, key, known)) = duplicates::leaks(labelled, set)? else {
+                continue;
+            };
+            let found = format!("{count} of {}, the first is {key:?} = {known:?}", set.name);
+            if self.allow_duplicates {
+                cli::warn(&format!("labelled images with the bytes of {found}"));
+                continue;
+            }
+            return Err(Error::bad_data(
+                &self.input,
+                "no labelled image with the bytes of one to test on",
+                found,
+                "remove the copies from the input of s4l-shard, or pass --allow-duplicates",
+            ));
+        }
+        Ok(())
     }
 
     /// Images a class that `--fraction` or `--per-class` asks for; 0 with `--list`.

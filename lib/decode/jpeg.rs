@@ -1,0 +1,249 @@
+//! JPEG through libjpeg-turbo's decoder, in the copy that mozjpeg keeps. A window of an image costs
+//! the entropy decoding of the rows down to its last one, and transforms, upsampling and colour for
+//! its own pixels only.
+//!
+//! libjpeg reports an error through a call that must not return. Here it unwinds, through C code
+//! compiled for that (feature `unwinding`), up to `Jpeg::guarded`.
+
+use super::{Header, Pixels, check_size};
+use crate::augment::crop::{Size, Window};
+use image::metadata::Orientation;
+use mozjpeg_sys::{
+    J_COLOR_SPACE, JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC, boolean,
+    c_int, c_ulong, jpeg_abort_decompress, jpeg_common_struct, jpeg_create_decompress,
+    jpeg_crop_scanline, jpeg_decompress_struct, jpeg_destroy_decompress, jpeg_error_mgr,
+    jpeg_mem_src, jpeg_read_header, jpeg_read_scanlines, jpeg_save_markers, jpeg_skip_scanlines,
+    jpeg_start_decompress, jpeg_std_error,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+const APP1: c_int = 0xe1;
+const APP14: c_int = 0xee;
+const YES: boolean = 1;
+
+/// A decompressor of libjpeg, used again and again.
+pub(super) struct Jpeg {
+    // libjpeg keeps pointers between the two, so they stay where they are.
+    state: Box<jpeg_decompress_struct>,
+    _errors: Box<jpeg_error_mgr>,
+}
+
+impl Jpeg {
+    pub fn new() -> Jpeg {
+        // SAFETY: both are plain C structs, for which zero is a value. libjpeg fills them in.
+        let (mut state, mut errors): (Box<jpeg_decompress_struct>, Box<jpeg_error_mgr>) =
+            unsafe { (Box::new(std::mem::zeroed()), Box::new(std::mem::zeroed())) };
+        // SAFETY: the error manager outlives the decompressor, which is destroyed on drop.
+        unsafe {
+            jpeg_std_error(&mut errors);
+            errors.error_exit = Some(unwind);
+            errors.emit_message = Some(note);
+            state.common.err = &mut *errors;
+            jpeg_create_decompress(&mut *state);
+            // The segments that hold the orientation and the mark of inverted CMYK.
+            jpeg_save_markers(&mut state, APP1, 0xffff);
+            jpeg_save_markers(&mut state, APP14, 12);
+        }
+        Jpeg {
+            state,
+            _errors: errors,
+        }
+    }
+
+    pub fn header(&mut self, bytes: &[u8]) -> Result<Header, String> {
+        self.guarded(|state| read_header(state, bytes))
+    }
+
+    /// The pixels inside the window that `choose` finds for a header: it is inside the image as it
+    /// is stored, and has pixels. Smaller by 2, 4 or 8 where that is still `enough`.
+    pub fn window(
+        &mut self,
+        bytes: &[u8],
+        choose: impl FnOnce(Header) -> Result<(Window, Option<Size>), String>,
+        pixels: &mut Pixels,
+    ) -> Result<Header, String> {
+        self.guarded(|state| {
+            let header = read_header(state, bytes)?;
+            let (window, enough) = choose(header)?;
+            // libjpeg transforms blocks of 8 to that many pixels; it is fast for these.
+            state.scale_denom = 8;
+            state.scale_num = enough.map_or(8, |enough| {
+                let fits = |n: &u32| scaled(window, *n).size().holds(enough);
+                [1, 2, 4].into_iter().find(fits).unwrap_or(8)
+            });
+            read_window(state, scaled(window, state.scale_num), pixels)?;
+            Ok(header)
+        })
+    }
+
+    /// Runs calls into libjpeg on one image, and readies the decompressor for the next one.
+    fn guarded<T>(
+        &mut self,
+        calls: impl FnOnce(&mut jpeg_decompress_struct) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let result = catch_unwind(AssertUnwindSafe(|| calls(&mut self.state)));
+        // SAFETY: the decompressor was created; this leaves it as it was then, from any state.
+        unsafe { jpeg_abort_decompress(&mut self.state) };
+        result.unwrap_or_else(|payload| match payload.downcast::<String>() {
+            Ok(message) => Err(*message),
+            Err(other) => resume_unwind(other),
+        })
+    }
+}
+
+impl Drop for Jpeg {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once.
+        unsafe { jpeg_destroy_decompress(&mut self.state) }
+    }
+}
+
+// SAFETY: libjpeg has no state but what these two structs own.
+unsafe impl Send for Jpeg {}
+
+fn read_header(state: &mut jpeg_decompress_struct, bytes: &[u8]) -> Result<Header, String> {
+    // SAFETY: the caller keeps `bytes` until the image is done with.
+    unsafe {
+        jpeg_mem_src(state, bytes.as_ptr(), bytes.len() as c_ulong);
+        jpeg_read_header(state, YES);
+    }
+    let (height, width) = (state.image_height as usize, state.image_width as usize);
+    check_size(height, width)?;
+    let exif = segments(state).find_map(|(kind, data)| {
+        let exif = data.strip_prefix(b"Exif\0\0").filter(|_| kind == APP1)?;
+        Orientation::from_exif_chunk(exif)
+    });
+    Ok(Header {
+        stored: Size { height, width },
+        orientation: exif.unwrap_or(Orientation::NoTransforms),
+    })
+}
+
+/// The saved segments: kind and contents.
+fn segments(state: &jpeg_decompress_struct) -> impl Iterator<Item = (c_int, &[u8])> {
+    // SAFETY: libjpeg's list of saved segments lives until the image is done with.
+    let mut next = unsafe { state.marker_list.as_ref() };
+    std::iter::from_fn(move || {
+        let segment = next?;
+        // SAFETY: as above; a segment points to its `data_length` bytes.
+        let data = unsafe {
+            next = segment.next.as_ref();
+            std::slice::from_raw_parts(segment.data, segment.data_length as usize)
+        };
+        Some((c_int::from(segment.marker), data))
+    })
+}
+
+/// Where a window is when 8 pixels become `eighths`: all that it touches.
+fn scaled(window: Window, eighths: u32) -> Window {
+    let n = eighths as usize;
+    let (bottom, right) = (window.y + window.height, window.x + window.width);
+    let (y, x) = (window.y * n / 8, window.x * n / 8);
+    Window {
+        y,
+        x,
+        height: (bottom * n).div_ceil(8) - y,
+        width: (right * n).div_ceil(8) - x,
+    }
+}
+
+/// Decodes a window of the output at the scale that is set.
+fn read_window(
+    state: &mut jpeg_decompress_struct,
+    window: Window,
+    pixels: &mut Pixels,
+) -> Result<(), String> {
+    let cmyk = matches!(
+        state.jpeg_color_space,
+        J_COLOR_SPACE::JCS_CMYK | J_COLOR_SPACE::JCS_YCCK
+    );
+    let inverted = segments(state).any(|(kind, data)| kind == APP14 && data.starts_with(b"Adobe"));
+    let channels = if cmyk { 4 } else { 3 };
+    state.out_color_space = match cmyk {
+        true => J_COLOR_SPACE::JCS_CMYK,
+        false => J_COLOR_SPACE::JCS_RGB,
+    };
+    // SAFETY: a header was read.
+    unsafe { jpeg_start_decompress(state) };
+
+    // Upsampled colour depends on a neighbour on either side, which has to be decoded too, and a part
+    // of less than four columns would be upsampled in another way.
+    let right = (window.x + window.width + 3).min(state.output_width as usize);
+    let mut left = window.x.saturating_sub(1) as u32;
+    let mut width = right as u32 - left;
+    // SAFETY: decompression has started and no row was read; the columns are inside the image. The
+    // first column moves to the left and the width grows with it.
+    unsafe { jpeg_crop_scanline(state, &mut left, &mut width) };
+    let stride = width as usize * channels;
+    pixels.data.resize(stride * window.height, 0);
+    // SAFETY: the window's rows are inside the image.
+    unsafe { jpeg_skip_scanlines(state, window.y as u32) };
+    for row in pixels.data.chunks_exact_mut(stride) {
+        let mut row = row.as_mut_ptr();
+        // SAFETY: a row of the output is `width` pixels of `channels` bytes.
+        if unsafe { jpeg_read_scanlines(state, &mut row, 1) } != 1 {
+            return Err("fewer rows than the header says".to_string());
+        }
+    }
+    pixels.size = window.size();
+    pixels.stride = stride;
+    pixels.start = (window.x - left as usize) * channels;
+    if cmyk {
+        cmyk_to_rgb(pixels, inverted);
+    }
+    Ok(())
+}
+
+/// CMYK to RGB without a colour profile, as TensorFlow's `decode_jpeg`: c * k / 255 where Adobe's
+/// marker says that 255 is no ink, (255 - c) * (255 - k) / 255 elsewhere.
+fn cmyk_to_rgb(pixels: &mut Pixels, inverted: bool) {
+    let light = |ink: u8| u32::from(if inverted { ink } else { 255 - ink });
+    let count = pixels.data.len() / 4;
+    for i in 0..count {
+        let ink: [u8; 4] = std::array::from_fn(|c| pixels.data[4 * i + c]);
+        for c in 0..3 {
+            pixels.data[3 * i + c] = (light(ink[c]) * light(ink[3]) / 255) as u8;
+        }
+    }
+    pixels.data.truncate(3 * count);
+    pixels.stride = pixels.stride / 4 * 3;
+    pixels.start = pixels.start / 4 * 3;
+}
+
+/// What libjpeg has to say, in its words.
+fn message(state: &mut jpeg_common_struct) -> String {
+    // libjpeg's JMSG_LENGTH_MAX.
+    let mut text = [0u8; 200];
+    // SAFETY: libjpeg calls this with its error manager in place. `format_message` writes a string
+    // into the buffer, which the binding declares as read only and shorter than jpeglib.h does.
+    unsafe {
+        if let Some(format) = (*state.err).format_message {
+            type Format = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, *mut [u8; 200]);
+            let format: Format = std::mem::transmute(format);
+            format(state, &mut text);
+        }
+    }
+    let text = text.split(|&b| b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// libjpeg's error: the image cannot be decoded.
+extern "C-unwind" fn unwind(state: &mut jpeg_common_struct) {
+    resume_unwind(Box::new(message(state)));
+}
+
+/// libjpeg's warnings (level -1) and traces. It would go on with grey or garbled pixels after the
+/// warnings that tell of lost data, which is no image to train on.
+extern "C-unwind" fn note(state: &mut jpeg_common_struct, level: c_int) {
+    const LOST_DATA: [c_int; 4] = [
+        JWRN_HIT_MARKER,
+        JWRN_HUFF_BAD_CODE,
+        JWRN_JPEG_EOF,
+        JWRN_MUST_RESYNC,
+    ];
+    // SAFETY: as in `message`.
+    let code = unsafe { (*state.err).msg_code };
+    if level < 0 && LOST_DATA.contains(&code) {
+        unwind(state);
+    }
+}
