@@ -24,7 +24,8 @@ pub struct State {
     pub window: BTreeMap<String, (f64, u64)>,
 }
 
-fn file(model: &Path) -> PathBuf {
+/// The checkpoint of the run whose output is `model`.
+pub fn file(model: &Path) -> PathBuf {
     model.join(schema::CHECKPOINT).join("state.safetensors")
 }
 

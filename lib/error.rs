@@ -50,10 +50,10 @@ pub enum Error {
         total: u64,
     },
     /// Training left the finite numbers.
-    #[error("{}: the loss is {loss} at step {step} (images {keys}); {checkpoint}; lower the learning rate", path.display())]
+    #[error("{}: {what} at step {step} (images: {keys}); {checkpoint}; lower the learning rate", path.display())]
     Diverged {
         path: PathBuf,
-        loss: f64,
+        what: String,
         step: u64,
         keys: String,
         checkpoint: String,

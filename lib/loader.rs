@@ -55,10 +55,10 @@ impl Source {
         self.labelled.pipe.output(self.split.channels()?)
     }
 
-    /// Keys of the labelled images of a step, for messages.
-    pub fn labelled_keys(&self, step: u64) -> Vec<&str> {
-        let draws = Order::default().draws(self.seed, &self.labelled, step);
-        let rows = draws.iter().map(|d| self.labelled.rows[d.1] as usize);
+    /// Keys of a part's images in a step, for messages.
+    pub fn keys(&self, part: &Part, step: u64) -> Vec<&str> {
+        let draws = Order::default().draws(self.seed, part, step);
+        let rows = draws.iter().map(|d| part.rows[d.1] as usize);
         rows.map(|row| self.split.key(row)).collect()
     }
 

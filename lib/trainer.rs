@@ -180,28 +180,51 @@ impl Run {
     }
 
     fn check_finite(&self, record: &Record, step: u64, last: &State) -> Result<()> {
-        let Some((_, loss)) = record.iter().find(|(_, v)| !v.is_finite()) else {
-            return Ok(());
-        };
-        let mut keys = self.source.labelled_keys(step);
-        keys.truncate(4);
-        Err(Error::Diverged {
-            path: self.out.clone(),
-            loss: *loss,
-            step,
-            keys: format!("{} ..", keys.join(", ")),
-            checkpoint: match last.step {
-                0 => "there is no checkpoint yet".into(),
-                s => format!("the checkpoint of step {s} is kept"),
-            },
-        })
+        match record.iter().find(|(_, v)| !v.is_finite()) {
+            Some((name, value)) => Err(self.diverged(format!("{name} is {value}"), step, last)),
+            None => Ok(()),
+        }
     }
 
-    /// Checkpoints the run after `step` steps.
+    /// What went wrong in `step`; `last` is the state of the last checkpoint.
+    fn diverged(&self, what: String, step: u64, last: &State) -> Error {
+        let part = |name: &str, part| {
+            let keys = self.source.keys(part, step);
+            let more = match keys.len().saturating_sub(KEYS_NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let keys = keys.into_iter().take(KEYS_NAMED).collect::<Vec<_>>();
+            format!("{name} {}{more}", keys.join(", "))
+        };
+        let mut keys = part("labelled", &self.source.labelled);
+        if self.source.unlabelled.batch > 0 {
+            keys += &part("; unlabelled", &self.source.unlabelled);
+        }
+        let checkpoint = checkpoint::file(&self.out);
+        Error::Diverged {
+            path: self.out.clone(),
+            what,
+            step,
+            keys,
+            checkpoint: match checkpoint.exists() {
+                true => format!("{} of step {} is kept", checkpoint.display(), last.step),
+                false => "there is no checkpoint yet".into(),
+            },
+        }
+    }
+
+    /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
+    /// from: they are an error, and the last checkpoint stays.
     fn save(&self, state: &mut State, step: u64, plan: &str) -> Result<()> {
+        let (parameters, moving) = (&self.network.parameters, &self.network.moving);
+        let weights = [parameters, moving, &state.velocity, &state.average];
+        if let Some(w) = weights.into_iter().flatten().find(|w| !w.is_finite()) {
+            return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
+        }
         state.step = step;
-        state.parameters.copy_from_slice(&self.network.parameters);
-        state.moving.copy_from_slice(&self.network.moving);
+        state.parameters.copy_from_slice(parameters);
+        state.moving.copy_from_slice(moving);
         checkpoint::save(&self.out, plan, state)
     }
 
@@ -272,6 +295,9 @@ impl Run {
         std::fs::remove_file(&jsonl).map_err(Error::io(&jsonl))
     }
 }
+
+/// Images of a part that an error names.
+const KEYS_NAMED: usize = 16;
 
 /// One string for everything that the run depends on.
 fn recipe_of(lineage: &Lineage) -> String {

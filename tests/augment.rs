@@ -1,5 +1,5 @@
 //! Pipes as a whole: what they accept and refuse, views and sizes, and how they use randomness. The
-//! numbers of each operation are judged in `augment_golden.rs`.
+//! numbers of each operation are judged in `golden/images.rs`.
 
 use proptest::prelude::*;
 use s4l::augment::color::{self, HsvNoise, InceptionColor};

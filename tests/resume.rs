@@ -6,7 +6,7 @@ use common::training::{
     MOAM, PRETRAIN, curve, differing, labelled_shards, moam_words, model, pretrain, pretrain_words,
     pseudolabel, read_labels, signal_once, words, write_labels,
 };
-use common::{Scratch, contents};
+use common::{Ran, Scratch, contents};
 use s4l::shards::Shards;
 use std::os::unix::process::ExitStatusExt;
 
@@ -218,40 +218,62 @@ fn a_damaged_checkpoint_is_refused() {
         .fails(65, &["model/checkpoint/state.safetensors", "--force"]);
 }
 
+/// Diverges with the words of an error, which names the keys of images.
+#[track_caller]
+fn diverges(scratch: &Scratch, more: &str, message: &[&str]) -> Ran {
+    let ran = pretrain(scratch, "vat", "model", more);
+    let message = [message, &["model: ", "lower the learning rate"]].concat();
+    ran.fails(3, &message);
+    let labelled = read_labels(scratch, "labelled.parquet");
+    let shards = Shards::open(&scratch.path("shards")).unwrap();
+    let split = shards.split("train").unwrap();
+    let keys = |word: &str| -> Vec<String> {
+        let text = ran.stderr.split(word).nth(1).unwrap();
+        let text = text.split([';', ')']).next().unwrap();
+        text.split(", ").map(str::to_string).collect()
+    };
+    let (named, unlabelled) = (keys("(images: labelled "), keys("; unlabelled "));
+    assert_eq!((named.len(), unlabelled.len()), (16, 16), "{}", ran.stderr);
+    assert!(named.iter().all(|key| labelled.iter().any(|l| l.0 == *key)));
+    assert!(unlabelled.iter().all(|key| split.row(key).is_some()));
+    ran
+}
+
 #[test]
 fn a_loss_that_is_not_finite_ends_training_with_3_and_keeps_the_checkpoint() {
     let scratch = labelled_shards();
-    let bad = "-s learning_rate=1e9 -s schedule=[3,4] -s checkpoint_every=1";
-    let ran = pretrain(&scratch, "supervised_10p", "model", bad);
-    let keys: Vec<_> = read_labels(&scratch, "labelled.parquet");
-    ran.fails(
-        3,
-        &[
-            "model: the loss is ",
-            " at step ",
-            "(images ",
-            "lower the learning rate",
-        ],
+    pretrain(&scratch, "vat", "model", "").ok();
+    let finished = model(&scratch, "model");
+    let bad = "-s learning_rate=1e9 -s schedule=[3,4] -s checkpoint_every=3 --force";
+    let checkpoint = "model/checkpoint/state.safetensors";
+    let kept = format!("{checkpoint} of step 3 is kept");
+    diverges(&scratch, bad, &["loss/supervised is NaN at step ", &kept]);
+    // The model that was there is still the one that it was.
+    for (name, bytes) in &finished {
+        assert!(
+            std::fs::read(scratch.path("model").join(name)).unwrap() == *bytes,
+            "{name}"
+        );
+    }
+    // The same command goes on from the checkpoint, to the same end; a gentler rate starts anew.
+    let bytes = std::fs::read(scratch.path(checkpoint)).unwrap();
+    diverges(&scratch, bad, &[&kept]);
+    assert_eq!(std::fs::read(scratch.path(checkpoint)).unwrap(), bytes);
+    pretrain(&scratch, "vat", "model", "--force").ok();
+    assert_eq!(model(&scratch, "model"), finished);
+}
+
+/// The last step's loss is finite, what it makes of the weights is not.
+#[test]
+fn weights_that_are_not_finite_end_training_with_3_and_are_not_written() {
+    let scratch = labelled_shards();
+    let bad = "-s learning_rate=1e300 -s schedule=[0,0.1]";
+    diverges(
+        &scratch,
+        bad,
+        &["a weight is ", " at step 0 ", "there is no checkpoint yet"],
     );
-    let after = |word: &str| {
-        let text = ran.stderr.split(word).nth(1).unwrap();
-        text.split([' ', ',']).next().unwrap().to_string()
-    };
-    let step: u64 = after(" at step ").parse().unwrap();
-    assert!(step >= 1);
-    let key = after("(images ");
-    assert!(
-        keys.iter().any(|k| k.0 == key),
-        "{key} is no labelled image"
-    );
-    assert!(
-        ran.stderr
-            .contains(&format!("the checkpoint of step {step} is kept"))
-    );
-    assert!(scratch.path("model/checkpoint/state.safetensors").is_file());
-    assert!(!scratch.path("model/model.safetensors").exists());
-    // A gentler rate starts anew, with --force.
-    pretrain(&scratch, "supervised_10p", "model", "").fails(65, &["--force"]);
-    pretrain(&scratch, "supervised_10p", "model", "--force").ok();
-    model(&scratch, "model");
+    let files = contents(&scratch.path("model"));
+    let names: Vec<&str> = files.iter().map(|f| f.0.as_str()).collect();
+    assert_eq!(names, ["metrics.jsonl"]);
 }

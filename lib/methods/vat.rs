@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::network::{Gradients, Network, Pass};
 use crate::rng::{Stream, rng};
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
 
@@ -22,12 +22,15 @@ pub fn radius(eps: f64, values: usize) -> f64 {
 }
 
 /// Mean over rows of KL(p_adversarial || p_clean), in this direction as the reference has it. No
-/// gradient flows into `clean`. Logits `[n, classes]`.
+/// gradient flows into `clean`. Logits `[n, classes]`. Computed in float64: the terms of a sum, and
+/// those of a small step's gradient, are far larger than the sum.
 pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
-    let p = softmax(adversarial, D::Minus1)?;
-    let log_p = log_softmax(adversarial, D::Minus1)?;
-    let log_q = log_softmax(&clean.detach(), D::Minus1)?;
-    Ok((p * (log_p - log_q)?)?.sum(D::Minus1)?.mean_all()?)
+    let double = |logits: &Tensor| logits.to_dtype(DType::F64);
+    let p = softmax(&double(adversarial)?, D::Minus1)?;
+    let log_p = log_softmax(&double(adversarial)?, D::Minus1)?;
+    let log_q = log_softmax(&double(&clean.detach())?, D::Minus1)?;
+    let mean = (p * (log_p - log_q)?)?.sum(D::Minus1)?.mean_all()?;
+    Ok(mean.to_dtype(adversarial.dtype())?)
 }
 
 /// The images, each moved by `radius` in its adversarial direction: one gradient of the divergence

@@ -1,22 +1,18 @@
-"""Numbers that judge the image operations, for tests/augment_golden.rs.
+"""Numbers that judge the image operations, for images.rs.
 
-    pip install tensorflow-cpu==2.21.0 && python tests/golden/images.py [FOLDER]
-
-writes images.json and crops.json into FOLDER (default: beside this script). The same versions give
-the same bytes.
+    python tests/golden/images.py [FOLDER]
 
 TensorFlow judges resizing, cropping, flipping, colour and standardization, with its version-1 ops
 where version 2 changed the meaning; NumPy judges rotations (np.rot90) and value ranges (float64).
 The pipelines around the ops are written here from the formulas of the S4L preprocessing.
 """
 
-import json
 import math
-import pathlib
-import sys
 
 import numpy as np
 import tensorflow as tf
+
+import store
 
 v1 = tf.compat.v1.image
 generator = np.random.default_rng(1905)
@@ -200,21 +196,15 @@ def crops(height, width):
     }
 
 
-def write(folder, name, rows):
-    body = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
-    (folder / name).write_text(f"[\n{body}\n]\n")
-
-
 def main():
-    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
     tf.config.run_functions_eagerly(True)
     tf.random.set_seed(1905)
     resizing()
     moving()
     color()
     slim()
-    write(folder, "images.json", cases)
-    write(folder, "crops.json", [crops(28, 28), crops(375, 500), crops(7, 5), crops(96, 20)])
+    store.write("images.json", cases)
+    store.write("crops.json", [crops(28, 28), crops(375, 500), crops(7, 5), crops(96, 20)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-//! Image operations against the numbers of `tests/golden/images.py` (TensorFlow and NumPy).
+//! The image operations, judged by TensorFlow and NumPy.
 
+use crate::{float, rows, singles};
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
 use s4l::augment::crop::{self, Size};
 use s4l::augment::resize::{self, Method};
@@ -8,31 +9,17 @@ use s4l::rng::{Stream, rng};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-fn golden(name: &str) -> Vec<Value> {
-    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn floats(value: &Value) -> Vec<f32> {
-    let numbers = value.as_array().unwrap();
-    numbers.iter().map(|v| v.as_f64().unwrap() as f32).collect()
-}
-
 fn pair(value: &Value) -> [f32; 2] {
-    floats(value).try_into().unwrap()
-}
-
-fn float(value: &Value) -> f32 {
-    value.as_f64().unwrap() as f32
+    singles(value).try_into().unwrap()
 }
 
 fn image(value: &Value) -> Image {
-    let shape = floats(&value["shape"]);
+    let shape = singles(&value["shape"]);
     Image {
         height: shape[0] as usize,
         width: shape[1] as usize,
         channels: shape[2] as usize,
-        data: floats(&value["data"]),
+        data: singles(&value["data"]),
     }
 }
 
@@ -60,7 +47,7 @@ fn ours(case: &Value) -> Vec<f32> {
             return views.into_iter().flat_map(|v| v.data).collect();
         }
         "resize" => {
-            let shape = floats(&case["output"]["shape"]);
+            let shape = singles(&case["output"]["shape"]);
             let size = Size {
                 height: shape[0] as usize,
                 width: shape[1] as usize,
@@ -78,15 +65,15 @@ fn ours(case: &Value) -> Vec<f32> {
         "rgb_to_hsv" => return per_pixel(&image, color::rgb_to_hsv),
         "hsv_to_rgb" => return per_pixel(&image, color::hsv_to_rgb),
         "hsv_noise" => HsvNoise {
-            hue: float(&case["hue"]),
+            hue: float(&case["hue"]) as f32,
             power: pair(&case["power"]),
             scale: pair(&case["scale"]),
             shift: pair(&case["shift"]),
         }
         .apply(&mut image),
         "inception_color" => InceptionColor {
-            brightness: float(&case["brightness"]),
-            saturation: float(&case["saturation"]),
+            brightness: float(&case["brightness"]) as f32,
+            saturation: float(&case["saturation"]) as f32,
         }
         .apply(&mut image),
         other => panic!("kind {other}"),
@@ -99,14 +86,14 @@ fn ours(case: &Value) -> Vec<f32> {
 #[test]
 fn operations_equal_tensorflow_and_numpy() {
     let mut worst = BTreeMap::<String, f64>::new();
-    for case in golden("images.json") {
+    for case in rows("images.json") {
         let name = format!(
             "{} {}{}",
             case["kind"].as_str().unwrap(),
             case["pipe"].as_str().unwrap_or(""),
             case["method"].as_str().unwrap_or("")
         );
-        let (ours, theirs) = (ours(&case), floats(&case["output"]["data"]));
+        let (ours, theirs) = (ours(&case), singles(&case["output"]["data"]));
         assert_eq!(ours.len(), theirs.len(), "{name}");
         let level = case["level"].as_f64().unwrap();
         let far = worst.entry(name.clone()).or_default();
@@ -120,7 +107,7 @@ fn operations_equal_tensorflow_and_numpy() {
 }
 
 /// Kolmogorov-Smirnov distance of two samples given as counts of integers.
-fn distance(a: &BTreeMap<i64, u64>, b: &BTreeMap<i64, u64>) -> f64 {
+pub fn distance(a: &BTreeMap<i64, u64>, b: &BTreeMap<i64, u64>) -> f64 {
     let (n, m) = (a.values().sum::<u64>(), b.values().sum::<u64>());
     let (mut below_a, mut below_b, mut far) = (0, 0, 0.0f64);
     let values: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
@@ -132,19 +119,24 @@ fn distance(a: &BTreeMap<i64, u64>, b: &BTreeMap<i64, u64>) -> f64 {
     far
 }
 
+/// What the distance of two samples of `n` may be at a significance level of 1e-3 for all
+/// `comparisons` together (Bonferroni). Ties only make the test more conservative.
+pub fn bound(n: usize, comparisons: usize) -> f64 {
+    const LEVEL: f64 = 1e-3;
+    let critical = (-(LEVEL / comparisons as f64 / 2.0).ln() / 2.0).sqrt();
+    critical * (2.0 / n as f64).sqrt()
+}
+
 /// Two-sample Kolmogorov-Smirnov tests of the inception crop against 20,000 draws of
 /// `tf.image.sample_distorted_bounding_box`, for offsets, sizes, aspect ratio, area and their
-/// discrete versions. Ties only make the test more conservative. The significance level is 1e-3
-/// for all comparisons together (Bonferroni).
+/// discrete versions.
 #[test]
 fn inception_crop_has_the_distribution_of_tensorflow() {
     const DRAWS: u64 = 20_000;
-    const LEVEL: f64 = 1e-3;
-    let sizes = golden("crops.json");
+    let sizes = rows("crops.json");
     let variables = sizes.iter().map(|s| s.as_object().unwrap().len() - 2);
     let comparisons: usize = variables.sum();
-    let critical = (-(LEVEL / comparisons as f64 / 2.0).ln() / 2.0).sqrt();
-    let bound = critical * (2.0 / DRAWS as f64).sqrt();
+    let bound = bound(DRAWS as usize, comparisons);
     for size in &sizes {
         let side = |name: &str| size[name].as_u64().unwrap() as usize;
         let (height, width) = (side("height"), side("width"));

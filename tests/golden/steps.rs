@@ -1,0 +1,140 @@
+//! A training step of each method: every term, the joint loss, its gradients, the moving statistics.
+
+use crate::{Tensors, close};
+use candle_core::Device;
+use s4l::methods::{At, Batch, Labels, heads, step};
+use s4l::network::Network;
+use s4l::network::layout::Architecture;
+use s4l::plan::{Method, Settings, Stem};
+
+const CLASSES: usize = 5;
+const EMBEDDING: usize = 6;
+
+/// `exact` bounds everything but what hangs on the direction of VAT's power iteration, which is
+/// bounded by `adversarial`.
+fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversarial: f64) {
+    const EXACT: f64 = 1e-5;
+    let golden = Tensors::read(&format!("step_{name}.safetensors"));
+    let settings = Settings {
+        method,
+        weight_supervised: 0.7,
+        weight_rotation: 0.4,
+        weight_exemplar: 0.6,
+        weight_vat: 0.3,
+        weight_entmin: 0.2,
+        vat_eps: 40.0,
+        vat_power_iterations: iterations,
+        ..Settings::default()
+    };
+    let shape = golden.shape("images");
+    let architecture = Architecture {
+        channels: shape[3],
+        units: vec![1],
+        width_factor: 1,
+        stem: Stem::SmallStride2,
+        heads: heads(method, CLASSES, EMBEDDING),
+    };
+    let mut network = Network::new(&architecture, shape[1], shape[2], &Device::Cpu, 0);
+    let layout = network.layout.clone();
+    for (name, shape, range) in layout.tensors() {
+        assert_eq!(golden.shape(&name), shape, "{name}");
+        network.parameters[range].copy_from_slice(&golden.singles(&name));
+    }
+    let labelled = golden.shape("labels")[0];
+    let labels = golden.doubles("labels").iter();
+    let labels = match method {
+        Method::Distill => Labels::Soft(labels.map(|&p| p as f32).collect()),
+        _ => Labels::Hard(labels.map(|&l| l as u32).collect()),
+    };
+    let mut unlabelled = golden.singles("images");
+    let values = unlabelled.len() / shape[0];
+    let labelled = unlabelled.split_off((shape[0] - labelled * views) * values);
+    let batch = Batch {
+        unlabelled,
+        labelled,
+        labels,
+        views,
+    };
+    let at = At {
+        seed: 5,
+        step: 3,
+        ramp: 1.0,
+    };
+    let mut gradient = vec![0f32; layout.parameters];
+    let record = step(&mut network, &settings, &batch, at, &mut gradient).unwrap();
+
+    let mut terms = 0;
+    for (term, value) in record.iter().filter(|r| r.0.starts_with("loss")) {
+        let key = format!("terms.{}", term.trim_start_matches("loss/"));
+        let vat = matches!(*term, "loss/vat" | "loss");
+        let bound = if vat { adversarial } else { EXACT };
+        close(
+            &format!("{name}, {term}"),
+            &[*value],
+            golden.doubles(&key),
+            bound,
+        );
+        terms += 1;
+    }
+    assert_eq!(
+        terms,
+        golden.0.keys().filter(|k| k.starts_with("terms.")).count()
+    );
+    for (tensor, _, range) in layout.tensors() {
+        let key = format!("gradient.{tensor}");
+        let (got, expected) = (&gradient[range], golden.doubles(&key));
+        close(&format!("{name}, {key}"), got, expected, adversarial);
+    }
+    for (tensor, _, range) in layout.moving_tensors() {
+        let expected = golden.doubles(&tensor);
+        close(
+            &format!("{name}, {tensor}"),
+            &network.moving[range],
+            expected,
+            EXACT,
+        );
+    }
+}
+
+#[test]
+fn supervised() {
+    agrees("supervised", Method::Supervised, 1, 1, 1e-5);
+}
+
+#[test]
+fn distillation() {
+    agrees("distill", Method::Distill, 2, 1, 1e-5);
+}
+
+#[test]
+fn rotation() {
+    agrees("rotation", Method::Rotation, 4, 1, 1e-5);
+}
+
+#[test]
+fn exemplar() {
+    agrees("exemplar", Method::Exemplar, 3, 1, 1e-5);
+}
+
+/// In the direction of the keyed noise.
+#[test]
+fn vat_and_entropy_minimization() {
+    agrees("vat_noise", Method::Vat, 1, 0, 1e-5);
+}
+
+#[test]
+fn moam() {
+    agrees("moam_noise", Method::Moam, 4, 0, 1e-5);
+}
+
+/// In the adversarial direction: the reference's step of norm 1e-6 in float64 against a step that
+/// float32 can take.
+#[test]
+fn vat_with_a_power_iteration() {
+    agrees("vat", Method::Vat, 1, 1, 1e-2);
+}
+
+#[test]
+fn moam_with_a_power_iteration() {
+    agrees("moam", Method::Moam, 4, 1, 1e-2);
+}
