@@ -142,7 +142,7 @@ impl Folder {
         self.pass_over(&others, first);
         for path in images {
             let name = path.strip_prefix(&self.root).unwrap_or(&path);
-            self.push(&name.as_os_str().as_bytes().to_vec());
+            self.push(name.as_os_str().as_bytes());
         }
         Ok(())
     }

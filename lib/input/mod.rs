@@ -344,29 +344,28 @@ impl Source {
     }
 }
 
-/// BLAKE3 of a file that may be large: on all threads.
+/// BLAKE3 of a file: of a large one on all threads, and without a copy.
 fn hash_file(path: &Path) -> Result<blake3::Hash> {
-    const BLOCK: usize = 8 << 20;
+    const BLOCK: usize = 64 << 20;
     let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
     let size = file.metadata().map_err(Error::io(path))?.len();
     let mut hasher = blake3::Hasher::new();
-    let mut block = Vec::with_capacity((size as usize).clamp(1, BLOCK));
-    loop {
+    if size < 1 << 20 {
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        return Ok(hasher.update(&bytes).finalize());
+    }
+    // SAFETY: the bytes are only hashed. Should another process change them, the hash is that of
+    // neither state; should it shorten the file, the system ends this process.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+    for block in map.chunks(BLOCK) {
         if cli::stop_requested() {
             let path = path.to_path_buf();
             return Err(Error::Interrupted { path });
         }
-        block.clear();
-        file.by_ref()
-            .take(BLOCK as u64)
-            .read_to_end(&mut block)
-            .map_err(Error::io(path))?;
-        match block.len() {
-            0 => return Ok(hasher.finalize()),
-            n if n < 1 << 20 => hasher.update(&block),
-            _ => hasher.update_rayon(&block),
-        };
+        hasher.update_rayon(block);
     }
+    Ok(hasher.finalize())
 }
 
 /// The names of a file of class names, one a line, each once.

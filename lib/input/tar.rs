@@ -283,8 +283,8 @@ fn load(
     }
     let mut bytes = Vec::new();
     if read {
-        bytes.resize(size as usize, 0);
-        entry.read_exact(&mut bytes)?;
+        bytes.reserve_exact(size as usize);
+        entry.read_to_end(&mut bytes)?;
     }
     Ok(Ok(bytes))
 }

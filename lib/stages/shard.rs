@@ -17,7 +17,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Files written at once: more are not faster, and each takes memory.
+/// Files written at once are as many as threads, but more than these are not faster, and each takes
+/// memory; and one, since one waits for the disk.
 const MAX_WRITERS: usize = 8;
 /// Share of bad images that is passed over.
 const ALLOWED_REJECTS: f64 = 0.01;
@@ -48,7 +49,8 @@ the rotation that EXIF asks for. Files of many images belong to the split that t
 word (train, val, validation, test; dev is test). A bad image is left out and listed with the reason
 in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912], max_pixels [134217728].
-Memory: 150 MB and 150 MB a thread (at most 8), and 50 bytes an image for keys and names.",
+Memory: 100 MB for each of at most 9 files written at once (one more than threads), and some 100
+bytes an image of the input for keys and names.",
     after_help = "The format is found by content."
 )]
 pub struct Args {
@@ -304,7 +306,7 @@ impl Job<'_> {
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let error = Mutex::new(None);
         std::thread::scope(|scope| {
-            for _ in 0..threads.min(MAX_WRITERS).min(missing.len()) {
+            for _ in 0..(threads.min(MAX_WRITERS) + 1).min(missing.len()) {
                 scope.spawn(|| {
                     while let Some(shard) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
                         if let Err(e) = self.write(shard, &failed) {
@@ -408,6 +410,7 @@ impl Job<'_> {
                 label,
                 height,
                 width,
+                content: blake3::hash(&image),
                 image,
             }),
             Err(reason) => Err(Reject { key, path, reason }),
