@@ -51,6 +51,20 @@ impl Lineage {
         map
     }
 
+    /// The lineage that `metadata` was made of.
+    pub fn of_metadata(tool: &'static str, metadata: &BTreeMap<String, String>) -> Lineage {
+        let value = |key: &str| metadata.get(key).cloned().unwrap_or_default();
+        let inputs = metadata.iter().filter_map(|(key, hash)| {
+            Some((key.strip_prefix("s4l.input.")?.to_string(), hash.clone()))
+        });
+        Lineage {
+            tool,
+            seed: value("s4l.seed").parse().unwrap_or_default(),
+            recipe: value("s4l.recipe"),
+            inputs: inputs.collect(),
+        }
+    }
+
     /// Whether a footer or header names exactly this lineage.
     pub fn matches(&self, found: &HashMap<String, String>) -> bool {
         let wanted = self.metadata();
@@ -126,7 +140,7 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// A folder under a temporary name beside `out`, for `commit_folder`. Dropping it removes it.
+/// A folder under a temporary name beside `out`. Dropping it removes it.
 pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
     let parent = parent(out);
     std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
@@ -138,29 +152,27 @@ pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
         .map_err(Error::io(parent))
 }
 
-/// Renames a temporary folder, whose files are synced, to `out`. What was there is moved away first
+/// Renames a folder beside `out`, whose files are synced, to `out`. What was there is moved away first
 /// and removed last, so at every moment `out` is the old folder, nothing, or the new one.
-pub fn commit_folder(folder: tempfile::TempDir, out: &Path) -> Result<()> {
+pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
     let sync = |path: &Path| {
         std::fs::File::open(path)
             .and_then(|f| f.sync_all())
             .map_err(Error::io(path))
     };
-    sync(folder.path())?;
+    sync(folder)?;
     let old = temporary_folder(out)?;
     let replace = out.exists();
     if replace {
         std::fs::rename(out, old.path()).map_err(Error::io(out))?;
     }
-    if let Err(e) = std::fs::rename(folder.path(), out) {
+    if let Err(e) = std::fs::rename(folder, out) {
         if replace {
             // Whether or not it can go back, the old folder must not be removed.
             let _ = std::fs::rename(old.keep(), out);
         }
         return Err(Error::io(out)(e));
     }
-    // It has moved: there is nothing left to remove under its temporary name.
-    let _ = folder.keep();
     sync(parent(out))?;
     old.close().map_err(Error::io(out))
 }

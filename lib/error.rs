@@ -37,6 +37,13 @@ pub enum Error {
     /// A stage without checkpoints was told to stop.
     #[error("{}: stopped before it was complete, nothing was written; run the same command again", path.display())]
     Interrupted { path: PathBuf },
+    /// A stage was told to stop and keeps the files that are finished.
+    #[error("{}: stopped with {done} of {total} files; run the same command again to go on", path.display())]
+    Paused {
+        path: PathBuf,
+        done: usize,
+        total: usize,
+    },
     #[error("{}: {source}", path.display())]
     Io {
         path: PathBuf,
@@ -79,7 +86,7 @@ impl Error {
             Error::Missing { .. } => 66,
             Error::Exists { .. } | Error::NotOurs { .. } => 73,
             Error::Io { .. } => 74,
-            Error::Stopped { .. } | Error::Interrupted { .. } => 75,
+            Error::Stopped { .. } | Error::Interrupted { .. } | Error::Paused { .. } => 75,
             Error::Recipe { .. } => 78,
             Error::Internal(_) => 1,
         }

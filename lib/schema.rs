@@ -17,6 +17,11 @@ pub const HASH: &str = "hash";
 /// Names inside a shard folder.
 pub const DATASET_JSON: &str = "dataset.json";
 pub const MANIFEST: &str = "MANIFEST.b3";
+/// There where some images of the input are not in the shards.
+pub const REJECTS: &str = "rejects.parquet";
+
+/// The footer's key under which Hugging Face datasets keep the features.
+pub const HUGGING_FACE: &str = "huggingface";
 
 /// Names inside a model folder. `WEIGHTS` is written last: a folder that has it is complete.
 pub const CONFIG_JSON: &str = "config.json";
@@ -31,7 +36,8 @@ pub const CHECKPOINT: &str = "checkpoint";
 pub fn shards(size: Option<usize>) -> Arc<Schema> {
     let image = match size {
         Some(size) => Field::new(PIXELS, DataType::FixedSizeBinary(size as i32), false),
-        None => Field::new(IMAGE, DataType::Struct(image_fields()), false),
+        // Nullable, though no image is null: else it is not the Image feature.
+        None => Field::new(IMAGE, DataType::Struct(image_fields()), true),
     };
     Arc::new(Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
@@ -45,16 +51,45 @@ pub fn shards(size: Option<usize>) -> Arc<Schema> {
 
 /// The column `hash` of an image: the first 16 hexadecimal digits of the BLAKE3 hash of its bytes,
 /// which are the file where images are encoded. Text, which every reader of parquet takes.
-pub fn content_hash(image: &[u8]) -> String {
-    blake3::hash(image).to_hex()[..16].to_string()
+pub fn content_hash(image: &blake3::Hash) -> String {
+    image.to_hex()[..16].to_string()
 }
 
 /// The fields of the struct `image`.
 pub fn image_fields() -> Fields {
     Fields::from(vec![
-        Field::new("bytes", DataType::Binary, false),
-        Field::new("path", DataType::Utf8, false),
+        Field::new("bytes", DataType::Binary, true),
+        Field::new("path", DataType::Utf8, true),
     ])
+}
+
+/// `rejects.parquet`: one row an image that is not in the shards.
+pub fn rejects() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new(KEY, DataType::Utf8, false),
+        Field::new("split", DataType::Utf8, false),
+        Field::new("path", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+    ]))
+}
+
+/// The columns of shards as features of Hugging Face datasets, which then show images and names of
+/// classes. `size` as for `shards`.
+pub fn features(size: Option<usize>, classes: &[String]) -> String {
+    let value = |kind: &str| serde_json::json!({"dtype": kind, "_type": "Value"});
+    let image = match size {
+        Some(size) => (PIXELS, value(&format!("fixed_size_binary[{size}]"))),
+        None => (IMAGE, serde_json::json!({"_type": "Image"})),
+    };
+    let label = match classes {
+        [] => value("int64"),
+        names => serde_json::json!({"names": names, "_type": "ClassLabel"}),
+    };
+    let features = serde_json::json!({
+        KEY: value("string"), image.0: image.1, LABEL: label,
+        HEIGHT: value("int32"), WIDTH: value("int32"), HASH: value("string"),
+    });
+    serde_json::json!({"info": {"features": features}}).to_string()
 }
 
 /// `labelled.parquet` (and `val.parquet`): the only file from which a training stage takes labels.

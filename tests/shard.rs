@@ -307,7 +307,7 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
     let mut fewer = labels.clone();
     fewer[4..8].copy_from_slice(&399u32.to_be_bytes());
     let mut outside = labels.clone();
-    outside[8 + 7] = 10;
+    outside[8..8 + 7].fill(10);
     let mut wide = images.clone();
     wide[8..12].copy_from_slice(&14u32.to_be_bytes());
     wide[12..16].copy_from_slice(&56u32.to_be_bytes());
@@ -401,7 +401,7 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
             "label outside",
             vec![file(IMAGES, &images), file(LABELS, &outside)],
             65,
-            &[LABELS, "10 in row 7", "classes.txt"],
+            &["train-000000", "label 10", "10 classes"],
         ),
         (
             "mixed sizes",

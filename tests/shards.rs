@@ -8,9 +8,6 @@ use common::{SMOKE, Scratch, batches, metadata, photos, shard, smoke_shards};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use s4l::artifact::Lineage;
-use s4l::input::{Image, Record};
-use s4l::shards::write::{Settings, Writer};
 use s4l::shards::{Shards, Stored};
 use std::path::Path;
 use std::sync::Arc;
@@ -104,32 +101,6 @@ fn destroyed_labels_leave_the_images_readable() {
     assert!(matches!(split.stored(0).unwrap(), Stored::Pixels(_)));
     assert_eq!(split.label(0), None);
     assert_eq!(split.labels().unwrap_err().exit_code(), 65);
-}
-
-#[test]
-fn the_writer_refuses_a_key_twice_and_pixels_of_another_size() {
-    let scratch = Scratch::new();
-    let lineage = Lineage::new("test", 0, String::new());
-    let shape = Some([2, 2, 1]);
-    let out = scratch.path("shards");
-    let mut writer = Writer::create(&out, &[], shape, &Settings::default(), &lineage).unwrap();
-    let mut split = writer.split("train");
-    let record = |key: &str, side: u32| Record {
-        key: key.to_string(),
-        label: None,
-        height: side,
-        width: side,
-        image: Image::Pixels(vec![0; (side * side) as usize]),
-    };
-    split.push(record("a", 2)).unwrap();
-    for (record, word) in [(record("a", 2), "\"a\" twice"), (record("b", 3), "3x3")] {
-        let error = split.push(record).unwrap_err();
-        assert_eq!(error.exit_code(), 65);
-        assert!(error.to_string().contains(word), "{error}");
-    }
-    drop(split);
-    drop(writer);
-    assert!(scratch.names().is_empty());
 }
 
 #[test]

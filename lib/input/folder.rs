@@ -1,115 +1,111 @@
-//! Image folders: `root/<class>/*.png` is the split `train`; `root/train/<class>/*`,
+//! Image folders: `root/<class>/*.jpg` is the split `train`; `root/train/<class>/*`,
 //! `root/val/<class>/*` and `root/test/<class>/*` are splits of their own. Images that lie in no
-//! class folder have no label.
+//! class folder have no label but one of a list.
 
-use super::{Image, Record, Records, base_name, entries};
+use super::{
+    Class, Fault, Item, MAX_IMAGE_BYTES, Position, Split, Visit, encoded, entries, is_image_name,
+    labels,
+};
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::shards::decode_rgb;
-use rayon::prelude::*;
-use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-const SPLITS: [&str; 3] = ["train", "val", "test"];
-const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
-/// Files read ahead: enough to keep all cores decoding, some 30 MB of photographs.
-const READ_AHEAD: usize = 256;
 
 #[derive(Debug)]
 pub struct Folder {
-    pub root: PathBuf,
-    pub classes: Vec<String>,
-    pub splits: Vec<Split>,
+    root: PathBuf,
+    /// Paths below the root, one after the other: some 40 bytes an image is all the memory that
+    /// grows with the number of files.
+    names: Vec<u8>,
+    ends: Vec<usize>,
+    /// Files that are not images.
+    passed_over: usize,
 }
 
-#[derive(Debug)]
-pub struct Split {
-    pub name: String,
-    pub files: Vec<ImageFile>,
-}
-
-#[derive(Debug)]
-pub struct ImageFile {
-    path: PathBuf,
-    key: String,
-    label: Option<u32>,
-}
-
-/// The images of one split by class name; `None`: without a label.
-type ByClass = Vec<(Option<String>, Vec<PathBuf>)>;
-
-pub fn open(root: &Path) -> Result<Folder> {
-    let found = entries(root)?;
-    let mut by_split = false;
-    for split in SPLITS.map(|s| root.join(s)).iter().filter(|p| p.is_dir()) {
-        // A class may be named "train": then it holds images.
-        by_split |= entries(split)?.iter().any(|p| p.is_dir());
-    }
-
-    let mut passed_over = Vec::new();
-    let mut splits: Vec<(String, ByClass)> = Vec::new();
-    if by_split {
-        for path in found.iter().filter(|p| p.is_dir()) {
-            let name = base_name(path)?;
-            if !SPLITS.contains(&name) {
-                return Err(Error::bad_data(
-                    root,
-                    "only the folders train, val and test",
-                    format!("also {name}"),
-                    "move it elsewhere",
-                ));
-            }
-            splits.push((name.to_string(), classes(path, &mut passed_over)?));
+impl Folder {
+    /// Lists a folder of images, of class folders, or of splits.
+    ///
+    /// Errors: `BadData` for an arrangement that leaves open what the classes are.
+    pub fn open(root: &Path) -> Result<Folder> {
+        let mut folder = Folder {
+            root: root.to_path_buf(),
+            names: Vec::new(),
+            ends: Vec::new(),
+            passed_over: 0,
+        };
+        let found = entries(root)?;
+        let split_of = |p: &PathBuf| p.file_name()?.to_str().and_then(Split::of_folder);
+        let mut by_split = false;
+        for split in found.iter().filter(|p| p.is_dir() && split_of(p).is_some()) {
+            // A class may be named "train": then it holds images.
+            by_split |= entries(split)?.iter().any(|p| p.is_dir());
         }
-    } else {
-        splits.push(("train".to_string(), classes(root, &mut passed_over)?));
-    }
-    if let Some(first) = passed_over.first() {
-        cli::warn(&format!(
-            "{}: {} files are not PNG or JPEG by name and were passed over, the first is {}",
-            root.display(),
-            passed_over.len(),
-            first.display()
-        ));
+        let mut first = None;
+        if by_split {
+            for path in found.iter().filter(|p| p.is_dir()) {
+                if split_of(path).is_none() {
+                    return Err(Error::bad_data(
+                        root,
+                        "only the folders train, val and test",
+                        format!("also {}", path.file_name().unwrap_or_default().display()),
+                        "move it elsewhere",
+                    ));
+                }
+                folder.add_split(path, &mut first)?;
+            }
+        } else {
+            folder.add_split(root, &mut first)?;
+        }
+        if let Some(first) = first {
+            cli::warn(&format!(
+                "{}: {} files are not images by name and were passed over, the first is {}",
+                root.display(),
+                folder.passed_over,
+                first.display()
+            ));
+        }
+        Ok(folder)
     }
 
-    let names: BTreeSet<&String> = splits
-        .iter()
-        .flat_map(|(_, classes)| classes.iter().filter_map(|(class, _)| class.as_ref()))
-        .collect();
-    let names: Vec<String> = names.into_iter().cloned().collect();
-    let splits = splits
-        .into_iter()
-        .map(|(name, by_class)| {
-            let files = key(by_class, &names)?;
-            Ok(Split { name, files })
-        })
-        .collect::<Result<_>>()?;
-    Ok(Folder {
-        root: root.to_path_buf(),
-        classes: names,
-        splits,
-    })
-}
+    /// The images that a CSV file lists by their paths below its folder.
+    pub fn listed(csv: &Path) -> Result<Folder> {
+        let mut folder = Folder {
+            root: csv.parent().unwrap_or(Path::new("")).to_path_buf(),
+            names: Vec::new(),
+            ends: Vec::new(),
+            passed_over: 0,
+        };
+        labels::for_each_row(csv, &mut |row| {
+            folder.push(row.name.as_bytes());
+            Ok(())
+        })?;
+        Ok(folder)
+    }
 
-/// The class folders of a split, or its images where it has no class folders.
-fn classes(folder: &Path, passed_over: &mut Vec<PathBuf>) -> Result<ByClass> {
-    let (folders, files): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().partition(|p| p.is_dir());
-    if folders.is_empty() {
-        return Ok(vec![(None, images(folder, files, passed_over)?)]);
+    fn push(&mut self, name: &[u8]) {
+        self.names.extend_from_slice(name);
+        self.ends.push(self.names.len());
     }
-    if let Some(image) = files.iter().find(|p| is_image(p)) {
-        return Err(Error::bad_data(
-            image,
-            "images in class folders",
-            "one beside them",
-            "move it into its class folder",
-        ));
-    }
-    passed_over.extend(files);
-    folders
-        .into_iter()
-        .map(|class| {
+
+    /// Adds the class folders of a split, or its images where it has no class folders.
+    fn add_split(&mut self, folder: &Path, first: &mut Option<PathBuf>) -> Result<()> {
+        let (folders, files): (Vec<_>, Vec<_>) =
+            entries(folder)?.into_iter().partition(|p| p.is_dir());
+        if folders.is_empty() {
+            return self.add_images(folder, files, first);
+        }
+        if let Some(image) = files.iter().find(|p| is_image(p)) {
+            return Err(Error::bad_data(
+                image,
+                "images in class folders",
+                "one beside them",
+                "move it into its class folder",
+            ));
+        }
+        self.pass_over(&files, first);
+        for class in folders {
             let inside = entries(&class)?;
             if let Some(folder) = inside.iter().find(|p| p.is_dir()) {
                 return Err(Error::bad_data(
@@ -119,125 +115,146 @@ fn classes(folder: &Path, passed_over: &mut Vec<PathBuf>) -> Result<ByClass> {
                     "arrange the images as <class>/<image> or <split>/<class>/<image>",
                 ));
             }
-            let name = base_name(&class)?.to_string();
-            Ok((Some(name), images(&class, inside, passed_over)?))
+            self.add_images(&class, inside, first)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the images among the files of one folder, which must have at least one.
+    fn add_images(
+        &mut self,
+        folder: &Path,
+        files: Vec<PathBuf>,
+        first: &mut Option<PathBuf>,
+    ) -> Result<()> {
+        let (images, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|p| is_image(p));
+        if images.is_empty() {
+            return Err(Error::bad_data(
+                folder,
+                "JPEG, PNG or WebP images, or files of a known data set",
+                match others.len() {
+                    0 => "an empty folder".to_string(),
+                    n => format!("{n} other files"),
+                },
+                "name a folder of images or of class folders, or remove this one",
+            ));
+        }
+        self.pass_over(&others, first);
+        for path in images {
+            let name = path.strip_prefix(&self.root).unwrap_or(&path);
+            self.push(name.as_os_str().as_bytes());
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, files: &[PathBuf], first: &mut Option<PathBuf>) {
+        self.passed_over += files.len();
+        if first.is_none() {
+            *first = files.first().cloned();
+        }
+    }
+
+    fn name(&self, nth: usize) -> &[u8] {
+        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.names[start..self.ends[nth]]
+    }
+
+    fn path(&self, nth: usize) -> PathBuf {
+        self.root.join(OsStr::from_bytes(self.name(nth)))
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        // What a list names and is not there is a reject, not an error of the whole.
+        let all = (0..self.ends.len()).map(|i| self.path(i));
+        all.filter(|p| p.is_file())
+    }
+
+    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+        for nth in from.file..self.ends.len() {
+            let position = Position { file: nth, at: 0 };
+            if visit(self.item(nth, position, read)?)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&self, nth: usize, position: Position, read: bool) -> Result<Item> {
+        let path = self.path(nth);
+        let bytes = self.name(nth);
+        let name = String::from_utf8_lossy(bytes).into_owned();
+        let (split, class) = place(&name, Split::Train);
+        let mut size = 0;
+        let mut image = load(&path, read, &mut size)?;
+        if std::str::from_utf8(bytes).is_err() {
+            image = Err(Fault::Image("a name that is not UTF-8".to_string()));
+        }
+        Ok(Item {
+            position,
+            split,
+            name,
+            class,
+            size,
+            image,
         })
-        .collect()
+    }
 }
 
-/// The images among the files of one folder, which must have at least one.
-fn images(
-    folder: &Path,
-    files: Vec<PathBuf>,
-    passed_over: &mut Vec<PathBuf>,
-) -> Result<Vec<PathBuf>> {
-    let (images, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|p| is_image(p));
-    if images.is_empty() {
-        return Err(Error::bad_data(
-            folder,
-            "PNG or JPEG images, or IDX files",
-            match others.len() {
-                0 => "an empty folder".to_string(),
-                n => format!("{n} other files"),
-            },
-            "name a folder of images or of class folders, or remove this one",
-        ));
+/// Split and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are
+/// above. A folder named as a split above the class is the split.
+pub fn place(name: &str, split: Split) -> (Split, Class) {
+    let mut folders: Vec<&str> = name.split('/').collect();
+    folders.pop();
+    let named = |folder: &&str| Split::of_folder(folder);
+    match folders.as_slice() {
+        [] => (split, Class::Unknown),
+        // Alone, "train" is a split without classes.
+        [only] => match Split::of_folder(only) {
+            Some(split) => (split, Class::Unknown),
+            None => (split, Class::Folder(only.to_string())),
+        },
+        [above @ .., class] => match (above.iter().find_map(named), Split::of_folder(class)) {
+            (None, Some(split)) => (split, Class::Unknown),
+            (above, _) => (above.unwrap_or(split), Class::Folder(class.to_string())),
+        },
     }
-    passed_over.extend(others);
-    Ok(images)
 }
 
 fn is_image(path: &Path) -> bool {
-    path.extension()
-        .and_then(|e| e.to_str())
-        .is_some_and(|e| ENDINGS.contains(&e.to_ascii_lowercase().as_str()))
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if is_image_name(&name) {
+        return true;
+    }
+    let mut start = [0; 12];
+    let file = std::fs::File::open(path);
+    file.and_then(|mut f| f.read_exact(&mut start))
+        .is_ok_and(|()| encoded::is_image(&start))
 }
 
-/// Gives every image its key: its base name, or `<class>/<base name>` where the split has that base
-/// name in several classes. A base name has no slash, so the two kinds never meet.
-fn key(by_class: ByClass, names: &[String]) -> Result<Vec<ImageFile>> {
-    let mut count: HashMap<String, usize> = HashMap::new();
-    for path in by_class.iter().flat_map(|(_, paths)| paths) {
-        *count.entry(base_name(path)?.to_string()).or_default() += 1;
-    }
-    let mut files = Vec::new();
-    for (class, paths) in by_class {
-        let label = class
-            .as_ref()
-            .and_then(|c| names.binary_search(c).ok())
-            .map(|l| l as u32);
-        for path in paths {
-            let name = base_name(&path)?;
-            let key = match &class {
-                Some(class) if count[name] > 1 => format!("{class}/{name}"),
-                _ => name.to_string(),
-            };
-            files.push(ImageFile { path, key, label });
+/// The bytes of an image file; a missing or too large one is a fault of the image.
+fn load(path: &Path, read: bool, size: &mut u64) -> Result<std::result::Result<Vec<u8>, Fault>> {
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Err(Fault::Image("no such file".to_string())));
         }
-    }
-    Ok(files)
-}
-
-impl Folder {
-    /// Every file read, in a fixed order.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let files = self.splits.iter().flat_map(|s| &s.files);
-        files.map(|f| f.path.clone()).collect()
-    }
-
-    pub fn records(&self, split: usize) -> Records<'_> {
-        let chunks = self.splits[split].files.chunks(READ_AHEAD);
-        Box::new(chunks.flat_map(|files| files.par_iter().map(load).collect::<Vec<_>>()))
-    }
-}
-
-/// Reads one file and decodes it whole, so that a damaged one is found here and not in training.
-fn load(file: &ImageFile) -> Result<Record> {
-    let bytes = std::fs::read(&file.path).map_err(Error::io(&file.path))?;
-    let bad = |found: String| {
-        Error::bad_data(
-            &file.path,
-            "a complete PNG or JPEG image",
-            found,
-            "replace or remove the file",
-        )
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Ok(Err(Fault::Image("a file that may not be read".to_string())));
+        }
+        Err(e) => return Err(Error::io(path)(e)),
     };
-    let image = decode_rgb(&bytes).map_err(bad)?;
-    if is_cut_jpeg(&bytes) {
-        return Err(bad("a JPEG without its end".to_string()));
+    *size = file.metadata().map_err(Error::io(path))?.len();
+    if *size > MAX_IMAGE_BYTES {
+        let fault = format!("{size} bytes, more than {MAX_IMAGE_BYTES}");
+        return Ok(Err(Fault::Image(fault)));
     }
-    Ok(Record {
-        key: file.key.clone(),
-        label: file.label,
-        height: image.height(),
-        width: image.width(),
-        image: Image::Encoded {
-            bytes,
-            name: base_name(&file.path)?.to_string(),
-        },
-    })
-}
-
-/// Whether a JPEG lacks its end marker. The decoder fills what is missing with grey and says
-/// nothing, so a file cut short has to be found by hand: the marker FF D9 cannot occur within
-/// compressed data, only in segments before it (a thumbnail), which are stepped over.
-fn is_cut_jpeg(bytes: &[u8]) -> bool {
-    if !bytes.starts_with(&[0xff, 0xd8]) {
-        return false;
+    let mut bytes = Vec::new();
+    if read {
+        bytes.reserve_exact(*size as usize);
+        file.by_ref()
+            .take(*size)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(path))?;
     }
-    let mut at = 2;
-    while let Some(&[mark, kind, high, low]) = bytes.get(at..).and_then(|b| b.first_chunk::<4>()) {
-        const START_OF_SCAN: u8 = 0xda;
-        if mark != 0xff || kind == START_OF_SCAN {
-            break;
-        }
-        // Before a marker there may be any number of fill bytes FF.
-        at += match kind {
-            0xff => 1,
-            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
-        };
-    }
-    !bytes
-        .get(at..)
-        .is_some_and(|scan| scan.windows(2).any(|w| w == [0xff, 0xd9]))
+    Ok(Ok(bytes))
 }

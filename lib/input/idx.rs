@@ -1,150 +1,183 @@
 //! IDX, the format of MNIST: a big-endian header (0, 0, 8 for uint8, number of dimensions, then one
 //! u32 a dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
 
-use super::{Image, Record, Records};
+use super::{Class, Item, Position, Split, Visit, class_names};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Split and the prefix of its file names.
-const SPLITS: [(&str, &str); 2] = [("train", "train"), ("test", "t10k")];
+const SPLITS: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "t10k")];
 const ENDINGS: [&str; 3] = ["", ".gz", ".zst"];
 const CLASSES: &str = "classes.txt";
 const COPY_AGAIN: &str = "the file is damaged, copy it again";
 
 #[derive(Debug)]
 pub struct Idx {
-    pub root: PathBuf,
     pub classes: Vec<String>,
     /// Height, width, channels.
     pub shape: [usize; 3],
-    pub splits: Vec<Split>,
+    sets: Vec<Set>,
     class_file: Option<PathBuf>,
 }
 
+/// Images and labels of one split.
 #[derive(Debug)]
-pub struct Split {
-    pub name: &'static str,
-    pub count: usize,
+struct Set {
+    split: Split,
+    count: usize,
     images: PathBuf,
     label_file: Option<PathBuf>,
     labels: Option<Vec<u8>>,
 }
 
-/// `None` where the folder has no IDX images.
-pub fn open(root: &Path) -> Result<Option<Idx>> {
-    let (class_file, classes) = classes(root)?;
-    let mut shape = None;
-    let mut splits = Vec::new();
-    for (name, prefix) in SPLITS {
-        let Some(images) = find(root, &format!("{prefix}-images-idx3-ubyte")) else {
-            continue;
-        };
-        let [count, height, width] = header(&images, &mut stream(&images)?)?;
-        let size = height.saturating_mul(width);
-        if count == 0 || size == 0 || size > i32::MAX as usize {
-            return Err(Error::bad_data(
-                &images,
-                "at least one image, each of 1 to 2^31-1 pixels",
-                format!("{count} images of {height}x{width}"),
-                COPY_AGAIN,
-            ));
-        }
-        let [h, w, _] = *shape.get_or_insert([height, width, 1]);
-        if (h, w) != (height, width) {
-            return Err(Error::bad_data(
-                &images,
-                format!("images of {h}x{w} as in the train split"),
-                format!("{height}x{width}"),
-                "pixel data has one size; give each size a data set of its own",
-            ));
-        }
-        let label_file = find(root, &format!("{prefix}-labels-idx1-ubyte"));
-        let labels = label_file
-            .as_deref()
-            .map(|path| labels(path, count, classes.len()))
-            .transpose()?;
-        splits.push(Split {
-            name,
-            count,
-            images,
-            label_file,
-            labels,
-        });
-    }
-    Ok(shape.map(|shape| Idx {
-        root: root.to_path_buf(),
-        classes,
-        shape,
-        splits,
-        class_file,
-    }))
-}
-
 impl Idx {
-    /// Every file read, in a fixed order.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let of_split = |s: &Split| [Some(s.images.clone()), s.label_file.clone()];
-        let files = self.splits.iter().flat_map(of_split);
-        files.chain([self.class_file.clone()]).flatten().collect()
+    /// Whether a folder has IDX images.
+    pub fn is_in(root: &Path) -> bool {
+        SPLITS
+            .iter()
+            .any(|(_, prefix)| find(root, &images_of(prefix)).is_some())
+    }
+
+    /// Errors: `BadData` for a header that is none, labels that do not fit, or no images at all.
+    pub fn open(root: &Path) -> Result<Idx> {
+        let class_file = Some(root.join(CLASSES)).filter(|p| p.exists());
+        let classes = match &class_file {
+            Some(path) => class_names(path)?,
+            None => (0..10).map(|digit| digit.to_string()).collect(),
+        };
+        let mut shape = None;
+        let mut sets = Vec::new();
+        for (split, prefix) in SPLITS {
+            let Some(images) = find(root, &images_of(prefix)) else {
+                continue;
+            };
+            let [count, height, width] = header(&images, &mut stream(&images)?)?;
+            let size = height.saturating_mul(width);
+            if count == 0 || size == 0 || size > i32::MAX as usize {
+                return Err(Error::bad_data(
+                    &images,
+                    "at least one image, each of 1 to 2^31-1 pixels",
+                    format!("{count} images of {height}x{width}"),
+                    COPY_AGAIN,
+                ));
+            }
+            let [h, w, _] = *shape.get_or_insert([height, width, 1]);
+            if (h, w) != (height, width) {
+                return Err(Error::bad_data(
+                    &images,
+                    format!("images of {h}x{w} as in the train split"),
+                    format!("{height}x{width}"),
+                    "pixel data has one size; give each size a data set of its own",
+                ));
+            }
+            let label_file = find(root, &format!("{prefix}-labels-idx1-ubyte"));
+            let labels = label_file
+                .as_deref()
+                .map(|path| labels(path, count))
+                .transpose()?;
+            sets.push(Set {
+                split,
+                count,
+                images,
+                label_file,
+                labels,
+            });
+        }
+        let shape = shape.ok_or_else(|| {
+            Error::bad_data(
+                root,
+                "train-images-idx3-ubyte or t10k-images-idx3-ubyte",
+                "neither",
+                "name the folder that holds them",
+            )
+        })?;
+        Ok(Idx {
+            classes,
+            shape,
+            sets,
+            class_file,
+        })
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let of_set = |s: &Set| [Some(s.images.clone()), s.label_file.clone()];
+        let files = self.sets.iter().flat_map(of_set);
+        files.chain([self.class_file.clone()]).flatten()
     }
 
     /// Keys are `<split>-<row>`: these files have no names for their images.
-    pub fn records(&self, split: usize) -> Result<Records<'_>> {
-        let split = &self.splits[split];
-        let [height, width, channels] = self.shape;
+    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+        for (nth, set) in self.sets.iter().enumerate().skip(from.file) {
+            let at = if nth == from.file { from.at } else { 0 };
+            if set
+                .walk(self.shape, Position { file: nth, at }, read, visit)?
+                .is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn images_of(prefix: &str) -> String {
+    format!("{prefix}-images-idx3-ubyte")
+}
+
+impl Set {
+    fn walk(
+        &self,
+        [height, width, channels]: [usize; 3],
+        from: Position,
+        read: bool,
+        visit: Visit,
+    ) -> Result<ControlFlow<()>> {
         let size = height * width * channels;
-        let mut stream = stream(&split.images)?;
-        header::<3>(&split.images, &mut stream)?;
-        let rows = (0..split.count).map(move |row| {
-            let pixels = read(&split.images, &mut stream, size)?;
-            if pixels.len() < size {
+        let mut stream = stream(&self.images)?;
+        if read {
+            header::<3>(&self.images, &mut stream)?;
+            let before = from.at * size as u64;
+            std::io::copy(&mut stream.by_ref().take(before), &mut std::io::sink())
+                .map_err(Error::io(&self.images))?;
+        }
+        for at in from.at..self.count as u64 {
+            let row = at as usize;
+            let pixels = match read {
+                true => take(&self.images, &mut stream, size)?,
+                false => Vec::new(),
+            };
+            if read && pixels.len() < size {
                 return Err(Error::bad_data(
-                    &split.images,
-                    format!("{} images of {height}x{width}", split.count),
+                    &self.images,
+                    format!("{} images of {height}x{width}", self.count),
                     format!("the end after {row} images"),
                     COPY_AGAIN,
                 ));
             }
-            if row + 1 == split.count {
-                at_end(&split.images, &mut stream)?;
+            if read && row + 1 == self.count {
+                at_end(&self.images, &mut stream)?;
             }
-            Ok(Record {
-                key: format!("{}-{row:06}", split.name),
-                label: split.labels.as_ref().map(|l| l[row].into()),
-                height: height as u32,
-                width: width as u32,
-                image: Image::Pixels(pixels),
-            })
-        });
-        Ok(Box::new(rows))
-    }
-}
-
-/// One name a line, or the ten digits where there is no such file.
-fn classes(root: &Path) -> Result<(Option<PathBuf>, Vec<String>)> {
-    let path = root.join(CLASSES);
-    if !path.exists() {
-        return Ok((None, (0..10).map(|digit| digit.to_string()).collect()));
-    }
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let names: Vec<String> = text.lines().map(|l| l.trim().to_string()).collect();
-    let mut seen = std::collections::HashSet::new();
-    for (i, name) in names.iter().enumerate() {
-        if name.is_empty() || !seen.insert(name) {
-            return Err(Error::bad_data(
-                &path,
-                "one class name a line, each once",
-                format!("{name:?} on line {}", i + 1),
-                "correct the line",
-            ));
+            let label = self.labels.as_ref().map(|l| l[row]);
+            let item = Item {
+                position: Position { at, ..from },
+                split: self.split,
+                name: format!("{}-{row:06}", self.split.name()),
+                class: label.map_or(Class::Unknown, |l| Class::Index(l.into(), None)),
+                size: size as u64,
+                image: Ok(pixels),
+            };
+            if visit(item)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
+        Ok(ControlFlow::Continue(()))
     }
-    Ok((Some(path), names))
 }
 
-fn labels(path: &Path, images: usize, classes: usize) -> Result<Vec<u8>> {
+fn labels(path: &Path, images: usize) -> Result<Vec<u8>> {
     let mut stream = stream(path)?;
     let [count] = header(path, &mut stream)?;
     if count != images {
@@ -155,7 +188,7 @@ fn labels(path: &Path, images: usize, classes: usize) -> Result<Vec<u8>> {
             "take images and labels from the same set",
         ));
     }
-    let labels = read(path, &mut stream, count)?;
+    let labels = take(path, &mut stream, count)?;
     if labels.len() < count {
         return Err(Error::bad_data(
             path,
@@ -165,15 +198,7 @@ fn labels(path: &Path, images: usize, classes: usize) -> Result<Vec<u8>> {
         ));
     }
     at_end(path, &mut stream)?;
-    match labels.iter().position(|&l| usize::from(l) >= classes) {
-        None => Ok(labels),
-        Some(row) => Err(Error::bad_data(
-            path,
-            format!("labels below the number of classes, {classes}"),
-            format!("{} in row {row}", labels[row]),
-            format!("name every class in {CLASSES}, one a line"),
-        )),
-    }
+    Ok(labels)
 }
 
 /// The plain file before the gzip one before the zstd one.
@@ -197,7 +222,7 @@ fn stream(path: &Path) -> Result<Box<dyn Read>> {
 
 /// Reads the header of a file of `N` dimensions.
 fn header<const N: usize>(path: &Path, stream: &mut dyn Read) -> Result<[usize; N]> {
-    let bytes = read(path, stream, 4 + 4 * N)?;
+    let bytes = take(path, stream, 4 + 4 * N)?;
     let expected = [0, 0, 8, N as u8];
     if bytes.len() < 4 + 4 * N || bytes[..4] != expected {
         return Err(Error::bad_data(
@@ -215,7 +240,7 @@ fn header<const N: usize>(path: &Path, stream: &mut dyn Read) -> Result<[usize; 
 
 /// Up to `size` bytes; fewer only at the end. Never allocates for bytes that are not there, since
 /// `size` comes from the file.
-fn read(path: &Path, stream: &mut dyn Read, size: usize) -> Result<Vec<u8>> {
+fn take(path: &Path, stream: &mut dyn Read, size: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match stream.take(size as u64).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
@@ -231,7 +256,7 @@ fn read(path: &Path, stream: &mut dyn Read, size: usize) -> Result<Vec<u8>> {
 }
 
 fn at_end(path: &Path, stream: &mut dyn Read) -> Result<()> {
-    if read(path, stream, 1)?.is_empty() {
+    if take(path, stream, 1)?.is_empty() {
         return Ok(());
     }
     Err(Error::bad_data(

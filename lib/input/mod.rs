@@ -1,135 +1,404 @@
-//! Images as people have them: finds out by content what a path holds and streams its records.
+//! Images as people have them: finds out by content what a path holds and walks through its items,
+//! from any place on, one at a time.
 
+mod binary;
+pub mod encoded;
 mod folder;
 mod idx;
+mod labels;
+mod meta_mat;
+mod parquet;
+mod plan;
+mod tar;
+mod tfrecord;
 
+pub use plan::{Plan, Record, Shard};
+// The parsers of ours, for the fuzz targets.
+pub use meta_mat::synsets;
+pub use tfrecord::example;
+
+use crate::cli;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// One image on its way into a shard.
-#[derive(Debug)]
-pub struct Record {
-    /// Unique within its split.
-    pub key: String,
-    /// Index into `Source::classes`; `None` where the input has no label.
-    pub label: Option<u32>,
-    pub height: u32,
-    pub width: u32,
-    pub image: Image,
+/// A larger image file is a reject: it is never read into memory.
+const MAX_IMAGE_BYTES: u64 = 256 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Images in class folders, or flat with --labels
+    Folder,
+    /// A CSV list of image files
+    Csv,
+    /// tar: class folders, ILSVRC's tar of tars, WebDataset
+    Tar,
+    /// TFRecord of slim or tensor2tensor
+    Tfrecord,
+    /// Parquet of Hugging Face datasets, or of s4l-shard
+    Parquet,
+    /// IDX files of MNIST
+    Idx,
+    /// Binary files of CIFAR-10 and CIFAR-100
+    Cifar,
+    /// Binary files of STL-10
+    Stl10,
 }
 
-#[derive(Debug)]
-pub enum Image {
-    /// Row-major HWC uint8.
-    Pixels(Vec<u8>),
-    /// The file as it was, byte for byte, and its base name.
-    Encoded { bytes: Vec<u8>, name: String },
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Val,
+    Test,
 }
 
-/// The records of one split, in an order that depends on the input alone.
-pub type Records<'a> = Box<dyn Iterator<Item = Result<Record>> + 'a>;
+impl Split {
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        }
+    }
+
+    /// The split that a folder of this name holds.
+    fn of_folder(name: &str) -> Option<Split> {
+        match name.to_ascii_lowercase().as_str() {
+            "train" => Some(Split::Train),
+            "val" | "valid" | "validation" => Some(Split::Val),
+            "test" => Some(Split::Test),
+            _ => None,
+        }
+    }
+
+    /// The split that a file of this name holds: the first of its words that names one. What
+    /// ILSVRC-2012 calls validation is the test set of S4L, and tensor2tensor's `dev` is the same.
+    fn of_file(path: &Path) -> Split {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("ILSVRC2012_img_val") {
+            return Split::Test;
+        }
+        let words = name.split(|c: char| !c.is_ascii_alphabetic());
+        let mut named = words.filter_map(|word| match word {
+            "dev" => Some(Split::Test),
+            _ => Split::of_folder(word),
+        });
+        named.next().unwrap_or(Split::Train)
+    }
+}
+
+/// A place in the input: a file of it, and a byte or row in that file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    file: usize,
+    at: u64,
+}
+
+/// What an input says about the class of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Class {
+    Unknown,
+    /// The folder that the image is in.
+    Folder(String),
+    Name(String),
+    /// Counted from 0, with its name where the input has one.
+    Index(u64, Option<String>),
+    /// Not a class: what was found.
+    Bad(String),
+}
+
+/// One image of an input.
+#[derive(Debug)]
+struct Item {
+    /// Where a walk that begins with it starts. Several items may share one.
+    position: Position,
+    split: Split,
+    /// Path in the input, with slashes; its last part is the base name.
+    name: String,
+    class: Class,
+    /// Bytes of the image, an estimate where they are not known before they are read.
+    size: u64,
+    /// The image's bytes, empty where the walk does not read them.
+    image: std::result::Result<Vec<u8>, Fault>,
+}
+
+/// Why an item is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fault {
+    /// This image is damaged.
+    Image(String),
+    /// The file ends or is damaged here, so nobody knows what else it held.
+    Cut(String),
+}
+
+type Visit<'a> = &'a mut dyn FnMut(Item) -> Result<ControlFlow<()>>;
 
 #[derive(Debug)]
-pub enum Source {
-    Idx(idx::Idx),
+enum Files {
     Folder(folder::Folder),
+    Tar(tar::Tar),
+    TfRecord(tfrecord::TfRecord),
+    Parquet(parquet::Parquet),
+    Idx(idx::Idx),
+    Binary(binary::Binary),
 }
 
-/// Finds out what `path` holds.
+/// An input that was found to be of some format.
+#[derive(Debug)]
+pub struct Source {
+    root: PathBuf,
+    format: Format,
+    files: Files,
+    labels: Option<labels::Labels>,
+    /// Class names where they are given and not collected from the images.
+    classes: Option<Vec<String>>,
+    class_file: Option<PathBuf>,
+}
+
+/// Finds out what `path` holds. `labels`: a file of labels for images that have none of their own;
+/// `classes`: a file of class names, one a line, which the input's class numbers count.
 ///
 /// Errors: `Missing` where there is nothing, `BadData` where it is not a set of images.
-pub fn open(path: &Path) -> Result<Source> {
+pub fn open(
+    path: &Path,
+    format: Option<Format>,
+    labels: Option<&Path>,
+    classes: Option<&Path>,
+) -> Result<Source> {
     if !path.exists() {
         return Err(Error::missing(
             path,
             "input",
-            "name a folder of images or of IDX files",
+            "name a folder, or a file of images",
         ));
     }
+    let format = match format {
+        Some(format) => format,
+        None => detect(path)?,
+    };
+    let given = classes.map(class_names).transpose()?;
+    let files = match format {
+        Format::Folder => Files::Folder(folder::Folder::open(path)?),
+        Format::Csv => Files::Folder(folder::Folder::listed(path)?),
+        Format::Tar => Files::Tar(tar::Tar::open(path)?),
+        Format::Tfrecord => Files::TfRecord(tfrecord::TfRecord::open(path)?),
+        Format::Parquet => Files::Parquet(parquet::Parquet::open(path)?),
+        Format::Idx => Files::Idx(idx::Idx::open(path)?),
+        Format::Cifar => Files::Binary(binary::Binary::open_cifar(path)?),
+        Format::Stl10 => Files::Binary(binary::Binary::open_stl10(path)?),
+    };
+    let labels = match (format, labels) {
+        (Format::Csv, None) => Some(labels::Labels::open(path, given.as_deref())?),
+        (Format::Folder | Format::Tar, Some(file)) => {
+            Some(labels::Labels::open(file, given.as_deref())?)
+        }
+        (_, None) => None,
+        (_, Some(file)) => {
+            return Err(Error::Usage(format!(
+                "--labels {}: {} has its own labels; --labels is for folders and tars of images",
+                file.display(),
+                path.display()
+            )));
+        }
+    };
+    let classes_of_files = match (&labels, &files) {
+        (Some(labels), _) => Some(labels.classes().to_vec()),
+        (_, Files::Idx(s)) => Some(s.classes.clone()),
+        (_, Files::Binary(s)) => Some(s.classes.clone()),
+        (_, Files::Parquet(s)) => s.classes.clone(),
+        _ => None,
+    };
+    Ok(Source {
+        root: path.to_path_buf(),
+        format,
+        files,
+        labels,
+        classes: given.or(classes_of_files),
+        class_file: classes.map(Path::to_path_buf),
+    })
+}
+
+/// The format of a path, by the first bytes of its files and the names that a format prescribes.
+fn detect(path: &Path) -> Result<Format> {
     if !path.is_dir() {
-        return Err(Error::bad_data(
-            path,
-            "a folder of images or of IDX files",
-            "a file",
-            "name the folder that holds it",
-        ));
+        return match format_of_file(path)? {
+            Some(format) => Ok(format),
+            None if path.extension().is_some_and(|e| e == "csv") => Ok(Format::Csv),
+            None => Err(Error::bad_data(
+                path,
+                "a tar, TFRecord, parquet or CSV file, or a folder",
+                "a file of another kind",
+                "say what it is with --format, or name the folder that holds it",
+            )),
+        };
     }
-    match idx::open(path)? {
-        Some(idx) => Ok(Source::Idx(idx)),
-        None => Ok(Source::Folder(folder::open(path)?)),
+    if idx::Idx::is_in(path) {
+        return Ok(Format::Idx);
     }
+    if let Some(format) = binary::format(path) {
+        return Ok(format);
+    }
+    for file in entries(path)?.iter().filter(|p| p.is_file()) {
+        if let Some(format) = format_of_file(file)? {
+            return Ok(format);
+        }
+    }
+    Ok(Format::Folder)
+}
+
+fn format_of_file(path: &Path) -> Result<Option<Format>> {
+    let mut start = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|f| f.take(512).read_to_end(&mut start))
+        .map_err(Error::io(path))?;
+    Ok(if start.starts_with(b"PAR1") {
+        Some(Format::Parquet)
+    } else if start.get(257..262) == Some(b"ustar") {
+        Some(Format::Tar)
+    } else if tfrecord::is_start(&start) {
+        Some(Format::Tfrecord)
+    } else {
+        None
+    })
 }
 
 impl Source {
     /// What was found, for people.
     pub fn format(&self) -> &'static str {
-        match self {
-            Source::Idx(_) => "IDX",
-            Source::Folder(_) => "image folder",
-        }
-    }
-
-    /// Class names; a label is an index into them.
-    pub fn classes(&self) -> &[String] {
-        match self {
-            Source::Idx(s) => &s.classes,
-            Source::Folder(s) => &s.classes,
+        match self.format {
+            Format::Folder => "image folder",
+            Format::Csv => "CSV list",
+            Format::Tar => "tar",
+            Format::Tfrecord => "TFRecord",
+            Format::Parquet => "parquet",
+            Format::Idx => "IDX",
+            Format::Cifar => "CIFAR binary",
+            Format::Stl10 => "STL-10 binary",
         }
     }
 
     /// Height, width and channels where the input holds pixels; `None` for encoded images.
     pub fn shape(&self) -> Option<[usize; 3]> {
-        match self {
-            Source::Idx(s) => Some(s.shape),
-            Source::Folder(_) => None,
+        match &self.files {
+            Files::Idx(s) => Some(s.shape),
+            Files::Binary(s) => Some(s.shape),
+            _ => None,
         }
     }
 
-    /// Names of the splits and their numbers of images.
-    pub fn splits(&self) -> Vec<(&str, usize)> {
-        match self {
-            Source::Idx(s) => s.splits.iter().map(|s| (s.name, s.count)).collect(),
-            Source::Folder(s) => {
-                let splits = s.splits.iter();
-                splits.map(|s| (s.name.as_str(), s.files.len())).collect()
-            }
+    /// Visits the items from `from` on, in an order that depends on the input alone. With `read`
+    /// the images' bytes come with them.
+    fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+        match &self.files {
+            Files::Folder(s) => s.walk(from, read, visit),
+            Files::Tar(s) => s.walk(from, read, visit),
+            Files::TfRecord(s) => s.walk(from, read, visit),
+            Files::Parquet(s) => s.walk(from, read, visit),
+            Files::Idx(s) => s.walk(from, read, visit),
+            Files::Binary(s) => s.walk(from, read, visit),
         }
     }
 
-    /// The records of split number `split` of `splits`.
-    pub fn records(&self, split: usize) -> Result<Records<'_>> {
-        match self {
-            Source::Idx(s) => s.records(split),
-            Source::Folder(s) => Ok(s.records(split)),
-        }
-    }
-
-    /// Hash of the names and contents of all files read, independent of where the folder lies.
-    pub fn hash(&self) -> Result<String> {
-        let (root, files) = match self {
-            Source::Idx(s) => (&s.root, s.files()),
-            Source::Folder(s) => (&s.root, s.files()),
+    /// Every file read, in a fixed order.
+    fn paths(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        let files: Box<dyn Iterator<Item = PathBuf>> = match &self.files {
+            Files::Folder(s) => Box::new(s.paths()),
+            Files::Tar(s) => Box::new(s.paths()),
+            Files::TfRecord(s) => Box::new(s.files.iter().map(|f| f.0.clone())),
+            Files::Parquet(s) => Box::new(s.paths()),
+            Files::Idx(s) => Box::new(s.paths()),
+            Files::Binary(s) => Box::new(s.paths()),
         };
-        let digests = files
-            .par_iter()
-            .map(|file| {
-                let mut hasher = blake3::Hasher::new();
-                let handle = std::fs::File::open(file).map_err(Error::io(file))?;
-                hasher.update_reader(handle).map_err(Error::io(file))?;
-                Ok(*hasher.finalize().as_bytes())
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let labels = self.labels.iter().flat_map(labels::Labels::paths);
+        Box::new(files.chain(labels).chain(self.class_file.clone()))
+    }
+
+    /// Hash of the format and of the names and contents of all files read, independent of where they
+    /// lie. The only pass over the whole input before shards are written.
+    pub fn hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        for (file, digest) in files.iter().zip(digests) {
-            let name = file.strip_prefix(root).unwrap_or(file);
-            let name = name.as_os_str().as_encoded_bytes();
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name);
-            hasher.update(&digest);
+        hasher.update(self.format().as_bytes());
+        let mut paths = self.paths().peekable();
+        while paths.peek().is_some() {
+            let some: Vec<PathBuf> = paths.by_ref().take(256).collect();
+            let digests = some
+                .par_iter()
+                .map(|p| hash_file(p))
+                .collect::<Result<Vec<_>>>()?;
+            for (path, digest) in some.iter().zip(digests) {
+                let name = path.strip_prefix(&self.root).ok();
+                let name = name.filter(|n| !n.as_os_str().is_empty());
+                let name = name.map_or(path.file_name().unwrap_or_default(), |n| n.as_os_str());
+                let name = name.as_encoded_bytes();
+                hasher.update(&(name.len() as u64).to_le_bytes());
+                hasher.update(name);
+                hasher.update(digest.as_bytes());
+            }
         }
         Ok(hasher.finalize().to_hex()[..16].to_string())
     }
+}
+
+/// BLAKE3 of a file: of a large one on all threads, and without a copy.
+fn hash_file(path: &Path) -> Result<blake3::Hash> {
+    const BLOCK: usize = 64 << 20;
+    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let size = file.metadata().map_err(Error::io(path))?.len();
+    let mut hasher = blake3::Hasher::new();
+    if size < 1 << 20 {
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        return Ok(hasher.update(&bytes).finalize());
+    }
+    // SAFETY: the bytes are only hashed. Should another process change them, the hash is that of
+    // neither state; should it shorten the file, the system ends this process.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+    for block in map.chunks(BLOCK) {
+        if cli::stop_requested() {
+            let path = path.to_path_buf();
+            return Err(Error::Interrupted { path });
+        }
+        hasher.update_rayon(block);
+    }
+    Ok(hasher.finalize())
+}
+
+/// The names of a file of class names, one a line, each once.
+fn class_names(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::missing(path, "class names", "name a file of one class a line")
+        }
+        std::io::ErrorKind::InvalidData => Error::bad_data(
+            path,
+            "one class name a line",
+            "bytes that are not UTF-8",
+            "write it as UTF-8",
+        ),
+        _ => Error::io(path)(e),
+    })?;
+    let names: Vec<String> = text
+        .trim_end()
+        .lines()
+        .map(|l| l.trim().to_string())
+        .collect();
+    let mut seen = BTreeMap::new();
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() || seen.insert(name, i).is_some() {
+            return Err(Error::bad_data(
+                path,
+                "one class name a line, each once",
+                format!("{name:?} on line {}", i + 1),
+                "correct the line",
+            ));
+        }
+    }
+    Ok(names)
 }
 
 /// The entries of a folder sorted by name, hidden ones left out.
@@ -147,9 +416,42 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The base name as text, which keys and class names are made of.
-fn base_name(path: &Path) -> Result<&str> {
-    path.file_name()
-        .and_then(|n| n.to_str())
-        .ok_or_else(|| Error::bad_data(path, "a name in UTF-8", "other bytes", "rename it"))
+/// The path itself where it is a file, else the files in it that `is` of a format.
+fn files(path: &Path, is: Format) -> Result<Vec<(PathBuf, Split)>> {
+    let mut found = Vec::new();
+    let candidates = match path.is_dir() {
+        true => entries(path)?,
+        false => vec![path.to_path_buf()],
+    };
+    for file in candidates {
+        if file.is_file() && (!path.is_dir() || format_of_file(&file)? == Some(is)) {
+            let split = Split::of_file(&file);
+            found.push((file, split));
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::bad_data(
+            path,
+            format!("{is:?} files"),
+            "none",
+            "name the folder that holds them, or another --format",
+        ));
+    }
+    Ok(found)
+}
+
+/// The last part of a path with slashes.
+pub fn base_name(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// Whether a name ends as that of an image file, of a kind that is read or not.
+fn is_image_name(name: &str) -> bool {
+    const ENDINGS: [&str; 14] = [
+        "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif",
+        "avif", "jxl",
+    ];
+    base_name(name)
+        .rsplit_once('.')
+        .is_some_and(|(_, ending)| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
 }

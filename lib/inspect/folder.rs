@@ -2,7 +2,7 @@
 
 use super::{count, json, parquet, safetensors, section, size};
 use crate::error::{Error, Result};
-use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, WEIGHTS};
+use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS};
 use indicatif::DecimalBytes;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -16,13 +16,18 @@ pub fn describe_shards(folder: &Path) -> Result<String> {
         *rows += parquet::rows(&path)?;
         *bytes += size(&path)?;
     }
-    let lines: Vec<Vec<String>> = splits
+    let rejected = splits.remove(&split_of(Path::new(REJECTS)));
+    let mut lines: Vec<Vec<String>> = splits
         .into_iter()
         .map(|(split, (files, rows, bytes))| {
             let (images, files) = (count(rows, "image"), count(files, "file"));
             vec![split, images, files, DecimalBytes(bytes).to_string()]
         })
         .collect();
+    if let Some((_, rows, _)) = rejected {
+        let line = ["rejected", &count(rows, "image"), REJECTS];
+        lines.push(line.map(str::to_string).to_vec());
+    }
     let dataset = json::outline(&json::read(&folder.join(DATASET_JSON))?);
     Ok(format!(
         "{}: shard folder\n{}{DATASET_JSON}\n{dataset}",

@@ -212,7 +212,9 @@ fn mapped(
         return Err(damaged(path, &format!("no column {image:?}")));
     };
     let description = &columns[column];
-    if description.max_def_level() > 0 || description.max_rep_level() > 0 {
+    // A nullable column of pages of several rows has its values at no fixed place; of one, see `value`.
+    let nullable = description.max_def_level() > 0;
+    if description.max_def_level() > 2 || description.max_rep_level() > 0 {
         return Ok(None);
     }
     let width = match description.physical_type() {
@@ -256,6 +258,9 @@ fn mapped(
                 return Err(damaged(path, "a broken offset index"));
             }
             pages.push(page);
+        }
+        if nullable && locations.len() < rows {
+            return Ok(None);
         }
         if rows > 0 && locations.is_empty() {
             return Err(damaged(path, "a broken offset index"));
@@ -359,6 +364,12 @@ fn value(payload: &[u8], nth: usize, rows: usize, width: Option<usize>) -> Optio
         Some(_) => None,
         None => {
             let mut rest = payload;
+            // A page with one value of a nullable struct's nullable field begins with its level, 2.
+            // A page that is nothing but a value of two bytes is shorter.
+            const ONE_PRESENT: [u8; 6] = [2, 0, 0, 0, 2, 2];
+            if rows == 1 && payload.len() > ONE_PRESENT.len() {
+                rest = payload.strip_prefix(&ONE_PRESENT).unwrap_or(payload);
+            }
             for _ in 0..nth {
                 rest = split_value(rest)?.1;
             }

@@ -6,6 +6,7 @@
 
 mod column;
 mod read;
+pub mod staging;
 pub mod write;
 
 pub use read::{Decoded, Split, Stored};
@@ -25,6 +26,9 @@ struct Dataset {
     /// Height, width and channels of `pixels`; null for encoded images.
     shape: Option<[usize; 3]>,
     splits: BTreeMap<String, SplitInfo>,
+    /// Present where the images are not those of the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resized: Option<Resized>,
     lineage: BTreeMap<String, String>,
 }
 
@@ -32,37 +36,24 @@ struct Dataset {
 struct SplitInfo {
     images: usize,
     files: usize,
-    /// `ContentHash` of the split.
+    /// Hash over `write::digest` of each row, in row order.
     content: String,
+}
+
+/// Larger images were made smaller and encoded again as JPEG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resized {
+    /// Pixels of the smaller side.
+    pub small: u32,
+    /// Of the JPEG, 1 to 100.
+    pub quality: u8,
 }
 
 const FORMAT: u32 = 1;
 
-fn file_name(split: &str, file: usize, files: usize) -> String {
+/// Name of a shard file.
+pub fn file_name(split: &str, file: usize, files: usize) -> String {
     format!("{split}-{file:05}-of-{files:05}.parquet")
-}
-
-/// Hash of a split: key, size and image bytes of each row, in row order. Labels do not enter it, so
-/// what a training stage makes of the images does not depend on the labels beside them.
-struct ContentHash(blake3::Hasher);
-
-impl ContentHash {
-    fn new() -> ContentHash {
-        ContentHash(blake3::Hasher::new())
-    }
-
-    fn row(&mut self, key: &str, height: u32, width: u32, image: &[u8]) {
-        self.0.update(&(key.len() as u64).to_le_bytes());
-        self.0.update(key.as_bytes());
-        self.0.update(&height.to_le_bytes());
-        self.0.update(&width.to_le_bytes());
-        self.0.update(&(image.len() as u64).to_le_bytes());
-        self.0.update(image);
-    }
-
-    fn finish(&self) -> String {
-        self.0.finalize().to_hex()[..16].to_string()
-    }
 }
 
 /// Decodes a whole image file, as `decode::Decoder` does.

@@ -81,7 +81,9 @@ impl Stage for Args {
         if cli::stop_requested() {
             return Err(Error::Interrupted { path: out });
         }
-        artifact::commit_folder(folder, &out)?;
+        artifact::commit_folder(folder.path(), &out)?;
+        // It has moved: there is nothing left to remove under its temporary name.
+        let _ = folder.keep();
         artifact::write_provenance(&out, &self.common, start)?;
         cli::info(&words);
         Ok(())

@@ -3,13 +3,25 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
-use crate::input::{self, Source};
+use crate::input::{self, Format, Plan, Record, Shard, Source, encoded};
 use crate::recipe;
 use crate::schema;
-use crate::shards::Shards;
-use crate::shards::write::{Settings, Writer};
+use crate::shards::staging::{self, FileRecord, Head, Reject, Staging};
+use crate::shards::write::{GROUP_BYTES, Row, ShardFile, group_rows};
+use crate::shards::{Resized, Shards, decode_rgb, file_name};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
+
+/// Files written at once are as many as threads, but more than these are not faster, and each takes
+/// memory; and one, since one waits for the disk.
+const MAX_WRITERS: usize = 8;
+/// Share of bad images that is passed over.
+const ALLOWED_REJECTS: f64 = 0.01;
 
 /// Turn images into shards: parquet files that every stage maps into memory
 #[derive(Debug, clap::Parser)]
@@ -18,20 +30,102 @@ use std::time::Instant;
     version,
     before_help = "\
 EXAMPLES
-  s4l-shard --in pipelines/fashion/data --out shards
-  s4l-shard --in photos --out shards               photos/<class>/*.jpg
-  s4l-shard --in photos --out shards               photos/{train,val,test}/<class>/*.png
-  s4l-shard --in photos -s file_bytes=268435456    files of 256 MiB
+  s4l-shard --in photos --out shards                photos/[{train,val,test}/]<class>/*.jpg
+  s4l-shard --in photos --labels labels.csv         name,label; an empty label: unlabelled
+  s4l-shard --in list.csv                           path,label; paths from the folder of the list
+  s4l-shard --in ILSVRC2012_img_train.tar           one class an inner tar
+  s4l-shard --in ILSVRC2012_img_val.tar --labels ILSVRC2012_validation_ground_truth.txt
+                                                    meta.mat of the devkit beside it; split test
+  s4l-shard --in webdataset                         *.tar with .jpg, .cls, .json
+  s4l-shard --in tfrecords                          image/encoded, image/class/label from 1
+  s4l-shard --in huggingface/data                   parquet with an image column
+  s4l-shard --in pipelines/fashion/data             IDX, plain, .gz or .zst
+  s4l-shard --in cifar-10-batches-bin               also CIFAR-100, STL-10
+  s4l-shard --in big.tar --part 3/8                 one of 8 jobs; then:
+  s4l-shard --merge --out shards                    the same bytes as one run
 
-Reads IDX files (plain, .gz, .zst) and folders of PNG or JPEG images; finds out which by itself.
-Setting: file_bytes [512 MiB]. Memory: up to 400 MB."
+Images are JPEG, PNG or WebP and stay as they are, byte for byte; height and width are those after
+the rotation that EXIF asks for. Files of many images belong to the split that their name has as a
+word (train, val, validation, test; dev is test). A bad image is left out and listed with the reason
+in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
+Settings: file_bytes [536870912], max_pixels [134217728].
+Memory: 100 MB for each of at most 9 files written at once (one more than threads), and some 100
+bytes an image of the input for keys and names.",
+    after_help = "The format is found by content."
 )]
 pub struct Args {
-    /// Folder of IDX files, or of images in class folders
-    #[arg(long = "in", value_name = "PATH")]
-    input: PathBuf,
+    /// Folder or file of images
+    #[arg(long = "in", value_name = "PATH", required_unless_present = "merge")]
+    input: Option<PathBuf>,
+    /// What --in is, where it is not found by itself
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Labels of images that have none by themselves: CSV, `name label`, or one label a line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Class names in order, one a line
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Stop at the first bad image
+    #[arg(long)]
+    strict: bool,
+    /// Share of bad images up to which the run goes on [default: 0.01]
+    #[arg(long, value_name = "SHARE")]
+    allow_rejects: Option<f64>,
+    /// Decode every image whole, to find damage that its structure does not show
+    #[arg(long)]
+    decode: bool,
+    /// Make larger images smaller, to this many pixels on the smaller side, as JPEG
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=65535))]
+    resize_small: Option<u32>,
+    /// Quality of --resize-small's JPEG
+    #[arg(long, default_value_t = 90, value_name = "1..100", value_parser = clap::value_parser!(u8).range(1..=100))]
+    quality: u8,
+    /// Make part I of N, from 1
+    #[arg(long, value_name = "I/N", conflicts_with = "merge")]
+    part: Option<Part>,
+    /// Join the parts of --out
+    #[arg(long, conflicts_with = "input")]
+    merge: bool,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    part: usize,
+    parts: usize,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Part, String> {
+        let numbers = text.split_once('/');
+        let numbers = numbers.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((part, parts)) if (1..=parts).contains(&part) => Ok(Part { part, parts }),
+            _ => Err("expected I/N with I from 1 to N, as 3/8".to_string()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// A file ends before the image that would bring it above this many bytes of image data.
+    pub file_bytes: u64,
+    /// An image of more pixels is bad: decoded, it would take three bytes for each.
+    pub max_pixels: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            file_bytes: 512 << 20,
+            max_pixels: 128 << 20,
+        }
+    }
 }
 
 impl cli::Stage for Args {
@@ -41,6 +135,27 @@ impl cli::Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
+        let allowed = self.allow_rejects.unwrap_or(ALLOWED_REJECTS);
+        if !(0.0..=1.0).contains(&allowed) {
+            return Err(Error::Usage(format!(
+                "--allow-rejects {allowed}: a share is from 0 to 1"
+            )));
+        }
+        let out = self.common.out_or("shards");
+        let done = match &self.input {
+            Some(input) => self.shard(input, &out, allowed, start),
+            None => self.join(&out, allowed, start),
+        };
+        done.map_err(|e| match e {
+            // Wherever it was, to people it is the output that is not there.
+            Error::Interrupted { .. } => Error::Interrupted { path: out },
+            e => e,
+        })
+    }
+}
+
+impl Args {
+    fn shard(&self, input: &Path, out: &Path, allowed: f64, start: Instant) -> Result<()> {
         let settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         if settings.file_bytes == 0 {
             return Err(Error::Recipe {
@@ -49,42 +164,275 @@ impl cli::Stage for Args {
                 hint: "give at least 1".to_string(),
             });
         }
-        let out = self.common.out_or("shards");
-        let source = input::open(&self.input)?;
-        artifact::refuse_overlap(&self.input, &out)?;
+        let source = input::open(
+            input,
+            self.format,
+            self.labels.as_deref(),
+            self.classes.as_deref(),
+        )?;
+        artifact::refuse_overlap(input, out)?;
+        let allow_cut = self.allow_rejects.is_some() && !self.strict;
         if self.common.dry_run {
-            return cli::print(&plan(&self.input, &out, &source));
+            let plan = Plan::new(&source, settings.file_bytes, allow_cut)?;
+            return cli::print(&describe(input, out, &source, &plan));
         }
-        let lineage = Lineage::new("s4l-shard", self.common.seed, recipe::hash(&settings))
-            .input("images", source.hash()?);
-        refuse_foreign(&out)?;
-        let found = Shards::lineage(&out);
-        if artifact::target(&self.common, &out, &lineage, found)? == Target::UpToDate {
+        let resized = self.resize_small.map(|small| Resized {
+            small,
+            quality: self.quality,
+        });
+        let recipe = recipe::hash(&(&settings, self.decode, resized));
+        let lineage =
+            Lineage::new("s4l-shard", self.common.seed, recipe).input("images", source.hash()?);
+        let (goal, found) = match self.part {
+            Some(Part { part, parts }) => {
+                let name = staging::part_name(out, (part, parts));
+                let found = staging::lineage_of_part(&name);
+                (name, found)
+            }
+            None => {
+                refuse_foreign(out)?;
+                (out.to_path_buf(), Shards::lineage(out))
+            }
+        };
+        if artifact::target(&self.common, &goal, &lineage, found)? == Target::UpToDate {
             return Ok(());
         }
 
-        let shape = source.shape();
-        let mut writer = Writer::create(&out, source.classes(), shape, &settings, &lineage)?;
-        let splits = source.splits();
-        let total: usize = splits.iter().map(|(_, images)| images).sum();
-        let bar = cli::progress(total as u64, "images");
-        for (i, (name, _)) in splits.iter().enumerate() {
-            let mut split = writer.split(name);
-            for record in source.records(i)? {
-                split.push(record?)?;
-                bar.inc(1);
-                if cli::stop_requested() {
-                    return Err(Error::Interrupted { path: out });
-                }
-            }
-            split.finish()?;
+        let plan = Plan::new(&source, settings.file_bytes, allow_cut)?;
+        let (part, parts) = self.part.map_or((1, 1), |p| (p.part, p.parts));
+        let mut splits = std::collections::BTreeMap::new();
+        for shard in &plan.shards {
+            splits.insert(shard.split.name().to_string(), shard.files);
         }
-        bar.finish_and_clear();
-        writer.commit()?;
-        artifact::write_provenance(&out, &self.common, start)?;
-        cli::info(&format!("{}: {}", out.display(), summary(&source)));
+        let head = Head {
+            classes: plan.classes.clone(),
+            shape: plan.shape,
+            splits,
+            items: plan.items(),
+            lineage: lineage.metadata(),
+            resized,
+            part: (part, parts),
+        };
+        let folder = match self.part {
+            Some(_) => staging::partial(&goal),
+            None => staging::partial(out),
+        };
+        let staging = Staging::open(&folder, head)?;
+        let of_part = |i: usize| i * plan.shards.len() / parts;
+        let job = Job {
+            input,
+            source: &source,
+            plan: &plan,
+            shards: &plan.shards[of_part(part - 1)..of_part(part)],
+            staging: &staging,
+            lineage: &lineage,
+            max_pixels: settings.max_pixels,
+            decode: self.decode,
+            resized,
+            allowed: if self.strict { 0.0 } else { allowed },
+            rejects: AtomicU64::new(0),
+            bar: cli::progress(plan.items(), "images"),
+        };
+        let done = job.run(self.common.threads());
+        job.bar.finish_and_clear();
+        let total = job.shards.len();
+        if let Err(e) = done {
+            return Err(match (e, staging.leave()) {
+                (Error::Interrupted { .. }, done @ 1..) => Error::Paused {
+                    path: goal,
+                    done,
+                    total,
+                },
+                (e, _) => e,
+            });
+        }
+        if self.part.is_some() {
+            staging.commit_part(out)?;
+        } else {
+            staging.commit(out, allowed, input)?;
+        }
+        artifact::write_provenance(&goal, &self.common, start)?;
+        cli::info(&format!("{}: {}", goal.display(), summary(&plan)));
         Ok(())
     }
+
+    /// Joins the parts.
+    fn join(&self, out: &Path, allowed: f64, start: Instant) -> Result<()> {
+        refuse_foreign(out)?;
+        let found = Shards::lineage(out);
+        if !self.common.force && out.exists() {
+            if found != staging::lineage_of_parts(out) {
+                let path = out.to_path_buf();
+                return Err(Error::Exists { path });
+            }
+            cli::info(&format!("{}: up to date", out.display()));
+            return Ok(());
+        }
+        Staging::merge(out)?.commit(out, allowed, out)?;
+        artifact::write_provenance(out, &self.common, start)
+    }
+}
+
+/// Writing the files of a plan.
+struct Job<'a> {
+    input: &'a Path,
+    source: &'a Source,
+    plan: &'a Plan,
+    shards: &'a [Shard],
+    staging: &'a Staging,
+    lineage: &'a Lineage,
+    max_pixels: u64,
+    decode: bool,
+    resized: Option<Resized>,
+    /// Share of rejects above which the run ends.
+    allowed: f64,
+    rejects: AtomicU64,
+    bar: indicatif::ProgressBar,
+}
+
+impl Job<'_> {
+    /// Writes the files that are missing, several at once.
+    fn run(&self, threads: usize) -> Result<()> {
+        let mut missing = Vec::new();
+        for shard in self.shards {
+            match self.staging.record(&name(shard)) {
+                Some(record) => {
+                    self.bar.inc(shard.items);
+                    self.count(&record.rejects)?;
+                }
+                None => missing.push(shard),
+            }
+        }
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let error = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..(threads.min(MAX_WRITERS) + 1).min(missing.len()) {
+                scope.spawn(|| {
+                    while let Some(shard) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(e) = self.write(shard, &failed) {
+                            // It would only take space until the next run.
+                            let _ = std::fs::remove_file(self.staging.path(&name(shard)));
+                            failed.store(true, Ordering::Relaxed);
+                            if let Ok(mut error) = error.lock() {
+                                error.get_or_insert(e);
+                            }
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        match error.into_inner() {
+            Ok(None) => Ok(()),
+            Ok(Some(e)) => Err(e),
+            Err(e) => Err(Error::Internal(e.to_string())),
+        }
+    }
+
+    fn write(&self, shard: &Shard, failed: &AtomicBool) -> Result<()> {
+        let name = name(shard);
+        let (classes, shape) = (&self.plan.classes, self.plan.shape);
+        let path = self.staging.path(&name);
+        let mut file = ShardFile::create(&path, shape, classes, self.lineage, self.resized)?;
+        let mut record = FileRecord::default();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        self.plan.read(self.source, shard, &mut |item| {
+            if failed.load(Ordering::Relaxed) || cli::stop_requested() {
+                let path = self.input.to_path_buf();
+                return Err(Error::Interrupted { path });
+            }
+            bytes += item.image.as_ref().map_or(0, Vec::len);
+            batch.push(item);
+            if batch.len() == group_rows(shape.is_some()) || bytes >= GROUP_BYTES {
+                bytes = 0;
+                self.group(std::mem::take(&mut batch), &mut file, &mut record)?;
+            }
+            Ok(())
+        })?;
+        self.group(batch, &mut file, &mut record)?;
+        let hash = file.finish()?;
+        self.staging.finished(&name, record, hash)
+    }
+
+    /// Checks images and writes the good ones as a row group.
+    fn group(
+        &self,
+        batch: Vec<Record>,
+        file: &mut ShardFile,
+        record: &mut FileRecord,
+    ) -> Result<()> {
+        self.bar.inc(batch.len() as u64);
+        let checked: Vec<_> = batch.into_par_iter().map(|item| self.check(item)).collect();
+        let (mut rows, mut rejects) = (Vec::new(), Vec::new());
+        for row in checked {
+            match row {
+                Ok(row) => rows.push(row),
+                Err(reject) => rejects.push(reject),
+            }
+        }
+        self.count(&rejects)?;
+        record.rejects.extend(rejects);
+        rows.iter().for_each(|row| record.add(row));
+        match rows.is_empty() {
+            true => Ok(()),
+            false => file.group(rows),
+        }
+    }
+
+    fn check(&self, record: Record) -> std::result::Result<Row, Reject> {
+        let Record {
+            key,
+            path,
+            label,
+            image,
+        } = record;
+        let checked = image.and_then(|image| {
+            if let Some([height, width, channels]) = self.plan.shape {
+                return match image.len() == height * width * channels {
+                    true => Ok((image, height as u32, width as u32)),
+                    false => Err(format!("{} bytes of pixels", image.len())),
+                };
+            }
+            let (height, width) = encoded::check(&image, self.max_pixels)?;
+            if self.decode {
+                decode_rgb(&image)?;
+            }
+            let smaller = match self.resized {
+                Some(to) => encoded::resize(&image, (height, width), to)?,
+                None => None,
+            };
+            Ok(smaller.unwrap_or((image, height, width)))
+        });
+        match checked {
+            Ok((image, height, width)) => Ok(Row {
+                key,
+                name: input::base_name(&path).to_string(),
+                label,
+                height,
+                width,
+                content: blake3::hash(&image),
+                image,
+            }),
+            Err(reason) => Err(Reject { key, path, reason }),
+        }
+    }
+
+    /// Adds rejects to those of all files, and ends the run where they are too many.
+    fn count(&self, rejects: &[Reject]) -> Result<()> {
+        let new = rejects.len() as u64;
+        let all = self.rejects.fetch_add(new, Ordering::Relaxed) + new;
+        staging::check_rejects(
+            self.input,
+            all,
+            rejects.first(),
+            self.plan.items(),
+            self.allowed,
+        )
+    }
+}
+
+fn name(shard: &Shard) -> String {
+    file_name(shard.split.name(), shard.file, shard.files)
 }
 
 /// `--force` replaces shards, never a folder of something else.
@@ -98,25 +446,28 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     })
 }
 
-fn plan(input: &Path, out: &Path, source: &Source) -> String {
+fn describe(input: &Path, out: &Path, source: &Source, plan: &Plan) -> String {
     format!(
-        "in   {} ({})\nout  {}\n     {}\n",
+        "in   {} ({})\nout  {} ({} files)\n     {}\n",
         input.display(),
         source.format(),
         out.display(),
-        summary(source)
+        plan.shards.len(),
+        summary(plan)
     )
 }
 
-fn summary(source: &Source) -> String {
-    let splits = source.splits().into_iter();
-    let splits: Vec<_> = splits.map(|(name, n)| format!("{name} {n}")).collect();
-    let form = source
-        .shape()
+fn summary(plan: &Plan) -> String {
+    let splits = plan.splits().into_iter();
+    let splits: Vec<_> = splits
+        .map(|(split, n)| format!("{} {n}", split.name()))
+        .collect();
+    let form = plan
+        .shape
         .map_or("encoded".to_string(), |[h, w, c]| format!("{h}x{w}x{c}"));
     format!(
         "{} images, {form}, {} classes",
         splits.join(" + "),
-        source.classes().len()
+        plan.classes.len()
     )
 }

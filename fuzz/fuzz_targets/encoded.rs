@@ -1,0 +1,6 @@
+//! The structure of JPEG, PNG and WebP.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = s4l::input::encoded::check(bytes, 1 << 20);
+});

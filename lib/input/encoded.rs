@@ -1,0 +1,215 @@
+//! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
+//! so the cost is a scan of the bytes, whatever size a header claims.
+
+use crate::shards::{Resized, decode_rgb};
+use image::codecs::jpeg::JpegEncoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder};
+use std::io::Cursor;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+/// Checks the structure of an image file, which the content tells the kind of, and returns height
+/// and width as the image is shown, that is after the rotation that its EXIF data asks for.
+///
+/// - JPEG: every header segment parses, every marker within the compressed data is one that may stand
+///   there, and the end marker is present. Other damage within the compressed data is not seen.
+/// - PNG: every chunk's checksum holds, up to the end chunk.
+/// - WebP: the container is complete and its headers parse.
+///
+/// Errors: what is wrong, for people; also an image of no or of more than `max_pixels` pixels.
+pub fn check(bytes: &[u8], max_pixels: u64) -> Result<(u32, u32), String> {
+    let (height, width, orientation) = match bytes {
+        [] => return Err("an empty file".to_string()),
+        [0xff, 0xd8, ..] => jpeg(bytes)?,
+        [0x89, b'P', b'N', b'G', ..] => png(bytes)?,
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => webp(bytes)?,
+        _ => return Err("neither JPEG nor PNG nor WebP".to_string()),
+    };
+    if height == 0 || width == 0 {
+        return Err(format!("an image of {height}x{width} pixels"));
+    }
+    let pixels = u64::from(height) * u64::from(width);
+    if pixels > max_pixels {
+        return Err(format!(
+            "{height}x{width} is more than max_pixels, {max_pixels}"
+        ));
+    }
+    Ok(match orientation {
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => (width, height),
+        _ => (height, width),
+    })
+}
+
+/// Whether a file begins as an image of a kind that `check` knows.
+pub fn is_image(start: &[u8]) -> bool {
+    matches!(
+        start,
+        [0xff, 0xd8, 0xff, ..]
+            | [0x89, b'P', b'N', b'G', ..]
+            | [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..
+            ]
+    )
+}
+
+type Header = (u32, u32, Orientation);
+
+fn jpeg(bytes: &[u8]) -> Result<Header, String> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX);
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder
+        .decode_headers()
+        .map_err(|e| format!("a damaged JPEG: {}", one_line(&e)))?;
+    jpeg_end(bytes)?;
+    let info = decoder.info().ok_or("a JPEG without a size")?;
+    let exif = decoder.exif().and_then(|e| Orientation::from_exif_chunk(e));
+    Ok((
+        info.height.into(),
+        info.width.into(),
+        exif.unwrap_or(Orientation::NoTransforms),
+    ))
+}
+
+/// Walks over the segments and the compressed data of a JPEG up to its end marker FF D9. A decoder
+/// fills what a file cut short lacks with grey and says nothing, so it has to be found here.
+fn jpeg_end(bytes: &[u8]) -> Result<(), String> {
+    let mut at = 2;
+    loop {
+        let Some(mark) = memchr::memchr(0xff, bytes.get(at..).unwrap_or_default()) else {
+            return Err("a JPEG without its end".to_string());
+        };
+        at += mark + 1;
+        match bytes.get(at) {
+            None => return Err("a JPEG without its end".to_string()),
+            // A fill byte, which a marker may follow.
+            Some(0xff) => continue,
+            // An FF of the compressed data; restart markers; TEM.
+            Some(0x00 | 0x01 | 0xd0..=0xd7) => at += 1,
+            Some(0xd9) => return Ok(()),
+            // A segment: its length counts itself.
+            Some(0xc0..=0xcf | 0xda..=0xef | 0xfe) => {
+                let length = bytes.get(at + 1..at + 3).ok_or("a JPEG without its end")?;
+                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+            }
+            Some(kind) => return Err(format!("a damaged JPEG: marker FF {kind:02X}")),
+        }
+    }
+}
+
+fn png(bytes: &[u8]) -> Result<Header, String> {
+    let cut = || "a PNG without its end".to_string();
+    let mut rest = bytes.get(8..).ok_or_else(cut)?;
+    let (mut size, mut data, mut orientation) = (None, false, Orientation::NoTransforms);
+    loop {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (chunk, after) = after.split_at_checked(length + 4).ok_or_else(cut)?;
+        let (sum, after) = after.split_first_chunk::<4>().ok_or_else(cut)?;
+        rest = after;
+        let (kind, body) = chunk.split_at(4);
+        let name = kind.escape_ascii();
+        if crc32fast::hash(chunk) != u32::from_be_bytes(*sum) {
+            return Err(format!("a damaged PNG: the checksum of its chunk {name}"));
+        }
+        match (kind, body, size) {
+            (b"IHDR", [w0, w1, w2, w3, h0, h1, h2, h3, depth, color, ..], None) => {
+                if !matches!(
+                    (color, depth),
+                    (0, 1 | 2 | 4 | 8 | 16) | (2 | 4 | 6, 8 | 16) | (3, 1 | 2 | 4 | 8)
+                ) {
+                    return Err(format!("a damaged PNG: color type {color} of {depth} bits"));
+                }
+                let width = u32::from_be_bytes([*w0, *w1, *w2, *w3]);
+                size = Some((u32::from_be_bytes([*h0, *h1, *h2, *h3]), width));
+            }
+            (b"IEND", _, Some((height, width))) if data => return Ok((height, width, orientation)),
+            (_, _, None) | (b"IEND" | b"IHDR", ..) => {
+                return Err(format!("a damaged PNG: chunk {name} out of place"));
+            }
+            (b"IDAT", ..) => data = true,
+            (b"eXIf", ..) => {
+                orientation = Orientation::from_exif_chunk(body).unwrap_or(orientation)
+            }
+            _ => {}
+        }
+    }
+}
+
+fn webp(bytes: &[u8]) -> Result<Header, String> {
+    let size = bytes.get(4..8).map_or(0, |s| {
+        u64::from(u32::from_le_bytes([s[0], s[1], s[2], s[3]]))
+    });
+    if size + 8 > bytes.len() as u64 {
+        return Err("a WebP without its end".to_string());
+    }
+    let damaged = |e: image::ImageError| format!("a damaged WebP: {}", one_line(&e));
+    let mut decoder = image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    let orientation = decoder.orientation().map_err(damaged)?;
+    Ok((height, width, orientation))
+}
+
+/// The image with its smaller side made `small` (each side of the box average, aspect kept), as JPEG;
+/// `None` where it is not larger than that: then it stays as it is.
+///
+/// Errors: what the decoder says.
+pub fn resize(
+    bytes: &[u8],
+    (height, width): (u32, u32),
+    Resized { small, quality }: Resized,
+) -> Result<Option<(Vec<u8>, u32, u32)>, String> {
+    if height.min(width) <= small {
+        return Ok(None);
+    }
+    let side = |side: u32| {
+        let exact = f64::from(side) * f64::from(small) / f64::from(height.min(width));
+        (exact.round() as u32).max(1)
+    };
+    let image = DynamicImage::from(decode_rgb(bytes)?).thumbnail_exact(side(width), side(height));
+    let mut encoded = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut encoded, quality);
+    image
+        .write_with_encoder(encoder)
+        .map_err(|e| one_line(&e))?;
+    Ok(Some((encoded, side(height), side(width))))
+}
+
+fn one_line(e: &dyn std::fmt::Display) -> String {
+    e.to_string()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}

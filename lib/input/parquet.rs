@@ -1,0 +1,323 @@
+//! Parquet of Hugging Face datasets: a column that is an Image feature (struct of `bytes` and `path`,
+//! or plain binary), a column of labels whose ClassLabel names are kept. What `s4l-shard` writes is
+//! such a file, too.
+
+use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, Split, Visit, files};
+use crate::error::{Error, Result};
+use crate::schema;
+use ::parquet::arrow::ProjectionMask;
+use ::parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int64Type};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Rows read at a time: some 1 MB of photographs.
+const BATCH: usize = 16;
+const IMAGES: [&str; 5] = ["image", "img", "jpg", "png", "pixel_values"];
+const LABELS: [&str; 5] = ["label", "labels", "fine_label", "cls", "class"];
+const KEYS: [&str; 5] = ["key", "filename", "file_name", "image_id", "__key__"];
+
+#[derive(Debug)]
+pub struct Parquet {
+    files: Vec<Table>,
+    /// Names of the ClassLabel feature.
+    pub classes: Option<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Table {
+    path: PathBuf,
+    split: Split,
+    image: String,
+    label: Option<String>,
+    key: Option<String>,
+}
+
+impl Parquet {
+    pub fn open(path: &Path) -> Result<Parquet> {
+        let mut tables = Vec::new();
+        let mut classes: Option<Vec<String>> = None;
+        for (path, split) in files(path, Format::Parquet)? {
+            // Beside shards of ours: a list of what is not in them.
+            if path.file_name().is_some_and(|n| n == schema::REJECTS) {
+                continue;
+            }
+            let (table, names) = Table::open(path, split)?;
+            match (&classes, names) {
+                (Some(one), Some(other)) if *one != other => {
+                    return Err(Error::bad_data(
+                        &table.path,
+                        "the class names of the first file",
+                        "others",
+                        "give each data set shards of its own",
+                    ));
+                }
+                (None, names) => classes = names,
+                _ => {}
+            }
+            tables.push(table);
+        }
+        Ok(Parquet {
+            files: tables,
+            classes,
+        })
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.files.iter().map(|f| f.path.clone())
+    }
+
+    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+        for (nth, table) in self.files.iter().enumerate().skip(from.file) {
+            let mut at = if nth == from.file { from.at } else { 0 };
+            let size = table.image_size()?;
+            for batch in table.batches(at, read)? {
+                let batch = batch?;
+                let columns = table.columns(&batch)?;
+                for row in 0..batch.num_rows() {
+                    let position = Position { file: nth, at };
+                    at += 1;
+                    let mut item = columns.item(table, row, position);
+                    if !read {
+                        item.size = size;
+                        item.image = Ok(Vec::new());
+                    }
+                    if visit(item)?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    fn open(path: PathBuf, split: Split) -> Result<(Table, Option<Vec<String>>)> {
+        let metadata = metadata(&path)?;
+        let fields = metadata.schema().fields();
+        let pairs = metadata.metadata().file_metadata().key_value_metadata();
+        let features = pairs
+            .into_iter()
+            .flatten()
+            .find(|pair| pair.key == schema::HUGGING_FACE)
+            .and_then(|pair| serde_json::from_str::<serde_json::Value>(pair.value.as_ref()?).ok())
+            .map(|json| json["info"]["features"].clone())
+            .unwrap_or_default();
+        let kind = |name: &str| features[name]["_type"].as_str();
+        let find = |is: &dyn Fn(&str, &DataType) -> bool| {
+            let mut fields = fields.iter();
+            fields
+                .find(|f| is(f.name(), f.data_type()))
+                .map(|f| f.name().clone())
+        };
+        let named = |names: &'static [&str]| find(&|name, _| names.contains(&name));
+        let is_image = |kind: &DataType| match kind {
+            DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes"),
+            DataType::Binary | DataType::LargeBinary => true,
+            _ => false,
+        };
+        let image = find(&|name, _| kind(name) == Some("Image"))
+            .or_else(|| find(&|name, kind| IMAGES.contains(&name) && is_image(kind)))
+            .or_else(|| find(&|_, kind| matches!(kind, DataType::Struct(_)) && is_image(kind)));
+        let Some(image) = image else {
+            let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
+            return Err(Error::bad_data(
+                &path,
+                "a column of images: struct<bytes, path> or binary",
+                format!("columns {}", names.join(", ")),
+                "name a file of encoded images",
+            ));
+        };
+        let label = find(&|name, _| kind(name) == Some("ClassLabel") && LABELS.contains(&name))
+            .or_else(|| find(&|name, _| kind(name) == Some("ClassLabel")))
+            .or_else(|| named(&LABELS));
+        let names = label.as_ref().and_then(|label| {
+            let names = features[label.as_str()]["names"].as_array()?.iter();
+            names.map(|n| Some(n.as_str()?.to_string())).collect()
+        });
+        let table = Table {
+            key: named(&KEYS),
+            path,
+            split,
+            image,
+            label,
+        };
+        Ok((table, names))
+    }
+
+    /// Bytes of an image on average: a file does not tell the size of each.
+    fn image_size(&self) -> Result<u64> {
+        let metadata = metadata(&self.path)?;
+        let (mut bytes, mut rows) = (0u64, 0u64);
+        for group in metadata.metadata().row_groups() {
+            rows += u64::try_from(group.num_rows()).unwrap_or(0);
+            let images = group.columns().iter();
+            let images = images.filter(|c| c.column_path().parts()[0] == self.image);
+            bytes += images
+                .map(|c| c.uncompressed_size().max(0) as u64)
+                .sum::<u64>();
+        }
+        Ok(bytes.checked_div(rows).unwrap_or(0))
+    }
+
+    /// Rows from `at` on. Without `read` the images' bytes are left in the file.
+    fn batches(
+        &self,
+        at: u64,
+        read: bool,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + '_> {
+        let metadata = metadata(&self.path)?;
+        // Whole row groups before `at` are not even opened.
+        let (mut groups, mut first, mut skip) = (Vec::new(), 0u64, 0);
+        for (i, group) in metadata.metadata().row_groups().iter().enumerate() {
+            let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+            if first + rows > at {
+                if groups.is_empty() {
+                    skip = at.saturating_sub(first);
+                }
+                groups.push(i);
+            }
+            first += rows;
+        }
+        let schema = metadata.parquet_schema();
+        let wanted = schema.columns().iter().enumerate().filter(|(_, column)| {
+            let parts = column.path().parts();
+            let is = |name: &Option<String>| name.as_ref().is_some_and(|n| *n == parts[0]);
+            let bytes = parts.len() == 1 || parts[1] == "bytes";
+            let is_image = parts[0] == self.image;
+            is_image && (!bytes || read) || is(&self.label) || is(&self.key)
+        });
+        let mut leaves: Vec<usize> = wanted.map(|(i, _)| i).collect();
+        if leaves.is_empty() {
+            // Rows are still to be counted.
+            leaves.push(0);
+        }
+        let mask = ProjectionMask::leaves(schema, leaves);
+        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let mut reader = contained(&self.path, || {
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                .with_projection(mask)
+                .with_row_groups(groups)
+                .with_offset(skip as usize)
+                .with_batch_size(if read { BATCH } else { 4096 })
+                .build()
+        })?;
+        Ok(std::iter::from_fn(move || {
+            contained(&self.path, || Ok(reader.next().transpose()?)).transpose()
+        }))
+    }
+
+    fn columns(&self, batch: &RecordBatch) -> Result<Columns> {
+        let to = |column: &ArrayRef, kind: &DataType| {
+            arrow::compute::cast(column, kind).map_err(|e| damaged(&self.path, &e.to_string()))
+        };
+        let named = |name: &Option<String>| name.as_ref().and_then(|n| batch.column_by_name(n));
+        let image = batch.column_by_name(&self.image);
+        let (bytes, path) = match image.and_then(|i| i.as_struct_opt()) {
+            Some(image) => (
+                image.column_by_name("bytes").cloned(),
+                image.column_by_name("path").cloned(),
+            ),
+            None => (image.cloned(), None),
+        };
+        let label = named(&self.label);
+        Ok(Columns {
+            bytes: bytes.map(|c| to(&c, &DataType::LargeBinary)).transpose()?,
+            path: path.map(|c| to(&c, &DataType::Utf8)).transpose()?,
+            key: named(&self.key)
+                .map(|c| to(c, &DataType::Utf8))
+                .transpose()?,
+            numbers: label
+                .filter(|c| c.data_type().is_integer())
+                .map(|c| to(c, &DataType::Int64))
+                .transpose()?,
+            names: label
+                .filter(|c| !c.data_type().is_integer())
+                .map(|c| to(c, &DataType::Utf8))
+                .transpose()?,
+        })
+    }
+}
+
+/// The columns of a batch in the types that are read.
+struct Columns {
+    bytes: Option<ArrayRef>,
+    path: Option<ArrayRef>,
+    key: Option<ArrayRef>,
+    numbers: Option<ArrayRef>,
+    names: Option<ArrayRef>,
+}
+
+impl Columns {
+    fn item(&self, table: &Table, row: usize, position: Position) -> Item {
+        let text = |column: &Option<ArrayRef>| {
+            let column = column.as_ref()?.as_string::<i32>();
+            column.is_valid(row).then(|| column.value(row).to_string())
+        };
+        let number = self.numbers.as_ref().and_then(|column| {
+            let column = column.as_primitive::<Int64Type>();
+            column.is_valid(row).then(|| column.value(row))
+        });
+        let name = text(&self.key)
+            .or(text(&self.path))
+            .filter(|n| !n.is_empty());
+        let bytes = self.bytes.as_ref().map(|c| c.as_binary::<i64>());
+        let image = match bytes {
+            Some(bytes) if bytes.is_valid(row) => match bytes.value(row) {
+                bytes if bytes.len() as u64 > MAX_IMAGE_BYTES => Err(format!(
+                    "{} bytes, more than {MAX_IMAGE_BYTES}",
+                    bytes.len()
+                )),
+                bytes => Ok(bytes.to_vec()),
+            },
+            _ => Err("a row without the image's bytes".to_string()),
+        };
+        let stem = table.path.file_stem().unwrap_or_default().display();
+        Item {
+            name: name.unwrap_or_else(|| format!("{stem}-{:06}", position.at)),
+            position,
+            split: table.split,
+            class: match number {
+                // What Hugging Face writes where there is no label.
+                Some(-1) => Class::Unknown,
+                Some(number) => match u64::try_from(number) {
+                    Ok(number) => Class::Index(number, None),
+                    Err(_) => Class::Bad(format!("label {number}")),
+                },
+                None => text(&self.names).map_or(Class::Unknown, Class::Name),
+            },
+            size: 0,
+            image: image.map_err(Fault::Image),
+        }
+    }
+}
+
+fn metadata(path: &Path) -> Result<ArrowReaderMetadata> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    // Types as stored: the file may carry an Arrow schema of its own.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    contained(path, || ArrowReaderMetadata::load(&file, options))
+}
+
+/// Runs the stock reader, which panics on some damaged files.
+fn contained<T>(path: &Path, read: impl FnOnce() -> ::parquet::errors::Result<T>) -> Result<T> {
+    // Whatever a panic leaves behind is dropped with the reader.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(damaged(path, &e.to_string())),
+        Err(_) => Err(damaged(path, "bytes that the parquet reader stumbles over")),
+    }
+}
+
+fn damaged(path: &Path, found: &str) -> Error {
+    Error::bad_data(
+        path,
+        "a whole parquet file",
+        found.replace('\n', " "),
+        "copy it again",
+    )
+}

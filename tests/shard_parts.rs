@@ -1,0 +1,151 @@
+//! `s4l-shard` in pieces: killed and run again, stopped, and split into parts: always the bytes of one
+//! run.
+
+mod common;
+
+use common::{SMOKE, Scratch, contents, photos, shard};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// 120 files.
+const ARGS: [&str; 6] = ["--in", SMOKE, "--out", "shards", "-s", "file_bytes=4000"];
+
+fn whole() -> Vec<(String, Vec<u8>)> {
+    let scratch = Scratch::new();
+    shard(&scratch, &ARGS).ok();
+    contents(&scratch.path("shards"))
+}
+
+/// Runs it until some files are finished, then sends the signal; returns the exit code.
+fn interrupted(scratch: &Scratch, signal: &str) -> Option<i32> {
+    let records = scratch.path("shards.partial/records");
+    let finished = || {
+        let entries = std::fs::read_dir(&records).into_iter().flatten().flatten();
+        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+        names.filter(|n| n.ends_with(".json")).count()
+    };
+    let before = finished();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_s4l-shard"))
+        .args(ARGS)
+        .current_dir(scratch.path(""))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while finished() < before + 10 && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    Command::new("kill").args([signal, &pid]).status().unwrap();
+    let code = child.wait().unwrap().code();
+    assert!(finished() > before);
+    code
+}
+
+#[test]
+fn killed_it_goes_on_and_ends_with_the_same_bytes() {
+    let scratch = Scratch::new();
+    for _ in 0..3 {
+        assert_eq!(interrupted(&scratch, "-KILL"), None);
+        assert!(!scratch.path("shards").exists());
+    }
+    let kept = "shards.partial/files/train-00000-of-00080.parquet";
+    let kept = std::fs::File::open(scratch.path(kept)).unwrap();
+    shard(&scratch, &ARGS).ok();
+    // What was finished was not written again: it is the same file.
+    let inode = |metadata: std::fs::Metadata| std::os::unix::fs::MetadataExt::ino(&metadata);
+    let after = scratch.path("shards/train-00000-of-00080.parquet");
+    let after = inode(after.metadata().unwrap());
+    assert_eq!(inode(kept.metadata().unwrap()), after);
+    assert_eq!(contents(&scratch.path("shards")), whole());
+    assert_eq!(scratch.names(), ["shards", "shards.prov.json"]);
+}
+
+#[test]
+fn stopped_it_says_so_and_goes_on() {
+    let scratch = Scratch::new();
+    assert_eq!(interrupted(&scratch, "-TERM"), Some(75));
+    assert_eq!(scratch.names(), ["shards.partial"]);
+    // Of another plan it is begun anew.
+    shard(
+        &scratch,
+        &[&ARGS[..4], &["-s", "file_bytes=40000"]].concat(),
+    )
+    .ok();
+    let other = scratch.path("shards/train-00000-of-00008.parquet");
+    assert!(other.is_file());
+    assert_eq!(scratch.names(), ["shards", "shards.prov.json"]);
+}
+
+#[test]
+fn parts_merge_into_the_bytes_of_one_run() {
+    let scratch = Scratch::new();
+    let parts: Vec<String> = (1..=3).map(|i| format!("{i}/3")).collect();
+    for part in parts.iter().rev() {
+        if part != "2/3" {
+            shard(&scratch, &[&ARGS[..], &["--part", part]].concat()).ok();
+        }
+    }
+    let merge = ["--merge", "--out", "shards"];
+    shard(&scratch, &merge).fails(66, &["shards.part-2-of-3", "--part"]);
+    let second = [&ARGS[..], &["--part", "2/3"]].concat();
+    shard(&scratch, &second).ok();
+    let again = shard(&scratch, &second).ok();
+    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+    shard(&scratch, &merge).ok();
+    assert_eq!(contents(&scratch.path("shards")), whole());
+    let again = shard(&scratch, &merge).ok();
+    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+    let again = shard(&scratch, &ARGS).ok();
+    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+
+    // A part of another input is not joined.
+    let other = ["--in", SMOKE, "--out", "shards", "--part", "2/3", "--force"];
+    shard(&scratch, &other).ok();
+    let merge = ["--merge", "--out", "shards", "--force"];
+    shard(&scratch, &merge).fails(65, &["shards.part-2-of-3", "another"]);
+    for part in ["0/3", "4/3", "1", "a/b"] {
+        let ran = shard(&scratch, &["--in", SMOKE, "--part", part]);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn rejects_of_parts_are_those_of_one_run() {
+    let scratch = Scratch::new();
+    photos(&scratch);
+    scratch.write("photos/coat/zz.png", "x");
+    scratch.write("photos/bag/aa.png", "y");
+    let args = [
+        "--in",
+        "photos",
+        "-s",
+        "file_bytes=1000",
+        "--allow-rejects",
+        "0.5",
+    ];
+    let run = |more: &[&str]| shard(&scratch, &[&args[..], more].concat()).ok();
+    run(&["--out", "one"]);
+    run(&["--out", "two", "--part", "1/2"]);
+    run(&["--out", "two", "--part", "2/2"]);
+    shard(&scratch, &["--merge", "--out", "two"]).fails(65, &["2, as", "0.01 of 14"]);
+    let merge = ["--merge", "--out", "two", "--allow-rejects", "0.5"];
+    shard(&scratch, &merge).ok();
+    assert_eq!(
+        contents(&scratch.path("one")),
+        contents(&scratch.path("two"))
+    );
+    let names: Vec<String> = contents(&scratch.path("one"))
+        .into_iter()
+        .map(|f| f.0)
+        .collect();
+    assert!(names.contains(&"rejects.parquet".to_string()));
+}
+
+#[test]
+fn a_folder_of_something_else_is_left_alone() {
+    let scratch = Scratch::new();
+    scratch.write("shards.partial/thesis.tex", "words");
+    shard(&scratch, &ARGS[..4]).fails(73, &["shards.partial", "another --out"]);
+    assert!(scratch.path("shards.partial/thesis.tex").is_file());
+}
