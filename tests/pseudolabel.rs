@@ -143,12 +143,9 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
     let mut inference = model.network.inference().unwrap();
     let mut moved = 0;
     for row in 0..60 {
-        let pixels = split.decode(row).unwrap().pixels;
-        let mut image = Vec::new();
+        let mut image = vec![0.0; 32 * 32];
         let mut rng = rng(0, Stream::LabelledAugment, 0, 0);
-        enlarge
-            .apply(&pixels, 28, 28, 1, &mut rng, &mut image)
-            .unwrap();
+        split.augment(row, &enlarge, &mut rng, &mut image).unwrap();
         let mut views = Vec::new();
         for (y, x) in [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)] {
             let crop: Vec<f32> = (y..y + 28)
