@@ -10,7 +10,7 @@ if [[ -z ${PYTHON:-} ]]; then
     PYTHON=target/golden-venv/bin/python
     if [[ ! -x $PYTHON ]]; then
         python3 -m venv target/golden-venv
-        target/golden-venv/bin/pip install --quiet -r tests/golden/requirements.txt
+        target/golden-venv/bin/pip install -q -r tests/golden/requirements.txt
     fi
 fi
 made=target/golden
