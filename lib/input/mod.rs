@@ -2,6 +2,7 @@
 //! from any place on, one at a time.
 
 mod binary;
+mod detect;
 pub mod encoded;
 mod folder;
 mod idx;
@@ -12,6 +13,7 @@ mod plan;
 mod tar;
 mod tfrecord;
 
+use detect::{detect, entries, files};
 pub use plan::{Plan, Record, Shard};
 // The parsers of ours, for the fuzz targets.
 pub use meta_mat::synsets;
@@ -223,50 +225,6 @@ pub fn open(
     })
 }
 
-/// The format of a path, by the first bytes of its files and the names that a format prescribes.
-fn detect(path: &Path) -> Result<Format> {
-    if !path.is_dir() {
-        return match format_of_file(path)? {
-            Some(format) => Ok(format),
-            None if path.extension().is_some_and(|e| e == "csv") => Ok(Format::Csv),
-            None => Err(Error::bad_data(
-                path,
-                "a tar, TFRecord, parquet or CSV file, or a folder",
-                "a file of another kind",
-                "say what it is with --format, or name the folder that holds it",
-            )),
-        };
-    }
-    if idx::Idx::is_in(path) {
-        return Ok(Format::Idx);
-    }
-    if let Some(format) = binary::format(path) {
-        return Ok(format);
-    }
-    for file in entries(path)?.iter().filter(|p| p.is_file()) {
-        if let Some(format) = format_of_file(file)? {
-            return Ok(format);
-        }
-    }
-    Ok(Format::Folder)
-}
-
-fn format_of_file(path: &Path) -> Result<Option<Format>> {
-    let mut start = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|f| f.take(512).read_to_end(&mut start))
-        .map_err(Error::io(path))?;
-    Ok(if start.starts_with(b"PAR1") {
-        Some(Format::Parquet)
-    } else if start.get(257..262) == Some(b"ustar") {
-        Some(Format::Tar)
-    } else if tfrecord::is_start(&start) {
-        Some(Format::Tfrecord)
-    } else {
-        None
-    })
-}
-
 impl Source {
     /// What was found, for people.
     pub fn format(&self) -> &'static str {
@@ -346,7 +304,7 @@ impl Source {
 
 /// BLAKE3 of a file: of a large one on all threads, and without a copy.
 fn hash_file(path: &Path) -> Result<blake3::Hash> {
-    const BLOCK: usize = 64 << 20;
+    const BLOCK: usize = 16 << 20;
     let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
     let size = file.metadata().map_err(Error::io(path))?.len();
     let mut hasher = blake3::Hasher::new();
@@ -355,15 +313,18 @@ fn hash_file(path: &Path) -> Result<blake3::Hash> {
         file.read_to_end(&mut bytes).map_err(Error::io(path))?;
         return Ok(hasher.update(&bytes).finalize());
     }
-    // SAFETY: the bytes are only hashed. Should another process change them, the hash is that of
-    // neither state; should it shorten the file, the system ends this process.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
-    for block in map.chunks(BLOCK) {
+    // Block by block, so that no more than one counts as memory of this process.
+    for start in (0..size).step_by(BLOCK) {
         if cli::stop_requested() {
             let path = path.to_path_buf();
             return Err(Error::Interrupted { path });
         }
-        hasher.update_rayon(block);
+        let length = (size - start).min(BLOCK as u64) as usize;
+        let mut options = memmap2::MmapOptions::new();
+        // SAFETY: the bytes are only hashed. Should another process change them, the hash is that of
+        // neither state; should it shorten the file, the system ends this process.
+        let block = unsafe { options.offset(start).len(length).map(&file) };
+        hasher.update_rayon(&block.map_err(Error::io(path))?);
     }
     Ok(hasher.finalize())
 }
@@ -399,45 +360,6 @@ fn class_names(path: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(names)
-}
-
-/// The entries of a folder sorted by name, hidden ones left out.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = std::fs::read_dir(folder)
-        .map_err(Error::io(folder))?
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(Error::io(folder))?;
-    paths.retain(|p| {
-        p.file_name()
-            .is_some_and(|n| !n.as_encoded_bytes().starts_with(b"."))
-    });
-    paths.sort();
-    Ok(paths)
-}
-
-/// The path itself where it is a file, else the files in it that `is` of a format.
-fn files(path: &Path, is: Format) -> Result<Vec<(PathBuf, Split)>> {
-    let mut found = Vec::new();
-    let candidates = match path.is_dir() {
-        true => entries(path)?,
-        false => vec![path.to_path_buf()],
-    };
-    for file in candidates {
-        if file.is_file() && (!path.is_dir() || format_of_file(&file)? == Some(is)) {
-            let split = Split::of_file(&file);
-            found.push((file, split));
-        }
-    }
-    if found.is_empty() {
-        return Err(Error::bad_data(
-            path,
-            format!("{is:?} files"),
-            "none",
-            "name the folder that holds them, or another --format",
-        ));
-    }
-    Ok(found)
 }
 
 /// The last part of a path with slashes.

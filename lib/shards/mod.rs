@@ -5,6 +5,7 @@
 //! row is a slice of the map. All parquet calls of shards stay in this module.
 
 mod column;
+pub mod job;
 mod read;
 pub mod staging;
 pub mod write;

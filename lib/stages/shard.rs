@@ -3,23 +3,18 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
-use crate::input::{self, Format, Plan, Record, Shard, Source, encoded};
+use crate::input::{self, Format, Plan, Source};
 use crate::recipe;
 use crate::schema;
-use crate::shards::staging::{self, FileRecord, Head, Reject, Staging};
-use crate::shards::write::{GROUP_BYTES, Row, ShardFile, group_rows};
-use crate::shards::{Resized, Shards, decode_rgb, file_name};
-use rayon::prelude::*;
+use crate::shards::job::Job;
+use crate::shards::staging::{self, Head, Staging};
+use crate::shards::{Resized, Shards};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-/// Files written at once are as many as threads, but more than these are not faster, and each takes
-/// memory; and one, since one waits for the disk.
-const MAX_WRITERS: usize = 8;
 /// Share of bad images that is passed over.
 const ALLOWED_REJECTS: f64 = 0.01;
 
@@ -271,168 +266,6 @@ impl Args {
         Staging::merge(out)?.commit(out, allowed, out)?;
         artifact::write_provenance(out, &self.common, start)
     }
-}
-
-/// Writing the files of a plan.
-struct Job<'a> {
-    input: &'a Path,
-    source: &'a Source,
-    plan: &'a Plan,
-    shards: &'a [Shard],
-    staging: &'a Staging,
-    lineage: &'a Lineage,
-    max_pixels: u64,
-    decode: bool,
-    resized: Option<Resized>,
-    /// Share of rejects above which the run ends.
-    allowed: f64,
-    rejects: AtomicU64,
-    bar: indicatif::ProgressBar,
-}
-
-impl Job<'_> {
-    /// Writes the files that are missing, several at once.
-    fn run(&self, threads: usize) -> Result<()> {
-        let mut missing = Vec::new();
-        for shard in self.shards {
-            match self.staging.record(&name(shard)) {
-                Some(record) => {
-                    self.bar.inc(shard.items);
-                    self.count(&record.rejects)?;
-                }
-                None => missing.push(shard),
-            }
-        }
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..(threads.min(MAX_WRITERS) + 1).min(missing.len()) {
-                scope.spawn(|| {
-                    while let Some(shard) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(e) = self.write(shard, &failed) {
-                            // It would only take space until the next run.
-                            let _ = std::fs::remove_file(self.staging.path(&name(shard)));
-                            failed.store(true, Ordering::Relaxed);
-                            if let Ok(mut error) = error.lock() {
-                                error.get_or_insert(e);
-                            }
-                            break;
-                        }
-                    }
-                });
-            }
-        });
-        match error.into_inner() {
-            Ok(None) => Ok(()),
-            Ok(Some(e)) => Err(e),
-            Err(e) => Err(Error::Internal(e.to_string())),
-        }
-    }
-
-    fn write(&self, shard: &Shard, failed: &AtomicBool) -> Result<()> {
-        let name = name(shard);
-        let (classes, shape) = (&self.plan.classes, self.plan.shape);
-        let path = self.staging.path(&name);
-        let mut file = ShardFile::create(&path, shape, classes, self.lineage, self.resized)?;
-        let mut record = FileRecord::default();
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        self.plan.read(self.source, shard, &mut |item| {
-            if failed.load(Ordering::Relaxed) || cli::stop_requested() {
-                let path = self.input.to_path_buf();
-                return Err(Error::Interrupted { path });
-            }
-            bytes += item.image.as_ref().map_or(0, Vec::len);
-            batch.push(item);
-            if batch.len() == group_rows(shape.is_some()) || bytes >= GROUP_BYTES {
-                bytes = 0;
-                self.group(std::mem::take(&mut batch), &mut file, &mut record)?;
-            }
-            Ok(())
-        })?;
-        self.group(batch, &mut file, &mut record)?;
-        let hash = file.finish()?;
-        self.staging.finished(&name, record, hash)
-    }
-
-    /// Checks images and writes the good ones as a row group.
-    fn group(
-        &self,
-        batch: Vec<Record>,
-        file: &mut ShardFile,
-        record: &mut FileRecord,
-    ) -> Result<()> {
-        self.bar.inc(batch.len() as u64);
-        let checked: Vec<_> = batch.into_par_iter().map(|item| self.check(item)).collect();
-        let (mut rows, mut rejects) = (Vec::new(), Vec::new());
-        for row in checked {
-            match row {
-                Ok(row) => rows.push(row),
-                Err(reject) => rejects.push(reject),
-            }
-        }
-        self.count(&rejects)?;
-        record.rejects.extend(rejects);
-        rows.iter().for_each(|row| record.add(row));
-        match rows.is_empty() {
-            true => Ok(()),
-            false => file.group(rows),
-        }
-    }
-
-    fn check(&self, record: Record) -> std::result::Result<Row, Reject> {
-        let Record {
-            key,
-            path,
-            label,
-            image,
-        } = record;
-        let checked = image.and_then(|image| {
-            if let Some([height, width, channels]) = self.plan.shape {
-                return match image.len() == height * width * channels {
-                    true => Ok((image, height as u32, width as u32)),
-                    false => Err(format!("{} bytes of pixels", image.len())),
-                };
-            }
-            let (height, width) = encoded::check(&image, self.max_pixels)?;
-            if self.decode {
-                decode_rgb(&image)?;
-            }
-            let smaller = match self.resized {
-                Some(to) => encoded::resize(&image, (height, width), to)?,
-                None => None,
-            };
-            Ok(smaller.unwrap_or((image, height, width)))
-        });
-        match checked {
-            Ok((image, height, width)) => Ok(Row {
-                key,
-                name: input::base_name(&path).to_string(),
-                label,
-                height,
-                width,
-                content: blake3::hash(&image),
-                image,
-            }),
-            Err(reason) => Err(Reject { key, path, reason }),
-        }
-    }
-
-    /// Adds rejects to those of all files, and ends the run where they are too many.
-    fn count(&self, rejects: &[Reject]) -> Result<()> {
-        let new = rejects.len() as u64;
-        let all = self.rejects.fetch_add(new, Ordering::Relaxed) + new;
-        staging::check_rejects(
-            self.input,
-            all,
-            rejects.first(),
-            self.plan.items(),
-            self.allowed,
-        )
-    }
-}
-
-fn name(shard: &Shard) -> String {
-    file_name(shard.split.name(), shard.file, shard.files)
 }
 
 /// `--force` replaces shards, never a folder of something else.
