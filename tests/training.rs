@@ -255,6 +255,24 @@ fn init_is_where_training_starts() {
     assert_ne!(one.moving, two.moving);
 }
 
+/// With an endless half-life the average stays where training began, with none it follows every step.
+#[test]
+fn the_weights_of_a_model_are_the_averaged_ones() {
+    let scratch = labelled_shards();
+    let parameters = |out: &str, more: &str| {
+        let more = format!("{more} -s schedule=[0,1] -s batch_norm_batches=0");
+        pretrain(&scratch, "supervised_10p", out, &more).ok();
+        let cpu = candle_core::Device::Cpu;
+        let model = s4l::model::Model::open(&scratch.path(out), &cpu).unwrap();
+        model.network.parameters
+    };
+    let start = parameters("start", "-s learning_rate=0");
+    let raw = parameters("raw", "-s polyak_half_life=0");
+    assert!(start != raw);
+    assert!(parameters("endless", "-s polyak_half_life=1e30") == start);
+    assert!(parameters("none", "-s polyak_half_life=1e-30") == raw);
+}
+
 #[test]
 fn the_same_bytes_for_any_number_of_threads_and_others_for_another_seed() {
     let scratch = labelled_shards();

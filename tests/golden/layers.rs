@@ -4,7 +4,7 @@ use crate::images::{bound, distance};
 use crate::{Tensors, close, float, floats, rows};
 use candle_core::{DType, Device};
 use s4l::network::candle_trunk::CandleTrunk;
-use s4l::network::cpu::CpuTrunk;
+use s4l::network::cpu::{CpuTrunk, Isa};
 use s4l::network::layout::{Architecture, Layout};
 use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
 use s4l::plan::Stem;
@@ -36,7 +36,7 @@ fn batch_norm_is_tensorflow_s() {
     let trunks: [(&str, Box<dyn Trunk>); 2] = [
         (
             "fast",
-            Box::new(CpuTrunk::<f32>::new(&layout, 5, 6, pulp::Arch::new())),
+            Box::new(CpuTrunk::<f32>::new(&layout, 5, 6, Isa::best())),
         ),
         (
             "candle",

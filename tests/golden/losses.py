@@ -78,7 +78,7 @@ def perturbation(seed, step, radius, images):
 
 def main():
     embeddings = normal(15, 7) * np.exp(normal(15, 1))
-    embeddings[4] *= 1e-7  # shorter than what it is divided by
+    embeddings[4] *= 1e-8  # shorter than what it is divided by
     soft = np.abs(normal(6, 5))
     soft[0] = [0, 1, 0, 0, 0]
     store.write("losses.json", [

@@ -10,7 +10,7 @@ use s4l::methods::supervised::{cross_entropy, soft_cross_entropy};
 use s4l::methods::vat;
 use s4l::network::Network;
 use s4l::network::layout::Architecture;
-use s4l::plan::Stem;
+use s4l::plan::{Precision, Stem};
 use serde_json::Value;
 
 /// A matrix.
@@ -83,7 +83,13 @@ fn a_perturbation_is_normalized_as_by_tensorflow() {
         stem: Stem::Small,
         heads: vec![],
     };
-    let mut unused = Network::new(&architecture, 5, values / 5, &Device::Cpu, 0);
+    let mut unused = Network::new(
+        &architecture,
+        (5, values / 5),
+        &Device::Cpu,
+        Precision::F32,
+        0,
+    );
     let clean = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
     let key = (
         case["seed"].as_u64().unwrap(),

@@ -3,7 +3,7 @@
 use crate::{Tensors, close};
 use candle_core::{DType, Device};
 use s4l::network::candle_trunk::CandleTrunk;
-use s4l::network::cpu::CpuTrunk;
+use s4l::network::cpu::{CpuTrunk, Isa};
 use s4l::network::layout::{Architecture, Layout};
 use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
 use s4l::plan::Stem;
@@ -27,7 +27,7 @@ fn agrees(file: &str, units: &[usize], stem: Stem) {
     let (h, w) = (shape[1], shape[2]);
     let candle =
         |dtype| -> Box<dyn Trunk> { Box::new(CandleTrunk::new(&layout, h, w, Device::Cpu, dtype)) };
-    let fast = Box::new(CpuTrunk::<f32>::new(&layout, h, w, pulp::Arch::new()));
+    let fast = Box::new(CpuTrunk::<f32>::new(&layout, h, w, Isa::best()));
     // Candle's results pass through float32 on their way out, and the momentum is one: 0.99 + 1e-8.
     for (name, mut trunk, bound) in [
         ("fast", fast as Box<dyn Trunk>, 1e-5),
@@ -65,8 +65,8 @@ fn agrees(file: &str, units: &[usize], stem: Stem) {
         for (tensor, _, range) in layout.tensors() {
             is(&format!("gradient.{tensor}"), &gradient[range]);
         }
-        let inferred = trunk.forward(&parameters, &mut moving, &images, Pass::Inference);
-        is("inferred", &inferred.unwrap());
+        trunk.prepare(&parameters, &moving).unwrap();
+        is("inferred", &trunk.infer(&images).unwrap());
     }
 }
 

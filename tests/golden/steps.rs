@@ -5,7 +5,7 @@ use candle_core::Device;
 use s4l::methods::{At, Batch, Labels, heads, step};
 use s4l::network::Network;
 use s4l::network::layout::Architecture;
-use s4l::plan::{Method, Settings, Stem};
+use s4l::plan::{Method, Precision, Settings, Stem};
 
 const CLASSES: usize = 5;
 const EMBEDDING: usize = 6;
@@ -34,7 +34,13 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
         stem: Stem::SmallStride2,
         heads: heads(method, CLASSES, EMBEDDING),
     };
-    let mut network = Network::new(&architecture, shape[1], shape[2], &Device::Cpu, 0);
+    let mut network = Network::new(
+        &architecture,
+        (shape[1], shape[2]),
+        &Device::Cpu,
+        Precision::F32,
+        0,
+    );
     let layout = network.layout.clone();
     for (name, shape, range) in layout.tensors() {
         assert_eq!(golden.shape(&name), shape, "{name}");
