@@ -14,7 +14,7 @@ use std::time::Instant;
 
 const CLASSES: usize = 10;
 
-/// Architecture, image size and batch of training; inference has batches of its own.
+/// Architecture, image size and batch of training; inference takes 128 images.
 fn network(name: &str) -> Option<(Architecture, usize, usize)> {
     let (units, width_factor, stem, size, batch) = match name {
         "a16" => (vec![2, 2, 2, 2], 1, Stem::Small, 32, 128),
@@ -61,7 +61,7 @@ fn main() {
     };
     let (architecture, size, mut batch) = network(name).expect("a16, a32, r50_64 or r50_224");
     if mode == "infer" {
-        batch = if size > 64 { 16 } else { 128 };
+        batch = 128;
     }
     let mut rng = rng(0, Stream::Init, 0, 0);
     let images: Vec<f32> = (0..batch * size * size * 3)

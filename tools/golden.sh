@@ -15,9 +15,9 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 made=target/golden
 rm -rf "$made"
-mkdir -p "$made"
+mkdir -p "$made/jpegs" "$made/resnetv2"
 export TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES= PYTHONDONTWRITEBYTECODE=1
-for script in keyed images losses layers optimizer network steps curves; do
+for script in keyed images losses layers optimizer network steps curves jpegs resnetv2; do
     "$PYTHON" -W ignore "tests/golden/$script.py" "$made" 2>"$made/$script.log" || {
         cat "$made/$script.log" >&2
         echo "tests/golden/$script.py failed" >&2

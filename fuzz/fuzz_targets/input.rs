@@ -21,7 +21,7 @@ pub fn read(files: &[(&str, &[u8])], name: &str, format: Format, labels: Option<
     };
     for shard in &plan.shards {
         let _ = plan.read(&source, shard, &mut |record| {
-            let _ = record.image.map(|image| encoded::check(&image, 1 << 20));
+            let _ = record.image.map(|image| encoded::check(&image));
             Ok(())
         });
     }

@@ -1,6 +1,7 @@
 //! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
 //! so the cost is a scan of the bytes, whatever size a header claims.
 
+use crate::decode::MAX_PIXELS;
 use crate::shards::{Resized, decode_rgb};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
@@ -17,8 +18,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// - PNG: every chunk's checksum holds, up to the end chunk.
 /// - WebP: the container is complete and its headers parse.
 ///
-/// Errors: what is wrong, for people; also an image of no or of more than `max_pixels` pixels.
-pub fn check(bytes: &[u8], max_pixels: u64) -> Result<(u32, u32), String> {
+/// Errors: what is wrong, for people; also an image of no pixels, or of more than are decoded.
+pub fn check(bytes: &[u8]) -> Result<(u32, u32), String> {
     let (height, width, orientation) = match bytes {
         [] => return Err("an empty file".to_string()),
         [0xff, 0xd8, ..] => jpeg(bytes)?,
@@ -44,9 +45,9 @@ pub fn check(bytes: &[u8], max_pixels: u64) -> Result<(u32, u32), String> {
         return Err(format!("an image of {height}x{width} pixels"));
     }
     let pixels = u64::from(height) * u64::from(width);
-    if pixels > max_pixels {
+    if pixels > MAX_PIXELS as u64 {
         return Err(format!(
-            "{height}x{width} is more than max_pixels, {max_pixels}"
+            "{height}x{width} is more than the {MAX_PIXELS} pixels that are decoded"
         ));
     }
     Ok(match orientation {

@@ -23,7 +23,6 @@ pub struct Job<'a> {
     pub shards: &'a [Shard],
     pub staging: &'a Staging,
     pub lineage: &'a Lineage,
-    pub max_pixels: u64,
     pub decode: bool,
     pub resized: Option<Resized>,
     /// Share of rejects above which the run ends.
@@ -135,7 +134,7 @@ impl Job<'_> {
                     false => Err(format!("{} bytes of pixels", image.len())),
                 };
             }
-            let (height, width) = encoded::check(&image, self.max_pixels)?;
+            let (height, width) = encoded::check(&image)?;
             if self.decode {
                 decode_rgb(&image)?;
             }

@@ -43,7 +43,7 @@ Images are JPEG, PNG or WebP and stay as they are, byte for byte; height and wid
 the rotation that EXIF asks for. Files of many images belong to the split that their name has as a
 word (train, val, validation, test; dev is test). A bad image is left out and listed with the reason
 in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
-Settings: file_bytes [536870912], max_pixels [134217728].
+Settings: file_bytes [536870912].
 Memory: 100 MB for each of at most 9 files written at once (one more than threads), and some 100
 bytes an image of the input for keys and names.",
     after_help = "The format is found by content."
@@ -110,15 +110,12 @@ impl FromStr for Part {
 pub struct Settings {
     /// A file ends before the image that would bring it above this many bytes of image data.
     pub file_bytes: u64,
-    /// An image of more pixels is bad: decoded, it would take three bytes for each.
-    pub max_pixels: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             file_bytes: 512 << 20,
-            max_pixels: 128 << 20,
         }
     }
 }
@@ -221,7 +218,6 @@ impl Args {
             shards: &plan.shards[of_part(part - 1)..of_part(part)],
             staging: &staging,
             lineage: &lineage,
-            max_pixels: settings.max_pixels,
             decode: self.decode,
             resized,
             allowed: if self.strict { 0.0 } else { allowed },

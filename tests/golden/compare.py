@@ -32,12 +32,17 @@ def equal(a, b):
 
 
 def load(path):
+    if path.suffix == ".jpg":
+        return path.read_bytes()
     return json.loads(path.read_text()) if path.suffix == ".json" else load_file(path)
 
 
 def main():
     committed, remade = map(pathlib.Path, sys.argv[1:3])
-    files = sorted(p.name for p in committed.iterdir() if p.suffix in (".json", ".safetensors"))
+    kinds = (".json", ".safetensors", ".jpg")
+    files = (p.relative_to(committed) for p in committed.rglob("*") if p.suffix in kinds)
+    # Samples of input formats: those of their libraries, no numbers.
+    files = sorted(f for f in files if f.parts[0] != "inputs")
     same = 0
     for name in files:
         if not (remade / name).exists():

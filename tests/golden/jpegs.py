@@ -1,9 +1,9 @@
 """JPEG files of every kind, and what libjpeg-turbo makes of them, for tests/decode.rs.
 
-    pip install pillow==13.0.0 numpy && python tests/golden/jpegs.py [FOLDER]
+    pip install pillow==13.0.0 numpy zstandard && python tests/golden/jpegs.py [FOLDER]
 
 writes jpegs/*.jpg and jpegs.json into FOLDER (default: beside this script). The same versions give
-the same bytes. Needs the program zstd.
+the same bytes.
 
 The picture is a mosaic of the product photographs in pipelines/smoke/data, three for each tile, one
 a colour. Pillow, which uses libjpeg-turbo, decodes each file and turns it upright; jpegs.json has
@@ -12,11 +12,11 @@ the CRC-32 of the RGB bytes, and of the picture at 1/2, 1/4 and 1/8. CMYK goes t
 
 import json
 import pathlib
-import subprocess
 import sys
 import zlib
 
 import numpy as np
+import zstandard
 from PIL import Image, ImageOps
 
 here = pathlib.Path(__file__).parent
@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 133, 185
 
 def mosaic():
     path = here.parent.parent / "pipelines/smoke/data/train-images-idx3-ubyte.zst"
-    data = subprocess.run(["zstd", "-dcq", path], check=True, capture_output=True).stdout[16:]
+    data = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())[16:]
     images = np.frombuffer(data, np.uint8).reshape(-1, 28, 28)
     rows, columns = HEIGHT // 28 + 1, WIDTH // 28 + 1
     tiles = images[: rows * columns * 3].reshape(rows, columns, 3, 28, 28)

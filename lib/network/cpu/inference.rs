@@ -84,6 +84,7 @@ impl<E: Element> Inference<E> {
         let count = self.images.min(n.div_ceil(self.threads.len())).max(1);
         out.par_chunks_mut(count * features)
             .zip(images.par_chunks(count * trunk.image_values))
+            .with_max_len(1)
             .try_for_each(|(out, images)| {
                 let thread = rayon::current_thread_index().unwrap_or(0);
                 let mut thread = self.threads[thread]
