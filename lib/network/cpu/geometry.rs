@@ -1,5 +1,5 @@
 //! What a convolution needs to know of its tiles before the first image: which input values meet
-//! which weights at which pixels, in both directions, and its packed weights.
+//! which weights at which pixels, in both directions, and how its weights are packed.
 //!
 //! Taps that fall on the zero padding are left out: pixels are sorted into parts by the taps that
 //! they have.
