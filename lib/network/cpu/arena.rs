@@ -97,17 +97,27 @@ impl<E: Copy> Arena<E> {
     }
 
     pub fn shared(&mut self) -> Shared<E> {
+        Shared::new(self.values_mut())
+    }
+
+    /// The first `len` values, whatever they hold.
+    pub fn room(&mut self, len: usize) -> Result<&mut [E]> {
+        self.reserve(len)?;
+        Ok(&mut self.values_mut()[..len])
+    }
+
+    fn values_mut(&mut self) -> &mut [E] {
         let start = self.map.as_mut().map(|m| m.as_mut_ptr().cast());
         // SAFETY: the map has `len` values, starts at a page, and all bits are a value of E
         // (float32 or bfloat16).
-        Shared::new(start.map_or(&mut [], |start| unsafe {
+        start.map_or(&mut [], |start| unsafe {
             std::slice::from_raw_parts_mut(start, self.len)
-        }))
+        })
     }
 
     pub fn values(&self) -> &[E] {
         let start = self.map.as_ref().map(|m| m.as_ptr().cast());
-        // SAFETY: as in `shared`.
+        // SAFETY: as in `values_mut`.
         start.map_or(&[], |start| unsafe {
             std::slice::from_raw_parts(start, self.len)
         })

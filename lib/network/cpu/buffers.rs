@@ -47,87 +47,69 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// For a forward pass that leaves nothing behind.
-    pub fn for_inference(sizes: &Sizes) -> Slots {
-        Slots::new(sizes, false)
-    }
-
-    /// For a forward and a backward pass.
-    pub fn for_training(sizes: &Sizes) -> Slots {
-        Slots::new(sizes, true)
-    }
-
-    /// Moments: stem, pool, three for each unit, the pre-logits, and the same way back.
-    fn new(sizes: &Sizes, backward: bool) -> Slots {
+    /// For a forward and a backward pass. Moments: stem, pool, three for each unit, the pre-logits,
+    /// and the same way back.
+    pub fn new(sizes: &Sizes) -> Slots {
         let count = sizes.units.len();
         let first = |unit: usize| 2 + 3 * unit;
-        let head = backward.then(|| first(count));
+        let head = first(count);
         // The unit's three backward steps, and the stem's.
-        let back = |unit: usize, step: usize| head.map(|h| h + 1 + 3 * (count - 1 - unit) + step);
-        let end = head.map(|h| h + 1 + 3 * count);
+        let back = |unit: usize, step: usize| head + 1 + 3 * (count - 1 - unit) + step;
+        let end = head + 1 + 3 * count;
         let mut plan = Plan::default();
         let mut add = |len: usize, life: RangeInclusive<usize>| plan.add(len, life);
         let pooled = usize::from(sizes.stem > 0);
-        let stem = add(sizes.stem, 0..=end.unwrap_or(1));
-        let y0 = add(sizes.y0, pooled..=end.unwrap_or(first(0) + 2));
+        let stem = add(sizes.stem, 0..=end);
+        let y0 = add(sizes.y0, pooled..=end);
         let mut activations = Vec::new();
         for (i, u) in sizes.units.iter().enumerate() {
             let at = first(i);
-            let z1 = add(u.z1, at..=back(i, 2).unwrap_or(at + 1));
-            let z2 = add(u.z2, at + 1..=back(i, 1).unwrap_or(at + 2));
+            let z1 = add(u.z1, at..=back(i, 2));
+            let z2 = add(u.z2, at + 1..=back(i, 1));
             // The shortcut's convolution writes it first.
             let from = if u.projects { at } else { at + 2 };
-            let y = add(u.y, from..=back(i, 0).unwrap_or(first(i + 1) + 2));
+            let y = add(u.y, from..=back(i, 0));
             activations.push([z1, z2, y]);
         }
         let mut gradients = Vec::new();
-        if let (Some(head), Some(end)) = (head, end) {
-            // The gradient of a unit's output goes to its first convolution or past it.
-            let last_use = |unit: Option<usize>| match unit {
-                None => Some(end),
-                Some(i) if sizes.units[i].projects => back(i, 2),
-                Some(0) => Some(end),
-                Some(i) => back(i - 1, 0),
+        // The gradient of a unit's output goes to its first convolution or past it.
+        let last_use = |unit: Option<usize>| match unit {
+            Some(i) if sizes.units[i].projects => back(i, 2),
+            None | Some(0) => end,
+            Some(i) => back(i - 1, 0),
+        };
+        for (i, u) in sizes.units.iter().enumerate() {
+            let input = match i {
+                0 => sizes.y0,
+                _ => sizes.units[i - 1].y,
             };
-            for (i, u) in sizes.units.iter().enumerate() {
-                let input = if i == 0 {
-                    sizes.y0
-                } else {
-                    sizes.units[i - 1].y
-                };
-                let lives = [0, 1, 2].map(|step| back(i, step).unwrap_or(end));
-                let g3 = add(u.z2, lives[0]..=lives[1]);
-                let g2 = add(u.z1, lives[1]..=lives[2]);
-                let until = last_use(i.checked_sub(1)).unwrap_or(end);
-                gradients.push([g3, g2, add(input, lives[2]..=until)]);
-            }
-            let output = sizes.units.last().map_or(sizes.y0, |u| u.y);
-            let until = last_use(count.checked_sub(1)).unwrap_or(end);
-            gradients.push([add(output, head..=until), add(sizes.stem, end..=end), 0]);
+            let lives = [0, 1, 2].map(|step| back(i, step));
+            let g3 = add(u.z2, lives[0]..=lives[1]);
+            let g2 = add(u.z1, lives[1]..=lives[2]);
+            let until = last_use(i.checked_sub(1));
+            gradients.push([g3, g2, add(input, lives[2]..=until)]);
         }
+        let output = sizes.units.last().map_or(sizes.y0, |u| u.y);
+        let output = add(output, head..=last_use(count.checked_sub(1)));
+        let stem_gradient = add(sizes.stem, end..=end);
         let (slots, total) = plan.place();
         let mut all = Slots {
             stem: slots[stem],
             y0: slots[y0],
             total,
-            ..Slots::default()
+            units: Vec::new(),
+            stem_gradient: slots[stem_gradient],
+            gradient: slots[output],
         };
-        for (i, [z1, z2, y]) in activations.into_iter().enumerate() {
-            let mut unit = UnitSlots {
+        for ([z1, z2, y], [g3, g2, input]) in activations.into_iter().zip(gradients) {
+            all.units.push(UnitSlots {
                 z1: slots[z1],
                 z2: slots[z2],
                 y: slots[y],
-                ..UnitSlots::default()
-            };
-            if head.is_some() {
-                let [g3, g2, input] = gradients[i].map(|g| slots[g]);
-                (unit.g3, unit.g2, unit.input_gradient) = (g3, g2, input);
-            }
-            all.units.push(unit);
-        }
-        if let Some([output, stem, _]) = gradients.last() {
-            all.gradient = slots[*output];
-            all.stem_gradient = slots[*stem];
+                g3: slots[g3],
+                g2: slots[g2],
+                input_gradient: slots[input],
+            });
         }
         all
     }

@@ -1,9 +1,8 @@
-//! Inference: a few images at a time go through the whole network on one thread, so that their
+//! Inference: a few images at a time go through a stage of the network on one thread, so that their
 //! activations stay in its cache.
 
 use super::CpuTrunk;
 use super::arena::Arena;
-use super::buffers::Slots;
 use super::conv::{Input, Output, Then};
 use super::element::Element;
 use super::geometry::Direction;
@@ -19,7 +18,20 @@ use std::sync::{Mutex, PoisonError};
 /// Most images that go through at a time, and how many times as large as their activations the
 /// weights may be that they share: reading these again costs less than leaving the cache.
 const IMAGES: usize = 64;
-const WEIGHTS_TO_ACTIVATIONS: usize = 8;
+const WEIGHTS_TO_ACTIVATIONS: usize = 3;
+
+/// Units with outputs of one size. The first one's shortcut is a convolution; the others add to
+/// its output in place.
+struct Stage {
+    units: Range<usize>,
+    /// Images that go through at a time.
+    images: usize,
+    /// Values an image: of the input, of the largest first and second convolutions' outputs
+    /// together, of the output.
+    input: usize,
+    inner: usize,
+    output: usize,
+}
 
 /// A network's weights, packed, and its norms with the moving statistics.
 pub struct Inference<E> {
@@ -28,10 +40,18 @@ pub struct Inference<E> {
     ranges: Vec<Range<usize>>,
     affine: Vec<[Affine; 3]>,
     last: Affine,
-    slots: Slots,
-    /// Images that go through at a time.
-    images: usize,
-    threads: Vec<Mutex<(Scratch<E>, Arena<E>)>>,
+    stages: Vec<Stage>,
+    threads: Vec<Mutex<Room<E>>>,
+}
+
+/// What one thread works in.
+#[derive(Default)]
+struct Room<E> {
+    scratch: Scratch<E>,
+    /// The stem's output before the pool, or a unit's first and second convolutions' outputs.
+    inner: Arena<E>,
+    /// The output of the stem and of each stage.
+    outputs: Vec<Arena<E>>,
 }
 
 impl<E: Element> Inference<E> {
@@ -58,15 +78,37 @@ impl<E: Element> Inference<E> {
             affine.set_moving(norm, parameters, moving);
             affine
         };
+        let mut stages: Vec<Stage> = Vec::new();
+        let mut input = trunk.sizes.y0;
+        for (i, u) in trunk.sizes.units.iter().enumerate() {
+            match stages.last_mut() {
+                Some(stage) if !u.projects => {
+                    stage.units.end = i + 1;
+                    stage.inner = stage.inner.max(u.z1 + u.z2);
+                }
+                _ => stages.push(Stage {
+                    units: i..i + 1,
+                    images: 1,
+                    input,
+                    inner: u.z1 + u.z2,
+                    output: u.y,
+                }),
+            }
+            input = u.y;
+        }
+        for s in &mut stages {
+            let weights = ranges[1 + 3 * s.units.end - 1].end - ranges[1 + 3 * s.units.start].start;
+            let activations = s.input + s.inner + s.output;
+            let images = weights.div_ceil(activations * WEIGHTS_TO_ACTIVATIONS);
+            s.images = images.min(IMAGES);
+        }
         let units = trunk.layout.units.iter();
-        let slots = Slots::for_inference(&trunk.sizes);
         Ok(Inference {
             affine: units
                 .map(|u| [0, 1, 2].map(|i| fixed(&u.norms[i])))
                 .collect(),
             last: fixed(&trunk.layout.norm),
-            images: (end / slots.total / WEIGHTS_TO_ACTIVATIONS).clamp(1, IMAGES),
-            slots,
+            stages,
             packed,
             ranges,
             threads: (0..rayon::current_num_threads())
@@ -80,88 +122,137 @@ impl<E: Element> Inference<E> {
         let n = images.len() / trunk.image_values;
         let features = trunk.layout.features;
         let mut out = vec![0f32; n * features];
-        // As many as are worth reading the weights for, and no thread without any.
-        let count = self.images.min(n.div_ceil(self.threads.len())).max(1);
+        // As many as are worth reading the weights for, and as much work for each thread.
+        let most = self.stages.iter().map(|s| s.images).max().unwrap_or(1);
+        let chunks = n.div_ceil(most).next_multiple_of(self.threads.len());
+        let count = n.div_ceil(chunks.max(1)).max(1);
         out.par_chunks_mut(count * features)
             .zip(images.par_chunks(count * trunk.image_values))
             .with_max_len(1)
-            .try_for_each(|(out, images)| {
+            .try_for_each(|(out, images)| -> Result<()> {
                 let thread = rayon::current_thread_index().unwrap_or(0);
-                let mut thread = self.threads[thread]
+                let mut room = self.threads[thread]
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
-                let (scratch, arena) = &mut *thread;
-                self.images(trunk, scratch, arena, images, out)
+                let mut outputs = std::mem::take(&mut room.outputs);
+                outputs.resize_with(self.stages.len() + 1, Arena::default);
+                let (last, inputs) = outputs.split_last_mut().expect("the stem's");
+                let values = self.stages.last().map_or(trunk.sizes.y0, |s| s.output);
+                let y = last.room(out.len() / features * values)?;
+                self.stages(trunk, &mut room, &self.stages, inputs, images, y)?;
+                for (out, y) in out.chunks_exact_mut(features).zip(y.chunks_exact(values)) {
+                    pooled_features(trunk.workers.isa, &self.last, y, out);
+                }
+                room.outputs = outputs;
+                Ok(())
             })?;
         Ok(out)
     }
 
-    /// The same for a few images, on this thread.
-    fn images(
+    /// What the stem and the `stages` make of a few images, on this thread. `inputs`: of the stages.
+    fn stages(
         &self,
         trunk: &CpuTrunk<E>,
-        scratch: &mut Scratch<E>,
-        arena: &mut Arena<E>,
+        room: &mut Room<E>,
+        stages: &[Stage],
+        inputs: &mut [Arena<E>],
         images: &[f32],
-        out: &mut [f32],
+        out: &mut [E],
     ) -> Result<()> {
-        let (isa, layout) = (trunk.workers.isa, &trunk.layout);
+        let (Some((stage, before)), Some((input, inputs))) =
+            (stages.split_last(), inputs.split_last_mut())
+        else {
+            return self.stem(trunk, room, images, out);
+        };
         let n = images.len() / trunk.image_values;
-        arena.reserve(n * self.slots.total)?;
-        let memory = arena.shared();
-        // SAFETY: as in `CpuTrunk::forward`.
-        let slot = |slot| unsafe { memory.slot(slot, n) };
-        let words = self.packed.values();
-        let mut weights = self.ranges.iter().map(|r| &words[r.clone()]);
-        let mut next = || weights.next().unwrap_or(&[]);
-        let y0 = slot(self.slots.y0);
+        let count = n.div_ceil(n.div_ceil(stage.images));
+        let chunks = images.chunks(count * trunk.image_values);
+        for (images, out) in chunks.zip(out.chunks_mut(count * stage.output)) {
+            let n = images.len() / trunk.image_values;
+            let input = input.room(n * stage.input)?;
+            self.stages(trunk, room, before, inputs, images, input)?;
+            self.units(trunk, room, stage, input, out)?;
+        }
+        Ok(())
+    }
+
+    /// A unit's packed weights for its `group`-th convolutions; the stem's before all.
+    fn weights(&self, unit: usize, group: usize) -> &[f32] {
+        &self.packed.values()[self.ranges[1 + 3 * unit + group].clone()]
+    }
+
+    /// The first stage's input.
+    fn stem(
+        &self,
+        trunk: &CpuTrunk<E>,
+        room: &mut Room<E>,
+        images: &[f32],
+        y0: &mut [E],
+    ) -> Result<()> {
+        let isa = trunk.workers.isa;
+        let Room { scratch, inner, .. } = room;
+        let n = images.len() / trunk.image_values;
+        let weights = &self.packed.values()[self.ranges[0].clone()];
         let input = Input::Images(images);
         match &trunk.pool {
             None => {
                 let out = Output::new(y0, Then::Nothing);
-                trunk.stem.infer(isa, scratch, n, input, next(), &[out]);
+                trunk.stem.infer(isa, scratch, n, input, weights, &[out]);
             }
             Some(pool) => {
-                let values = slot(self.slots.stem);
+                let values = inner.room(n * trunk.sizes.stem)?;
                 let out = Output::new(values, Then::Nothing);
-                trunk.stem.infer(isa, scratch, n, input, next(), &[out]);
-                let mut moments = vec![0f32; 3 * layout.stem.outputs];
+                trunk.stem.infer(isa, scratch, n, input, weights, &[out]);
+                let mut moments = vec![0f32; 3 * trunk.layout.stem.outputs];
                 let each = y0.chunks_exact_mut(trunk.sizes.y0);
                 for (y0, values) in each.zip(values.chunks_exact(trunk.sizes.stem)) {
                     pool.image(isa, values, y0, &mut moments);
                 }
             }
         }
-        let mut input = &*y0;
-        for (i, u) in trunk.units.iter().enumerate() {
+        Ok(())
+    }
+
+    /// A stage's output.
+    fn units(
+        &self,
+        trunk: &CpuTrunk<E>,
+        room: &mut Room<E>,
+        stage: &Stage,
+        input: &[E],
+        out: &mut [E],
+    ) -> Result<()> {
+        let isa = trunk.workers.isa;
+        let Room { scratch, inner, .. } = room;
+        let n = input.len() / stage.input;
+        for i in stage.units.clone() {
+            let (u, sizes) = (&trunk.units[i], &trunk.sizes.units[i]);
             let [g1, g2, g3] = &u.groups;
             let [a1, a2, a3] = &self.affine[i];
-            let slots = &self.slots.units[i];
-            let (z1, z2, y) = (slot(slots.z1), slot(slots.z2), slot(slots.y));
-            let outs = [
-                Output::new(z1, Then::Activate(a2)),
-                Output::new(y, Then::Nothing),
-            ];
-            let project = g1.convs.len() > 1;
+            let (z1, z2) = inner
+                .room(n * (sizes.z1 + sizes.z2))?
+                .split_at_mut(n * sizes.z1);
             let units = g1.units(n, u.pixels.0);
-            let from = Input::Activations(input, Some(a1));
-            g1.infer(isa, scratch, units, from, next(), &outs[..g1.convs.len()]);
-            let from = Input::Activations(z1, None);
-            let out = Output::new(z2, Then::Activate(a3));
-            g2.infer(isa, scratch, n, from, next(), &[out]);
-            let residual = if project { y.as_ptr() } else { input.as_ptr() };
-            let out = Output {
-                residual: Some(residual),
-                ..Output::new(y, Then::Nothing)
+            let mut outs = vec![Output::new(z1, Then::Activate(a2))];
+            let from = if sizes.projects {
+                outs.push(Output::new(out, Then::Nothing));
+                input
+            } else {
+                &*out
             };
+            let from = Input::Activations(from, Some(a1));
+            g1.infer(isa, scratch, units, from, self.weights(i, 0), &outs);
+            let from = Input::Activations(z1, None);
+            let outs = [Output::new(z2, Then::Activate(a3))];
+            g2.infer(isa, scratch, n, from, self.weights(i, 1), &outs);
+            // Where the shortcut left its values, the sum takes their place.
+            let outs = [Output {
+                residual: Some(out.as_ptr()),
+                ..Output::new(out, Then::Nothing)
+            }];
             let units = g3.units(n, u.pixels.1);
             let from = Input::Activations(z2, None);
-            g3.infer(isa, scratch, units, from, next(), &[out]);
-            input = y;
-        }
-        let features = out.chunks_exact_mut(layout.features);
-        for (out, y) in features.zip(input.chunks_exact(input.len() / n)) {
-            pooled_features(isa, &self.last, y, out);
+            g3.infer(isa, scratch, units, from, self.weights(i, 2), &outs);
         }
         Ok(())
     }

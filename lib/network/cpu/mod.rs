@@ -115,7 +115,7 @@ impl<E: Element> CpuTrunk<E> {
             affine: Affine::new(layout.norm.channels),
             image_values: height * width * stem.inputs,
             y0_pixels,
-            slots: Slots::for_training(&sizes),
+            slots: Slots::new(&sizes),
             sizes,
             arena: Arena::default(),
             packed: Arena::default(),
