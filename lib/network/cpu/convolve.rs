@@ -84,6 +84,15 @@ impl<E> Epilogue<'_, E> {
         }
     }
 
+    /// What is read where the output is written.
+    fn beside(&self) -> Option<*const E> {
+        match self {
+            Epilogue::Store | Epilogue::Activate { .. } => None,
+            Epilogue::Statistics { residual, .. } => *residual,
+            Epilogue::Residual(beside) | Epilogue::Mask { x: beside, .. } => Some(*beside),
+        }
+    }
+
     /// The same, for the next part of the output.
     pub fn reborrow(&mut self) -> Epilogue<'_, E> {
         match self {
@@ -139,6 +148,45 @@ pub struct Sink<'a, E> {
     pub epilogue: Epilogue<'a, E>,
 }
 
+impl<E> Sink<'_, E> {
+    /// Has the cache lines fetched that `finish` will want, while the sums are computed.
+    ///
+    /// # Safety
+    /// The sink has these pixels.
+    #[inline(always)]
+    unsafe fn prefetch(&self, pixels: Range<usize>, column: usize, columns: usize) {
+        let beside = self.epilogue.beside();
+        for &at in unsafe { self.to.get_unchecked(pixels) } {
+            for j in (0..columns).step_by(LINE / size_of::<E>()) {
+                let at = at as usize + column + j;
+                fetch(self.output.wrapping_add(at), true);
+                if let Some(beside) = beside {
+                    fetch(beside.wrapping_add(at), false);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Asks for a cache line, where there is an instruction for it.
+#[inline(always)]
+fn fetch<T>(line: *const T, to_write: bool) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, for any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+        match to_write {
+            true => _mm_prefetch::<_MM_HINT_ET0>(line.cast()),
+            false => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (line, to_write);
+}
+
 impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
     type Output = ();
 
@@ -177,6 +225,7 @@ unsafe fn convolve_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
     sink: &mut Sink<impl Element>,
 ) {
     unsafe {
+        sink.prefetch(first..first + M, column, V * S::F32_LANES);
         let mut acc = [[simd.splat_f32s(0.0); M]; V];
         for operand in operands {
             let panel = operand.weights.as_ptr().add(column * operand.rows);
@@ -225,15 +274,15 @@ pub unsafe fn channel<S: Simd>(values: &[f32], j: usize) -> S::f32s {
 // Loops stand where closures would read better: a closure is compiled without the instruction set
 // of the function around it.
 #[inline(always)]
-pub unsafe fn finish<S: Simd, E: Element, const M: usize>(
+pub unsafe fn finish<S: Simd, E: Element>(
     simd: S,
     sink: &mut Sink<E>,
-    sums: &[S::f32s; M],
+    sums: &[S::f32s],
     first: usize,
     column: usize,
 ) {
     unsafe {
-        let to = sink.to.get_unchecked(first..first + M);
+        let to = sink.to.get_unchecked(first..first + sums.len());
         let zero = simd.splat_f32s(0.0);
         match &mut sink.epilogue {
             Epilogue::Store => {
