@@ -9,7 +9,7 @@ use super::element::Element;
 use super::isa::Isa;
 use super::multiply::pair;
 use super::registers::{LANES, padded, panel_width};
-use super::winograd::{POSITIONS, Patches};
+use super::winograd::Patches;
 use crate::network::layout::Conv;
 use half::bf16;
 use pulp::{Simd, WithSimd};
@@ -93,8 +93,8 @@ impl Planned {
 
     /// Values of the weight gradient's partial sums.
     pub(super) fn gradient_values(&self) -> usize {
-        match self.patches {
-            Some(_) => POSITIONS * self.conv.inputs * self.conv.outputs,
+        match &self.patches {
+            Some(patches) => patches.packed_words(),
             None => self.conv.range().len(),
         }
     }
@@ -115,8 +115,8 @@ impl Planned {
 
     /// Words of the packed weights.
     pub(super) fn packed_words(&self, direction: Direction) -> usize {
-        match self.patches {
-            Some(_) => POSITIONS * self.conv.inputs * self.conv.outputs,
+        match &self.patches {
+            Some(patches) => patches.packed_words(),
             None => self.rows(direction) * padded(self.matrix(direction).1),
         }
     }

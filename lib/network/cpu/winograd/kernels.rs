@@ -1,0 +1,345 @@
+//! The passes over patches and weights.
+
+// Transforms read as formulas by row and column.
+#![allow(clippy::needless_range_loop)]
+
+use super::transforms::Transforms;
+use super::{Form, OUTSIDE};
+use crate::network::cpu::convolve::{Sink, finish};
+use crate::network::cpu::element::Element;
+use crate::network::cpu::geometry::Direction;
+use crate::network::cpu::registers::LANES;
+use crate::network::cpu::workers::Shared;
+use pulp::{Simd, WithSimd};
+use std::ops::Range;
+
+/// Pointers to pixels of `channels` values, to zeros for those outside the image.
+#[inline(always)]
+fn pointers<E, const N: usize>(
+    values: &[E],
+    channels: usize,
+    pixels: &[[u32; N]; N],
+    zeros: &[E],
+) -> [[*const E; N]; N] {
+    let mut all = [[zeros.as_ptr(); N]; N];
+    for (to, &p) in all.as_flattened_mut().iter_mut().zip(pixels.as_flattened()) {
+        if p != OUTSIDE {
+            *to = values[p as usize * channels..][..channels].as_ptr();
+        }
+    }
+    all
+}
+
+/// B' d B of the patches d.
+pub struct TransformInput<'a, E, const IN: usize, const OUT: usize> {
+    pub pixels: &'a [[[u32; IN]; IN]],
+    pub tile: &'a [E],
+    pub channels: usize,
+    pub out: &'a mut [f32],
+    /// Values from one position to the next.
+    pub position: usize,
+}
+
+// Kernels use loops where closures would read better: a closure is compiled without the
+// instruction set of the function around it.
+impl<E: Element, const IN: usize, const OUT: usize> WithSimd for TransformInput<'_, E, IN, OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zeros = vec![E::default(); c];
+        assert!(self.out.len() >= (IN * IN - 1) * self.position + self.pixels.len() * c);
+        for (m, pixels) in self.pixels.iter().enumerate() {
+            let from = pointers(self.tile, c, pixels, &zeros);
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
+                unsafe {
+                    let out = self.out.as_mut_ptr().add(m * c + j);
+                    let mut rows = [[simd.splat_f32s(0.0); IN]; IN];
+                    for x in 0..IN {
+                        let mut d = [simd.splat_f32s(0.0); IN];
+                        for y in 0..IN {
+                            d[y] = E::load::<S>(from[y][x].add(j));
+                        }
+                        let d = Form::<IN, OUT>::input(simd, d);
+                        for y in 0..IN {
+                            rows[y][x] = d[y];
+                        }
+                    }
+                    for y in 0..IN {
+                        let row = Form::<IN, OUT>::input(simd, rows[y]);
+                        for x in 0..IN {
+                            f32::store::<S>(out.add((y * IN + x) * self.position), row[x]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A g A' of the outputs' gradients g.
+pub struct TransformGradient<'a, E, const IN: usize, const OUT: usize> {
+    pub pixels: &'a [[[u32; OUT]; OUT]],
+    pub gradient: &'a [E],
+    pub channels: usize,
+    pub out: &'a mut [f32],
+    pub position: usize,
+}
+
+impl<E: Element, const IN: usize, const OUT: usize> WithSimd for TransformGradient<'_, E, IN, OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zeros = vec![E::default(); c];
+        assert!(self.out.len() >= (IN * IN - 1) * self.position + self.pixels.len() * c);
+        for (m, pixels) in self.pixels.iter().enumerate() {
+            let from = pointers(self.gradient, c, pixels, &zeros);
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
+                unsafe {
+                    let out = self.out.as_mut_ptr().add(m * c + j);
+                    let mut rows = [[simd.splat_f32s(0.0); OUT]; IN];
+                    for x in 0..OUT {
+                        let mut g = [simd.splat_f32s(0.0); OUT];
+                        for y in 0..OUT {
+                            g[y] = E::load::<S>(from[y][x].add(j));
+                        }
+                        let g = Form::<IN, OUT>::gradient(simd, g);
+                        for y in 0..IN {
+                            rows[y][x] = g[y];
+                        }
+                    }
+                    for y in 0..IN {
+                        let row = Form::<IN, OUT>::gradient(simd, rows[y]);
+                        for x in 0..IN {
+                            f32::store::<S>(out.add((y * IN + x) * self.position), row[x]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A' m A of the products m, and what becomes of the outputs.
+pub struct TransformOutput<'a, E, const IN: usize, const OUT: usize> {
+    pub products: &'a [f32],
+    pub position: usize,
+    pub pixels: &'a [[[u32; OUT]; OUT]],
+    /// Each patch's first output in the sink.
+    pub first: &'a [u32],
+    pub columns: Range<usize>,
+    pub sink: Sink<'a, E>,
+}
+
+impl<E: Element, const IN: usize, const OUT: usize> WithSimd for TransformOutput<'_, E, IN, OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let c = self.columns.len();
+        let zero = simd.splat_f32s(0.0);
+        assert!(self.products.len() >= (IN * IN - 1) * self.position + self.pixels.len() * c);
+        for j in (0..c).step_by(S::F32_LANES) {
+            for (m, (pixels, &first)) in self.pixels.iter().zip(self.first).enumerate() {
+                // SAFETY: j + lanes <= c; products' length was checked; the sink's offsets lie
+                // inside the tile.
+                unsafe {
+                    let products = self.products.as_ptr().add(m * c + j);
+                    let mut columns = [[zero; IN]; OUT];
+                    for x in 0..IN {
+                        let mut d = [zero; IN];
+                        for y in 0..IN {
+                            d[y] = f32::load::<S>(products.add((y * IN + x) * self.position));
+                        }
+                        let d = Form::<IN, OUT>::output(simd, d);
+                        for y in 0..OUT {
+                            columns[y][x] = d[y];
+                        }
+                    }
+                    let mut out = [[zero; OUT]; OUT];
+                    for y in 0..OUT {
+                        out[y] = Form::<IN, OUT>::output(simd, columns[y]);
+                    }
+                    let (sink, first) = (&mut self.sink, first as usize);
+                    let column = self.columns.start + j;
+                    if pixels[OUT - 1][OUT - 1] != OUTSIDE {
+                        finish(simd, sink, out.as_flattened(), first, column);
+                        continue;
+                    }
+                    // At the image's end, what is inside.
+                    let mut inside = [[zero; OUT]; OUT];
+                    let inside = inside.as_flattened_mut();
+                    let mut n = 0;
+                    for (&y, &p) in out.as_flattened().iter().zip(pixels.as_flattened()) {
+                        if p != OUTSIDE {
+                            inside[n] = y;
+                            n += 1;
+                        }
+                    }
+                    finish(simd, sink, &inside[..n], first, column);
+                }
+            }
+        }
+    }
+}
+
+/// G' s G of the sums s over all parts, added to the weight gradient.
+pub struct FoldGradient<'a, const IN: usize, const OUT: usize> {
+    pub transformed: &'a [&'a [f32]],
+    /// Weights of a position, and which of them.
+    pub size: usize,
+    pub range: Range<usize>,
+    pub out: Shared<f32>,
+}
+
+impl<const IN: usize, const OUT: usize> WithSimd for FoldGradient<'_, IN, OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let zero = simd.splat_f32s(0.0);
+        for i in self.range.step_by(S::F32_LANES) {
+            let mut sums = [[zero; IN]; IN];
+            for part in self.transformed {
+                for (p, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                    let v = &part[p * self.size + i..][..S::F32_LANES];
+                    // SAFETY: a vector of values.
+                    *sum = simd.add_f32s(*sum, unsafe { f32::load::<S>(v.as_ptr()) });
+                }
+            }
+            let mut rows = [[zero; IN]; 3];
+            for x in 0..IN {
+                let mut column = [zero; IN];
+                for y in 0..IN {
+                    column[y] = sums[y][x];
+                }
+                let folded = Form::<IN, OUT>::fold(simd, column);
+                for y in 0..3 {
+                    rows[y][x] = folded[y];
+                }
+            }
+            for y in 0..3 {
+                let row = Form::<IN, OUT>::fold(simd, rows[y]);
+                for x in 0..3 {
+                    // SAFETY: the ranges of tasks are disjoint.
+                    unsafe {
+                        let out = self.out.slice((y * 3 + x) * self.size + i, S::F32_LANES);
+                        let out = out.as_mut_ptr();
+                        f32::store::<S>(out, simd.add_f32s(f32::load::<S>(out), row[x]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// G w G' of 3x3 kernels w, packed.
+pub struct TransformWeights<'a, const IN: usize, const OUT: usize> {
+    pub weights: &'a [f32],
+    pub channels: usize,
+    /// Of one panel.
+    pub columns: Range<usize>,
+    pub direction: Direction,
+    pub packed: Shared<f32>,
+}
+
+impl<const IN: usize, const OUT: usize> WithSimd for TransformWeights<'_, IN, OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (c, width) = (self.channels, self.columns.len());
+        let size = c * c;
+        let panel = self.columns.start * c;
+        let mut w = [[[0f32; LANES]; 3]; 3];
+        match self.direction {
+            Direction::Forward => {
+                for i in 0..c {
+                    for j in (0..width).step_by(LANES) {
+                        let n = LANES.min(width - j);
+                        let at = i * c + self.columns.start + j;
+                        for (t, w) in w.as_flattened_mut().iter_mut().enumerate() {
+                            w[..n].copy_from_slice(&self.weights[t * size + at..][..n]);
+                        }
+                        let all = transformed::<IN, OUT>(&w);
+                        for (p, v) in all.as_flattened().iter().enumerate() {
+                            let start = p * size + panel + i * width + j;
+                            // SAFETY: panels are disjoint.
+                            let out = unsafe { self.packed.slice(start, n) };
+                            out.copy_from_slice(&v[..n]);
+                        }
+                    }
+                }
+            }
+            // The kernel turned by half a turn.
+            Direction::Backward => {
+                for (column, i) in self.columns.enumerate() {
+                    for o in (0..c).step_by(LANES) {
+                        for (t, w) in w.as_flattened_mut().iter_mut().rev().enumerate() {
+                            let at = t * size + i * c + o;
+                            w.copy_from_slice(&self.weights[at..][..LANES]);
+                        }
+                        let all = transformed::<IN, OUT>(&w);
+                        for (p, v) in all.as_flattened().iter().enumerate() {
+                            let start = p * size + panel + o * width;
+                            // SAFETY: panels are disjoint.
+                            let out = unsafe { self.packed.slice(start, LANES * width) };
+                            for (k, &v) in v.iter().enumerate() {
+                                out[k * width + column] = v;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// G w G' of some kernels.
+#[inline(always)]
+fn transformed<const IN: usize, const OUT: usize>(
+    w: &[[[f32; LANES]; 3]; 3],
+) -> [[[f32; LANES]; IN]; IN]
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    let mut rows = [[[0f32; LANES]; 3]; IN];
+    for x in 0..3 {
+        for l in 0..LANES {
+            let column = Form::<IN, OUT>::weights([w[0][x][l], w[1][x][l], w[2][x][l]]);
+            for y in 0..IN {
+                rows[y][x][l] = column[y];
+            }
+        }
+    }
+    let mut out = [[[0f32; LANES]; IN]; IN];
+    for y in 0..IN {
+        for l in 0..LANES {
+            let row = Form::<IN, OUT>::weights([rows[y][0][l], rows[y][1][l], rows[y][2][l]]);
+            for x in 0..IN {
+                out[y][x][l] = row[x];
+            }
+        }
+    }
+    out
+}
