@@ -2,6 +2,7 @@
 //! Batch norm and ReLU are fused into the convolutions; only the convolutions' outputs are stored.
 
 mod arena;
+mod backward;
 mod buffers;
 mod conv;
 mod convolve;
@@ -25,8 +26,9 @@ use super::layout::{Layout, Norm};
 use super::{Gradients, Pass, Trunk};
 use crate::error::{Error, Result};
 use arena::Arena;
+use backward::{Downstream, UnitGradient, Upstream};
 use buffers::{Sizes, Slots, UnitSizes};
-use conv::{Downstream, Input, Output, Then, UnitGradient, Upstream};
+use conv::{Input, Output, Then};
 use geometry::{Direction, Group};
 use inference::Inference;
 use norm::{Affine, BatchStatistics};
