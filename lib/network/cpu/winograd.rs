@@ -15,7 +15,7 @@ use super::products::{Products, WeightGradient};
 use super::registers::panel_width;
 use super::workers::{Shared, grown};
 use crate::network::layout::Conv;
-use kernels::{FoldGradient, TransformGradient, TransformInput, TransformOutput, TransformWeights};
+use kernels::{FoldGradient, Transform, TransformOutput, TransformWeights};
 use rayon::prelude::*;
 use std::ops::Range;
 use transforms::Transforms;
@@ -219,9 +219,10 @@ where
         let inputs = grown(inputs, Self::POSITIONS * self.position(c));
         let outputs = grown(outputs, Self::POSITIONS * self.position(width));
         for patches in self.blocks(images) {
-            isa.dispatch(TransformInput::<E, IN, OUT> {
+            isa.dispatch(Transform {
+                of: kernels::Input::<OUT>,
                 pixels: &self.inputs[patches.clone()],
-                tile,
+                values: tile,
                 channels: c,
                 out: inputs,
                 position: self.position(c),
@@ -269,16 +270,18 @@ where
         let inputs = grown(inputs, Self::POSITIONS * self.position(channels));
         let gradients = grown(gradients, Self::POSITIONS * self.position(c));
         for patches in self.blocks(images) {
-            isa.dispatch(TransformInput::<E, IN, OUT> {
+            isa.dispatch(Transform {
+                of: kernels::Input::<OUT>,
                 pixels: &self.inputs[patches.clone()],
-                tile,
+                values: tile,
                 channels,
                 out: inputs,
                 position: self.position(channels),
             });
-            isa.dispatch(TransformGradient::<E, IN, OUT> {
+            isa.dispatch(Transform {
+                of: kernels::Gradient,
                 pixels: &self.outputs[patches.clone()],
-                gradient,
+                values: gradient,
                 channels: c,
                 out: gradients,
                 position: self.position(c),

@@ -30,10 +30,42 @@ fn pointers<E, const N: usize>(
     all
 }
 
-/// B' d B of the patches d.
-pub struct TransformInput<'a, E, const IN: usize, const OUT: usize> {
-    pub pixels: &'a [[[u32; IN]; IN]],
-    pub tile: &'a [E],
+/// A transform along one side of what is read from the image.
+pub trait Side<const FROM: usize, const IN: usize> {
+    fn side<S: Simd>(&self, simd: S, values: [S::f32s; FROM]) -> [S::f32s; IN];
+}
+
+/// B' d.
+pub struct Input<const OUT: usize>;
+
+impl<const IN: usize, const OUT: usize> Side<IN, IN> for Input<OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    #[inline(always)]
+    fn side<S: Simd>(&self, simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
+        Form::<IN, OUT>::input(simd, d)
+    }
+}
+
+/// A g.
+pub struct Gradient;
+
+impl<const IN: usize, const OUT: usize> Side<OUT, IN> for Gradient
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    #[inline(always)]
+    fn side<S: Simd>(&self, simd: S, g: [S::f32s; OUT]) -> [S::f32s; IN] {
+        Form::<IN, OUT>::gradient(simd, g)
+    }
+}
+
+/// The transform `T` of patches, along both sides.
+pub struct Transform<'a, T, E, const FROM: usize, const IN: usize> {
+    pub of: T,
+    pub pixels: &'a [[[u32; FROM]; FROM]],
+    pub values: &'a [E],
     pub channels: usize,
     pub out: &'a mut [f32],
     /// Values from one position to the next.
@@ -42,9 +74,8 @@ pub struct TransformInput<'a, E, const IN: usize, const OUT: usize> {
 
 // Kernels use loops where closures would read better: a closure is compiled without the
 // instruction set of the function around it.
-impl<E: Element, const IN: usize, const OUT: usize> WithSimd for TransformInput<'_, E, IN, OUT>
-where
-    Form<IN, OUT>: Transforms<IN, OUT>,
+impl<T: Side<FROM, IN>, E: Element, const FROM: usize, const IN: usize> WithSimd
+    for Transform<'_, T, E, FROM, IN>
 {
     type Output = ();
 
@@ -54,73 +85,24 @@ where
         let zeros = vec![E::default(); c];
         assert!(self.out.len() >= (IN * IN - 1) * self.position + self.pixels.len() * c);
         for (m, pixels) in self.pixels.iter().enumerate() {
-            let from = pointers(self.tile, c, pixels, &zeros);
+            let from = pointers(self.values, c, pixels, &zeros);
             for j in (0..c).step_by(S::F32_LANES) {
                 // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
                 unsafe {
                     let out = self.out.as_mut_ptr().add(m * c + j);
-                    let mut rows = [[simd.splat_f32s(0.0); IN]; IN];
-                    for x in 0..IN {
-                        let mut d = [simd.splat_f32s(0.0); IN];
-                        for y in 0..IN {
-                            d[y] = E::load::<S>(from[y][x].add(j));
+                    let mut rows = [[simd.splat_f32s(0.0); FROM]; IN];
+                    for x in 0..FROM {
+                        let mut column = [simd.splat_f32s(0.0); FROM];
+                        for y in 0..FROM {
+                            column[y] = E::load::<S>(from[y][x].add(j));
                         }
-                        let d = Form::<IN, OUT>::input(simd, d);
+                        let column = self.of.side(simd, column);
                         for y in 0..IN {
-                            rows[y][x] = d[y];
+                            rows[y][x] = column[y];
                         }
                     }
                     for y in 0..IN {
-                        let row = Form::<IN, OUT>::input(simd, rows[y]);
-                        for x in 0..IN {
-                            f32::store::<S>(out.add((y * IN + x) * self.position), row[x]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A g A' of the outputs' gradients g.
-pub struct TransformGradient<'a, E, const IN: usize, const OUT: usize> {
-    pub pixels: &'a [[[u32; OUT]; OUT]],
-    pub gradient: &'a [E],
-    pub channels: usize,
-    pub out: &'a mut [f32],
-    pub position: usize,
-}
-
-impl<E: Element, const IN: usize, const OUT: usize> WithSimd for TransformGradient<'_, E, IN, OUT>
-where
-    Form<IN, OUT>: Transforms<IN, OUT>,
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let c = self.channels;
-        let zeros = vec![E::default(); c];
-        assert!(self.out.len() >= (IN * IN - 1) * self.position + self.pixels.len() * c);
-        for (m, pixels) in self.pixels.iter().enumerate() {
-            let from = pointers(self.gradient, c, pixels, &zeros);
-            for j in (0..c).step_by(S::F32_LANES) {
-                // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
-                unsafe {
-                    let out = self.out.as_mut_ptr().add(m * c + j);
-                    let mut rows = [[simd.splat_f32s(0.0); OUT]; IN];
-                    for x in 0..OUT {
-                        let mut g = [simd.splat_f32s(0.0); OUT];
-                        for y in 0..OUT {
-                            g[y] = E::load::<S>(from[y][x].add(j));
-                        }
-                        let g = Form::<IN, OUT>::gradient(simd, g);
-                        for y in 0..IN {
-                            rows[y][x] = g[y];
-                        }
-                    }
-                    for y in 0..IN {
-                        let row = Form::<IN, OUT>::gradient(simd, rows[y]);
+                        let row = self.of.side(simd, rows[y]);
                         for x in 0..IN {
                             f32::store::<S>(out.add((y * IN + x) * self.position), row[x]);
                         }
