@@ -164,6 +164,24 @@ fn labels_do_not_enter_the_content_hash() {
 }
 
 #[test]
+fn the_order_of_images_enters_the_content_hash() {
+    let scratch = Scratch::new();
+    let hash = |list: &str| {
+        scratch.write("list.csv", format!("path,label\n{list}"));
+        shard(
+            &scratch,
+            &["--in", "list.csv", "--out", "shards", "--force"],
+        )
+        .ok();
+        let shards = Shards::open(&scratch.path("shards")).unwrap();
+        shards.split("train").unwrap().content_hash().to_string()
+    };
+    scratch.write("a.png", png(&real(0).0, 28));
+    scratch.write("b.png", png(&real(1).0, 28));
+    assert_ne!(hash("a.png,x\nb.png,x\n"), hash("b.png,x\na.png,x\n"));
+}
+
+#[test]
 fn a_file_ends_after_65536_images() {
     let scratch = Scratch::new();
     let mut idx = vec![0, 0, 8, 3];
