@@ -74,12 +74,13 @@ pub fn rejects() -> Arc<Schema> {
 }
 
 /// The columns of shards as features of Hugging Face datasets, which then show images and names of
-/// classes. `size` as for `shards`.
-pub fn features(size: Option<usize>, classes: &[String]) -> String {
+/// classes. They have no type for pixels of a fixed size, and read them as `binary` where these
+/// features are handed to them.
+pub fn features(pixels: bool, classes: &[String]) -> String {
     let value = |kind: &str| serde_json::json!({"dtype": kind, "_type": "Value"});
-    let image = match size {
-        Some(size) => (PIXELS, value(&format!("fixed_size_binary[{size}]"))),
-        None => (IMAGE, serde_json::json!({"_type": "Image"})),
+    let image = match pixels {
+        true => (PIXELS, value("binary")),
+        false => (IMAGE, serde_json::json!({"_type": "Image"})),
     };
     let label = match classes {
         [] => value("int64"),

@@ -164,6 +164,42 @@ fn labels_do_not_enter_the_content_hash() {
 }
 
 #[test]
+fn the_order_of_images_enters_the_content_hash() {
+    let scratch = Scratch::new();
+    let hash = |list: &str| {
+        scratch.write("list.csv", format!("path,label\n{list}"));
+        shard(
+            &scratch,
+            &["--in", "list.csv", "--out", "shards", "--force"],
+        )
+        .ok();
+        let shards = Shards::open(&scratch.path("shards")).unwrap();
+        shards.split("train").unwrap().content_hash().to_string()
+    };
+    scratch.write("a.png", png(&real(0).0, 28));
+    scratch.write("b.png", png(&real(1).0, 28));
+    assert_ne!(hash("a.png,x\nb.png,x\n"), hash("b.png,x\na.png,x\n"));
+}
+
+#[test]
+fn a_file_ends_after_65536_images() {
+    let scratch = Scratch::new();
+    let mut idx = vec![0, 0, 8, 3];
+    for size in [70_000_u32, 1, 1] {
+        idx.extend(size.to_be_bytes());
+    }
+    idx.resize(idx.len() + 70_000, 7);
+    scratch.write(&format!("idx/{IMAGES}"), idx);
+    shard(&scratch, &["--in", "idx", "--out", "shards"]).ok();
+    let rows = [0, 1].map(|file| {
+        let path = format!("shards/train-0000{file}-of-00002.parquet");
+        let batches = batches(&scratch.path(&path));
+        batches.iter().map(|b| b.num_rows()).sum::<usize>()
+    });
+    assert_eq!(rows, [65_536, 4_464]);
+}
+
+#[test]
 fn manifest_and_lineage() {
     let scratch = smoke_shards();
     let manifest = std::fs::read_to_string(scratch.path("shards/MANIFEST.b3")).unwrap();

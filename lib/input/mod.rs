@@ -304,7 +304,7 @@ impl Source {
 
 /// BLAKE3 of a file: of a large one on all threads, and without a copy.
 fn hash_file(path: &Path) -> Result<blake3::Hash> {
-    const BLOCK: usize = 16 << 20;
+    const BLOCK: usize = 2 << 20;
     let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
     let size = file.metadata().map_err(Error::io(path))?.len();
     let mut hasher = blake3::Hasher::new();

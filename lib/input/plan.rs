@@ -1,16 +1,17 @@
-//! One pass over an input without its images: the classes, the keys that occur twice, and which
+//! A pass over an input without its images: the classes, the keys that occur twice, and which
 //! items make which shard. After it, each shard is a pure function of the input and its place, so
 //! shards can be written in any order, by any thread, in any process.
 
 use super::{Class, Fault, Files, Item, Position, Source, Split, base_name};
 use crate::cli;
 use crate::error::{Error, Result};
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// More classes than this are a mistake about what the classes are.
 const MAX_CLASSES: usize = 100_000;
+/// A file ends after so many images, however small: the writer keeps the place of each until then.
+const FILE_IMAGES: u64 = 1 << 16;
 
 #[derive(Debug)]
 pub struct Plan {
@@ -22,10 +23,10 @@ pub struct Plan {
     class_numbers: HashMap<String, u32>,
     /// Whether the folders of the images are their classes.
     by_folder: bool,
-    /// Hashes of the base names that a split has in several places.
-    repeated: HashSet<u64>,
-    /// Items whose key an earlier one has: split and number in it.
-    duplicates: HashSet<(Split, u64)>,
+    /// Hashes of the base names that a split has in several places, sorted.
+    repeated: Vec<u64>,
+    /// Hashes of the paths that a split has twice, with the number of the first item of each.
+    firsts: HashMap<u64, u64>,
 }
 
 /// Consecutive items of one split that make one file.
@@ -61,7 +62,8 @@ pub struct Record {
 struct Progress {
     items: u64,
     shards: usize,
-    /// Bytes of the shard begun last.
+    /// Number of the shard begun last, and its bytes.
+    shard: usize,
     bytes: u64,
     last: Option<Position>,
     /// Items so far at the position `last`.
@@ -78,25 +80,17 @@ struct Classes {
 
 impl Plan {
     /// Scans the input. A file of the shards ends before the image that would bring it above
-    /// `file_bytes`. Memory: 34 bytes an image at most, for the keys.
+    /// `file_bytes`. Memory: 8 bytes an image, and 16 more where the base name is not its alone.
     ///
     /// Errors: `BadData` where there is no image, and, unless `cut` is allowed, where a file of many
     /// images ends in the middle.
     pub fn new(source: &Source, file_bytes: u64, allow_cut: bool) -> Result<Plan> {
         let mut shards: Vec<Shard> = Vec::new();
         let mut splits: BTreeMap<Split, Progress> = BTreeMap::new();
-        let mut last_shard: HashMap<Split, usize> = HashMap::new();
         let mut classes = Classes::default();
-        // Base name -> the path that had it first; the paths of base names that came twice.
-        let mut keys: HashMap<u64, u64> = HashMap::new();
-        let mut paths: HashSet<u64> = HashSet::new();
-        let (mut repeated, mut duplicates) = (HashSet::new(), HashSet::new());
+        let mut names = Vec::new();
         let mut unlisted = 0u64;
-        source.walk(Position::default(), false, &mut |item| {
-            if cli::stop_requested() {
-                let path = source.root.clone();
-                return Err(Error::Interrupted { path });
-            }
+        source.scan(&mut |item| {
             if let (Err(Fault::Cut(found)), false) = (&item.image, allow_cut) {
                 return Err(Error::bad_data(
                     &source.root,
@@ -112,9 +106,10 @@ impl Plan {
             }
             progress.last = Some(item.position);
             if progress.shards == 0
+                || shards[progress.shard].items == FILE_IMAGES
                 || progress.bytes > 0 && progress.bytes.saturating_add(item.size) > file_bytes
             {
-                last_shard.insert(item.split, shards.len());
+                progress.shard = shards.len();
                 shards.push(Shard {
                     split: item.split,
                     file: progress.shards,
@@ -128,29 +123,13 @@ impl Plan {
                 progress.bytes = 0;
             }
             progress.bytes = progress.bytes.saturating_add(item.size);
-            shards[last_shard[&item.split]].items += 1;
-
-            let (base, path) = (
-                hash(item.split, base_name(&item.name)),
-                hash(item.split, key_path(&item.name)),
-            );
-            match keys.entry(base) {
-                Entry::Vacant(place) => {
-                    place.insert(path);
-                }
-                Entry::Occupied(first) => {
-                    repeated.insert(base);
-                    paths.insert(*first.get());
-                    if !paths.insert(path) {
-                        duplicates.insert((item.split, progress.items));
-                    }
-                }
-            }
+            shards[progress.shard].items += 1;
             progress.items += 1;
+            names.push(hash(item.split, base_name(&item.name)));
             let listed = source.labels.as_ref().is_none_or(|l| l.lists(&item.name));
             unlisted += u64::from(!listed);
             classes.add(source.class(&item));
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })?;
         if shards.is_empty() {
             return Err(Error::bad_data(
@@ -163,6 +142,8 @@ impl Plan {
         if let Some(labels) = &source.labels {
             labels.warn_of_rest(unlisted)?;
         }
+        let repeated = several(names);
+        let firsts = source.firsts(&repeated)?;
         for shard in &mut shards {
             shard.files = splits[&shard.split].shards;
         }
@@ -181,7 +162,7 @@ impl Plan {
             shards,
             by_folder,
             repeated,
-            duplicates,
+            firsts,
         })
     }
 
@@ -237,9 +218,12 @@ impl Plan {
     fn record(&self, source: &Source, item: Item, nth: u64) -> Record {
         let class = source.class(&item);
         let name = base_name(&item.name);
-        let key = match self.repeated.contains(&hash(item.split, name)) {
-            true => key_path(&item.name).to_string(),
-            false => name.to_string(),
+        let (key, first) = match self.repeated.binary_search(&hash(item.split, name)) {
+            Ok(_) => {
+                let path = key_path(&item.name);
+                (path, self.firsts.get(&hash(item.split, path)))
+            }
+            Err(_) => (name, None),
         };
         let mut image = item.image.map_err(|fault| match fault {
             Fault::Image(what) | Fault::Cut(what) => what,
@@ -251,11 +235,11 @@ impl Plan {
                 None
             }
         };
-        if self.duplicates.contains(&(item.split, nth)) {
+        if first.is_some_and(|first| *first < nth) {
             image = image.and(Err("a key that an earlier image has".to_string()));
         }
         Record {
-            key,
+            key: key.to_string(),
             path: item.name,
             label,
             image,
@@ -291,6 +275,44 @@ impl Source {
             None => item.class.clone(),
         }
     }
+
+    /// Visits all items, without their images.
+    fn scan(&self, visit: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+        self.walk(Position::default(), false, &mut |item| {
+            if cli::stop_requested() {
+                let path = self.root.clone();
+                return Err(Error::Interrupted { path });
+            }
+            visit(item).map(ControlFlow::Continue)
+        })
+    }
+
+    /// `Plan::firsts`, by a second pass where base names are `repeated`.
+    fn firsts(&self, repeated: &[u64]) -> Result<HashMap<u64, u64>> {
+        let mut paths = Vec::new();
+        if !repeated.is_empty() {
+            let mut numbers: BTreeMap<Split, u64> = BTreeMap::new();
+            self.scan(&mut |item| {
+                let number = numbers.entry(item.split).or_default();
+                let name = hash(item.split, base_name(&item.name));
+                if repeated.binary_search(&name).is_ok() {
+                    paths.push((hash(item.split, key_path(&item.name)), *number));
+                }
+                *number += 1;
+                Ok(())
+            })?;
+        }
+        paths.sort_unstable();
+        let runs = paths.chunk_by(|a, b| a.0 == b.0);
+        Ok(runs.filter(|run| run.len() > 1).map(|run| run[0]).collect())
+    }
+}
+
+/// Those that are there more than once, sorted.
+fn several(mut hashes: Vec<u64>) -> Vec<u64> {
+    hashes.sort_unstable();
+    let runs = hashes.chunk_by(|a, b| a == b);
+    runs.filter(|run| run.len() > 1).map(|run| run[0]).collect()
 }
 
 impl Classes {

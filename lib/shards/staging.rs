@@ -50,22 +50,45 @@ pub struct Reject {
     pub reason: String,
 }
 
+/// Hash of a sequence of digests, which is the same however the sequence is cut into files: the
+/// polynomial hash of Rabin and Karp, modulo 2^128.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content(u128);
+
+impl Content {
+    /// The golden ratio, made odd.
+    const BASE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
+    fn add(&mut self, digest: [u8; 16]) {
+        self.extend(&Content(u128::from_le_bytes(digest)), 1);
+    }
+
+    /// Appends a sequence of `length` digests.
+    fn extend(&mut self, next: &Content, length: usize) {
+        let moved = self.0.wrapping_mul(Self::BASE.wrapping_pow(length as u32));
+        self.0 = moved.wrapping_add(next.0);
+    }
+
+    fn hex(&self) -> String {
+        let hash = blake3::hash(&self.0.to_le_bytes());
+        hash.to_hex()[..16].to_string()
+    }
+}
+
 /// What is kept of a finished file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FileRecord {
     pub images: usize,
     /// BLAKE3 of the file.
     hash: String,
-    /// Hex digits of the `digest` of each row.
-    digests: String,
+    content: Content,
     pub rejects: Vec<Reject>,
 }
 
 impl FileRecord {
     pub fn add(&mut self, row: &Row) {
         self.images += 1;
-        let hex = digest(row).map(|byte| format!("{byte:02x}"));
-        self.digests.extend(hex);
+        self.content.add(digest(row));
     }
 }
 
@@ -172,7 +195,7 @@ impl Staging {
         let mut manifest = Vec::new();
         let (mut rejects, mut of_split) = (Vec::new(), Vec::new());
         for (split, &count) in &self.head.splits {
-            let mut content = blake3::Hasher::new();
+            let mut content = Content::default();
             let mut images = 0;
             for i in 0..count {
                 let name = file_name(split, i, count);
@@ -184,7 +207,7 @@ impl Staging {
                     )
                 })?;
                 images += record.images;
-                content.update(record.digests.as_bytes());
+                content.extend(&record.content, record.images);
                 of_split.extend(record.rejects.iter().map(|_| split.as_str()));
                 rejects.extend(record.rejects);
                 manifest.push((name, record.hash));
@@ -192,7 +215,7 @@ impl Staging {
             let info = SplitInfo {
                 images,
                 files: count,
-                content: content.finalize().to_hex()[..16].to_string(),
+                content: content.hex(),
             };
             splits.insert(split.clone(), info);
         }

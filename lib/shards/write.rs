@@ -210,7 +210,7 @@ fn properties(
     };
     let image = ColumnPath::new(image.split('.').map(str::to_string).collect());
     let level = ZstdLevel::try_new(3).map_err(|e| Error::Internal(e.to_string()))?;
-    let features = schema::features(size, classes);
+    let features = schema::features(size.is_some(), classes);
     let footer = lineage.metadata().into_iter();
     let footer = footer.chain([(schema::HUGGING_FACE.to_string(), features)]);
     let resized = resized.map(|r| {

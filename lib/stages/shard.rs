@@ -44,8 +44,8 @@ the rotation that EXIF asks for. Files of many images belong to the split that t
 word (train, val, validation, test; dev is test). A bad image is left out and listed with the reason
 in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912].
-Memory: 100 MB for each of at most 9 files written at once (one more than threads), and some 100
-bytes an image of the input for keys and names.",
+Memory: 70 MB for each of at most 9 files written at once (one more than threads), and 8 bytes an
+image of the input for its key; the names too where --in is a folder or a list.",
     after_help = "The format is found by content."
 )]
 pub struct Args {
@@ -108,7 +108,8 @@ impl FromStr for Part {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// A file ends before the image that would bring it above this many bytes of image data.
+    /// A file ends before the image that would bring it above this many bytes of image data, and after
+    /// 65,536 images.
     pub file_bytes: u64,
 }
 
