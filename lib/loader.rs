@@ -46,6 +46,9 @@ pub struct Source {
 /// keep a disk busy.
 const LOOK_AHEAD: usize = 64;
 
+/// Images that the processor is asked to have in its cache before their turn.
+const NEAR: usize = 4;
+
 /// Batches that are ready before their turn.
 const READY: usize = 2;
 
@@ -98,8 +101,12 @@ impl Source {
         images.resize(draws.len() * size, 0.0);
         images
             .par_chunks_exact_mut(size)
-            .zip(draws)
-            .try_for_each(|(out, &(epoch, index))| {
+            .enumerate()
+            .try_for_each(|(i, out)| {
+                if let Some(&(_, index)) = draws.get(i + NEAR) {
+                    self.split.touch(part.rows[index] as usize);
+                }
+                let (epoch, index) = draws[i];
                 let row = part.rows[index];
                 let mut rng = rng(self.seed, part.augment, epoch, u64::from(row));
                 self.split.augment(row as usize, &part.pipe, &mut rng, out)

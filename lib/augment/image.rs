@@ -65,11 +65,16 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
     /// Writes the values to `out`, row after row, mapped as `color::value_range` does where a range
     /// is given.
     pub(super) fn write(&self, range: Option<(f32, f32)>, out: &mut [f32]) {
-        pulp::Arch::new().dispatch(Write {
-            view: *self,
-            range,
-            out,
-        });
+        let mut view = *self;
+        let Size { height, width } = view.size;
+        if view.stride == width * view.channels {
+            // Rows without a gap are one long row, which has one end to deal with.
+            view.size = Size {
+                height: 1,
+                width: height * width,
+            };
+        }
+        pulp::Arch::new().dispatch(Write { view, range, out });
     }
 }
 
