@@ -110,6 +110,8 @@ fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(common.threads())
+        // A task that panics has said so, and who waits for it finds it gone.
+        .panic_handler(|_| ())
         .build_global()
         .map_err(|e| Error::Internal(e.to_string()))?;
     let flag = Arc::new(AtomicBool::new(false));

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Labels of a part, one of each of its rows.
 #[derive(Debug, Clone)]
@@ -46,6 +46,9 @@ pub struct Source {
 /// keep a disk busy.
 const LOOK_AHEAD: usize = 64;
 
+/// Images that the processor is asked to have in its cache before their turn.
+const NEAR: usize = 4;
+
 /// Batches that are ready before their turn.
 const READY: usize = 2;
 
@@ -62,24 +65,12 @@ impl Source {
         rows.map(|row| self.split.key(row)).collect()
     }
 
-    /// The batches of steps `from..to` in order, prepared ahead by a thread of their own.
+    /// The batches of steps `from..to` in order, made by the worker threads before their turn.
     pub fn batches(self: &Arc<Self>, from: u64, to: u64) -> Batches {
-        let (sender, receiver) = sync_channel(READY);
-        let (spent, used) = channel();
-        let source = self.clone();
-        std::thread::spawn(move || {
-            let mut steps = Ahead::new(&source, from..to);
-            while let Some(draws) = steps.next() {
-                let spent: Batch = used.try_recv().unwrap_or_default();
-                // The receiver is gone once training has stopped.
-                if sender.send(source.batch(&draws, spent)).is_err() {
-                    return;
-                }
-            }
-        });
         Batches {
-            receiver,
-            spent,
+            source: self.clone(),
+            ahead: Ahead::new(from..to),
+            made: VecDeque::new(),
             batch: Batch::default(),
         }
     }
@@ -110,8 +101,12 @@ impl Source {
         images.resize(draws.len() * size, 0.0);
         images
             .par_chunks_exact_mut(size)
-            .zip(draws)
-            .try_for_each(|(out, &(epoch, index))| {
+            .enumerate()
+            .try_for_each(|(i, out)| {
+                if let Some(&(_, index)) = draws.get(i + NEAR) {
+                    self.split.touch(part.rows[index] as usize);
+                }
+                let (epoch, index) = draws[i];
                 let row = part.rows[index];
                 let mut rng = rng(self.seed, part.augment, epoch, u64::from(row));
                 self.split.augment(row as usize, &part.pipe, &mut rng, out)
@@ -122,19 +117,28 @@ impl Source {
 
 /// Batches in the order of their steps.
 pub struct Batches {
-    receiver: Receiver<Result<Batch>>,
-    /// Takes back what was used, for its buffers.
-    spent: Sender<Batch>,
+    source: Arc<Source>,
+    ahead: Ahead,
+    /// Those that the workers are making, or have made.
+    made: VecDeque<Receiver<Result<Batch>>>,
     batch: Batch,
 }
 
 impl Batches {
     /// The batch of the next step, waiting for it where it is not ready.
     pub fn advance(&mut self) -> Result<&Batch> {
-        let early = |_| Error::Internal("the loader ended early".into());
-        let batch = self.receiver.recv().map_err(early)??;
-        // The loader may have ended before its last batch was used.
-        let _ = self.spent.send(std::mem::replace(&mut self.batch, batch));
+        while self.made.len() <= READY
+            && let Some(draws) = self.ahead.next(&self.source)
+        {
+            let (source, spent) = (self.source.clone(), std::mem::take(&mut self.batch));
+            let (sender, receiver) = sync_channel(1);
+            // The receiver is gone once training has stopped.
+            rayon::spawn(move || drop(sender.send(source.batch(&draws, spent))));
+            self.made.push_back(receiver);
+        }
+        let early = || Error::Internal("the loader ended early".into());
+        let next = self.made.pop_front().ok_or_else(early)?;
+        self.batch = next.recv().map_err(|_| early())??;
         Ok(&self.batch)
     }
 }
@@ -166,25 +170,22 @@ impl Order {
 }
 
 /// What the steps draw, known some images before their turn and fetched from then on.
-struct Ahead<'a> {
-    source: &'a Source,
+struct Ahead {
     steps: Range<u64>,
     orders: [Order; 2],
     queue: VecDeque<[Vec<Draw>; 2]>,
 }
 
-impl<'a> Ahead<'a> {
-    fn new(source: &'a Source, steps: Range<u64>) -> Ahead<'a> {
+impl Ahead {
+    fn new(steps: Range<u64>) -> Ahead {
         Ahead {
-            source,
             steps,
             orders: Default::default(),
             queue: VecDeque::new(),
         }
     }
 
-    fn next(&mut self) -> Option<[Vec<Draw>; 2]> {
-        let source = self.source;
+    fn next(&mut self, source: &Source) -> Option<[Vec<Draw>; 2]> {
         let parts = [&source.labelled, &source.unlabelled];
         let batch: usize = parts.iter().map(|p| p.batch).sum();
         while self.queue.len() * batch < LOOK_AHEAD + batch

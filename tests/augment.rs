@@ -271,7 +271,7 @@ fn views_stay_together() {
     assert_eq!(views("inception_crop|resize(8)|flip_lr", 1)[0], turned[0]);
 }
 
-const PIPES: [&str; 8] = [
+const PIPES: [&str; 11] = [
     "inception_crop|resize(28)|flip_lr|-1_to_1|rotate",
     "inception_crop|resize(9,14,randomize_method)|hsvnoise|0_to_1",
     "crop_inception_patches(3,5,7)|hsvnoise|flip_lr|value_range(-2,3)",
@@ -280,6 +280,9 @@ const PIPES: [&str; 8] = [
     "resize_small(9)|multi_crop(8)|rotate|-1_to_1",
     "copy_label(x)|resize_small(7)|central_crop(5,6)|flip_lr|standardize",
     "inception_crop|rotate|inception_crop|resize(4)",
+    "inception_crop|resize(9,14,randomize_method)|flip_lr|-1_to_1",
+    "resize(7)|flip_lr|flip_lr",
+    "resize_small(13)|central_crop(5,6)|0_to_1",
 ];
 
 proptest! {
@@ -314,7 +317,12 @@ proptest! {
             output.views * output.height * output.width * output.channels
         );
         prop_assert!(values.iter().all(|v| v.is_finite()));
-        prop_assert_eq!(values, apply(&pipe, &source, key).unwrap());
+        prop_assert_eq!(&values, &apply(&pipe, &source, key).unwrap());
+        let pixels: Vec<u8> = source.data.iter().map(|&v| v as u8).collect();
+        let mut pixels = View::new(&pixels, source.size(), 3);
+        let mut out = vec![f32::NAN; values.len()];
+        pipe.apply(&mut pixels, &mut rng(0, Stream::LabelledAugment, 0, key), &mut out).unwrap();
+        prop_assert_eq!(values, out, "written to a batch");
     }
 
     #[test]

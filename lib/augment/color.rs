@@ -98,6 +98,11 @@ impl InceptionColor {
 
 /// 0..255 to `min`..`max`: min + (v / 255) * (max - min). `-1_to_1` and `0_to_1` are this.
 pub fn value_range(image: &mut Image, min: f32, max: f32) {
+    map_range(&mut image.data, min, max);
+}
+
+/// `value_range` of values anywhere.
+pub(super) fn map_range(values: &mut [f32], min: f32, max: f32) {
     struct Map<'a>(&'a mut [f32], f32, f32);
     impl pulp::WithSimd for Map<'_> {
         type Output = ();
@@ -109,7 +114,7 @@ pub fn value_range(image: &mut Image, min: f32, max: f32) {
             }
         }
     }
-    pulp::Arch::new().dispatch(Map(&mut image.data, min, max));
+    pulp::Arch::new().dispatch(Map(values, min, max));
 }
 
 #[inline(always)]

@@ -65,11 +65,16 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
     /// Writes the values to `out`, row after row, mapped as `color::value_range` does where a range
     /// is given.
     pub(super) fn write(&self, range: Option<(f32, f32)>, out: &mut [f32]) {
-        pulp::Arch::new().dispatch(Write {
-            view: *self,
-            range,
-            out,
-        });
+        let mut view = *self;
+        let Size { height, width } = view.size;
+        if view.stride == width * view.channels {
+            // Rows without a gap are one long row, which has one end to deal with.
+            view.size = Size {
+                height: 1,
+                width: height * width,
+            };
+        }
+        pulp::Arch::new().dispatch(Write { view, range, out });
     }
 }
 
@@ -122,16 +127,7 @@ impl Image {
 
     /// Mirrors left and right, in place.
     pub fn flip_lr(&mut self) {
-        let c = self.channels;
-        for row in self.data.chunks_exact_mut(self.width * c) {
-            match c {
-                3 => row.as_chunks_mut::<3>().0.reverse(),
-                _ => {
-                    row.reverse();
-                    row.chunks_exact_mut(c).for_each(<[f32]>::reverse);
-                }
-            }
-        }
+        flip_lr(&mut self.data, self.width, self.channels);
     }
 
     /// Turned counter-clockwise by `turns` quarters (`turns` < 4), as `np.rot90(image, turns)`.
@@ -165,6 +161,19 @@ impl Image {
     /// The values pixel by pixel of an image of three channels.
     pub(super) fn rgb_mut(&mut self) -> impl Iterator<Item = &mut [f32; 3]> {
         self.data.as_chunks_mut::<3>().0.iter_mut()
+    }
+}
+
+/// Mirrors rows of `width` pixels left and right.
+pub(super) fn flip_lr(values: &mut [f32], width: usize, channels: usize) {
+    for row in values.chunks_exact_mut(width * channels) {
+        match channels {
+            3 => row.as_chunks_mut::<3>().0.reverse(),
+            _ => {
+                row.reverse();
+                row.chunks_exact_mut(channels).for_each(<[f32]>::reverse);
+            }
+        }
     }
 }
 

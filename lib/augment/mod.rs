@@ -256,9 +256,36 @@ impl Pipe {
             _ => (self.steps.as_slice(), None),
         };
         let (window, steps) = self.first_crop(source.size(), steps, rng)?;
-        if steps.is_empty() {
-            source.window(window)?.write(range, out);
-            return Ok(());
+        match steps {
+            [] => {
+                source.window(window)?.write(range, out);
+                return Ok(());
+            }
+            // One resized view, mirrored or not, is made where it belongs.
+            [step, flips @ ..]
+                if let Op::Resize {
+                    size,
+                    randomize,
+                    dct_scaling,
+                } = step.op
+                    && flips.iter().all(|step| step.op == Op::FlipLr) =>
+            {
+                let method = resize_method(randomize, rng);
+                let pixels = to_resize(source, window, size, dct_scaling)?;
+                let resize = Resize::new(pixels.size, size, method, Window::whole(size));
+                resize.write(pixels.window(resize.source), out);
+                let channels = pixels.channels;
+                for _ in flips {
+                    if rng.random_bool(0.5) {
+                        image::flip_lr(out, size.width, channels);
+                    }
+                }
+                if let Some((min, max)) = range {
+                    color::map_range(out, min, max);
+                }
+                return Ok(());
+            }
+            _ => {}
         }
         let views = self.views_of(source, window, steps, rng)?;
         let size = out.len() / views.len();
@@ -317,10 +344,7 @@ impl Pipe {
                 dct_scaling,
             } => {
                 let method = resize_method(randomize, rng);
-                let pixels = match dct_scaling {
-                    false => source.window(window)?,
-                    true => source.reduced(window, size)?,
-                };
+                let pixels = to_resize(source, window, size, dct_scaling)?;
                 vec![resize::resize(pixels, size, method)]
             }
             Op::ResizeSmall(side) => {
@@ -506,6 +530,19 @@ fn resize_method(randomize: bool, rng: &mut impl Rng) -> Method {
         Some(0) => Method::AlignedBilinear,
         Some(1) => Method::AlignedNearest,
         Some(_) => Method::AlignedBicubic,
+    }
+}
+
+/// The pixels of a window that will be resized; nearer to that size already with `dct_scaling`.
+fn to_resize(
+    source: &mut impl Source,
+    window: Window,
+    size: Size,
+    dct_scaling: bool,
+) -> Result<View<'_, u8>> {
+    match dct_scaling {
+        false => source.window(window),
+        true => source.reduced(window, size),
     }
 }
 

@@ -153,17 +153,22 @@ impl Resize {
     pub fn run<T: Copy + Into<f32>>(&self, source: View<T>) -> Image {
         let channels = source.channels;
         let mut data = vec![0.0; self.size.height * self.size.width * channels];
-        pulp::Arch::new().dispatch(Fill {
-            resize: self,
-            source,
-            data: &mut data,
-        });
+        self.write(source, &mut data);
         Image {
             height: self.size.height,
             width: self.size.width,
             channels,
             data,
         }
+    }
+
+    /// `run` with a place for the values, row after row.
+    pub(super) fn write<T: Copy + Into<f32>>(&self, source: View<T>, out: &mut [f32]) {
+        pulp::Arch::new().dispatch(Fill {
+            resize: self,
+            source,
+            data: out,
+        });
     }
 
     #[inline(always)]

@@ -28,7 +28,7 @@ struct Inner {
     keys: Vec<String>,
     /// Rows in the order of their keys.
     by_key: Vec<u32>,
-    /// Height and width of each image.
+    /// Height and width of each image; none where all have one shape.
     sizes: Vec<(u32, u32)>,
     shape: Option<[usize; 3]>,
     classes: usize,
@@ -84,7 +84,10 @@ impl Split {
         for file in &files {
             first_rows.push(keys.len());
             keys.append(&mut file.texts(schema::KEY)?);
-            sizes.append(&mut self::sizes(file, dataset.shape)?);
+            let found = self::sizes(file, dataset.shape)?;
+            if dataset.shape.is_none() {
+                sizes.extend(found);
+            }
         }
         let mut by_key: Vec<u32> = (0..rows as u32).collect();
         // Stable, since that is fast where the keys are sorted already, as they mostly are.
@@ -185,8 +188,13 @@ impl Split {
 
     /// Height and width of a row.
     pub fn size(&self, row: usize) -> (usize, usize) {
-        let (height, width) = self.0.sizes[row];
-        (height as usize, width as usize)
+        match self.0.shape {
+            Some([height, width, _]) => (height, width),
+            None => {
+                let (height, width) = self.0.sizes[row];
+                (height as usize, width as usize)
+            }
+        }
     }
 
     /// The bytes of a row, without a copy.
@@ -212,6 +220,12 @@ impl Split {
     pub fn prefetch(&self, row: usize) {
         let (file, row) = self.place(row);
         file.prefetch(row);
+    }
+
+    /// Asks the processor to have a small row in its cache soon: worth it some rows ahead.
+    pub fn touch(&self, row: usize) {
+        let (file, row) = self.place(row);
+        file.touch(row);
     }
 
     /// The file that a row is in, and its row there.
