@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
+pub mod contained;
 pub mod decode;
 pub mod duplicates;
 pub mod error;

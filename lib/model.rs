@@ -1,6 +1,7 @@
 //! A model folder: `config.json`, `model.safetensors` (written last), and what describes the run.
 
 use crate::artifact::{self, Lineage};
+use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::network::layout::{Architecture, Layout};
@@ -64,20 +65,22 @@ impl Model {
         } else {
             serde_json::from_value(json).map_err(|e| config_error(e.to_string()))?
         };
-        let mut network = Network::new(
-            &config.architecture,
-            (config.height, config.width),
-            device,
-            Precision::F32,
-            config.seed,
-        );
-        let tensors = if foreign {
-            timm::tensors(&network.layout)
-        } else {
-            tensors(&network.layout)
+        if !can_hold(&found, &config.architecture) {
+            return Err(bad("those of a smaller one".to_string()));
+        }
+        let (height, width) = (config.height, config.width);
+        if !(1..=MAX_PIXELS).contains(&height.saturating_mul(width)) {
+            return Err(config_error(format!("images of {height}x{width}")));
+        }
+        let layout = Layout::new(&config.architecture);
+        let tensors = match foreign {
+            true => timm::tensors(&layout),
+            false => tensors(&layout),
         };
-        for Tensor { name, shape, place } in tensors {
-            let view = found.tensor(&name).map_err(|e| bad(e.to_string()))?;
+        // Checked before there is a network, which is as large as the configuration says.
+        let mut views = Vec::with_capacity(tensors.len());
+        for Tensor { name, shape, .. } in &tensors {
+            let view = found.tensor(name).map_err(|e| bad(e.to_string()))?;
             if view.dtype() != Dtype::F32 || view.shape() != shape {
                 return Err(bad(format!(
                     "{name} of {:?} {:?}",
@@ -85,8 +88,19 @@ impl Model {
                     view.shape()
                 )));
             }
+            views.push(view);
+        }
+        let mut network = Network::new(
+            &config.architecture,
+            (height, width),
+            device,
+            Precision::F32,
+            config.seed,
+        );
+        for (tensor, view) in tensors.iter().zip(views) {
             let (values, _) = view.data().as_chunks::<4>();
-            place.set(&mut network, values.iter().map(|b| f32::from_le_bytes(*b)));
+            let values = values.iter().map(|b| f32::from_le_bytes(*b));
+            tensor.place.set(&mut network, values);
         }
         Ok(Model {
             hash: artifact::hash_file(&weights)?,
@@ -116,6 +130,23 @@ impl Model {
             "name the model that was trained on these shards",
         ))
     }
+}
+
+/// Whether a file has as many tensors and values as the layers of a network need at least. Where it
+/// has, no number in the network's layout overflows.
+pub fn can_hold(tensors: &SafeTensors, a: &Architecture) -> bool {
+    let values: usize = tensors.iter().map(|(_, view)| view.data().len() / 4).sum();
+    let total = |numbers: &[usize]| numbers.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
+    let outputs: Vec<usize> = a.heads.iter().map(|(_, outputs)| *outputs).collect();
+    // The 3x3 convolutions of the last block.
+    let widest = 8usize.checked_shl(a.units.len() as u32);
+    let widest = widest.and_then(|n| n.checked_mul(a.width_factor));
+    let largest = widest.and_then(|n| n.checked_mul(n)?.checked_mul(9));
+    a.units.iter().min().is_some_and(|&least| least > 0)
+        && total(&a.units).max(outputs.len()) <= tensors.len()
+        && largest.is_some_and(|n| (1..=values).contains(&n))
+        && (1..=values).contains(&a.channels)
+        && total(&outputs) <= values
 }
 
 /// A tensor of a weights file.

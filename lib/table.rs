@@ -1,6 +1,7 @@
 //! Small parquet tables (labels, evaluations, metrics): written and read whole.
 
 use crate::artifact::{self, Lineage};
+use crate::contained::contained;
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Float64Type, Int64Type, Schema};
@@ -52,13 +53,11 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     let builder = open(path, made_by)?;
     let metadata = metadata_of(&builder);
     let schema = builder.schema().clone();
-    let bad = |e: &dyn std::fmt::Display| not_parquet(path, &e.to_string(), made_by);
-    let batches: Vec<RecordBatch> = builder
-        .build()
-        .map_err(|e| bad(&e))?
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| bad(&e))?;
-    let batch = arrow::compute::concat_batches(&schema, &batches).map_err(|e| bad(&e))?;
+    let batch = contained(|| {
+        let batches: std::result::Result<Vec<_>, _> = builder.build()?.collect();
+        arrow::compute::concat_batches(&schema, &batches?)
+    })
+    .map_err(|found| not_parquet(path, &found, made_by))?;
     Ok(Table {
         path: path.to_path_buf(),
         batch,
@@ -81,12 +80,10 @@ fn open(path: &Path, made_by: &str) -> Result<ParquetRecordBatchReaderBuilder<st
         std::io::ErrorKind::NotFound => Error::missing(path, "file", format!("{made_by} makes it")),
         _ => Error::io(path)(e),
     })?;
-    ParquetRecordBatchReaderBuilder::try_new_with_options(
-        file,
-        // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
-        ArrowReaderOptions::new().with_skip_arrow_metadata(true),
-    )
-    .map_err(|e| not_parquet(path, &e.to_string(), made_by))
+    // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    contained(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options))
+        .map_err(|found| not_parquet(path, &found, made_by))
 }
 
 fn metadata_of(
@@ -188,7 +185,7 @@ impl Table {
         {
             (l.values().clone(), l.value_length() as usize)
         } else if let Some(l) = column.as_list_opt::<i32>() {
-            let len = l.value_length(0) as usize;
+            let len = l.iter().flatten().next().map_or(0, |first| first.len());
             if l.offsets()
                 .windows(2)
                 .any(|w| (w[1] - w[0]) as usize != len)

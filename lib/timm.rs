@@ -7,7 +7,7 @@
 
 use crate::augment::{Mode, Pipe};
 use crate::error::{Error, Result};
-use crate::model::{Config, Place, Tensor};
+use crate::model::{Config, Place, Tensor, can_hold};
 use crate::network::BATCH_NORM_EPSILON;
 use crate::network::layout::{Architecture, Layout};
 use crate::plan::{Settings, Stem};
@@ -268,15 +268,16 @@ fn architecture(tensors: &SafeTensors, classes: usize) -> Option<Architecture> {
     let &[base, channels, ..] = stem.shape() else {
         return None;
     };
-    // More blocks than these would leave less than a pixel of any image.
-    let whole = (1..=12).contains(&units.len()) && base > 0 && base % 16 == 0;
-    whole.then(|| Architecture {
+    let found = Architecture {
         channels,
         units,
         width_factor: base / 16,
         stem: Stem::Imagenet,
         heads: vec![(HEAD.to_string(), classes)],
-    })
+    };
+    // More blocks than these would leave less than a pixel of any image.
+    let whole = found.units.len() <= 12 && base % 16 == 0 && can_hold(tensors, &found);
+    whole.then_some(found)
 }
 
 /// Settings of a model of timm's own: its network, and its evaluation as near as our steps come.

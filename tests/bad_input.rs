@@ -4,7 +4,7 @@
 mod common;
 
 use arrow::array::AsArray;
-use common::{Ran, Scratch, batches, jpeg, png, real, shard};
+use common::{Ran, Scratch, batches, jpeg, many_scans, png, real, shard};
 use s4l::shards::{Shards, Stored};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -158,12 +158,14 @@ fn memory_is_bounded_whatever_an_image_claims() {
     let bomb = black(64, 64, 90_000_000);
     assert!(bomb.len() > 500_000, "{}", bomb.len());
     scratch.write("in/3 bomb.png", bomb);
+    scratch.write("in/4 scans.jpg", many_scans());
     let args = ["--in", "in", "--allow-rejects", "0.9", "--out", "shards"];
     let ran = shard(&scratch, &[&args[..], &["--decode"]].concat()).ok();
     let reasons = rejects(&scratch);
     let of = |key: &str| reasons.iter().find(|r| r.0 == key).map(|r| r.1.clone());
     assert!(of("1 huge.png").unwrap().contains("20000x30000 is more"));
     assert!(of("2 claims.jpg").unwrap().contains("65535x65535 is more"));
+    assert!(of("4 scans.jpg").unwrap().contains("more than 500 scans"));
     assert_eq!(of("0 one.png"), None);
     assert!(peak(&ran) < 100, "{}", ran.stderr);
 }

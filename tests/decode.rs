@@ -1,6 +1,8 @@
 //! Decoding of image files: every kind of JPEG as libjpeg-turbo decodes it, and windows as parts of
 //! the whole.
 
+mod common;
+
 use s4l::augment::crop::{Size, Window};
 use s4l::augment::{Mode, Pipe, View};
 use s4l::decode::Decoder;
@@ -203,6 +205,7 @@ fn damaged_files_are_refused_in_one_line() {
         ("empty", &[]),
         ("text", b"no image"),
         ("marker", &[0xff, 0xd8]),
+        ("scans", &common::many_scans()),
     ] {
         let error = decoder.whole(bytes).map(|view| view.size).unwrap_err();
         assert!(

@@ -7,6 +7,7 @@ use common::training::{
     EVAL, MOAM, PRETRAIN, PSEUDOLABEL, labelled_shards, pretrain, recipe, words, write_labels,
 };
 use common::{Scratch, photos, shard};
+use serde_json::json;
 
 /// Checks a failing command and that it leaves everything as it was.
 #[track_caller]
@@ -117,6 +118,27 @@ fn damaged_models() {
         }
     }
     std::fs::write(&weights, &bytes).unwrap();
+    // Of a network or of images that no memory would hold.
+    let config = std::fs::read_to_string(scratch.path("model/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    for (key, value) in [
+        ("/architecture/width_factor", json!(1u64 << 60)),
+        ("/architecture/width_factor", json!(1 << 12)),
+        ("/architecture/units", json!([1u64 << 40])),
+        ("/architecture/units", json!(vec![1; 100])),
+        ("/architecture/units", json!([])),
+        ("/architecture/channels", json!(u64::MAX)),
+        ("/architecture/heads", json!([["classes", u64::MAX]])),
+        ("/height", json!(1u64 << 40)),
+        ("/width", json!(0)),
+    ] {
+        let mut other = config.clone();
+        *other.pointer_mut(key).unwrap() = value;
+        scratch.write("model/config.json", other.to_string());
+        for (program, line) in &commands {
+            refuses(&scratch, program, line, 65, &["model/", "s4l-pretrain"]);
+        }
+    }
     scratch.write("model/config.json", "{\"height\": 28");
     for (program, line) in &commands {
         refuses(

@@ -349,6 +349,8 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
     wide[12..16].copy_from_slice(&56u32.to_be_bytes());
     let mut huge = images.clone();
     huge[4..16].fill(0xff);
+    let mut many = images.clone();
+    many[4..16].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 1]);
     let cases: Vec<Case> = vec![
         ("nothing", vec![], 66, &["in", "not found"]),
         (
@@ -420,6 +422,12 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
             &["header"],
         ),
         ("huge header", vec![file(IMAGES, &huge)], 65, &[IMAGES]),
+        (
+            "many claimed",
+            vec![file(IMAGES, &many)],
+            65,
+            &[IMAGES, "the end after 313600 images"],
+        ),
         ("swapped", vec![file(IMAGES, &labels)], 65, &["header"]),
         (
             "cut labels",

@@ -1,16 +1,18 @@
-//! IDX: the first byte is the number of those that are labels.
+//! IDX: the first byte says how the files are compressed, the second how many of the others are
+//! those of the labels; 0: there is no file of labels.
 #![no_main]
 
 mod input;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Some((&labels, rest)) = bytes.split_first() else {
+    let [compression, labels, rest @ ..] = bytes else {
         return;
     };
-    let (labels, images) = rest.split_at(usize::from(labels).min(rest.len()));
-    let files = [
-        ("train-images-idx3-ubyte", images),
-        ("train-labels-idx1-ubyte", labels),
-    ];
-    input::read(&files, "", s4l::input::Format::Idx, None);
+    let (labels, images) = rest.split_at(usize::from(*labels).min(rest.len()));
+    let ending = ["", ".gz", ".zst"][usize::from(compression % 3)];
+    let name = |kind: &str| format!("train-{kind}-ubyte{ending}");
+    let (images_name, labels_name) = (name("images-idx3"), name("labels-idx1"));
+    let files = [(&images_name[..], images), (&labels_name[..], labels)];
+    let files = &files[..if labels.is_empty() { 1 } else { 2 }];
+    input::read(files, "", s4l::input::Format::Idx, None);
 });

@@ -1,16 +1,28 @@
 //! An input of files, read as `s4l-shard` does.
 
+// Each target is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
 use s4l::input::{Format, Plan, encoded};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Writes `files` into a folder of this process, and reads its entry `name`.
-pub fn read(files: &[(&str, &[u8])], name: &str, format: Format, labels: Option<&str>) {
+/// An empty folder of this process with `files` in it.
+pub fn folder(files: &[(&str, &[u8])]) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap().keep());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
     for (name, bytes) in files {
         std::fs::write(folder.join(name), bytes).unwrap();
     }
+    folder.clone()
+}
+
+/// Reads the entry `name` of a folder of `files`.
+pub fn read(files: &[(&str, &[u8])], name: &str, format: Format, labels: Option<&str>) {
+    let folder = folder(files);
     let labels = labels.map(|name| folder.join(name));
     let Ok(source) = s4l::input::open(&folder.join(name), Some(format), labels.as_deref(), None)
     else {

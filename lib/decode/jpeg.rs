@@ -5,15 +5,15 @@
 //! libjpeg reports an error through a call that must not return. Here it unwinds, through C code
 //! compiled for that (feature `unwinding`), up to `Jpeg::guarded`.
 
-use super::{Header, Pixels, check_size};
+use super::{Header, MAX_SCANS, Pixels, check_size};
 use crate::augment::crop::{Size, Window};
 use image::metadata::Orientation;
 use mozjpeg_sys::{
     J_COLOR_SPACE, JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC, boolean,
     c_int, c_ulong, jpeg_abort_decompress, jpeg_common_struct, jpeg_create_decompress,
     jpeg_crop_scanline, jpeg_decompress_struct, jpeg_destroy_decompress, jpeg_error_mgr,
-    jpeg_mem_src, jpeg_read_header, jpeg_read_scanlines, jpeg_save_markers, jpeg_skip_scanlines,
-    jpeg_start_decompress, jpeg_std_error,
+    jpeg_mem_src, jpeg_progress_mgr, jpeg_read_header, jpeg_read_scanlines, jpeg_save_markers,
+    jpeg_skip_scanlines, jpeg_start_decompress, jpeg_std_error,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -23,23 +23,32 @@ const YES: boolean = 1;
 
 /// A decompressor of libjpeg, used again and again.
 pub(super) struct Jpeg {
-    // libjpeg keeps pointers between the two, so they stay where they are.
+    // libjpeg keeps pointers between them, so they stay where they are.
     state: Box<jpeg_decompress_struct>,
     _errors: Box<jpeg_error_mgr>,
+    _progress: Box<jpeg_progress_mgr>,
 }
 
 impl Jpeg {
     pub fn new() -> Jpeg {
-        // SAFETY: both are plain C structs, for which zero is a value. libjpeg fills them in.
+        // SAFETY: all are plain C structs, for which zero is a value. libjpeg fills them in.
         let (mut state, mut errors): (Box<jpeg_decompress_struct>, Box<jpeg_error_mgr>) =
             unsafe { (Box::new(std::mem::zeroed()), Box::new(std::mem::zeroed())) };
-        // SAFETY: the error manager outlives the decompressor, which is destroyed on drop.
+        let mut progress = Box::new(jpeg_progress_mgr {
+            progress_monitor: Some(progress_made),
+            pass_counter: 0,
+            pass_limit: 0,
+            completed_passes: 0,
+            total_passes: 0,
+        });
+        // SAFETY: both managers outlive the decompressor, which is destroyed on drop.
         unsafe {
             jpeg_std_error(&mut errors);
             errors.error_exit = Some(unwind);
             errors.emit_message = Some(note);
             state.common.err = &mut *errors;
             jpeg_create_decompress(&mut *state);
+            state.common.progress = &mut *progress;
             // The segments that hold the orientation and the mark of inverted CMYK.
             jpeg_save_markers(&mut state, APP1, 0xffff);
             jpeg_save_markers(&mut state, APP14, 12);
@@ -47,6 +56,7 @@ impl Jpeg {
         Jpeg {
             state,
             _errors: errors,
+            _progress: progress,
         }
     }
 
@@ -98,7 +108,7 @@ impl Drop for Jpeg {
     }
 }
 
-// SAFETY: libjpeg has no state but what these two structs own.
+// SAFETY: libjpeg has no state but what these structs own.
 unsafe impl Send for Jpeg {}
 
 fn read_header(state: &mut jpeg_decompress_struct, bytes: &[u8]) -> Result<Header, String> {
@@ -230,6 +240,16 @@ fn message(state: &mut jpeg_common_struct) -> String {
 /// libjpeg's error: the image cannot be decoded.
 extern "C-unwind" fn unwind(state: &mut jpeg_common_struct) {
     resume_unwind(Box::new(message(state)));
+}
+
+/// Called again and again while a decompressor reads.
+extern "C-unwind" fn progress_made(state: &mut jpeg_common_struct) {
+    // SAFETY: only decompressors have this monitor, and their struct begins with the common one.
+    let scans =
+        unsafe { (*(&raw const *state).cast::<jpeg_decompress_struct>()).input_scan_number };
+    if scans > MAX_SCANS as c_int {
+        resume_unwind(Box::new(format!("more than {MAX_SCANS} scans")));
+    }
 }
 
 /// libjpeg's warnings (level -1) and traces. It would go on with grey or garbled pixels after the

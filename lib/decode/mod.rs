@@ -13,9 +13,13 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 use std::io::Cursor;
 
-/// Larger images are refused, whatever is in them: one of this size takes 300 MB as RGB, and twice
-/// as much on the way where it is a progressive JPEG.
-pub const MAX_PIXELS: usize = 100_000_000;
+/// Larger images are refused, whatever is in them. One of this size takes 240 MB as RGB, and on the way
+/// at most 960 MB: a progressive JPEG of four colours.
+pub const MAX_PIXELS: usize = 80_000_000;
+
+/// A JPEG of more scans is refused: each passes over all pixels and may take but a hundred bytes of
+/// the file. libjpeg-turbo's own tools draw the line here; encoders write some ten.
+pub const MAX_SCANS: usize = 500;
 
 const CHANNELS: usize = 3;
 

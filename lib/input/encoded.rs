@@ -1,7 +1,7 @@
 //! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
 //! so the cost is a scan of the bytes, whatever size a header claims.
 
-use crate::decode::MAX_PIXELS;
+use crate::decode::{MAX_PIXELS, MAX_SCANS};
 use crate::shards::{Resized, decode_rgb};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
@@ -14,7 +14,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// and width as the image is shown, that is after the rotation that its EXIF data asks for.
 ///
 /// - JPEG: every header segment parses, every marker within the compressed data is one that may stand
-///   there, and the end marker is present. Other damage within the compressed data is not seen.
+///   there, the scans are not too many to be decoded, and the end marker is present. Other damage
+///   within the compressed data is not seen.
 /// - PNG: every chunk's checksum holds, up to the end chunk.
 /// - WebP: the container is complete and its headers parse.
 ///
@@ -107,7 +108,7 @@ fn jpeg(bytes: &[u8]) -> Result<Header, String> {
 /// Walks over the segments and the compressed data of a JPEG up to its end marker FF D9. A decoder
 /// fills what a file cut short lacks with grey and says nothing, so it has to be found here.
 fn jpeg_end(bytes: &[u8]) -> Result<(), String> {
-    let mut at = 2;
+    let (mut at, mut scans) = (2, 0);
     loop {
         let Some(mark) = memchr::memchr(0xff, bytes.get(at..).unwrap_or_default()) else {
             return Err("a JPEG without its end".to_string());
@@ -121,7 +122,11 @@ fn jpeg_end(bytes: &[u8]) -> Result<(), String> {
             Some(0x00 | 0x01 | 0xd0..=0xd7) => at += 1,
             Some(0xd9) => return Ok(()),
             // A segment: its length counts itself.
-            Some(0xc0..=0xcf | 0xda..=0xef | 0xfe) => {
+            Some(kind @ (0xc0..=0xcf | 0xda..=0xef | 0xfe)) => {
+                scans += usize::from(*kind == 0xda);
+                if scans > MAX_SCANS {
+                    return Err(format!("a JPEG of more than {MAX_SCANS} scans"));
+                }
                 let length = bytes.get(at + 1..at + 3).ok_or("a JPEG without its end")?;
                 at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
             }

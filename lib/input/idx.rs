@@ -2,6 +2,7 @@
 //! u32 a dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
 
 use super::{Class, Item, Position, Split, Visit, class_names};
+use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -56,10 +57,10 @@ impl Idx {
             };
             let [count, height, width] = header(&images, &mut stream(&images)?)?;
             let size = height.saturating_mul(width);
-            if count == 0 || size == 0 || size > i32::MAX as usize {
+            if count == 0 || size == 0 || size > MAX_PIXELS {
                 return Err(Error::bad_data(
                     &images,
-                    "at least one image, each of 1 to 2^31-1 pixels",
+                    format!("at least one image, each of 1 to {MAX_PIXELS} pixels"),
                     format!("{count} images of {height}x{width}"),
                     COPY_AGAIN,
                 ));
@@ -108,12 +109,13 @@ impl Idx {
         files.chain([self.class_file.clone()]).flatten()
     }
 
-    /// Keys are `<split>-<row>`: these files have no names for their images.
-    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+    /// Keys are `<split>-<row>`: these files have no names for their images. All are read in any
+    /// case: there may be fewer than the header says.
+    pub fn walk(&self, from: Position, _read: bool, visit: Visit) -> Result<()> {
         for (nth, set) in self.sets.iter().enumerate().skip(from.file) {
             let at = if nth == from.file { from.at } else { 0 };
             if set
-                .walk(self.shape, Position { file: nth, at }, read, visit)?
+                .walk(self.shape, Position { file: nth, at }, visit)?
                 .is_break()
             {
                 break;
@@ -132,24 +134,18 @@ impl Set {
         &self,
         [height, width, channels]: [usize; 3],
         from: Position,
-        read: bool,
         visit: Visit,
     ) -> Result<ControlFlow<()>> {
         let size = height * width * channels;
         let mut stream = stream(&self.images)?;
-        if read {
-            header::<3>(&self.images, &mut stream)?;
-            let before = from.at * size as u64;
-            std::io::copy(&mut stream.by_ref().take(before), &mut std::io::sink())
-                .map_err(Error::io(&self.images))?;
-        }
+        header::<3>(&self.images, &mut stream)?;
+        let before = from.at * size as u64;
+        std::io::copy(&mut stream.by_ref().take(before), &mut std::io::sink())
+            .map_err(Error::io(&self.images))?;
         for at in from.at..self.count as u64 {
             let row = at as usize;
-            let pixels = match read {
-                true => take(&self.images, &mut stream, size)?,
-                false => Vec::new(),
-            };
-            if read && pixels.len() < size {
+            let pixels = take(&self.images, &mut stream, size)?;
+            if pixels.len() < size {
                 return Err(Error::bad_data(
                     &self.images,
                     format!("{} images of {height}x{width}", self.count),
@@ -157,7 +153,7 @@ impl Set {
                     COPY_AGAIN,
                 ));
             }
-            if read && row + 1 == self.count {
+            if row + 1 == self.count {
                 at_end(&self.images, &mut stream)?;
             }
             let label = self.labels.as_ref().map(|l| l[row]);

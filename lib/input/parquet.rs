@@ -3,6 +3,7 @@
 //! such a file, too.
 
 use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, Split, Visit, files};
+use crate::contained::contained;
 use crate::error::{Error, Result};
 use crate::schema;
 use ::parquet::arrow::ProjectionMask;
@@ -154,12 +155,11 @@ impl Table {
         let metadata = metadata(&self.path)?;
         let (mut bytes, mut rows) = (0u64, 0u64);
         for group in metadata.metadata().row_groups() {
-            rows += u64::try_from(group.num_rows()).unwrap_or(0);
+            rows = rows.saturating_add(group.num_rows().max(0) as u64);
             let images = group.columns().iter();
-            let images = images.filter(|c| c.column_path().parts()[0] == self.image);
-            bytes += images
-                .map(|c| c.uncompressed_size().max(0) as u64)
-                .sum::<u64>();
+            for column in images.filter(|c| c.column_path().parts()[0] == self.image) {
+                bytes = bytes.saturating_add(column.uncompressed_size().max(0) as u64);
+            }
         }
         Ok(bytes.checked_div(rows).unwrap_or(0))
     }
@@ -174,14 +174,14 @@ impl Table {
         // Whole row groups before `at` are not even opened.
         let (mut groups, mut first, mut skip) = (Vec::new(), 0u64, 0);
         for (i, group) in metadata.metadata().row_groups().iter().enumerate() {
-            let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-            if first + rows > at {
+            let end = first.saturating_add(group.num_rows().max(0) as u64);
+            if end > at {
                 if groups.is_empty() {
                     skip = at.saturating_sub(first);
                 }
                 groups.push(i);
             }
-            first += rows;
+            first = end;
         }
         let schema = metadata.parquet_schema();
         let wanted = schema.columns().iter().enumerate().filter(|(_, column)| {
@@ -198,16 +198,19 @@ impl Table {
         }
         let mask = ProjectionMask::leaves(schema, leaves);
         let file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        let mut reader = contained(&self.path, || {
+        let damaged = |found: String| damaged(&self.path, &found);
+        let mut reader = contained(|| {
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
                 .with_projection(mask)
                 .with_row_groups(groups)
                 .with_offset(skip as usize)
                 .with_batch_size(if read { BATCH } else { 4096 })
                 .build()
-        })?;
+        })
+        .map_err(damaged)?;
         Ok(std::iter::from_fn(move || {
-            contained(&self.path, || Ok(reader.next().transpose()?)).transpose()
+            let batch = contained(|| reader.next().transpose());
+            batch.map_err(damaged).transpose()
         }))
     }
 
@@ -300,17 +303,7 @@ fn metadata(path: &Path) -> Result<ArrowReaderMetadata> {
     let file = File::open(path).map_err(Error::io(path))?;
     // Types as stored: the file may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    contained(path, || ArrowReaderMetadata::load(&file, options))
-}
-
-/// Runs the stock reader, which panics on some damaged files.
-fn contained<T>(path: &Path, read: impl FnOnce() -> ::parquet::errors::Result<T>) -> Result<T> {
-    // Whatever a panic leaves behind is dropped with the reader.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(damaged(path, &e.to_string())),
-        Err(_) => Err(damaged(path, "bytes that the parquet reader stumbles over")),
-    }
+    contained(|| ArrowReaderMetadata::load(&file, options)).map_err(|e| damaged(path, &e))
 }
 
 fn damaged(path: &Path, found: &str) -> Error {

@@ -1,10 +1,11 @@
 //! Parquet files: schema, statistics of the columns that are small, lineage.
 
 use super::{count, lineage, section, title};
+use crate::contained::contained;
 use crate::error::{Error, Result};
 use crate::metrics::{EvalSummary, SUMMARY_KEY, Summary};
 use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use indicatif::HumanCount;
@@ -79,15 +80,18 @@ pub fn rows(path: &Path) -> Result<u64> {
 
 fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     let file = File::open(path).map_err(Error::io(path))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| bad(path, &e))
+    contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(|e| bad(path, &e))
 }
 
 fn batches(
     path: &Path,
     builder: ParquetRecordBatchReaderBuilder<File>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
-    let reader: ParquetRecordBatchReader = builder.build().map_err(|e| bad(path, &e))?;
-    Ok(reader.map(move |batch| batch.map_err(|e| bad(path, &e))))
+    let mut reader = contained(|| builder.build()).map_err(|e| bad(path, &e))?;
+    Ok(std::iter::from_fn(move || {
+        let batch = contained(|| reader.next().transpose());
+        batch.map_err(|e| bad(path, &e)).transpose()
+    }))
 }
 
 fn bad(path: &Path, e: &dyn std::fmt::Display) -> Error {

@@ -1,5 +1,6 @@
 //! One shard file: its image column, mapped and sliced without a copy, and its small columns.
 
+use crate::contained::contained;
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
@@ -217,17 +218,7 @@ fn metadata(path: &Path, map: &Bytes, index: PageIndexPolicy) -> Result<ArrowRea
     let options = ArrowReaderOptions::new()
         .with_skip_arrow_metadata(true)
         .with_offset_index_policy(index);
-    contained(path, || ArrowReaderMetadata::load(map, options))
-}
-
-/// Runs the stock reader, which panics on some damaged files.
-fn contained<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
-    // Whatever a panic leaves behind is dropped with the reader.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(damaged(path, &e.to_string())),
-        Err(_) => Err(damaged(path, "bytes that the parquet reader stumbles over")),
-    }
+    contained(|| ArrowReaderMetadata::load(map, options)).map_err(|e| damaged(path, &e))
 }
 
 /// The pages of the image column, or `None` where its rows are not plain bytes in the file.
@@ -255,7 +246,7 @@ fn mapped(
     };
 
     let mut pages: Vec<Page> = Vec::new();
-    let mut first_row = 0;
+    let mut first_row = 0usize;
     for (i, group) in metadata.row_groups().iter().enumerate() {
         let chunk = group.column(column);
         let plain = chunk
@@ -279,7 +270,7 @@ fn mapped(
             let page = Page {
                 start,
                 end: start.saturating_add(size),
-                first_row: first_row + row,
+                first_row: first_row.saturating_add(row),
             };
             let after = match (nth, pages.last()) {
                 (0, _) => row == 0,
@@ -296,7 +287,7 @@ fn mapped(
         if rows > 0 && locations.is_empty() {
             return Err(damaged(path, "a broken offset index"));
         }
-        first_row += rows;
+        first_row = first_row.saturating_add(rows);
     }
     if first_row as i64 != metadata.file_metadata().num_rows() {
         return Err(damaged(path, "row groups that do not add up"));
@@ -344,9 +335,11 @@ fn batches(
         return Err(damaged(path, &format!("no column {leaf:?}")));
     }
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(map.clone(), metadata);
-    let mut reader = contained(path, || builder.with_projection(mask).build())?;
+    let damaged = |found: String| damaged(path, &found);
+    let mut reader = contained(|| builder.with_projection(mask).build()).map_err(damaged)?;
     Ok(std::iter::from_fn(move || {
-        contained(path, || Ok(reader.next().transpose()?)).transpose()
+        let batch = contained(|| reader.next().transpose());
+        batch.map_err(damaged).transpose()
     }))
 }
 

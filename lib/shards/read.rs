@@ -79,8 +79,8 @@ impl Split {
             ));
         }
         let mut first_rows = Vec::with_capacity(files.len());
-        let mut keys = Vec::with_capacity(rows);
-        let mut sizes = Vec::with_capacity(rows);
+        // Not yet allocated for rows that the footers only claim.
+        let (mut keys, mut sizes) = (Vec::new(), Vec::new());
         for file in &files {
             first_rows.push(keys.len());
             keys.append(&mut file.texts(schema::KEY)?);

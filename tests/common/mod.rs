@@ -138,6 +138,15 @@ pub fn jpeg(pixels: &[u8], side: u32) -> Vec<u8> {
     bytes
 }
 
+/// A progressive JPEG whose last scan comes 500 times more: each costs a pass over all pixels.
+pub fn many_scans() -> Vec<u8> {
+    let path = "tests/golden/inputs/kinds/progressive.jpg";
+    let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (scans, end) = bytes.split_at(bytes.len() - 2);
+    let last = scans.windows(2).rposition(|w| w == [0xff, 0xda]).unwrap();
+    [scans, &scans[last..].repeat(500), end].concat()
+}
+
 /// Pixels and label of row `row` of the embedded training set.
 pub fn real(row: usize) -> (Vec<u8>, u8) {
     let size = 28 * 28;

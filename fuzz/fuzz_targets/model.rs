@@ -1,0 +1,29 @@
+//! Model folders of ours and of timm, and checkpoints: the first byte says which, the next two how many
+//! of the others are `config.json`.
+#![no_main]
+
+mod input;
+
+use candle_core::Device;
+use s4l::{checkpoint, inspect, model::Model};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let [kind, a, b, rest @ ..] = bytes else {
+        return;
+    };
+    if kind % 2 == 1 {
+        let folder = input::folder(&[]);
+        let file = checkpoint::file(&folder);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, rest).unwrap();
+        let _ = checkpoint::load(&folder, "plan", false);
+        checkpoint::remove(&folder).unwrap();
+        return;
+    }
+    let config = usize::from(u16::from_le_bytes([*a, *b])).min(rest.len());
+    let (config, weights) = rest.split_at(config);
+    let folder = input::folder(&[("config.json", config), ("model.safetensors", weights)]);
+    let _ = Model::open(&folder, &Device::Cpu);
+    let _ = inspect::folder::describe_model(&folder);
+    let _ = inspect::folder::verify_model(&folder);
+});
