@@ -281,11 +281,8 @@ fn load(
         let fault = format!("{size} bytes, more than {MAX_IMAGE_BYTES}");
         return Ok(Err(Fault::Image(fault)));
     }
-    let mut bytes = Vec::new();
-    if read {
-        bytes.reserve_exact(size as usize);
-        entry.read_to_end(&mut bytes)?;
-    }
+    let mut bytes = vec![0; if read { size as usize } else { 0 }];
+    entry.read_exact(&mut bytes)?;
     Ok(Ok(bytes))
 }
 

@@ -26,6 +26,9 @@ const PIXEL_GROUP_ROWS: usize = 8192;
 const ENCODED_GROUP_ROWS: usize = 1000;
 /// A row group ends before its rows where large images would fill the memory with it.
 pub const GROUP_BYTES: usize = 64 << 20;
+/// Bytes hashed and written at once: whole subtrees of BLAKE3, whole pages of the file, and little
+/// enough for the second-level cache.
+const BLOCK: usize = 256 << 10;
 
 /// Rows of a full row group.
 pub fn group_rows(pixels: bool) -> usize {
@@ -89,6 +92,7 @@ impl ShardFile {
         let file = Hashing {
             file: File::create(path).map_err(Error::io(path))?,
             hasher: blake3::Hasher::new(),
+            block: Vec::with_capacity(BLOCK),
         };
         Ok(ShardFile {
             writer: SerializedFileWriter::new(file, schema.root_schema_ptr(), Arc::new(properties))
@@ -142,9 +146,10 @@ impl ShardFile {
 
     /// Ends the file, which is on the disk then, and gives its BLAKE3 hash.
     pub fn finish(self) -> Result<blake3::Hash> {
-        let Hashing { file, hasher } = self.writer.into_inner().map_err(failed(&self.path))?;
-        file.sync_all().map_err(Error::io(&self.path))?;
-        Ok(hasher.finalize())
+        let mut file = self.writer.into_inner().map_err(failed(&self.path))?;
+        let done = file.write_block().and_then(|()| file.file.sync_all());
+        done.map_err(Error::io(&self.path))?;
+        Ok(file.hasher.finalize())
     }
 }
 
@@ -161,13 +166,21 @@ fn column<T: DataType>(
     column.close()
 }
 
-/// A file that is hashed while it is written.
+/// A file that is hashed while it is written, in blocks.
 struct Hashing {
     file: File,
     hasher: blake3::Hasher,
+    block: Vec<u8>,
 }
 
 impl Hashing {
+    fn write_block(&mut self) -> std::io::Result<()> {
+        self.hasher.update(&self.block);
+        self.file.write_all(&self.block)?;
+        self.block.clear();
+        Ok(())
+    }
+
     /// Lets the disk begin with what is written, so that there is little left for `finish` to wait
     /// for.
     fn start_writeback(&self) {
@@ -182,13 +195,17 @@ impl Hashing {
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
+        if self.block.len() == BLOCK {
+            self.write_block()?;
+        }
+        let taken = bytes.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
     }
 
+    /// Does nothing: parquet asks for it after each column, and what it waits for is `finish`.
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        Ok(())
     }
 }
 
