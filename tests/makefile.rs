@@ -1,6 +1,9 @@
 //! The Makefile and the recipes: what is run, in which order, and what is not run again. The stages
 //! are stand-ins that log their command line and write empty outputs.
 
+mod common;
+
+use common::ROWS;
 use s4l::plan::Settings;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,18 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const ROWS: [&str; 10] = [
-    "supervised_1p",
-    "supervised_10p",
-    "pseudo_labels",
-    "vat",
-    "vat_entmin",
-    "s4l_rotation",
-    "s4l_exemplar",
-    "moam_step1",
-    "moam_step2",
-    "moam_step3",
-];
 const PROGRAMS: [&str; 7] = [
     "s4l-shard",
     "s4l-subset",

@@ -5,23 +5,10 @@
 
 mod common;
 
-use common::Scratch;
+use common::{ROWS, Scratch};
 use toml::{Table, Value};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-const ROWS: [&str; 10] = [
-    "supervised_1p",
-    "supervised_10p",
-    "pseudo_labels",
-    "vat",
-    "vat_entmin",
-    "s4l_rotation",
-    "s4l_exemplar",
-    "moam_step1",
-    "moam_step2",
-    "moam_step3",
-];
 
 const HEAD: &str = "\
 # The ImageNet recipes beside their sources

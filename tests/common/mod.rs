@@ -12,6 +12,20 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The rows of the table.
+pub const ROWS: [&str; 10] = [
+    "supervised_1p",
+    "supervised_10p",
+    "pseudo_labels",
+    "vat",
+    "vat_entmin",
+    "s4l_rotation",
+    "s4l_exemplar",
+    "moam_step1",
+    "moam_step2",
+    "moam_step3",
+];
+
 /// The embedded set of 400 + 200 images.
 pub const SMOKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/smoke/data");
 
