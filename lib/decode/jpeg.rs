@@ -3,8 +3,9 @@
 //! its own pixels only.
 //!
 //! libjpeg reports an error through a call that must not return. Here it unwinds, through C code
-//! compiled for that (feature `unwinding`), up to `Jpeg::guarded`.
+//! compiled for that (feature `unwinding`), up to `guarded`.
 
+use super::huffman::Scan;
 use super::{Header, MAX_SCANS, Pixels, check_size};
 use crate::augment::crop::{Size, Window};
 use image::metadata::Orientation;
@@ -27,6 +28,7 @@ pub(super) struct Jpeg {
     state: Box<jpeg_decompress_struct>,
     _errors: Box<jpeg_error_mgr>,
     _progress: Box<jpeg_progress_mgr>,
+    scan: Box<Scan>,
 }
 
 impl Jpeg {
@@ -57,11 +59,12 @@ impl Jpeg {
             state,
             _errors: errors,
             _progress: progress,
+            scan: Box::new(Scan::new()),
         }
     }
 
     pub fn header(&mut self, bytes: &[u8]) -> Result<Header, String> {
-        self.guarded(|state| read_header(state, bytes))
+        guarded(&mut self.state, |state| read_header(state, bytes))
     }
 
     /// The pixels inside the window that `choose` finds for a header: it is inside the image as it
@@ -69,10 +72,25 @@ impl Jpeg {
     pub fn window(
         &mut self,
         bytes: &[u8],
-        choose: impl FnOnce(Header) -> Result<(Window, Option<Size>), String>,
+        choose: impl Fn(Header) -> Result<(Window, Option<Size>), String>,
         pixels: &mut Pixels,
     ) -> Result<Header, String> {
-        self.guarded(|state| {
+        let result = self.read(bytes, &choose, true, pixels);
+        match self.scan.gave_up() {
+            true => self.read(bytes, &choose, false, pixels),
+            false => result,
+        }
+    }
+
+    /// As `window`, with our entropy decoder or without it.
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        choose: impl Fn(Header) -> Result<(Window, Option<Size>), String>,
+        ours: bool,
+        pixels: &mut Pixels,
+    ) -> Result<Header, String> {
+        guarded(&mut self.state, |state| {
             let header = read_header(state, bytes)?;
             let (window, enough) = choose(header)?;
             // libjpeg transforms blocks of 8 to that many pixels; it is fast for these.
@@ -81,24 +99,25 @@ impl Jpeg {
                 let fits = |n: &u32| scaled(window, *n).size().holds(enough);
                 [1, 2, 4].into_iter().find(fits).unwrap_or(8)
             });
-            read_window(state, scaled(window, state.scale_num), pixels)?;
+            let scan = ours.then_some(&mut *self.scan);
+            read_window(state, scaled(window, state.scale_num), scan, pixels)?;
             Ok(header)
         })
     }
+}
 
-    /// Runs calls into libjpeg on one image, and readies the decompressor for the next one.
-    fn guarded<T>(
-        &mut self,
-        calls: impl FnOnce(&mut jpeg_decompress_struct) -> Result<T, String>,
-    ) -> Result<T, String> {
-        let result = catch_unwind(AssertUnwindSafe(|| calls(&mut self.state)));
-        // SAFETY: the decompressor was created; this leaves it as it was then, from any state.
-        unsafe { jpeg_abort_decompress(&mut self.state) };
-        result.unwrap_or_else(|payload| match payload.downcast::<String>() {
-            Ok(message) => Err(*message),
-            Err(other) => resume_unwind(other),
-        })
-    }
+/// Runs calls into libjpeg on one image, and readies the decompressor for the next one.
+fn guarded<T>(
+    state: &mut jpeg_decompress_struct,
+    calls: impl FnOnce(&mut jpeg_decompress_struct) -> Result<T, String>,
+) -> Result<T, String> {
+    let result = catch_unwind(AssertUnwindSafe(|| calls(state)));
+    // SAFETY: the decompressor was created; this leaves it as it was then, from any state.
+    unsafe { jpeg_abort_decompress(state) };
+    result.unwrap_or_else(|payload| match payload.downcast::<String>() {
+        Ok(message) => Err(*message),
+        Err(other) => resume_unwind(other),
+    })
 }
 
 impl Drop for Jpeg {
@@ -161,6 +180,7 @@ fn scaled(window: Window, eighths: u32) -> Window {
 fn read_window(
     state: &mut jpeg_decompress_struct,
     window: Window,
+    scan: Option<&mut Scan>,
     pixels: &mut Pixels,
 ) -> Result<(), String> {
     let cmyk = matches!(
@@ -184,6 +204,10 @@ fn read_window(
     // SAFETY: decompression has started and no row was read; the columns are inside the image. The
     // first column moves to the left and the width grows with it.
     unsafe { jpeg_crop_scanline(state, &mut left, &mut width) };
+    if let Some(scan) = scan {
+        // SAFETY: as it asks for; `scan` stays where it is while the rows are read, and is not used.
+        unsafe { scan.take_over(state) };
+    }
     let stride = width as usize * channels;
     pixels.data.resize(stride * window.height, 0);
     // SAFETY: the window's rows are inside the image.
@@ -265,5 +289,68 @@ extern "C-unwind" fn note(state: &mut jpeg_common_struct, level: c_int) {
     let code = unsafe { (*state.err).msg_code };
     if level < 0 && LOST_DATA.contains(&code) {
         unwind(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{RngExt, Stream, rng};
+
+    /// The same pixels, or the same complaint: whole files are ours to decode, damaged ones may be
+    /// given up.
+    #[test]
+    fn our_entropy_decoder_decodes_as_libjpegs() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/jpegs");
+        let mut rng = rng(0, Stream::LabelledAugment, 0, 0);
+        let (mut damaged, mut given_up) = (0, 0);
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let file = std::fs::read(&path).unwrap();
+            for trial in 0..500 {
+                let mut bytes = file.clone();
+                if trial >= 20 {
+                    // Mostly in the scan: it is the last half at least.
+                    let at = rng.random_range(bytes.len() / 2..bytes.len());
+                    match trial % 4 {
+                        0 => bytes.truncate(at),
+                        1 => bytes[at] = 0xff,
+                        _ => bytes[at] ^= 1 << rng.random_range(0..8),
+                    }
+                }
+                let choose = |header: Header| {
+                    let Size { height, width } = header.stored;
+                    let (y, x) = (trial * 7 % height, trial * 13 % width);
+                    let (height, width) = ((height - y).div_ceil(2), (width - x).div_ceil(2));
+                    let window = Window {
+                        y,
+                        x,
+                        height,
+                        width,
+                    };
+                    Ok((window, None))
+                };
+                let mut decoded = [true, false].map(|ours| {
+                    let (mut jpeg, mut pixels) = (Jpeg::new(), Pixels::default());
+                    let result = jpeg.read(&bytes, choose, ours, &mut pixels);
+                    let result = result.map(|_| (pixels.data, pixels.stride, pixels.start));
+                    (result, jpeg.scan.gave_up())
+                });
+                let gave_up = std::mem::take(&mut decoded[0].1);
+                if trial < 20 {
+                    assert!(!gave_up, "{path:?}");
+                } else {
+                    damaged += 1;
+                    given_up += usize::from(gave_up);
+                }
+                if !gave_up {
+                    assert!(decoded[0] == decoded[1], "{path:?}, trial {trial}");
+                }
+            }
+        }
+        assert!(
+            given_up > damaged / 20 && given_up < damaged / 2,
+            "{given_up} of {damaged}"
+        );
     }
 }

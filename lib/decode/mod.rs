@@ -5,6 +5,7 @@
 //! profile. The orientation that a camera noted (Exif) is applied, so sizes and windows are those of
 //! the upright image. A window of a JPEG has the pixels that the whole image has there.
 
+mod huffman;
 mod jpeg;
 
 use crate::augment::View;

@@ -46,6 +46,8 @@ jpegs = {
     "422": (rgb, {"subsampling": "4:2:2"}),
     "420": (rgb, {"subsampling": "4:2:0"}),
     "420-restarts": (rgb, {"subsampling": "4:2:0", "restart_marker_rows": 1}),
+    # The longest codes and values.
+    "444-best": (rgb, {"subsampling": "4:4:4", "quality": 100, "optimize": True}),
     "420-progressive": (rgb, {"subsampling": "4:2:0", "progressive": True}),
     "444-progressive": (rgb, {"subsampling": "4:4:4", "progressive": True}),
     "grey": (rgb.convert("L"), {}),
@@ -56,7 +58,7 @@ jpegs = {
 records = []
 for name, (picture, options) in jpegs.items():
     path = out / "jpegs" / f"{name}.jpg"
-    picture.save(path, quality=80, **options)
+    picture.save(path, **{"quality": 80, **options})
     decoded = ImageOps.exif_transpose(Image.open(path))
     if decoded.mode == "CMYK":
         # Pillow has turned Adobe's inverted values round already.

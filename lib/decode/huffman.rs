@@ -1,0 +1,511 @@
+//! Entropy decoding of a JPEG whose one scan is Huffman-coded, in the place of libjpeg's: it is most
+//! of the time that a window of a large photograph takes, since what stands before the window cannot
+//! be left out. One look at the next bits finds up to two coefficients, codes and values, where
+//! libjpeg finds one code; blocks that nothing is made of are only passed over.
+//!
+//! It decodes what libjpeg does (ITU T.81, F.2.2). Where the data is not as it should be it gives
+//! up, so that libjpeg may say what that data is.
+
+use mozjpeg_sys::{JHUFF_TBL, boolean, c_int, c_uint, jpeg_decompress_struct};
+use std::ptr::null;
+
+/// Bits of a look into a table. Tables for more of them crowd the first cache.
+const LOOK: u32 = 10;
+/// Of one MCU.
+const MAX_BLOCKS: usize = 10;
+/// Tables of a kind, and components.
+const MAX_TABLES: usize = 4;
+
+/// In an entry of a table: not all that is to be read.
+const PART: u32 = 0x80;
+/// Zeros of an entry, up to the end of the block.
+const END: u32 = 0xff;
+/// Bytes that libjpeg may have read ahead. It warns of a file that ends there without a marker.
+const AHEAD: usize = 16;
+
+/// The place of a coefficient, by its place in the file.
+const NATURAL_ORDER: [u8; 64] = {
+    let mut order = [0; 64];
+    let (mut i, mut diagonal) = (0, 0);
+    while diagonal < 15 {
+        let mut step = 0;
+        while step <= diagonal {
+            let (row, column) = match diagonal % 2 {
+                0 => (diagonal - step, step),
+                _ => (step, diagonal - step),
+            };
+            if row < 8 && column < 8 {
+                order[i] = (8 * row + column) as u8;
+                i += 1;
+            }
+            step += 1;
+        }
+        diagonal += 1;
+    }
+    order
+};
+
+type Block = [i16; 64];
+
+type DecodeMcu =
+    unsafe extern "C-unwind" fn(&mut jpeg_decompress_struct, *const *mut Block) -> boolean;
+
+unsafe extern "C-unwind" {
+    /// In scan.c.
+    fn s4l_replace_entropy_decoder(
+        state: &mut jpeg_decompress_struct,
+        layout: &mut Layout,
+        decode_mcu: DecodeMcu,
+    ) -> c_int;
+}
+
+/// `struct block` of scan.c.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct BlockLayout {
+    component: c_uint,
+    dc_table: c_uint,
+    ac_table: c_uint,
+}
+
+/// `struct layout` of scan.c.
+#[repr(C)]
+struct Layout {
+    dc_tables: [*const JHUFF_TBL; MAX_TABLES],
+    ac_tables: [*const JHUFF_TBL; MAX_TABLES],
+    blocks: [BlockLayout; MAX_BLOCKS],
+    blocks_in_mcu: c_uint,
+    mcus_in_row: c_uint,
+    first: c_uint,
+    last: c_uint,
+    restart_interval: c_uint,
+}
+
+/// The entropy decoder of one image after the other.
+pub(super) struct Scan {
+    layout: Layout,
+    dc_tables: [Table; MAX_TABLES],
+    ac_tables: [Table; MAX_TABLES],
+    ac_pairs: [Pairs; MAX_TABLES],
+    /// The file from the first byte of the scan.
+    data: *const [u8],
+    bits: Bits,
+    /// The last DC coefficient of each component.
+    dc: [i32; MAX_TABLES],
+    /// The place of the next MCU in its row.
+    column: c_uint,
+    mcus_to_restart: c_uint,
+    /// Of the next restart marker.
+    number: u8,
+    gave_up: bool,
+}
+
+impl Scan {
+    pub fn new() -> Scan {
+        Scan {
+            layout: Layout {
+                dc_tables: [null(); MAX_TABLES],
+                ac_tables: [null(); MAX_TABLES],
+                blocks: [BlockLayout::default(); MAX_BLOCKS],
+                blocks_in_mcu: 0,
+                mcus_in_row: 0,
+                first: 0,
+                last: 0,
+                restart_interval: 0,
+            },
+            dc_tables: std::array::from_fn(|_| Table::new()),
+            ac_tables: std::array::from_fn(|_| Table::new()),
+            ac_pairs: [[0; 1 << LOOK]; MAX_TABLES],
+            data: &[],
+            bits: Bits::default(),
+            dc: [0; MAX_TABLES],
+            column: 0,
+            mcus_to_restart: 0,
+            number: 0,
+            gave_up: false,
+        }
+    }
+
+    /// Takes over the entropy decoding of an image, if it has one Huffman-coded scan.
+    ///
+    /// # Safety
+    /// Decompression from memory has started, the columns are chosen, no row was read. The memory and
+    /// this scan stay where they are until it is done with the image, and nothing else uses the scan.
+    pub unsafe fn take_over(&mut self, state: &mut jpeg_decompress_struct) {
+        // SAFETY: the decompressor has started.
+        if unsafe { s4l_replace_entropy_decoder(state, &mut self.layout, decode_mcu) } == 0 {
+            return;
+        }
+        for block in &self.layout.blocks[..self.layout.blocks_in_mcu as usize] {
+            let (dc, ac) = (block.dc_table as usize, block.ac_table as usize);
+            // SAFETY: libjpeg has checked the tables of all blocks.
+            unsafe {
+                self.dc_tables[dc].set(&*self.layout.dc_tables[dc]);
+                if self.ac_tables[ac].set(&*self.layout.ac_tables[ac]) {
+                    self.ac_pairs[ac] = self.ac_tables[ac].pairs();
+                }
+            }
+        }
+        // SAFETY: the source of the decompressor is in memory.
+        let source = unsafe { &*state.src };
+        self.data = std::ptr::slice_from_raw_parts(source.next_input_byte, source.bytes_in_buffer);
+        self.bits = Bits::default();
+        self.dc = [0; MAX_TABLES];
+        self.column = 0;
+        self.mcus_to_restart = self.layout.restart_interval;
+        self.number = 0;
+        state.common.client_data = (&raw mut *self).cast();
+    }
+
+    /// Whether the image that was read since the last time is to be read anew, by libjpeg alone.
+    pub fn gave_up(&mut self) -> bool {
+        std::mem::take(&mut self.gave_up)
+    }
+
+    /// Decodes an MCU into zeroed blocks, or passes over it.
+    fn mcu(&mut self, data: &[u8], blocks: Option<&[*mut Block]>) -> Option<()> {
+        if self.layout.restart_interval > 0 {
+            if self.mcus_to_restart == 0 {
+                self.bits = self.bits.after_marker(data, 0xd0 + self.number)?;
+                self.dc = [0; MAX_TABLES];
+                self.mcus_to_restart = self.layout.restart_interval;
+                self.number = (self.number + 1) % 8;
+            }
+            self.mcus_to_restart -= 1;
+        }
+        let here = (self.layout.first..=self.layout.last).contains(&self.column);
+        self.column = (self.column + 1) % self.layout.mcus_in_row;
+        let blocks = blocks.filter(|_| here);
+        let mut bits = self.bits;
+        let layouts = &self.layout.blocks[..self.layout.blocks_in_mcu as usize];
+        for (i, block) in layouts.iter().enumerate() {
+            let dc = &mut self.dc[block.component as usize];
+            let dc_table = &self.dc_tables[block.dc_table as usize];
+            let ac = block.ac_table as usize;
+            let ac_table = (&self.ac_tables[ac], &self.ac_pairs[ac]);
+            *dc = dc.wrapping_add(bits.dc(data, dc_table)?);
+            match blocks {
+                // SAFETY: libjpeg hands over the blocks of the MCU.
+                Some(blocks) => unsafe {
+                    let block = &mut *blocks[i];
+                    block[0] = *dc as i16;
+                    bits.ac(data, ac_table, |place, value| block[place] = value as i16)?;
+                },
+                None => bits.ac(data, ac_table, |_, _| ())?,
+            }
+        }
+        self.bits = bits;
+        bits.all_read(data).then_some(())
+    }
+}
+
+/// Called by libjpeg for each MCU, with its blocks or with null for one that it skips. To return 0 is
+/// to wait for more data, which ends the reading of rows.
+unsafe extern "C-unwind" fn decode_mcu(
+    state: &mut jpeg_decompress_struct,
+    blocks: *const *mut Block,
+) -> boolean {
+    // SAFETY: promised to `take_over`.
+    let scan = unsafe { &mut *state.common.client_data.cast::<Scan>() };
+    if scan.gave_up {
+        return 0;
+    }
+    // SAFETY: as above; libjpeg has as many blocks as it said.
+    let (data, blocks) = unsafe {
+        let count = scan.layout.blocks_in_mcu as usize;
+        let blocks = (!blocks.is_null()).then(|| std::slice::from_raw_parts(blocks, count));
+        (&*scan.data, blocks)
+    };
+    scan.gave_up = scan.mcu(data, blocks).is_none();
+    boolean::from(!scan.gave_up)
+}
+
+/// A Huffman table.
+struct Table {
+    /// The codes of each length, and the symbols of all.
+    counts: [u8; 17],
+    symbols: [u8; 256],
+    /// For each length: where its codes end, among 16 bits, and the number of the symbol that the
+    /// code 0 would have.
+    ends: [u32; 17],
+    firsts: [i32; 17],
+    /// What the next bits begin with: in the low byte the number of bits to pass over, in the second
+    /// one the zeros before a value or `END`, in the upper half the value. With `PART`, length and
+    /// symbol of a code whose value takes more than these bits, or length 0 of a longer code.
+    entries: [u32; 1 << LOOK],
+}
+
+/// Entries of two coefficients of a table: in the upper half the second one, or 0 where the bits are
+/// too few for it. The low byte has the bits of both.
+type Pairs = [u64; 1 << LOOK];
+
+impl Table {
+    fn new() -> Table {
+        Table {
+            counts: [0; 17],
+            symbols: [0; 256],
+            ends: [0; 17],
+            firsts: [0; 17],
+            entries: [PART; 1 << LOOK],
+        }
+    }
+
+    /// Becomes a table that libjpeg has checked. Whether it was another one: images that follow one
+    /// another often have the same.
+    fn set(&mut self, table: &JHUFF_TBL) -> bool {
+        if (self.counts, self.symbols) == (table.bits, table.huffval) {
+            return false;
+        }
+        (self.counts, self.symbols) = (table.bits, table.huffval);
+        self.entries.fill(PART);
+        let (mut code, mut number) = (0, 0);
+        for length in 1..=16 {
+            let count = usize::from(self.counts[length as usize]);
+            self.firsts[length as usize] = number as i32 - code as i32;
+            for &symbol in &self.symbols[number..number + count] {
+                if length <= LOOK {
+                    let rest = LOOK - length;
+                    let first = (code as usize) << rest;
+                    for (bits, entry) in (0..1 << rest).zip(&mut self.entries[first..]) {
+                        *entry = Table::entry(symbol, length, bits, rest);
+                    }
+                }
+                code += 1;
+            }
+            number += count;
+            self.ends[length as usize] = code << (16 - length);
+            code <<= 1;
+        }
+        true
+    }
+
+    fn pairs(&self) -> Pairs {
+        std::array::from_fn(|bits| {
+            let first = self.entries[bits];
+            if first & PART != 0 || zeros_of(first) == END {
+                return u64::from(first);
+            }
+            let length = first & 0xff;
+            let second = self.entries[bits << length & ((1 << LOOK) - 1)];
+            if second & PART != 0 || length + (second & 0xff) > LOOK {
+                return u64::from(first);
+            }
+            u64::from(second) << 32 | u64::from(first + (second & 0xff))
+        })
+    }
+
+    /// Length and symbol of a code of more than `LOOK` bits, which 16 bits begin with.
+    #[cold]
+    fn long_code(&self, bits: u32) -> Option<(u32, u8)> {
+        let length = (LOOK + 1..=16).find(|&length| bits < self.ends[length as usize])?;
+        let number = (bits >> (16 - length)) as i32 + self.firsts[length as usize];
+        Some((length, self.symbols[number as usize & 0xff]))
+    }
+
+    /// For a code of `length` bits that `rest` more bits follow.
+    fn entry(symbol: u8, length: u32, bits: u32, rest: u32) -> u32 {
+        let (zeros, size) = parts(symbol);
+        match size {
+            0 => zeros << 8 | length,
+            1.. if size <= rest => {
+                let value = extend(bits >> (rest - size), size);
+                (value as u32) << 16 | zeros << 8 | (length + size)
+            }
+            _ => u32::from(symbol) << 8 | PART | length,
+        }
+    }
+}
+
+fn zeros_of(entry: u32) -> u32 {
+    entry >> 8 & 0xff
+}
+
+fn value_of(entry: u32) -> i32 {
+    entry as i32 >> 16
+}
+
+/// What a symbol says: zeros before a value, and the value's bits. It is 0 without any.
+fn parts(symbol: u8) -> (u32, u32) {
+    match (u32::from(symbol) / 16, u32::from(symbol) % 16) {
+        (0..15, 0) => (END, 0),
+        parts => parts,
+    }
+}
+
+/// A value of `size` bits, 1 to 15 (T.81, F.12).
+fn extend(bits: u32, size: u32) -> i32 {
+    match bits >> (size - 1) {
+        0 => bits as i32 - (1 << size) + 1,
+        _ => bits as i32,
+    }
+}
+
+/// Where the entropy decoder is in the data.
+#[derive(Clone, Copy, Default)]
+struct Bits {
+    /// The next byte to load.
+    position: usize,
+    /// The next bits, from the highest one down. There may be more than `count` of them.
+    buffer: u64,
+    count: u32,
+    /// The zeros at the end of those counted that stand for what is not there.
+    padding: u32,
+}
+
+impl Bits {
+    /// Loads what there is room for: there are more than 55 bits then.
+    #[inline(always)]
+    fn fill(&mut self, data: &[u8]) {
+        let bytes = data.get(self.position..).and_then(<[u8]>::first_chunk);
+        if let Some(&bytes) = bytes {
+            let bytes = u64::from_be_bytes(bytes);
+            // A byte of 255 comes out with its highest bit set, and so may one above it.
+            let marks =
+                (!bytes).wrapping_sub(0x0101_0101_0101_0101) & bytes & 0x8080_8080_8080_8080;
+            if marks == 0 {
+                self.buffer |= bytes >> self.count;
+                let loaded = (63 - self.count) / 8;
+                self.position += loaded as usize;
+                self.count += 8 * loaded;
+                return;
+            }
+        }
+        *self = self.filled_bytewise(data);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn filled_bytewise(mut self, data: &[u8]) -> Bits {
+        while self.count <= 56 {
+            let byte = match data[self.position..] {
+                [0xff, 0, ..] => {
+                    self.position += 2;
+                    0xff
+                }
+                [0xff, ..] | [] => {
+                    self.padding += 8;
+                    0
+                }
+                [byte, ..] => {
+                    self.position += 1;
+                    byte
+                }
+            };
+            self.buffer |= u64::from(byte) << (56 - self.count);
+            self.count += 8;
+        }
+        self
+    }
+
+    /// Passes over as many bits as the low byte says, less than 32.
+    #[inline(always)]
+    fn skip(&mut self, entry: u32) {
+        let count = entry & 0xff;
+        self.buffer <<= count & 63;
+        self.count = self.count.wrapping_sub(count);
+    }
+
+    /// The zeros and the value of a `PART` entry.
+    #[inline(always)]
+    fn read(&mut self, table: &Table, entry: u32) -> Option<(u32, i32)> {
+        let (length, symbol) = match entry & 0x1f {
+            0 => table.long_code((self.buffer >> 48) as u32)?,
+            length => (length, (entry >> 8) as u8),
+        };
+        self.skip(length);
+        let (zeros, size) = parts(symbol);
+        if size == 0 {
+            return Some((zeros, 0));
+        }
+        let value = extend((self.buffer >> (64 - size)) as u32, size);
+        self.skip(size);
+        Some((zeros, value))
+    }
+
+    fn look(self) -> usize {
+        (self.buffer >> (64 - LOOK)) as usize
+    }
+
+    /// The difference of a DC coefficient.
+    #[inline(always)]
+    fn dc(&mut self, data: &[u8], table: &Table) -> Option<i32> {
+        self.fill(data);
+        let entry = table.entries[self.look()];
+        if entry & PART != 0 {
+            let (_, value) = self.read(table, entry)?;
+            return Some(value);
+        }
+        self.skip(entry);
+        Some(value_of(entry))
+    }
+
+    /// The AC coefficients of a block: `put` has the place and the value of each, and of some zeros.
+    #[inline(always)]
+    fn ac(
+        &mut self,
+        data: &[u8],
+        (table, pairs): (&Table, &Pairs),
+        mut put: impl FnMut(usize, i32),
+    ) -> Option<()> {
+        let mut put = |i: usize, value| put(usize::from(NATURAL_ORDER[i]) & 63, value);
+        let mut i = 1;
+        while i < 64 {
+            self.fill(data);
+            // Bits for a code of any length with its value, and for two more looks.
+            for any in [true, false, false] {
+                let before = *self;
+                let pair = pairs[self.look()];
+                let (first, second) = (pair as u32, (pair >> 32) as u32);
+                let (zeros, value) = if first & PART == 0 {
+                    self.skip(first);
+                    (zeros_of(first), value_of(first))
+                } else if any {
+                    self.read(table, first)?
+                } else {
+                    break;
+                };
+                i += zeros as usize;
+                if i >= 64 {
+                    return (zeros == END).then_some(());
+                }
+                put(i, value);
+                i += 1;
+                if i == 64 {
+                    // The second one is of another block.
+                    if second != 0 {
+                        *self = before;
+                        self.skip(first - (second & 0xff));
+                    }
+                    break;
+                }
+                i += zeros_of(second) as usize;
+                if i >= 64 {
+                    return (zeros_of(second) == END).then_some(());
+                }
+                put(i, value_of(second));
+                i += usize::from(second != 0);
+                if i == 64 {
+                    break;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Whether all bits so far were in the data, and it does not end here.
+    fn all_read(self, data: &[u8]) -> bool {
+        let marker = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0;
+        self.padding <= self.count
+            && (self.position + AHEAD <= data.len() || data[self.position..].windows(2).any(marker))
+    }
+
+    /// After a marker, which has to be the next thing but for the rest of a byte.
+    fn after_marker(self, data: &[u8], marker: u8) -> Option<Bits> {
+        let unread = self.count.checked_sub(self.padding)?;
+        let next = data.get(self.position..self.position + 2)?;
+        (unread < 8 && next == [0xff, marker]).then_some(Bits {
+            position: self.position + 2,
+            ..Bits::default()
+        })
+    }
+}
