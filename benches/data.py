@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,9 +20,8 @@ ROUNDS = int(os.environ.get("ROUNDS", 5))
 SECONDS = float(os.environ.get("SECONDS_EACH", 2))
 DATA = "target/bench-data"
 THREADS = 2
-COLD_ROWS = 1000
 # Photographs of each size: number, width, height, JPEG quality.
-PHOTOS = {"photos500": (4000, 500, 375, 97), "photos1600": (300, 1600, 1200, 92)}
+PHOTOS = {"photos500": (12000, 500, 375, 97), "photos1600": (300, 1600, 1200, 92)}
 
 # Case: our program's case, threads and images; the others.
 CASES = {
@@ -320,13 +320,17 @@ def version(variant):
 
 
 class Side:
+    """A loader, which rests while the others have their turns: some would read ahead meanwhile."""
+
     def __init__(self, command):
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
         )
         self.rates = []
 
     def round(self, seconds, keep=True):
+        os.killpg(self.process.pid, signal.SIGCONT)
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
@@ -334,10 +338,12 @@ class Side:
                 break
         else:
             sys.exit(f"data.py: {self.process.args} ended early")
+        os.killpg(self.process.pid, signal.SIGSTOP)
         if keep:
             self.rates.append(json.loads(line)["rate"])
 
     def end(self):
+        os.killpg(self.process.pid, signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait()
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Rows of a batch of the cases without a pipe.
 const BATCH: usize = 32;
 /// Rows read after the page cache was emptied, and how far ahead of them the next ones are asked for.
-const COLD_ROWS: usize = 1000;
+const COLD_ROWS: usize = 2000;
 const LOOK_AHEAD: usize = 64;
 
 fn main() {
@@ -134,7 +134,9 @@ fn cold(folder: &Path, read: Read) {
     for (epoch, line) in std::io::stdin().lock().lines().enumerate() {
         line.expect("a line");
         let places = places(folder);
-        for (file, ..) in &places {
+        let mut files: Vec<_> = places.iter().map(|(file, ..)| file).collect();
+        files.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        for file in files {
             // SAFETY: advice on an open file; nothing maps it at this point.
             unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         }
@@ -142,10 +144,10 @@ fn cold(folder: &Path, read: Read) {
         let rows = &order(&split, epoch as u64)[..COLD_ROWS];
         let start = Instant::now();
         read(&split, &places, rows, &mut buffer);
-        println!(
-            "{{\"rate\": {}}}",
-            COLD_ROWS as f64 / start.elapsed().as_secs_f64()
-        );
+        let rate = COLD_ROWS as f64 / start.elapsed().as_secs_f64();
+        // The next one cannot empty the cache of what is mapped.
+        drop(split);
+        println!("{{\"rate\": {rate}}}");
     }
 }
 
