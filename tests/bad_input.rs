@@ -152,7 +152,7 @@ fn memory_is_bounded_whatever_an_image_claims() {
     scratch.write("in/1 huge.png", black(30_000, 20_000, 20_000));
     let mut claims = jpeg(&real(0).0, 28);
     let frame = claims.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
-    claims[frame + 5..frame + 9].fill(0xff);
+    claims[frame + 5..frame + 9].fill(0xf0);
     scratch.write("in/2 claims.jpg", claims);
     // 800 MB of lines behind a header of 64 by 64.
     let bomb = black(64, 64, 90_000_000);
@@ -164,7 +164,7 @@ fn memory_is_bounded_whatever_an_image_claims() {
     let reasons = rejects(&scratch);
     let of = |key: &str| reasons.iter().find(|r| r.0 == key).map(|r| r.1.clone());
     assert!(of("1 huge.png").unwrap().contains("20000x30000 is more"));
-    assert!(of("2 claims.jpg").unwrap().contains("65535x65535 is more"));
+    assert!(of("2 claims.jpg").unwrap().contains("61680x61680, where"));
     assert!(of("4 scans.jpg").unwrap().contains("more than 500 scans"));
     assert_eq!(of("0 one.png"), None);
     assert!(peak(&ran) < 100, "{}", ran.stderr);

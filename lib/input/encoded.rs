@@ -1,19 +1,19 @@
 //! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
 //! so the cost is a scan of the bytes, whatever size a header claims.
 
-use crate::decode::{MAX_PIXELS, MAX_SCANS};
+use crate::augment::crop::Size;
+use crate::decode::{Decoder, MAX_PIXELS, MAX_SCANS};
 use crate::shards::{Resized, decode_rgb};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
+use std::cell::RefCell;
 use std::io::Cursor;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// Checks the structure of an image file, which the content tells the kind of, and returns height
 /// and width as the image is shown, that is after the rotation that its EXIF data asks for.
 ///
-/// - JPEG: every header segment parses, every marker within the compressed data is one that may stand
+/// - JPEG: the decoder takes its header, every marker within the compressed data is one that may stand
 ///   there, the scans are not too many to be decoded, and the end marker is present. Other damage
 ///   within the compressed data is not seen.
 /// - PNG: every chunk's checksum holds, up to the end chunk.
@@ -87,22 +87,14 @@ pub fn is_image(start: &[u8]) -> bool {
 type Header = (u32, u32, Orientation);
 
 fn jpeg(bytes: &[u8]) -> Result<Header, String> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX);
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder
-        .decode_headers()
-        .map_err(|e| format!("a damaged JPEG: {}", one_line(&e)))?;
+    thread_local! {
+        static DECODER: RefCell<Decoder> = RefCell::default();
+    }
     jpeg_end(bytes)?;
-    let info = decoder.info().ok_or("a JPEG without a size")?;
-    let exif = decoder.exif().and_then(|e| Orientation::from_exif_chunk(e));
-    Ok((
-        info.height.into(),
-        info.width.into(),
-        exif.unwrap_or(Orientation::NoTransforms),
-    ))
+    let size = DECODER.with_borrow_mut(|decoder| decoder.size(bytes));
+    let Size { height, width } = size.map_err(|e| format!("a JPEG that cannot be decoded: {e}"))?;
+    // The decoder has turned it.
+    Ok((height as u32, width as u32, Orientation::NoTransforms))
 }
 
 /// Walks over the segments and the compressed data of a JPEG up to its end marker FF D9. A decoder
