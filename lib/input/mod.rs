@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A larger image file is a reject: it is never read into memory.
@@ -302,29 +302,30 @@ impl Source {
     }
 }
 
-/// BLAKE3 of a file: of a large one on all threads, and without a copy.
+/// BLAKE3 of the BLAKE3 hashes of a file's pieces, which are hashed on all threads, in their caches.
 fn hash_file(path: &Path) -> Result<blake3::Hash> {
-    const BLOCK: usize = 2 << 20;
-    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+    const PIECE: u64 = 256 << 10;
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
     let size = file.metadata().map_err(Error::io(path))?.len();
+    let hash = |piece: &mut Vec<u8>, number: &u64| {
+        let start = number * PIECE;
+        piece.resize((size - start).min(PIECE) as usize, 0);
+        file.read_exact_at(piece, start)?;
+        Ok(blake3::hash(piece))
+    };
     let mut hasher = blake3::Hasher::new();
-    if size < 1 << 20 {
-        let mut bytes = Vec::with_capacity(size as usize);
-        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
-        return Ok(hasher.update(&bytes).finalize());
-    }
-    // Block by block, so that no more than one counts as memory of this process.
-    for start in (0..size).step_by(BLOCK) {
+    let mut pieces = (0..size.div_ceil(PIECE)).peekable();
+    while pieces.peek().is_some() {
         if cli::stop_requested() {
             let path = path.to_path_buf();
             return Err(Error::Interrupted { path });
         }
-        let length = (size - start).min(BLOCK as u64) as usize;
-        let mut options = memmap2::MmapOptions::new();
-        // SAFETY: the bytes are only hashed. Should another process change them, the hash is that of
-        // neither state; should it shorten the file, the system ends this process.
-        let block = unsafe { options.offset(start).len(length).map(&file) };
-        hasher.update_rayon(&block.map_err(Error::io(path))?);
+        let some: Vec<u64> = pieces.by_ref().take(1024).collect();
+        let hashes = some.par_iter().map_init(Vec::new, hash);
+        let hashes: std::io::Result<Vec<_>> = hashes.collect();
+        for hash in hashes.map_err(Error::io(path))? {
+            hasher.update(hash.as_bytes());
+        }
     }
     Ok(hasher.finalize())
 }

@@ -10,6 +10,7 @@ use ::tar::{Archive, Entry};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const BLOCK: u64 = 512;
@@ -109,11 +110,9 @@ impl Member {
     }
 
     fn window(&self, at: u64) -> Result<Window> {
-        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
         let size = file.metadata().map_err(Error::io(&self.path))?.len();
         let start = self.start.saturating_add(at).min(size);
-        file.seek(SeekFrom::Start(start))
-            .map_err(Error::io(&self.path))?;
         Ok(Window {
             file,
             start,
@@ -331,7 +330,13 @@ struct Window {
 impl Read for Window {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let left = self.size.saturating_sub(self.at).min(buffer.len() as u64) as usize;
-        let read = self.file.read(&mut buffer[..left])?;
+        // As in a file, there may be places beyond the end, with nothing to read.
+        if left == 0 {
+            return Ok(0);
+        }
+        let read = self
+            .file
+            .read_at(&mut buffer[..left], self.start + self.at)?;
         self.at += read as u64;
         Ok(read)
     }
@@ -344,11 +349,7 @@ impl Seek for Window {
             SeekFrom::End(by) => self.size.checked_add_signed(by),
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
         };
-        let at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
-        // Beyond the end there is nothing to read, as in a file.
-        let place = self.start.saturating_add(at.min(self.size));
-        self.file.seek(SeekFrom::Start(place))?;
-        self.at = at;
-        Ok(at)
+        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
