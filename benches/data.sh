@@ -12,7 +12,8 @@ if [[ -z ${PYTHON:-} ]]; then
         python3 -m venv target/data-venv
         target/data-venv/bin/pip install --quiet torch==2.15.0 torchvision==0.29.1 \
             datasets==5.0.1 mosaicml-streaming==0.13.0 numpy==2.1.3 pyarrow==26.0.1 pillow==13.0.0
-        # FFCV has no wheels: it is beside the others where a compiler and OpenCV let it be built.
+        # FFCV has no wheels: it is beside the others where a C++ compiler, pkg-config, libopencv-dev and
+        # libturbojpeg0-dev let it be built.
         target/data-venv/bin/pip install --quiet ffcv || echo "benches/data.sh: without FFCV" >&2
         touch target/data-venv/complete
     fi
