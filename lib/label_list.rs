@@ -12,6 +12,9 @@ const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Names shown of those that belong to no image.
 const SHOWN: usize = 3;
 
+/// No path is longer, and trying all ends of something that is would take long.
+const MAX_NAME: usize = 4096;
+
 /// The rows that a list names, sorted. A name is a key; or a path that ends in one; or either of them
 /// but for the ending of its file. Errors: `BadData` where a name belongs to no image or to several, to
 /// one without a label, or to the image of another name.
@@ -28,22 +31,31 @@ pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
     let mut rows = Vec::with_capacity(names.len());
     let mut unknown = Vec::new();
     for name in &names {
+        if name.len() > MAX_NAME {
+            let found = format!("one of {} bytes", name.len());
+            return Err(bad("names of images", found));
+        }
         let by_stem = |n| stems.get(stem(n)).copied().flatten();
         match tails(name)
             .find_map(|n| split.row(n))
             .or_else(|| tails(name).find_map(by_stem))
         {
             Some(row) => rows.push(row),
-            None => unknown.push(format!("{name:?}")),
+            None => unknown.push(name),
         }
     }
     if !unknown.is_empty() {
         let more = if unknown.len() > SHOWN { ", .." } else { "" };
+        let shown: Vec<_> = unknown
+            .iter()
+            .take(SHOWN)
+            .map(|n| format!("{n:?}"))
+            .collect();
         let found = format!(
             "{} of {} names that have none: {}{more}",
             unknown.len(),
             names.len(),
-            unknown[..unknown.len().min(SHOWN)].join(", ")
+            shown.join(", ")
         );
         return Err(bad("one image of the split for each name", found));
     }

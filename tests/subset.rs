@@ -207,6 +207,7 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
     scratch.write("unknown.txt", "train-000003\nnowhere.png\nelsewhere.png\n");
     scratch.write("twice.txt", "train-000003\ntrain-000003\n");
     scratch.write("empty.txt", "\n");
+    scratch.write("slashes.txt", "/".repeat(1_000_000));
     scratch.write("bad.json", "{\"values\": [1]}");
     let before = scratch.names();
     let fails = |args: &[&str], code, words: &[&str]| {
@@ -250,6 +251,7 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
     );
     fails(&["--list", "twice.txt"], 65, &["train-000003", "twice"]);
     fails(&["--list", "empty.txt"], 65, &["empty.txt"]);
+    fails(&["--list", "slashes.txt"], 65, &["one of 1000000 bytes"]);
     fails(&["--list", "bad.json"], 65, &["bad.json", "values"]);
     fails(
         &["--per-class", "1", "-q", "-s", "fraction=1"],
