@@ -1,7 +1,16 @@
-//! The stock parquet reader panics on some damaged files. Here that is an error as any other.
+//! The stock parquet reader, on files that nobody vouches for. It panics on some damaged files, and
+//! of others it walks for hours through what they claim. Here both are errors as any other.
 
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
 use std::cell::Cell;
 use std::fmt::Display;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
@@ -28,4 +37,141 @@ pub fn contained<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T
         Ok(Err(e)) => Err(e.to_string().replace('\n', " ")),
         Err(_) => Err("bytes that the parquet reader stumbles over".to_string()),
     }
+}
+
+pub type Builder<R> = ParquetRecordBatchReaderBuilder<Pages<R>>;
+
+/// Errors: as `contained`.
+pub fn open<R: ChunkReader + 'static>(
+    file: R,
+    options: ArrowReaderOptions,
+) -> Result<Builder<R>, String> {
+    let metadata = contained(|| ArrowReaderMetadata::load(&file, options))?;
+    Ok(Builder::new_with_metadata(Pages(file), metadata))
+}
+
+/// Errors: as `contained`, after which there is nothing more to read.
+pub fn batches<R: ChunkReader + 'static>(
+    builder: Builder<R>,
+) -> Result<impl Iterator<Item = Result<RecordBatch, String>>, String> {
+    let mut reader = contained(|| builder.build())?;
+    Ok(std::iter::from_fn(move || {
+        contained(|| reader.next().transpose()).transpose()
+    }))
+}
+
+/// A file whose page headers are looked at before the reader parses them.
+pub struct Pages<R>(R);
+
+impl<R: ChunkReader> Length for Pages<R> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl<R: ChunkReader> ChunkReader for Pages<R> {
+    type T = R::T;
+
+    /// The reader asks for this where a page header begins, and for bytes everywhere else.
+    fn get_read(&self, start: u64) -> Result<R::T, ParquetError> {
+        let mut header = Header::default();
+        header.fields(&mut self.0.get_read(start)?, 0, MAX_DEPTH)?;
+        // The reader has room for all of them before it looks for the first.
+        if header.dictionary > MOST_VALUES_A_BYTE.saturating_mul(header.compressed) {
+            return Err(broken("a dictionary of more values than bytes for them"));
+        }
+        self.0.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        self.0.get_bytes(start, length)
+    }
+}
+
+/// A page header has structs in structs: its own, the kind of page's, statistics.
+const MAX_DEPTH: usize = 4;
+
+/// Distinct values of a dictionary for each of its bytes in the file: numbers in order compress best.
+const MOST_VALUES_A_BYTE: i64 = 256;
+
+/// What matters of a page header (parquet.thrift).
+#[derive(Default)]
+struct Header {
+    /// Bytes of the page in the file.
+    compressed: i64,
+    /// Values of a dictionary.
+    dictionary: i64,
+}
+
+impl Header {
+    /// Reads a struct of thrift's compact protocol, field number `parent` of another. Page headers
+    /// have numbers, texts and structs. All that they claim to have has to be there; a list could
+    /// claim elements of no bytes.
+    fn fields(
+        &mut self,
+        bytes: &mut impl Read,
+        parent: i64,
+        depth: usize,
+    ) -> Result<(), ParquetError> {
+        let mut number = 0;
+        loop {
+            let head = byte(bytes)?;
+            if head == 0 {
+                return Ok(());
+            }
+            number = match i64::from(head >> 4) {
+                0 => int(bytes)?,
+                more => number.wrapping_add(more),
+            };
+            match head & 0xf {
+                // A truth value, which is all in its type.
+                1 | 2 => {}
+                3 => {
+                    byte(bytes)?;
+                }
+                4..=6 => match (parent, number, int(bytes)?) {
+                    (0, 3, value) => self.compressed = value,
+                    (7, 1, value) => self.dictionary = value,
+                    _ => {}
+                },
+                8 => {
+                    let length = varint(bytes)?;
+                    let found = std::io::copy(&mut bytes.take(length), &mut std::io::sink())?;
+                    if found < length {
+                        return Err(broken("a text beyond the end"));
+                    }
+                }
+                12 if depth > 1 => self.fields(bytes, number, depth - 1)?,
+                other => return Err(broken(&format!("a field of type {other}"))),
+            }
+        }
+    }
+}
+
+fn broken(found: &str) -> ParquetError {
+    ParquetError::General(format!("{found} in a page header"))
+}
+
+/// A number in zigzag: 0, -1, 1, -2 and on.
+fn int(bytes: &mut impl Read) -> std::io::Result<i64> {
+    let value = varint(bytes)?;
+    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+fn byte(bytes: &mut impl Read) -> std::io::Result<u8> {
+    let mut byte = [0];
+    bytes.read_exact(&mut byte)?;
+    Ok(byte[0])
+}
+
+fn varint(bytes: &mut impl Read) -> std::io::Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = byte(bytes)?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(std::io::ErrorKind::InvalidData.into())
 }

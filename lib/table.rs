@@ -1,18 +1,23 @@
 //! Small parquet tables (labels, evaluations, metrics): written and read whole.
 
 use crate::artifact::{self, Lineage};
-use crate::contained::contained;
+use crate::contained::{self, contained};
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Float64Type, Int64Type, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+
+/// A table in memory takes no more than so many times its file beyond so many bytes: some bytes of a
+/// damaged one may claim billions of values.
+const MOST_TIMES: usize = 100;
+const FREE_BYTES: usize = 256 << 20;
 
 /// Writes one table, zstd-compressed, with the lineage and `extra` key-value pairs in the footer.
 pub fn write(
@@ -53,11 +58,20 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     let builder = open(path, made_by)?;
     let metadata = metadata_of(&builder);
     let schema = builder.schema().clone();
-    let batch = contained(|| {
-        let batches: std::result::Result<Vec<_>, _> = builder.build()?.collect();
-        arrow::compute::concat_batches(&schema, &batches?)
-    })
-    .map_err(|found| not_parquet(path, &found, made_by))?;
+    let size = std::fs::metadata(path).map_err(Error::io(path))?.len() as usize;
+    let most = FREE_BYTES + MOST_TIMES * size;
+    let bad = |found: String| not_parquet(path, &found, made_by);
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    for batch in contained::batches(builder).map_err(bad)? {
+        let batch = batch.map_err(bad)?;
+        bytes += batch.get_array_memory_size();
+        if bytes > most {
+            let found = format!("more than {} MB of values in {size} bytes", most >> 20);
+            return Err(bad(found));
+        }
+        batches.push(batch);
+    }
+    let batch = contained(|| arrow::compute::concat_batches(&schema, &batches)).map_err(bad)?;
     Ok(Table {
         path: path.to_path_buf(),
         batch,
@@ -75,20 +89,17 @@ pub fn footer(path: &Path) -> Option<HashMap<String, String>> {
     metadata(path, "").ok()
 }
 
-fn open(path: &Path, made_by: &str) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>> {
+fn open(path: &Path, made_by: &str) -> Result<contained::Builder<std::fs::File>> {
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::missing(path, "file", format!("{made_by} makes it")),
         _ => Error::io(path)(e),
     })?;
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    contained(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options))
-        .map_err(|found| not_parquet(path, &found, made_by))
+    contained::open(file, options).map_err(|found| not_parquet(path, &found, made_by))
 }
 
-fn metadata_of(
-    builder: &ParquetRecordBatchReaderBuilder<std::fs::File>,
-) -> HashMap<String, String> {
+fn metadata_of(builder: &contained::Builder<std::fs::File>) -> HashMap<String, String> {
     let pairs = builder.metadata().file_metadata().key_value_metadata();
     pairs
         .into_iter()

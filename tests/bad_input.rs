@@ -367,6 +367,21 @@ fn damaged_parquet_and_binary_files_are_named() {
         scratch.write("in/train.parquet", &whole[..length]);
         shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet"]);
     }
+    // Where the first page's header is: a list that claims 2^31 - 1 numbers, which would take hours,
+    // and a dictionary that claims as many values, which would take 16 GB.
+    let list = [0x19, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
+    let dictionary = [
+        0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f,
+    ];
+    for (header, found) in [
+        (&list[..], "type 9"),
+        (&dictionary, "more values than bytes"),
+    ] {
+        let mut damaged = whole.clone();
+        damaged[4..][..header.len()].copy_from_slice(header);
+        scratch.write("in/train.parquet", damaged);
+        shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet", found]);
+    }
     scratch.write("stl/train_X.bin", [0; 1000]);
     scratch.write("stl/class_names.txt", "a\nb\n");
     shard(&scratch, &["--in", "stl", "-q"]).fails(65, &["train_X.bin", "27648"]);

@@ -3,13 +3,11 @@
 //! such a file, too.
 
 use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, Split, Visit, files};
-use crate::contained::contained;
+use crate::contained;
 use crate::error::{Error, Result};
 use crate::schema;
 use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use std::fs::File;
@@ -98,9 +96,9 @@ impl Parquet {
 
 impl Table {
     fn open(path: PathBuf, split: Split) -> Result<(Table, Option<Vec<String>>)> {
-        let metadata = metadata(&path)?;
-        let fields = metadata.schema().fields();
-        let pairs = metadata.metadata().file_metadata().key_value_metadata();
+        let builder = builder(&path)?;
+        let (metadata, fields) = (builder.metadata(), builder.schema().fields());
+        let pairs = metadata.file_metadata().key_value_metadata();
         let features = pairs
             .into_iter()
             .flatten()
@@ -152,9 +150,9 @@ impl Table {
 
     /// Bytes of an image on average: a file does not tell the size of each.
     fn image_size(&self) -> Result<u64> {
-        let metadata = metadata(&self.path)?;
+        let builder = builder(&self.path)?;
         let (mut bytes, mut rows) = (0u64, 0u64);
-        for group in metadata.metadata().row_groups() {
+        for group in builder.metadata().row_groups() {
             rows = rows.saturating_add(group.num_rows().max(0) as u64);
             let images = group.columns().iter();
             for column in images.filter(|c| c.column_path().parts()[0] == self.image) {
@@ -170,10 +168,10 @@ impl Table {
         at: u64,
         read: bool,
     ) -> Result<impl Iterator<Item = Result<RecordBatch>> + '_> {
-        let metadata = metadata(&self.path)?;
+        let builder = builder(&self.path)?;
         // Whole row groups before `at` are not even opened.
         let (mut groups, mut first, mut skip) = (Vec::new(), 0u64, 0);
-        for (i, group) in metadata.metadata().row_groups().iter().enumerate() {
+        for (i, group) in builder.metadata().row_groups().iter().enumerate() {
             let end = first.saturating_add(group.num_rows().max(0) as u64);
             if end > at {
                 if groups.is_empty() {
@@ -183,7 +181,7 @@ impl Table {
             }
             first = end;
         }
-        let schema = metadata.parquet_schema();
+        let schema = builder.parquet_schema();
         let wanted = schema.columns().iter().enumerate().filter(|(_, column)| {
             let parts = column.path().parts();
             let is = |name: &Option<String>| name.as_ref().is_some_and(|n| *n == parts[0]);
@@ -197,21 +195,14 @@ impl Table {
             leaves.push(0);
         }
         let mask = ProjectionMask::leaves(schema, leaves);
-        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let builder = builder
+            .with_projection(mask)
+            .with_row_groups(groups)
+            .with_offset(skip as usize)
+            .with_batch_size(if read { BATCH } else { 4096 });
         let damaged = |found: String| damaged(&self.path, &found);
-        let mut reader = contained(|| {
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-                .with_projection(mask)
-                .with_row_groups(groups)
-                .with_offset(skip as usize)
-                .with_batch_size(if read { BATCH } else { 4096 })
-                .build()
-        })
-        .map_err(damaged)?;
-        Ok(std::iter::from_fn(move || {
-            let batch = contained(|| reader.next().transpose());
-            batch.map_err(damaged).transpose()
-        }))
+        let batches = contained::batches(builder).map_err(damaged)?;
+        Ok(batches.map(move |batch| batch.map_err(damaged)))
     }
 
     fn columns(&self, batch: &RecordBatch) -> Result<Columns> {
@@ -299,11 +290,11 @@ impl Columns {
     }
 }
 
-fn metadata(path: &Path) -> Result<ArrowReaderMetadata> {
+fn builder(path: &Path) -> Result<contained::Builder<File>> {
     let file = File::open(path).map_err(Error::io(path))?;
     // Types as stored: the file may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    contained(|| ArrowReaderMetadata::load(&file, options)).map_err(|e| damaged(path, &e))
+    contained::open(file, options).map_err(|e| damaged(path, &e))
 }
 
 fn damaged(path: &Path, found: &str) -> Error {

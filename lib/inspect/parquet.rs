@@ -1,11 +1,11 @@
 //! Parquet files: schema, statistics of the columns that are small, lineage.
 
 use super::{count, lineage, section, title};
-use crate::contained::contained;
+use crate::contained;
 use crate::error::{Error, Result};
 use crate::metrics::{EvalSummary, SUMMARY_KEY, Summary};
 use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use indicatif::HumanCount;
@@ -78,20 +78,17 @@ pub fn rows(path: &Path) -> Result<u64> {
     Ok(builder.metadata().file_metadata().num_rows().unsigned_abs())
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+fn open(path: &Path) -> Result<contained::Builder<File>> {
     let file = File::open(path).map_err(Error::io(path))?;
-    contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(|e| bad(path, &e))
+    contained::open(file, ArrowReaderOptions::new()).map_err(|e| bad(path, &e))
 }
 
 fn batches(
     path: &Path,
-    builder: ParquetRecordBatchReaderBuilder<File>,
+    builder: contained::Builder<File>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
-    let mut reader = contained(|| builder.build()).map_err(|e| bad(path, &e))?;
-    Ok(std::iter::from_fn(move || {
-        let batch = contained(|| reader.next().transpose());
-        batch.map_err(|e| bad(path, &e)).transpose()
-    }))
+    let batches = contained::batches(builder).map_err(|e| bad(path, &e))?;
+    Ok(batches.map(|batch| batch.map_err(|e| bad(path, &e))))
 }
 
 fn bad(path: &Path, e: &dyn std::fmt::Display) -> Error {

@@ -1,14 +1,12 @@
 //! One shard file: its image column, mapped and sliced without a copy, and its small columns.
 
-use crate::contained::contained;
+use crate::contained;
 use crate::error::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use std::ops::Range;
@@ -58,8 +56,8 @@ impl File {
         // under the map do not change while it lives.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
         let map = Bytes::from_owner(map);
-        let metadata = metadata(path, &map, PageIndexPolicy::Optional)?;
-        let metadata = metadata.metadata();
+        let builder = builder(path, &map, PageIndexPolicy::Optional)?;
+        let metadata = builder.metadata();
         let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let images = match mapped(path, &map, metadata, image)? {
             Some(images) => images,
@@ -213,12 +211,12 @@ fn damaged(path: &Path, found: &str) -> Error {
     )
 }
 
-fn metadata(path: &Path, map: &Bytes, index: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
+fn builder(path: &Path, map: &Bytes, index: PageIndexPolicy) -> Result<contained::Builder<Bytes>> {
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new()
         .with_skip_arrow_metadata(true)
         .with_offset_index_policy(index);
-    contained(|| ArrowReaderMetadata::load(map, options)).map_err(|e| damaged(path, &e))
+    contained::open(map.clone(), options).map_err(|e| damaged(path, &e))
 }
 
 /// The pages of the image column, or `None` where its rows are not plain bytes in the file.
@@ -329,18 +327,15 @@ fn batches(
     map: &Bytes,
     leaf: &str,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
-    let metadata = metadata(path, map, PageIndexPolicy::Skip)?;
-    let mask = ProjectionMask::columns(metadata.parquet_schema(), [leaf]);
-    if !(0..metadata.parquet_schema().num_columns()).any(|c| mask.leaf_included(c)) {
+    let builder = builder(path, map, PageIndexPolicy::Skip)?;
+    let schema = builder.parquet_schema();
+    let mask = ProjectionMask::columns(schema, [leaf]);
+    if !(0..schema.num_columns()).any(|c| mask.leaf_included(c)) {
         return Err(damaged(path, &format!("no column {leaf:?}")));
     }
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(map.clone(), metadata);
     let damaged = |found: String| damaged(path, &found);
-    let mut reader = contained(|| builder.with_projection(mask).build()).map_err(damaged)?;
-    Ok(std::iter::from_fn(move || {
-        let batch = contained(|| reader.next().transpose());
-        batch.map_err(damaged).transpose()
-    }))
+    let batches = contained::batches(builder.with_projection(mask)).map_err(damaged)?;
+    Ok(batches.map(move |batch| batch.map_err(damaged)))
 }
 
 /// The values of an uncompressed data page: what follows its thrift header, whose length is what
