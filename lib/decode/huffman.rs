@@ -115,7 +115,7 @@ impl Scan {
             },
             dc_tables: std::array::from_fn(|_| Table::new()),
             ac_tables: std::array::from_fn(|_| Table::new()),
-            ac_pairs: [[0; 1 << LOOK]; MAX_TABLES],
+            ac_pairs: [[u64::from(PART); 1 << LOOK]; MAX_TABLES],
             data: &[],
             bits: Bits::default(),
             dc: [0; MAX_TABLES],
@@ -376,7 +376,7 @@ impl Bits {
     #[cold]
     #[inline(never)]
     fn filled_bytewise(mut self, data: &[u8]) -> Bits {
-        while self.count <= 56 {
+        while self.count < 56 {
             let byte = match data[self.position..] {
                 [0xff, 0, ..] => {
                     self.position += 2;

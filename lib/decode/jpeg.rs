@@ -310,8 +310,9 @@ mod tests {
             for trial in 0..500 {
                 let mut bytes = file.clone();
                 if trial >= 20 {
-                    // Mostly in the scan: it is the last half at least.
-                    let at = rng.random_range(bytes.len() / 2..bytes.len());
+                    // The last half and more is the scan.
+                    let start = [2, bytes.len() / 2][trial / 4 % 2];
+                    let at = rng.random_range(start..bytes.len());
                     match trial % 4 {
                         0 => bytes.truncate(at),
                         1 => bytes[at] = 0xff,
@@ -352,5 +353,21 @@ mod tests {
             given_up > damaged / 20 && given_up < damaged / 2,
             "{given_up} of {damaged}"
         );
+    }
+
+    #[test]
+    fn a_table_without_codes_is_left_to_libjpeg() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/jpegs/420.jpg");
+        let mut bytes = std::fs::read(path).unwrap();
+        // The AC table 0: its length, class and number, 16 counts, 162 symbols.
+        let table = [0xff, 0xc4, 0, 0xb5, 0x10];
+        let at = bytes.windows(5).position(|part| part == table).unwrap();
+        let none = [&[0xff, 0xc4, 0, 0x13, 0x10][..], &[0; 16]].concat();
+        bytes.splice(at..at + 2 + 0xb5, none);
+        let whole = |header: Header| Ok((Window::whole(header.stored), None));
+        let (mut jpeg, mut pixels) = (Jpeg::new(), Pixels::default());
+        assert!(jpeg.read(&bytes, whole, true, &mut pixels).is_err());
+        assert!(jpeg.scan.gave_up());
+        jpeg.window(&bytes, whole, &mut pixels).unwrap();
     }
 }
