@@ -176,6 +176,10 @@ fn recipe_error(common: &Common, what: String, hint: &str) -> Error {
     }
 }
 
+/// Values of a kernel, and units of a network, beyond which there is no network that anybody trains.
+const MAX_KERNEL: f64 = 1e9;
+const MAX_UNITS: usize = 10_000;
+
 /// Settings that cannot be meant.
 pub fn check(common: &Common, s: &Settings) -> Result<()> {
     let bad = |what: String, hint: &str| Err(recipe_error(common, what, hint));
@@ -196,6 +200,19 @@ pub fn check(common: &Common, s: &Settings) -> Result<()> {
         if value == 0 {
             return bad(format!("{key} is 0"), "it must be at least 1");
         }
+    }
+    // The 3x3 kernels of the last block are the largest. Nothing in the layout overflows below.
+    let widest = s.width_factor as f64 * 8.0 * 2f64.powf(s.units.len() as f64);
+    let largest = 9.0 * widest * widest;
+    let units = s
+        .units
+        .iter()
+        .fold(0, |sum: usize, &n| sum.saturating_add(n));
+    if largest > MAX_KERNEL || units > MAX_UNITS {
+        return bad(
+            format!("a network of {units} units and kernels of up to {largest:.1e} values"),
+            "lower width_factor or units",
+        );
     }
     let consistency = s.weight_vat != 0.0 || s.weight_entmin != 0.0;
     if consistency && !matches!(s.method, Method::Vat | Method::Moam) {

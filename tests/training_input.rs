@@ -259,6 +259,12 @@ fn recipes_that_cannot_be_meant() {
         ("supervised_1p", "schedule=[-1,4]", "ascending epochs"),
         ("supervised_1p", "batch=0", "batch is 0"),
         ("supervised_1p", "units=[]", "units is 0"),
+        ("supervised_1p", "width_factor=1000", "kernels of up to"),
+        (
+            "supervised_1p",
+            "units=[1000000000000]",
+            "1000000000000 units",
+        ),
         (
             "supervised_1p",
             "checkpoint_every=0",
