@@ -46,6 +46,7 @@ pub fn open<R: ChunkReader + 'static>(
     file: R,
     options: ArrowReaderOptions,
 ) -> Result<Builder<R>, String> {
+    check_footer(&file).map_err(|e| e.to_string())?;
     let metadata = contained(|| ArrowReaderMetadata::load(&file, options))?;
     Ok(Builder::new_with_metadata(Pages(file), metadata))
 }
@@ -74,7 +75,7 @@ impl<R: ChunkReader> ChunkReader for Pages<R> {
 
     /// The reader asks for this where a page header begins, and for bytes everywhere else.
     fn get_read(&self, start: u64) -> Result<R::T, ParquetError> {
-        let mut header = Header::default();
+        let mut header = Walk::default();
         header.fields(&mut self.0.get_read(start)?, 0, MAX_DEPTH)?;
         // The reader has room for all of them before it looks for the first.
         if header.dictionary > MOST_VALUES_A_BYTE.saturating_mul(header.compressed) {
@@ -88,25 +89,44 @@ impl<R: ChunkReader> ChunkReader for Pages<R> {
     }
 }
 
-/// A page header has structs in structs: its own, the kind of page's, statistics.
-const MAX_DEPTH: usize = 4;
+/// Looks at a footer before the reader parses it. Where there is none, it is the reader's to say so.
+fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
+    const TAIL: u64 = 8;
+    let Some(end) = file.len().checked_sub(TAIL) else {
+        return Ok(());
+    };
+    let tail = file.get_bytes(end, TAIL as usize)?;
+    let length = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
+    let Some(start) = end.checked_sub(length.into()) else {
+        return Ok(());
+    };
+    let footer = file.get_bytes(start, length as usize)?;
+    let mut walk = Walk {
+        elements: footer.len() as u64,
+        ..Walk::default()
+    };
+    walk.fields(&mut &footer[..], 0, MAX_DEPTH)
+}
+
+/// Structs in structs: there are some ten in a footer.
+const MAX_DEPTH: usize = 16;
 
 /// Distinct values of a dictionary for each of its bytes in the file: numbers in order compress best.
 const MOST_VALUES_A_BYTE: i64 = 256;
 
-/// What matters of a page header (parquet.thrift).
+/// A walk through a struct of thrift's compact protocol, which finds that all is there which it claims
+/// to have.
 #[derive(Default)]
-struct Header {
-    /// Bytes of the page in the file.
+struct Walk {
+    /// Elements that its lists may have together. Page headers have no lists.
+    elements: u64,
+    /// Of a page header (parquet.thrift): bytes of the page in the file, values of a dictionary.
     compressed: i64,
-    /// Values of a dictionary.
     dictionary: i64,
 }
 
-impl Header {
-    /// Reads a struct of thrift's compact protocol, field number `parent` of another. Page headers
-    /// have numbers, texts and structs. All that they claim to have has to be there; a list could
-    /// claim elements of no bytes.
+impl Walk {
+    /// Reads the fields of a struct that is field number `parent` of another.
     fn fields(
         &mut self,
         bytes: &mut impl Read,
@@ -126,30 +146,67 @@ impl Header {
             match head & 0xf {
                 // A truth value, which is all in its type.
                 1 | 2 => {}
-                3 => {
-                    byte(bytes)?;
-                }
-                4..=6 => match (parent, number, int(bytes)?) {
-                    (0, 3, value) => self.compressed = value,
-                    (7, 1, value) => self.dictionary = value,
-                    _ => {}
-                },
-                8 => {
-                    let length = varint(bytes)?;
-                    let found = std::io::copy(&mut bytes.take(length), &mut std::io::sink())?;
-                    if found < length {
-                        return Err(broken("a text beyond the end"));
-                    }
-                }
-                12 if depth > 1 => self.fields(bytes, number, depth - 1)?,
-                other => return Err(broken(&format!("a field of type {other}"))),
+                kind => self.value(bytes, kind, (parent, number), depth)?,
             }
         }
+    }
+
+    /// `place`: the numbers of the field and of the one that its struct is.
+    fn value(
+        &mut self,
+        bytes: &mut impl Read,
+        kind: u8,
+        place: (i64, i64),
+        depth: usize,
+    ) -> Result<(), ParquetError> {
+        match kind {
+            3 => {
+                byte(bytes)?;
+            }
+            4..=6 => {
+                let value = int(bytes)?;
+                match place {
+                    (0, 3) => self.compressed = value,
+                    (7, 1) => self.dictionary = value,
+                    _ => {}
+                }
+            }
+            7 => skip(bytes, 8)?,
+            8 => {
+                let length = varint(bytes)?;
+                skip(bytes, length)?;
+            }
+            9 | 10 if depth > 1 => {
+                let head = byte(bytes)?;
+                let size = match head >> 4 {
+                    15 => varint(bytes)?,
+                    size => size.into(),
+                };
+                let left = self.elements.checked_sub(size);
+                self.elements = left.ok_or_else(|| broken("a list of more than there is"))?;
+                // Truth values in a list are none of what is read, and the reader does not agree with
+                // the protocol on their size.
+                for _ in 0..size {
+                    self.value(bytes, head & 0xf, (place.1, 0), depth - 1)?;
+                }
+            }
+            12 if depth > 1 => self.fields(bytes, place.1, depth - 1)?,
+            other => return Err(broken(&format!("a field of type {other}"))),
+        }
+        Ok(())
+    }
+}
+
+fn skip(bytes: &mut impl Read, length: u64) -> Result<(), ParquetError> {
+    let found = std::io::copy(&mut bytes.take(length), &mut std::io::sink())?;
+    match found < length {
+        true => Err(broken("a text beyond the end")),
+        false => Ok(()),
     }
 }
 
 fn broken(found: &str) -> ParquetError {
-    ParquetError::General(format!("{found} in a page header"))
+    ParquetError::General(format!("{found} in a header"))
 }
 
 /// A number in zigzag: 0, -1, 1, -2 and on.
