@@ -77,7 +77,11 @@ impl<R: ChunkReader> ChunkReader for Pages<R> {
     fn get_read(&self, start: u64) -> Result<R::T, ParquetError> {
         let mut header = Walk::default();
         header.fields(&mut self.0.get_read(start)?, 0, MAX_DEPTH)?;
-        // The reader has room for all of them before it looks for the first.
+        // The reader makes room for all that is claimed before it looks for the first of it.
+        let most = MOST_TIMES.saturating_mul(header.compressed);
+        if header.uncompressed > FREE_BYTES.saturating_add(most) {
+            return Err(broken("a page of more bytes than it can have"));
+        }
         if header.dictionary > MOST_VALUES_A_BYTE.saturating_mul(header.compressed) {
             return Err(broken("a dictionary of more values than bytes for them"));
         }
@@ -114,13 +118,19 @@ const MAX_DEPTH: usize = 16;
 /// Distinct values of a dictionary for each of its bytes in the file: numbers in order compress best.
 const MOST_VALUES_A_BYTE: i64 = 256;
 
+/// A page is no larger than so many times its bytes in the file beyond so many bytes.
+const MOST_TIMES: i64 = 1000;
+const FREE_BYTES: i64 = 64 << 20;
+
 /// A walk through a struct of thrift's compact protocol, which finds that all is there which it claims
 /// to have.
 #[derive(Default)]
 struct Walk {
     /// Elements that its lists may have together. Page headers have no lists.
     elements: u64,
-    /// Of a page header (parquet.thrift): bytes of the page in the file, values of a dictionary.
+    /// Of a page header (parquet.thrift): bytes of the page, and of it in the file; values of a
+    /// dictionary.
+    uncompressed: i64,
     compressed: i64,
     dictionary: i64,
 }
@@ -164,8 +174,10 @@ impl Walk {
                 byte(bytes)?;
             }
             4..=6 => {
-                let value = int(bytes)?;
+                // As the reader, which takes of a number what fits.
+                let value = i64::from(int(bytes)? as i32);
                 match place {
+                    (0, 2) => self.uncompressed = value,
                     (0, 3) => self.compressed = value,
                     (7, 1) => self.dictionary = value,
                     _ => {}

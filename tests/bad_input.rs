@@ -368,14 +368,18 @@ fn damaged_parquet_and_binary_files_are_named() {
         shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet"]);
     }
     // Where the first page's header is: a list that claims 2^31 - 1 numbers, which would take hours,
-    // and a dictionary that claims as many values, which would take 16 GB.
+    // a dictionary that claims as many values, which would take 16 GB, and a page of as many bytes.
     let list = [0x19, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
     let dictionary = [
         0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f,
     ];
+    let page = [
+        0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 100, 0x2c, 0x15, 4, 0, 0,
+    ];
     for (header, found) in [
         (&list[..], "more than there is"),
         (&dictionary, "more values than bytes"),
+        (&page, "more bytes than it can have"),
     ] {
         let mut damaged = whole.clone();
         damaged[4..][..header.len()].copy_from_slice(header);
