@@ -115,6 +115,9 @@ fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
 /// Structs in structs: there are some ten in a footer.
 const MAX_DEPTH: usize = 16;
 
+/// In the place of a field's number.
+const OF_A_LIST: i16 = -1;
+
 /// Distinct values of a dictionary for each of its bytes in the file: numbers in order compress best.
 const MOST_VALUES_A_BYTE: i64 = 256;
 
@@ -140,19 +143,22 @@ impl Walk {
     fn fields(
         &mut self,
         bytes: &mut impl Read,
-        parent: i64,
+        parent: i16,
         depth: usize,
     ) -> Result<(), ParquetError> {
-        let mut number = 0;
+        let mut number = 0i16;
         loop {
             let head = byte(bytes)?;
             if head == 0 {
                 return Ok(());
             }
-            number = match i64::from(head >> 4) {
-                0 => int(bytes)?,
+            number = match i16::from(head >> 4) {
+                0 => int(bytes)? as i16,
                 more => number.wrapping_add(more),
             };
+            if number < 1 {
+                return Err(broken("a field without a number"));
+            }
             match head & 0xf {
                 // A truth value, which is all in its type.
                 1 | 2 => {}
@@ -166,7 +172,7 @@ impl Walk {
         &mut self,
         bytes: &mut impl Read,
         kind: u8,
-        place: (i64, i64),
+        place: (i16, i16),
         depth: usize,
     ) -> Result<(), ParquetError> {
         match kind {
@@ -199,7 +205,7 @@ impl Walk {
                 // Truth values in a list are none of what is read, and the reader does not agree with
                 // the protocol on their size.
                 for _ in 0..size {
-                    self.value(bytes, head & 0xf, (place.1, 0), depth - 1)?;
+                    self.value(bytes, head & 0xf, (place.1, OF_A_LIST), depth - 1)?;
                 }
             }
             12 if depth > 1 => self.fields(bytes, place.1, depth - 1)?,
