@@ -1,5 +1,5 @@
 //! The stock parquet reader, on files that nobody vouches for. It panics on some damaged files, and
-//! of others it walks for hours through what they claim. Here both are errors as any other.
+//! makes room for, or walks through, whatever others claim. Here both are errors as any other.
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -96,10 +96,14 @@ impl<R: ChunkReader> ChunkReader for Pages<R> {
 /// Looks at a footer before the reader parses it. Where there is none, it is the reader's to say so.
 fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
     const TAIL: u64 = 8;
+    const MAGIC: &[u8] = b"PAR1";
     let Some(end) = file.len().checked_sub(TAIL) else {
         return Ok(());
     };
     let tail = file.get_bytes(end, TAIL as usize)?;
+    if !tail.ends_with(MAGIC) {
+        return Ok(());
+    }
     let length = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
     let Some(start) = end.checked_sub(length.into()) else {
         return Ok(());
@@ -118,7 +122,8 @@ const MAX_DEPTH: usize = 16;
 /// In the place of a field's number.
 const OF_A_LIST: i16 = -1;
 
-/// Distinct values of a dictionary for each of its bytes in the file: numbers in order compress best.
+/// Distinct values of a dictionary for each of its bytes in the file. A million numbers in order have
+/// 1.6 under zstd 22.
 const MOST_VALUES_A_BYTE: i64 = 256;
 
 /// A page is no larger than so many times its bytes in the file beyond so many bytes.

@@ -4,7 +4,7 @@ use crate::artifact::{self, Lineage};
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::network::layout::{Architecture, Layout};
+use crate::network::layout::{Architecture, Layout, largest_kernel};
 use crate::plan::{Precision, Settings};
 use crate::{schema, timm};
 use candle_core::Device;
@@ -138,10 +138,7 @@ pub fn can_hold(tensors: &SafeTensors, a: &Architecture) -> bool {
     let values: usize = tensors.iter().map(|(_, view)| view.data().len() / 4).sum();
     let total = |numbers: &[usize]| numbers.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
     let outputs: Vec<usize> = a.heads.iter().map(|(_, outputs)| *outputs).collect();
-    // The 3x3 convolutions of the last block.
-    let widest = 8usize.checked_shl(a.units.len() as u32);
-    let widest = widest.and_then(|n| n.checked_mul(a.width_factor));
-    let largest = widest.and_then(|n| n.checked_mul(n)?.checked_mul(9));
+    let largest = largest_kernel(a.units.len(), a.width_factor);
     a.units.iter().min().is_some_and(|&least| least > 0)
         && total(&a.units).max(outputs.len()) <= tensors.len()
         && largest.is_some_and(|n| (1..=values).contains(&n))

@@ -9,7 +9,7 @@ use crate::loader::{Part, PartLabels, Source};
 use crate::methods;
 use crate::model::{Config, Model};
 use crate::network::Network;
-use crate::network::layout::Architecture;
+use crate::network::layout::{Architecture, largest_kernel};
 use crate::optimizer::Schedule;
 use crate::plan::{Method, Precision, Settings};
 use crate::recipe;
@@ -177,7 +177,7 @@ fn recipe_error(common: &Common, what: String, hint: &str) -> Error {
 }
 
 /// Values of a kernel, and units of a network, beyond which there is no network that anybody trains.
-const MAX_KERNEL: f64 = 1e9;
+const MAX_KERNEL: usize = 1_000_000_000;
 const MAX_UNITS: usize = 10_000;
 
 /// Settings that cannot be meant.
@@ -201,16 +201,16 @@ pub fn check(common: &Common, s: &Settings) -> Result<()> {
             return bad(format!("{key} is 0"), "it must be at least 1");
         }
     }
-    // The 3x3 kernels of the last block are the largest. Nothing in the layout overflows below.
-    let widest = s.width_factor as f64 * 8.0 * 2f64.powf(s.units.len() as f64);
-    let largest = 9.0 * widest * widest;
+    let largest = largest_kernel(s.units.len(), s.width_factor);
     let units = s
         .units
         .iter()
         .fold(0, |sum: usize, &n| sum.saturating_add(n));
-    if largest > MAX_KERNEL || units > MAX_UNITS {
+    // Below, nothing in the layout overflows.
+    if largest.is_none_or(|n| n > MAX_KERNEL) || units > MAX_UNITS {
+        let kernels = largest.map_or("too many to count".to_string(), |n| n.to_string());
         return bad(
-            format!("a network of {units} units and kernels of up to {largest:.1e} values"),
+            format!("a network of {units} units and kernels of up to {kernels} values"),
             "lower width_factor or units",
         );
     }

@@ -367,8 +367,8 @@ fn damaged_parquet_and_binary_files_are_named() {
         scratch.write("in/train.parquet", &whole[..length]);
         shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet"]);
     }
-    // Where the first page's header is: a list that claims 2^31 - 1 numbers, which would take hours,
-    // a dictionary that claims as many values, which would take 16 GB, and a page of as many bytes.
+    // Where the first page's header is: a list that claims 2^31 - 1 numbers, a dictionary that
+    // claims as many values, and a page of as many bytes.
     let list = [0x19, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
     let dictionary = [
         0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f,

@@ -1,21 +1,9 @@
-//! Entropy decoding of a JPEG whose one scan is Huffman-coded, in the place of libjpeg's: it is most
-//! of the time that a window of a large photograph takes, since what stands before the window cannot
-//! be left out. One look at the next bits finds up to two coefficients, codes and values, where
-//! libjpeg finds one code; blocks that nothing is made of are only passed over.
-//!
-//! It decodes what libjpeg does (ITU T.81, F.2.2). Where the data is not as it should be it gives
-//! up, so that libjpeg may say what that data is.
+//! Huffman-coded coefficients of a JPEG (ITU T.81, F.2.2), as libjpeg decodes them. One look at the
+//! next bits finds up to two, codes and values, where libjpeg finds one code; blocks that nothing is
+//! made of are only passed over. Data that is not as it should be is `None`.
 
-use mozjpeg_sys::{JHUFF_TBL, boolean, c_int, c_uint, jpeg_decompress_struct};
-use std::ptr::null;
-
-/// Bits of a look into a table. Tables for more of them crowd the first cache.
+/// Bits of a look into a table. Of 9 to 12 these were the fastest.
 const LOOK: u32 = 10;
-/// Of one MCU.
-const MAX_BLOCKS: usize = 10;
-/// Tables of a kind, and components.
-const MAX_TABLES: usize = 4;
-
 /// In an entry of a table: not all that is to be read.
 const PART: u32 = 0x80;
 /// Zeros of an entry, up to the end of the block.
@@ -45,183 +33,8 @@ const NATURAL_ORDER: [u8; 64] = {
     order
 };
 
-type Block = [i16; 64];
-
-type DecodeMcu =
-    unsafe extern "C-unwind" fn(&mut jpeg_decompress_struct, *const *mut Block) -> boolean;
-
-unsafe extern "C-unwind" {
-    /// In scan.c.
-    fn s4l_replace_entropy_decoder(
-        state: &mut jpeg_decompress_struct,
-        layout: &mut Layout,
-        decode_mcu: DecodeMcu,
-    ) -> c_int;
-}
-
-/// `struct block` of scan.c.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct BlockLayout {
-    component: c_uint,
-    dc_table: c_uint,
-    ac_table: c_uint,
-}
-
-/// `struct layout` of scan.c.
-#[repr(C)]
-struct Layout {
-    dc_tables: [*const JHUFF_TBL; MAX_TABLES],
-    ac_tables: [*const JHUFF_TBL; MAX_TABLES],
-    blocks: [BlockLayout; MAX_BLOCKS],
-    blocks_in_mcu: c_uint,
-    mcus_in_row: c_uint,
-    first: c_uint,
-    last: c_uint,
-    restart_interval: c_uint,
-}
-
-/// The entropy decoder of one image after the other.
-pub(super) struct Scan {
-    layout: Layout,
-    dc_tables: [Table; MAX_TABLES],
-    ac_tables: [Table; MAX_TABLES],
-    ac_pairs: [Pairs; MAX_TABLES],
-    /// The file from the first byte of the scan.
-    data: *const [u8],
-    bits: Bits,
-    /// The last DC coefficient of each component.
-    dc: [i32; MAX_TABLES],
-    /// The place of the next MCU in its row.
-    column: c_uint,
-    mcus_to_restart: c_uint,
-    /// Of the next restart marker.
-    number: u8,
-    gave_up: bool,
-}
-
-impl Scan {
-    pub fn new() -> Scan {
-        Scan {
-            layout: Layout {
-                dc_tables: [null(); MAX_TABLES],
-                ac_tables: [null(); MAX_TABLES],
-                blocks: [BlockLayout::default(); MAX_BLOCKS],
-                blocks_in_mcu: 0,
-                mcus_in_row: 0,
-                first: 0,
-                last: 0,
-                restart_interval: 0,
-            },
-            dc_tables: std::array::from_fn(|_| Table::new()),
-            ac_tables: std::array::from_fn(|_| Table::new()),
-            ac_pairs: [[u64::from(PART); 1 << LOOK]; MAX_TABLES],
-            data: &[],
-            bits: Bits::default(),
-            dc: [0; MAX_TABLES],
-            column: 0,
-            mcus_to_restart: 0,
-            number: 0,
-            gave_up: false,
-        }
-    }
-
-    /// Takes over the entropy decoding of an image, if it has one Huffman-coded scan.
-    ///
-    /// # Safety
-    /// Decompression from memory has started, the columns are chosen, no row was read. The memory and
-    /// this scan stay where they are until it is done with the image, and nothing else uses the scan.
-    pub unsafe fn take_over(&mut self, state: &mut jpeg_decompress_struct) {
-        // SAFETY: the decompressor has started.
-        if unsafe { s4l_replace_entropy_decoder(state, &mut self.layout, decode_mcu) } == 0 {
-            return;
-        }
-        for block in &self.layout.blocks[..self.layout.blocks_in_mcu as usize] {
-            let (dc, ac) = (block.dc_table as usize, block.ac_table as usize);
-            // SAFETY: libjpeg has checked the tables of all blocks.
-            unsafe {
-                self.dc_tables[dc].set(&*self.layout.dc_tables[dc]);
-                if self.ac_tables[ac].set(&*self.layout.ac_tables[ac]) {
-                    self.ac_pairs[ac] = self.ac_tables[ac].pairs();
-                }
-            }
-        }
-        // SAFETY: the source of the decompressor is in memory.
-        let source = unsafe { &*state.src };
-        self.data = std::ptr::slice_from_raw_parts(source.next_input_byte, source.bytes_in_buffer);
-        self.bits = Bits::default();
-        self.dc = [0; MAX_TABLES];
-        self.column = 0;
-        self.mcus_to_restart = self.layout.restart_interval;
-        self.number = 0;
-        state.common.client_data = (&raw mut *self).cast();
-    }
-
-    /// Whether the image that was read since the last time is to be read anew, by libjpeg alone.
-    pub fn gave_up(&mut self) -> bool {
-        std::mem::take(&mut self.gave_up)
-    }
-
-    /// Decodes an MCU into zeroed blocks, or passes over it.
-    fn mcu(&mut self, data: &[u8], blocks: Option<&[*mut Block]>) -> Option<()> {
-        if self.layout.restart_interval > 0 {
-            if self.mcus_to_restart == 0 {
-                self.bits = self.bits.after_marker(data, 0xd0 + self.number)?;
-                self.dc = [0; MAX_TABLES];
-                self.mcus_to_restart = self.layout.restart_interval;
-                self.number = (self.number + 1) % 8;
-            }
-            self.mcus_to_restart -= 1;
-        }
-        let here = (self.layout.first..=self.layout.last).contains(&self.column);
-        self.column = (self.column + 1) % self.layout.mcus_in_row;
-        let blocks = blocks.filter(|_| here);
-        let mut bits = self.bits;
-        let layouts = &self.layout.blocks[..self.layout.blocks_in_mcu as usize];
-        for (i, block) in layouts.iter().enumerate() {
-            let dc = &mut self.dc[block.component as usize];
-            let dc_table = &self.dc_tables[block.dc_table as usize];
-            let ac = block.ac_table as usize;
-            let ac_table = (&self.ac_tables[ac], &self.ac_pairs[ac]);
-            *dc = dc.wrapping_add(bits.dc(data, dc_table)?);
-            match blocks {
-                // SAFETY: libjpeg hands over the blocks of the MCU.
-                Some(blocks) => unsafe {
-                    let block = &mut *blocks[i];
-                    block[0] = *dc as i16;
-                    bits.ac(data, ac_table, |place, value| block[place] = value as i16)?;
-                },
-                None => bits.ac(data, ac_table, |_, _| ())?,
-            }
-        }
-        self.bits = bits;
-        bits.all_read(data).then_some(())
-    }
-}
-
-/// Called by libjpeg for each MCU, with its blocks or with null for one that it skips. To return 0 is
-/// to wait for more data, which ends the reading of rows.
-unsafe extern "C-unwind" fn decode_mcu(
-    state: &mut jpeg_decompress_struct,
-    blocks: *const *mut Block,
-) -> boolean {
-    // SAFETY: promised to `take_over`.
-    let scan = unsafe { &mut *state.common.client_data.cast::<Scan>() };
-    if scan.gave_up {
-        return 0;
-    }
-    // SAFETY: as above; libjpeg has as many blocks as it said.
-    let (data, blocks) = unsafe {
-        let count = scan.layout.blocks_in_mcu as usize;
-        let blocks = (!blocks.is_null()).then(|| std::slice::from_raw_parts(blocks, count));
-        (&*scan.data, blocks)
-    };
-    scan.gave_up = scan.mcu(data, blocks).is_none();
-    boolean::from(!scan.gave_up)
-}
-
 /// A Huffman table.
-struct Table {
+pub struct Table {
     /// The codes of each length, and the symbols of all.
     counts: [u8; 17],
     symbols: [u8; 256],
@@ -237,10 +50,10 @@ struct Table {
 
 /// Entries of two coefficients of a table: in the upper half the second one, or 0 where the bits are
 /// too few for it. The low byte has the bits of both.
-type Pairs = [u64; 1 << LOOK];
+pub type Pairs = [u64; 1 << LOOK];
 
 impl Table {
-    fn new() -> Table {
+    pub fn new() -> Table {
         Table {
             counts: [0; 17],
             symbols: [0; 256],
@@ -250,13 +63,13 @@ impl Table {
         }
     }
 
-    /// Becomes a table that libjpeg has checked. Whether it was another one: images that follow one
-    /// another often have the same.
-    fn set(&mut self, table: &JHUFF_TBL) -> bool {
-        if (self.counts, self.symbols) == (table.bits, table.huffval) {
+    /// Becomes the table of so many codes of each length, 0 to 16, and these symbols, which libjpeg has
+    /// checked. Whether it was another one: images that follow one another often have the same.
+    pub fn set(&mut self, counts: &[u8; 17], symbols: &[u8; 256]) -> bool {
+        if (&self.counts, &self.symbols) == (counts, symbols) {
             return false;
         }
-        (self.counts, self.symbols) = (table.bits, table.huffval);
+        (self.counts, self.symbols) = (*counts, *symbols);
         self.entries.fill(PART);
         let (mut code, mut number) = (0, 0);
         for length in 1..=16 {
@@ -279,7 +92,7 @@ impl Table {
         true
     }
 
-    fn pairs(&self) -> Pairs {
+    pub fn pairs(&self) -> Pairs {
         std::array::from_fn(|bits| {
             let first = self.entries[bits];
             if first & PART != 0 || zeros_of(first) == END {
@@ -342,7 +155,7 @@ fn extend(bits: u32, size: u32) -> i32 {
 
 /// Where the entropy decoder is in the data.
 #[derive(Clone, Copy, Default)]
-struct Bits {
+pub struct Bits {
     /// The next byte to load.
     position: usize,
     /// The next bits, from the highest one down. There may be more than `count` of them.
@@ -428,7 +241,7 @@ impl Bits {
 
     /// The difference of a DC coefficient.
     #[inline(always)]
-    fn dc(&mut self, data: &[u8], table: &Table) -> Option<i32> {
+    pub fn dc(&mut self, data: &[u8], table: &Table) -> Option<i32> {
         self.fill(data);
         let entry = table.entries[self.look()];
         if entry & PART != 0 {
@@ -441,7 +254,7 @@ impl Bits {
 
     /// The AC coefficients of a block: `put` has the place and the value of each, and of some zeros.
     #[inline(always)]
-    fn ac(
+    pub fn ac(
         &mut self,
         data: &[u8],
         (table, pairs): (&Table, &Pairs),
@@ -493,14 +306,14 @@ impl Bits {
     }
 
     /// Whether all bits so far were in the data, and it does not end here.
-    fn all_read(self, data: &[u8]) -> bool {
+    pub fn all_read(self, data: &[u8]) -> bool {
         let marker = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0;
         self.padding <= self.count
             && (self.position + AHEAD <= data.len() || data[self.position..].windows(2).any(marker))
     }
 
     /// After a marker, which has to be the next thing but for the rest of a byte.
-    fn after_marker(self, data: &[u8], marker: u8) -> Option<Bits> {
+    pub fn after_marker(self, data: &[u8], marker: u8) -> Option<Bits> {
         let unread = self.count.checked_sub(self.padding)?;
         let next = data.get(self.position..self.position + 2)?;
         (unread < 8 && next == [0xff, marker]).then_some(Bits {

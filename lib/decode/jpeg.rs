@@ -5,7 +5,7 @@
 //! libjpeg reports an error through a call that must not return. Here it unwinds, through C code
 //! compiled for that (feature `unwinding`), up to `guarded`.
 
-use super::huffman::Scan;
+use super::scan::Scan;
 use super::{Header, MAX_SCANS, Pixels, check_size};
 use crate::augment::crop::{Size, Window};
 use image::metadata::Orientation;

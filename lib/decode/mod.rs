@@ -7,6 +7,7 @@
 
 mod huffman;
 mod jpeg;
+mod scan;
 
 use crate::augment::View;
 use crate::augment::crop::{Size, Window};

@@ -1,4 +1,4 @@
-/* The fields of libjpeg's decompressor that lib/decode/huffman.rs works with: mozjpeg-sys keeps them
+/* The fields of libjpeg's decompressor that scan.rs works with: mozjpeg-sys keeps them
  * to itself. */
 #include <stddef.h>
 #include <stdio.h>

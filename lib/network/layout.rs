@@ -19,6 +19,14 @@ pub struct Architecture {
     pub heads: Vec<(String, usize)>,
 }
 
+/// Values of the largest kernels of a network of so many blocks, the 3x3 ones of the last block; `None`
+/// where that is more than can be counted.
+pub fn largest_kernel(blocks: usize, width_factor: usize) -> Option<usize> {
+    let widest = 1usize.checked_shl(blocks.try_into().ok()?)?;
+    let widest = widest.checked_mul(8)?.checked_mul(width_factor)?;
+    widest.checked_mul(widest)?.checked_mul(9)
+}
+
 /// A convolution without bias, zero-padded by `kernel / 2` on each side. The kernel is
 /// `[kernel, kernel, inputs, outputs]` in the parameter vector.
 #[derive(Debug, Clone)]
