@@ -101,30 +101,48 @@ fn jpeg(bytes: &[u8]) -> Result<Header, String> {
 /// fills what a file cut short lacks with grey and says nothing, so it has to be found here.
 fn jpeg_end(bytes: &[u8]) -> Result<(), String> {
     let (mut at, mut scans) = (2, 0);
-    loop {
-        let Some(mark) = memchr::memchr(0xff, bytes.get(at..).unwrap_or_default()) else {
-            return Err("a JPEG without its end".to_string());
-        };
-        at += mark + 1;
-        match bytes.get(at) {
-            None => return Err("a JPEG without its end".to_string()),
+    while let Some((place, kind)) = marker(bytes, at) {
+        at = place + 2;
+        match kind {
             // A fill byte, which a marker may follow.
-            Some(0xff) => continue,
-            // An FF of the compressed data; restart markers; TEM.
-            Some(0x00 | 0x01 | 0xd0..=0xd7) => at += 1,
-            Some(0xd9) => return Ok(()),
+            0xff => at -= 1,
+            // Restart markers; TEM.
+            0x01 | 0xd0..=0xd7 => {}
+            0xd9 => return Ok(()),
             // A segment: its length counts itself.
-            Some(kind @ (0xc0..=0xcf | 0xda..=0xef | 0xfe)) => {
-                scans += usize::from(*kind == 0xda);
+            0xc0..=0xcf | 0xda..=0xef | 0xfe => {
+                scans += usize::from(kind == 0xda);
                 if scans > MAX_SCANS {
                     return Err(format!("a JPEG of more than {MAX_SCANS} scans"));
                 }
-                let length = bytes.get(at + 1..at + 3).ok_or("a JPEG without its end")?;
-                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+                let Some(&[high, low]) = bytes.get(at..at + 2) else {
+                    break;
+                };
+                at += usize::from(u16::from_be_bytes([high, low])).max(2);
             }
-            Some(kind) => return Err(format!("a damaged JPEG: marker FF {kind:02X}")),
+            _ => return Err(format!("a damaged JPEG: marker FF {kind:02X}")),
         }
     }
+    Err("a JPEG without its end".to_string())
+}
+
+/// The place of the first FF from `at` on that is none of the compressed data, for a byte other than 0
+/// follows it, and that byte.
+fn marker(bytes: &[u8], mut at: usize) -> Option<(usize, u8)> {
+    const STEP: usize = 64;
+    let is_marker = |(&first, &second): (&u8, &u8)| first == 0xff && second != 0;
+    // Compressed data are full of FF 00, at which a search for FF alone would stop. There is no way out
+    // of the fold: the compiler makes vectors of it.
+    while let Some(some) = bytes.get(at..at + STEP + 1) {
+        let pairs = some.iter().zip(&some[1..]);
+        if pairs.fold(false, |found, pair| found | is_marker(pair)) {
+            break;
+        }
+        at += STEP;
+    }
+    let rest = bytes.get(at..)?;
+    let place = at + rest.iter().zip(rest.get(1..)?).position(is_marker)?;
+    Some((place, bytes[place + 1]))
 }
 
 fn png(bytes: &[u8]) -> Result<Header, String> {
