@@ -14,7 +14,7 @@ const SHARD: &str = env!("CARGO_BIN_EXE_s4l-shard");
 fn main() {
     let folder = tempfile::tempdir_in("target").unwrap();
     let path = |name: &str| folder.path().join(name);
-    // As large as ImageNet's on average.
+    // Of 110 KB, as ImageNet's are on average.
     let tar = path("train.tar");
     let bytes = write_tar(&tar, 20_000, &photos(500, 375));
     let mut times: [Vec<f64>; 3] = Default::default();
@@ -66,7 +66,7 @@ fn photos(width: u32, height: u32) -> Vec<Vec<u8>> {
         let filter = image::imageops::FilterType::Triangle;
         let mut photo = image::imageops::resize(&soft, width, height, filter);
         for value in photo.iter_mut() {
-            *value = value.saturating_add(rng.random_range(0..48));
+            *value = value.saturating_add(rng.random_range(0..26));
         }
         let mut bytes = Vec::new();
         let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 90);

@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::input::{self, Plan, Record, Shard, Source, encoded};
 use rayon::prelude::*;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 
-/// Files written at once are as many as threads, but more than these are not faster, and each takes
-/// memory; and one, since one waits for the disk.
-const MAX_WRITERS: usize = 8;
+/// Files made at once are half as many as threads, as each has one that reads and one that writes, and one
+/// more, since one waits for the disk; but not more than this, since each takes memory.
+const MAX_FILES: usize = 5;
+
 /// Writing the files of a plan.
 pub struct Job<'a> {
     pub input: &'a Path,
@@ -47,7 +48,7 @@ impl Job<'_> {
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let error = Mutex::new(None);
         std::thread::scope(|scope| {
-            for _ in 0..(threads.min(MAX_WRITERS) + 1).min(missing.len()) {
+            for _ in 0..(threads / 2 + 1).min(MAX_FILES).min(missing.len()) {
                 scope.spawn(|| {
                     while let Some(shard) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
                         if let Err(e) = self.write(shard, &failed) {
@@ -76,32 +77,48 @@ impl Job<'_> {
         let path = self.staging.path(&name);
         let mut file = ShardFile::create(&path, shape, classes, self.lineage, self.resized)?;
         let mut record = FileRecord::default();
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        self.plan.read(self.source, shard, &mut |item| {
-            if failed.load(Ordering::Relaxed) || cli::stop_requested() {
-                let path = self.input.to_path_buf();
-                return Err(Error::Interrupted { path });
-            }
-            bytes += item.image.as_ref().map_or(0, Vec::len);
-            batch.push(item);
-            if batch.len() == group_rows(shape.is_some()) || bytes >= GROUP_BYTES {
-                bytes = 0;
-                self.group(std::mem::take(&mut batch), &mut file, &mut record)?;
-            }
-            Ok(())
-        })?;
-        self.group(batch, &mut file, &mut record)?;
+        let stopped = || Error::Interrupted {
+            path: self.input.to_path_buf(),
+        };
+        let (read, written) = std::thread::scope(|scope| {
+            // Of no places: a row group is filled while one is written, and no more wait.
+            let (groups, full) = mpsc::sync_channel::<Vec<Row>>(0);
+            let writer = scope.spawn(|| -> Result<ShardFile> {
+                for rows in full {
+                    file.group(rows)?;
+                }
+                Ok(file)
+            });
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            let read = self.plan.read(self.source, shard, &mut |item| {
+                if failed.load(Ordering::Relaxed) || cli::stop_requested() {
+                    return Err(stopped());
+                }
+                bytes += item.image.as_ref().map_or(0, Vec::len);
+                batch.push(item);
+                if batch.len() == group_rows(shape.is_some()) || bytes >= GROUP_BYTES {
+                    bytes = 0;
+                    let rows = self.checked(std::mem::take(&mut batch), &mut record)?;
+                    groups.send(rows).map_err(|_| stopped())?;
+                }
+                Ok(())
+            });
+            let read = read.and_then(|()| {
+                let rows = self.checked(batch, &mut record)?;
+                groups.send(rows).map_err(|_| stopped())
+            });
+            drop(groups);
+            (read, writer.join())
+        });
+        // Where both failed, writing is why reading was stopped.
+        let file = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        read?;
         let hash = file.finish()?;
         self.staging.finished(&name, record, hash)
     }
 
-    /// Checks images and writes the good ones as a row group.
-    fn group(
-        &self,
-        batch: Vec<Record>,
-        file: &mut ShardFile,
-        record: &mut FileRecord,
-    ) -> Result<()> {
+    /// The rows of the images that are good; the others are rejects.
+    fn checked(&self, batch: Vec<Record>, record: &mut FileRecord) -> Result<Vec<Row>> {
         self.bar.inc(batch.len() as u64);
         let checked: Vec<_> = batch.into_par_iter().map(|item| self.check(item)).collect();
         let (mut rows, mut rejects) = (Vec::new(), Vec::new());
@@ -114,10 +131,7 @@ impl Job<'_> {
         self.count(&rejects)?;
         record.rejects.extend(rejects);
         rows.iter().for_each(|row| record.add(row));
-        match rows.is_empty() {
-            true => Ok(()),
-            false => file.group(rows),
-        }
+        Ok(rows)
     }
 
     fn check(&self, record: Record) -> std::result::Result<Row, Reject> {

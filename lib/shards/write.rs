@@ -24,8 +24,8 @@ use std::sync::Arc;
 const PIXEL_PAGE_ROWS: usize = 256;
 const PIXEL_GROUP_ROWS: usize = 8192;
 const ENCODED_GROUP_ROWS: usize = 1000;
-/// A row group ends before its rows where large images would fill the memory with it.
-pub const GROUP_BYTES: usize = 64 << 20;
+/// A row group ends before its rows where large images would fill the memory and leave the cache.
+pub const GROUP_BYTES: usize = 16 << 20;
 /// Bytes hashed and written at once: whole subtrees of BLAKE3, whole pages of the file, and little
 /// enough for the second-level cache.
 const BLOCK: usize = 256 << 10;
@@ -102,8 +102,11 @@ impl ShardFile {
         })
     }
 
-    /// Writes a row group.
+    /// Writes a row group, none where there are no rows.
     pub fn group(&mut self, rows: Vec<Row>) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let write = || {
             let mut group = self.writer.next_row_group()?;
             let text = |text: &str| ByteArray::from(text);

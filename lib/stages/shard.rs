@@ -44,8 +44,8 @@ the rotation that EXIF asks for. Files of many images belong to the split that t
 word (train, val, validation, test; dev is test). A bad image is left out and listed with the reason
 in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912].
-Memory: 70 MB for each of at most 9 files written at once (one more than threads), and 8 bytes an
-image of the input for its key; the names too where --in is a folder or a list.",
+Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
+an image of the input for its key; the names too where --in is a folder or a list.",
     after_help = "The format is found by content."
 )]
 pub struct Args {
@@ -174,8 +174,11 @@ impl Args {
             quality: self.quality,
         });
         let recipe = recipe::hash(&(&settings, self.decode, resized));
-        let lineage =
-            Lineage::new("s4l-shard", self.common.seed, recipe).input("images", source.hash()?);
+        let (hash, plan) = rayon::join(
+            || source.hash(),
+            || Plan::new(&source, settings.file_bytes, allow_cut),
+        );
+        let lineage = Lineage::new("s4l-shard", self.common.seed, recipe).input("images", hash?);
         let (goal, found) = match self.part {
             Some(Part { part, parts }) => {
                 let name = staging::part_name(out, (part, parts));
@@ -191,7 +194,7 @@ impl Args {
             return Ok(());
         }
 
-        let plan = Plan::new(&source, settings.file_bytes, allow_cut)?;
+        let plan = plan?;
         let (part, parts) = self.part.map_or((1, 1), |p| (p.part, p.parts));
         let mut splits = std::collections::BTreeMap::new();
         for shard in &plan.shards {
