@@ -7,6 +7,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::errors::ParquetError;
+use parquet::file::page_index::index_reader::decode_offset_index;
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use std::cell::Cell;
 use std::fmt::Display;
@@ -61,6 +63,15 @@ pub fn batches<R: ChunkReader + 'static>(
     }))
 }
 
+/// The pages of a column chunk, by its offset index.
+///
+/// Errors: as `contained`.
+pub fn page_locations(index: &[u8]) -> Result<Vec<PageLocation>, String> {
+    check(index).map_err(|e| e.to_string())?;
+    let index = contained(|| decode_offset_index(index))?;
+    Ok(index.page_locations)
+}
+
 /// A file whose page headers are looked at before the reader parses them.
 pub struct Pages<R>(R);
 
@@ -108,12 +119,16 @@ fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
     let Some(start) = end.checked_sub(length.into()) else {
         return Ok(());
     };
-    let footer = file.get_bytes(start, length as usize)?;
+    check(&file.get_bytes(start, length as usize)?)
+}
+
+/// Finds that a struct has all that it claims.
+fn check(bytes: &[u8]) -> Result<(), ParquetError> {
     let mut walk = Walk {
-        elements: footer.len() as u64,
+        elements: bytes.len() as u64,
         ..Walk::default()
     };
-    walk.fields(&mut &footer[..], 0, MAX_DEPTH)
+    walk.fields(&mut &bytes[..], 0, MAX_DEPTH)
 }
 
 /// Structs in structs: there are some ten in a footer.

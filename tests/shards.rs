@@ -154,6 +154,21 @@ fn damaged_shards_are_named() {
     fails(open(&scratch), 65, "\"train-000000\" in rows 0 and 1");
 }
 
+#[test]
+fn an_offset_index_that_claims_more_than_it_has_is_damaged() {
+    let scratch = smoke_shards();
+    let path = scratch.path(TRAIN);
+    let index = metadata(&path).row_group(0).column(1).offset_index_offset();
+    // Field 5: a list of 2^31 - 1 truth values.
+    let claim = [0x59, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07];
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[index.unwrap() as usize..][..claim.len()].copy_from_slice(&claim);
+    scratch.write(TRAIN, bytes);
+    let shards = Shards::open(&scratch.path("shards")).unwrap();
+    let error = shards.split("train").unwrap_err().to_string();
+    assert!(error.contains("a list of more than there is"), "{error}");
+}
+
 /// A file is never trusted: whatever byte is wrong, the reader answers with rows or an error.
 #[test]
 fn flipped_bytes_never_panic() {

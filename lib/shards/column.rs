@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, Encoding, Type};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::ParquetMetaData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,7 @@ impl File {
         // under the map do not change while it lives.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
         let map = Bytes::from_owner(map);
-        let builder = builder(path, &map, PageIndexPolicy::Optional)?;
+        let builder = builder(path, &map)?;
         let metadata = builder.metadata();
         let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let images = match mapped(path, &map, metadata, image)? {
@@ -211,11 +211,9 @@ fn damaged(path: &Path, found: &str) -> Error {
     )
 }
 
-fn builder(path: &Path, map: &Bytes, index: PageIndexPolicy) -> Result<contained::Builder<Bytes>> {
+fn builder(path: &Path, map: &Bytes) -> Result<contained::Builder<Bytes>> {
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
-    let options = ArrowReaderOptions::new()
-        .with_skip_arrow_metadata(true)
-        .with_offset_index_policy(index);
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     contained::open(map.clone(), options).map_err(|e| damaged(path, &e))
 }
 
@@ -245,17 +243,25 @@ fn mapped(
 
     let mut pages: Vec<Page> = Vec::new();
     let mut first_row = 0usize;
-    for (i, group) in metadata.row_groups().iter().enumerate() {
+    for group in metadata.row_groups() {
         let chunk = group.column(column);
         let plain = chunk
             .encodings()
             .all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
-        let index = metadata.page_index_for_row_group(i);
-        let (true, Compression::UNCOMPRESSED, Some(locations)) =
-            (plain, chunk.compression(), index.page_locations(column))
-        else {
+        let (true, Compression::UNCOMPRESSED, Some(start), Some(length)) = (
+            plain,
+            chunk.compression(),
+            chunk.offset_index_offset(),
+            chunk.offset_index_length(),
+        ) else {
             return Ok(None);
         };
+        let index = usize::try_from(start)
+            .ok()
+            .zip(usize::try_from(length).ok());
+        let index = index.and_then(|(start, length)| map.get(start..start.checked_add(length)?));
+        let index = index.ok_or_else(|| damaged(path, "an offset index beyond its end"))?;
+        let locations = contained::page_locations(index).map_err(|e| damaged(path, &e))?;
         let rows = usize::try_from(group.num_rows()).unwrap_or(0);
         for (nth, location) in locations.iter().enumerate() {
             let (Ok(start), Ok(size), Ok(row)) = (
@@ -327,7 +333,7 @@ fn batches(
     map: &Bytes,
     leaf: &str,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
-    let builder = builder(path, map, PageIndexPolicy::Skip)?;
+    let builder = builder(path, map)?;
     let schema = builder.parquet_schema();
     let mask = ProjectionMask::columns(schema, [leaf]);
     if !(0..schema.num_columns()).any(|c| mask.leaf_included(c)) {
