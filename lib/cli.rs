@@ -2,6 +2,7 @@
 //! progress, and the stop flag.
 
 use crate::error::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -173,17 +174,25 @@ fn say(level: &str, message: &str) {
 }
 
 /// A progress bar on a terminal; nothing in a log file or under `--quiet`.
-pub fn progress(total: u64, what: &'static str) -> indicatif::ProgressBar {
+pub fn progress(total: u64, what: &'static str) -> ProgressBar {
+    let style = "{msg} {wide_bar} {pos}/{len} {elapsed} eta {eta}";
+    bar(ProgressBar::new(total), what, style)
+}
+
+/// As `progress`, of bytes that nobody has counted before.
+pub fn progress_bytes(what: &'static str) -> ProgressBar {
+    let style = "{msg} {bytes} {elapsed} {bytes_per_sec}";
+    bar(ProgressBar::no_length(), what, style)
+}
+
+fn bar(bar: ProgressBar, what: &'static str, style: &str) -> ProgressBar {
     if LOG.get().is_some_and(|l| l.quiet || l.json) {
-        return indicatif::ProgressBar::hidden();
+        return ProgressBar::hidden();
     }
-    let bar = indicatif::ProgressBar::new(total).with_message(what);
-    if let Ok(style) =
-        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} eta {eta}")
-    {
+    if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);
     }
-    bar
+    bar.with_message(what)
 }
 
 /// Wall and CPU seconds and peak memory of this process so far.

@@ -21,6 +21,7 @@ pub use tfrecord::example;
 
 use crate::cli;
 use crate::error::{Error, Result};
+use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -281,12 +282,13 @@ impl Source {
     pub fn hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.format().as_bytes());
+        let bar = cli::progress_bytes("reading the input once");
         let mut paths = self.paths().peekable();
         while paths.peek().is_some() {
             let some: Vec<PathBuf> = paths.by_ref().take(256).collect();
             let digests = some
                 .par_iter()
-                .map(|p| hash_file(p))
+                .map(|p| hash_file(p, &bar))
                 .collect::<Result<Vec<_>>>()?;
             for (path, digest) in some.iter().zip(digests) {
                 let name = path.strip_prefix(&self.root).ok();
@@ -303,7 +305,7 @@ impl Source {
 }
 
 /// BLAKE3 of the BLAKE3 hashes of a file's pieces, which are hashed on all threads, in their caches.
-fn hash_file(path: &Path) -> Result<blake3::Hash> {
+fn hash_file(path: &Path, bar: &ProgressBar) -> Result<blake3::Hash> {
     const PIECE: u64 = 256 << 10;
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     let size = file.metadata().map_err(Error::io(path))?.len();
@@ -311,6 +313,7 @@ fn hash_file(path: &Path) -> Result<blake3::Hash> {
         let start = number * PIECE;
         piece.resize((size - start).min(PIECE) as usize, 0);
         file.read_exact_at(piece, start)?;
+        bar.inc(piece.len() as u64);
         Ok(blake3::hash(piece))
     };
     let mut hasher = blake3::Hasher::new();

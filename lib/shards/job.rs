@@ -7,6 +7,7 @@ use crate::artifact::Lineage;
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::input::{self, Plan, Record, Shard, Source, encoded};
+use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,7 +30,7 @@ pub struct Job<'a> {
     /// Share of rejects above which the run ends.
     pub allowed: f64,
     pub rejects: AtomicU64,
-    pub bar: indicatif::ProgressBar,
+    pub bar: ProgressBar,
 }
 
 impl Job<'_> {
