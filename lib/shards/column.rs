@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, Encoding, Type};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,12 @@ impl File {
             Some(images) => images,
             None => in_memory(path, &map, image, rows)?,
         };
+        // Large rows are asked for. The system would read their neighbours too, which are the whole file
+        // where it reads far ahead.
+        if matches!(images, Images::Mapped { width, .. } if width.is_none_or(|w| w >= PREFETCH_BYTES))
+        {
+            advise(&map, libc::MADV_RANDOM);
+        }
         Ok(File {
             path: path.to_path_buf(),
             rows,
@@ -92,7 +98,7 @@ impl File {
         if let Some(place) = self.place(row)
             && place.len() >= PREFETCH_BYTES
         {
-            will_need(&self.map[place]);
+            advise(&self.map[place], libc::MADV_WILLNEED);
         }
     }
 
@@ -178,15 +184,15 @@ const PREFETCH_BYTES: usize = 4096;
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE: usize = 64;
 
-/// Lets the system read a part of the map ahead of its use.
-fn will_need(part: &[u8]) {
-    // SAFETY: the range is inside a map, and this advice changes no contents. Where it fails, the
-    // bytes are read when they are used.
+/// Tells the system how a part of the map will be read.
+fn advise(part: &[u8], advice: libc::c_int) {
+    // SAFETY: the range is inside a map, and no advice of this file changes its contents. Where it
+    // fails, the bytes are read when they are used.
     unsafe {
         let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
         let start = part.as_ptr().map_addr(|a| a & !(page - 1));
         let length = part.as_ptr().addr() - start.addr() + part.len();
-        libc::madvise(start as *mut libc::c_void, length, libc::MADV_WILLNEED);
+        libc::madvise(start as *mut libc::c_void, length, advice);
     }
 }
 
@@ -339,9 +345,23 @@ fn batches(
     if !(0..schema.num_columns()).any(|c| mask.leaf_included(c)) {
         return Err(damaged(path, &format!("no column {leaf:?}")));
     }
+    for group in builder.metadata().row_groups() {
+        let columns = group.columns().iter().enumerate();
+        let asked = columns.filter(|(nth, _)| mask.leaf_included(*nth));
+        let parts = asked.filter_map(|(_, chunk)| map.get(chunk_range(chunk)?));
+        parts.for_each(|part| advise(part, libc::MADV_WILLNEED));
+    }
     let damaged = |found: String| damaged(path, &found);
     let batches = contained::batches(builder.with_projection(mask)).map_err(damaged)?;
     Ok(batches.map(move |batch| batch.map_err(damaged)))
+}
+
+/// Where a footer says that the pages of a column chunk are.
+fn chunk_range(chunk: &ColumnChunkMetaData) -> Option<Range<usize>> {
+    let dictionary = chunk.dictionary_page_offset();
+    let start = dictionary.unwrap_or(chunk.data_page_offset());
+    let end = start.checked_add(chunk.compressed_size())?;
+    Some(start.try_into().ok()?..end.try_into().ok()?)
 }
 
 /// The values of an uncompressed data page: what follows its thrift header, whose length is what
