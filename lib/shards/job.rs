@@ -90,6 +90,10 @@ impl Job<'_> {
                 }
                 Ok(file)
             });
+            let mut send = |batch| {
+                let rows = self.checked(batch, &mut record)?;
+                groups.send(rows).map_err(|_| stopped())
+            };
             let (mut batch, mut bytes) = (Vec::new(), 0);
             let read = self.plan.read(self.source, shard, &mut |item| {
                 if failed.load(Ordering::Relaxed) || cli::stop_requested() {
@@ -99,15 +103,11 @@ impl Job<'_> {
                 batch.push(item);
                 if batch.len() == group_rows(shape.is_some()) || bytes >= GROUP_BYTES {
                     bytes = 0;
-                    let rows = self.checked(std::mem::take(&mut batch), &mut record)?;
-                    groups.send(rows).map_err(|_| stopped())?;
+                    send(std::mem::take(&mut batch))?;
                 }
                 Ok(())
             });
-            let read = read.and_then(|()| {
-                let rows = self.checked(batch, &mut record)?;
-                groups.send(rows).map_err(|_| stopped())
-            });
+            let read = read.and_then(|()| send(batch));
             drop(groups);
             (read, writer.join())
         });
