@@ -30,5 +30,6 @@ pub mod shards;
 pub mod stages;
 pub mod table;
 pub mod tfevents;
+mod thrift;
 pub mod timm;
 pub mod trainer;

@@ -369,15 +369,18 @@ fn damaged_parquet_and_binary_files_are_named() {
     }
     // Where the first page's header is: a list that claims 2^31 - 1 numbers, a dictionary that
     // claims as many values, and a page of as many bytes.
-    let list = [0x19, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
+    let list = [0x99, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
     let dictionary = [
-        0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f,
+        0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0,
     ];
     let page = [
         0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 100, 0x2c, 0x15, 4, 0, 0,
     ];
+    // What the reader takes for the header of a data page, as a text.
+    let text = [0x15, 0, 0x15, 100, 0x15, 100, 0x28, 1, 0, 0];
     for (header, found) in [
         (&list[..], "more than there is"),
+        (&text, "another type"),
         (&dictionary, "more values than bytes"),
         (&page, "more bytes than it can have"),
     ] {
@@ -386,6 +389,13 @@ fn damaged_parquet_and_binary_files_are_named() {
         scratch.write("in/train.parquet", damaged);
         shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet", found]);
     }
+    // The first field of the footer, a number, as a text.
+    let tail = whole.len() - 8;
+    let length = u32::from_le_bytes(whole[tail..][..4].try_into().unwrap());
+    let mut damaged = whole.clone();
+    damaged[tail - length as usize] = 0x18;
+    scratch.write("in/train.parquet", damaged);
+    shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet", "another type"]);
     scratch.write("stl/train_X.bin", [0; 1000]);
     scratch.write("stl/class_names.txt", "a\nb\n");
     shard(&scratch, &["--in", "stl", "-q"]).fails(65, &["train_X.bin", "27648"]);

@@ -1,6 +1,9 @@
 //! `s4l-inspect` through its binary, on files written by the library and by hand.
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int64Array, StringArray,
+};
+use arrow::datatypes::{DataType, Field};
 use s4l::artifact::Lineage;
 use s4l::{schema, table};
 use safetensors::{Dtype, tensor::TensorView};
@@ -49,6 +52,29 @@ fn assert_refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
     for word in words {
         assert!(message.contains(word), "{word} is not in {message}");
     }
+}
+
+/// The parquet reader looks ahead for the end of a list that a page may end within.
+#[test]
+fn lists_on_several_pages_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = 200_000;
+    let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+    let logits = Float32Array::from_iter_values((0..3 * rows).map(|i| i as f32));
+    let zeros = || Arc::new(Int64Array::from(vec![0; rows]));
+    let keys = StringArray::from_iter_values((0..rows).map(|i| i.to_string()));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(keys),
+        zeros(),
+        zeros(),
+        Arc::new(BooleanArray::from(vec![true; rows])),
+        Arc::new(Float32Array::from(vec![0.0; rows])),
+        Arc::new(FixedSizeListArray::new(item, 3, Arc::new(logits), None)),
+    ];
+    let path = folder.path().join("eval.parquet");
+    let lineage = Lineage::new("s4l-eval", 0, String::new());
+    table::write(&path, schema::eval(3), columns, &lineage, BTreeMap::new()).unwrap();
+    assert_silent(folder.path(), "eval.parquet");
 }
 
 fn write_labelled(path: &Path) {
