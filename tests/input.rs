@@ -4,6 +4,9 @@
 mod common;
 
 use common::{LABELS, Scratch, batches, jpeg, png, real, shard, smoke};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
 use s4l::shards::{Shards, Split, Stored};
 use std::path::Path;
 
@@ -152,6 +155,19 @@ fn hugging_face_parquet_keeps_names_of_classes() {
     assert_eq!(again.classes(), shards.classes());
     assert_eq!(rows(&after), rows(&before));
     assert_eq!(after.content_hash(), before.content_hash());
+    // As other tools compress it.
+    let images = batches(&scratch.path("first/train-00000-of-00001.parquet"));
+    for compression in [Compression::SNAPPY, Compression::GZIP(Default::default())] {
+        let file = std::fs::File::create(scratch.path("train.parquet")).unwrap();
+        let properties = WriterProperties::builder().set_compression(compression);
+        let schema = images[0].schema();
+        let mut writer = ArrowWriter::try_new(file, schema, Some(properties.build())).unwrap();
+        images.iter().for_each(|batch| writer.write(batch).unwrap());
+        writer.close().unwrap();
+        let again = sharded(&scratch, &["--in", "train.parquet"]);
+        let after = again.split("train").unwrap();
+        assert_eq!(after.content_hash(), before.content_hash());
+    }
 }
 
 #[test]
