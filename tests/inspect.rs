@@ -77,6 +77,19 @@ fn lists_on_several_pages_are_read() {
     assert_silent(folder.path(), "eval.parquet");
 }
 
+/// Each once took minutes or gigabytes, or is whole.
+#[test]
+fn damaged_tables_end_soon() {
+    let seeds = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/table"));
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let seed = seed.unwrap().path();
+        for option in ["--quiet", "--verify"] {
+            let out = inspect(seeds, &[option, seed.to_str().unwrap()]);
+            assert!(matches!(out.status.code(), Some(0 | 3 | 65)), "{seed:?}");
+        }
+    }
+}
+
 fn write_labelled(path: &Path) {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
