@@ -106,6 +106,7 @@ fn order(split: &Split, epoch: u64) -> Vec<u32> {
 
 /// Shuffled rows of files in the page cache, copied into the buffers of a batch.
 fn blobs(split: &Split) {
+    (0..split.len()).for_each(|row| split.prefetch(row));
     let mut epoch = 0..;
     let mut rows = Vec::new();
     let mut buffers = vec![Vec::new(); BATCH];

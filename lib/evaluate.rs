@@ -31,6 +31,7 @@ pub fn logits(
                 path: split.path().to_path_buf(),
             });
         }
+        rows.iter().for_each(|&row| split.prefetch(row as usize));
         let mut images = vec![0.0; rows.len() * size];
         images
             .par_chunks_exact_mut(size)

@@ -278,6 +278,8 @@ impl Split {
         thread_local! {
             static DECODER: RefCell<Decoder> = RefCell::default();
         }
+        // All of it at once, where nobody asked for it ahead.
+        self.prefetch(row);
         let stored = self.stored(row)?;
         DECODER.with_borrow_mut(|decoder| {
             f(&mut RowSource {
