@@ -36,11 +36,7 @@ fn main() {
     let folder = Path::new(folder);
     match case {
         "rows" => batches(split(folder), "central_crop(28)|-1_to_1", 256),
-        "jpeg" => batches(
-            split(folder),
-            "inception_crop|resize(224)|flip_lr|-1_to_1",
-            64,
-        ),
+        "jpeg" => batches(split(folder), "inception_crop|resize(224)|flip_lr|-1_to_1", 64),
         "blobs" => blobs(&split(folder)),
         "cold" => cold(folder, prefetched),
         "mmap" => cold(folder, plain),
@@ -63,10 +59,7 @@ fn answer(mut step: impl FnMut() -> usize) {
         while start.elapsed() < end {
             images += step();
         }
-        println!(
-            "{{\"rate\": {}}}",
-            images as f64 / start.elapsed().as_secs_f64()
-        );
+        println!("{{\"rate\": {}}}", images as f64 / start.elapsed().as_secs_f64());
     }
 }
 
@@ -199,9 +192,8 @@ fn pread(_: &Split, places: &[Place], rows: &[u32], buffer: &mut Vec<u8>) {
 fn places(folder: &Path) -> Vec<Place> {
     let entries = std::fs::read_dir(folder).expect("the folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut paths: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|e| e == "parquet"))
-        .collect();
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "parquet")).collect();
     paths.sort();
     let mut places = Vec::new();
     for path in paths {
@@ -219,11 +211,7 @@ fn places(folder: &Path) -> Vec<Place> {
                 .expect("encoded images");
             let index = metadata.page_index_for_row_group(group);
             for page in index.page_locations(image).expect("an offset index") {
-                places.push((
-                    file.clone(),
-                    page.offset as u64,
-                    page.compressed_page_size as usize,
-                ));
+                places.push((file.clone(), page.offset as u64, page.compressed_page_size as usize));
             }
         }
     }

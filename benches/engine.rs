@@ -36,15 +36,8 @@ fn network(name: &str) -> Option<(Architecture, usize, usize)> {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
-        .build_global()
-        .expect("the first pool");
-    let [
-        name,
-        mode @ ("train" | "infer" | "gemm"),
-        precision @ ("f32" | "bf16"),
-    ] = arguments[..]
+    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the first pool");
+    let [name, mode @ ("train" | "infer" | "gemm"), precision @ ("f32" | "bf16")] = arguments[..]
     else {
         panic!("usage: engine NET train|infer f32|bf16");
     };
@@ -64,12 +57,9 @@ fn main() {
         batch = 128;
     }
     let mut rng = rng(0, Stream::Init, 0, 0);
-    let images: Vec<f32> = (0..batch * size * size * 3)
-        .map(|_| rng.random::<f32>() * 2.0 - 1.0)
-        .collect();
-    let labels: Vec<u32> = (0..batch)
-        .map(|_| rng.random_range(0..CLASSES as u32))
-        .collect();
+    let images: Vec<f32> =
+        (0..batch * size * size * 3).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
+    let labels: Vec<u32> = (0..batch).map(|_| rng.random_range(0..CLASSES as u32)).collect();
     let labels = Tensor::from_vec(labels, batch, &Device::Cpu).expect("labels");
     let mut network = Network::new(&architecture, (size, size), &Device::Cpu, precision, 0);
     let settings = Settings::default();
@@ -83,26 +73,12 @@ fn main() {
         })
     } else {
         Box::new(|| {
-            let pass = Pass::Train {
-                keep: BATCH_NORM_MOMENTUM,
-            };
-            let wanted = Gradients {
-                parameters: Some(&mut gradients),
-                images: None,
-            };
+            let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
+            let wanted = Gradients { parameters: Some(&mut gradients), images: None };
             let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
-            network
-                .differentiate(&images, pass, loss, wanted)
-                .expect("a step");
+            network.differentiate(&images, pass, loss, wanted).expect("a step");
             let parameters = &mut network.parameters;
-            momentum_sgd(
-                parameters,
-                &mut velocity,
-                &mut gradients,
-                &decayed,
-                &settings,
-                0.01,
-            );
+            momentum_sgd(parameters, &mut velocity, &mut gradients, &decayed, &settings, 0.01);
         })
     };
     rates(batch as f64, &mut step);
@@ -131,9 +107,6 @@ fn rates(work: f64, step: &mut dyn FnMut()) {
 fn memory(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find(|l| l.starts_with(field)).expect(field);
-    let kib: f64 = line
-        .split_whitespace()
-        .nth(1)
-        .map_or(0.0, |v| v.parse().expect("KiB"));
+    let kib: f64 = line.split_whitespace().nth(1).map_or(0.0, |v| v.parse().expect("KiB"));
     kib / 1024.0
 }

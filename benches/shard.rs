@@ -30,9 +30,7 @@ fn main() {
                 if case == 2 {
                     run(Command::new("sync").arg(path("copy.tar")));
                 }
-                run(Command::new("b3sum")
-                    .args(["--num-threads", "2"])
-                    .arg(path("copy.tar")));
+                run(Command::new("b3sum").args(["--num-threads", "2"]).arg(path("copy.tar")));
             }
             if round > 0 {
                 times.push(start.elapsed().as_secs_f64());

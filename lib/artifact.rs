@@ -20,12 +20,7 @@ pub struct Lineage {
 
 impl Lineage {
     pub fn new(tool: &'static str, seed: u64, recipe: String) -> Lineage {
-        Lineage {
-            tool,
-            seed,
-            recipe,
-            inputs: BTreeMap::new(),
-        }
+        Lineage { tool, seed, recipe, inputs: BTreeMap::new() }
     }
 
     /// Adds an input by the hash of its content.
@@ -38,10 +33,7 @@ impl Lineage {
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from([
             ("s4l.tool".to_string(), self.tool.to_string()),
-            (
-                "s4l.version".to_string(),
-                env!("CARGO_PKG_VERSION").to_string(),
-            ),
+            ("s4l.version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
             ("s4l.recipe".to_string(), self.recipe.clone()),
             ("s4l.seed".to_string(), self.seed.to_string()),
         ]);
@@ -69,10 +61,7 @@ impl Lineage {
     pub fn matches(&self, found: &HashMap<String, String>) -> bool {
         let wanted = self.metadata();
         wanted.iter().all(|(k, v)| found.get(k) == Some(v))
-            && found
-                .keys()
-                .filter(|k| k.starts_with("s4l.input."))
-                .all(|k| wanted.contains_key(k))
+            && found.keys().filter(|k| k.starts_with("s4l.input.")).all(|k| wanted.contains_key(k))
     }
 }
 
@@ -106,9 +95,7 @@ pub fn target(
             cli::info(&format!("{}: up to date", path.display()));
             Ok(Target::UpToDate)
         }
-        _ => Err(Error::Exists {
-            path: path.to_path_buf(),
-        }),
+        _ => Err(Error::Exists { path: path.to_path_buf() }),
     }
 }
 
@@ -128,16 +115,12 @@ pub fn write_atomic(
         .map_err(Error::io(folder))?;
     write(file.as_file_mut())?;
     file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path)
-        .map_err(|e| Error::io(path)(e.error))
-        .map(|_| ())
+    file.persist(path).map_err(|e| Error::io(path)(e.error)).map(|_| ())
 }
 
 /// `write_atomic` for bytes at hand.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic(path, |f| {
-        std::io::Write::write_all(f, bytes).map_err(Error::io(path))
-    })
+    write_atomic(path, |f| std::io::Write::write_all(f, bytes).map_err(Error::io(path)))
 }
 
 /// A folder under a temporary name beside `out`. Dropping it removes it.
@@ -155,11 +138,8 @@ pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
 /// Renames a folder beside `out`, whose files are synced, to `out`. What was there is moved away first
 /// and removed last, so at every moment `out` is the old folder, nothing, or the new one.
 pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
-    let sync = |path: &Path| {
-        std::fs::File::open(path)
-            .and_then(|f| f.sync_all())
-            .map_err(Error::io(path))
-    };
+    let sync =
+        |path: &Path| std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path));
     sync(folder)?;
     let old = temporary_folder(out)?;
     let replace = out.exists();

@@ -91,28 +91,18 @@ fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
     let vector = |name: &str| -> std::result::Result<Vec<f32>, String> {
         let view = tensors.tensor(name).map_err(|e| e.to_string())?;
         let values = view.data().chunks_exact(4);
-        Ok(values
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect())
+        Ok(values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     };
     let (metrics, window): (Vec<Logged>, Vec<Summed>) =
         serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
     Ok(State {
-        step: entry("step")?
-            .parse()
-            .map_err(|_| "no step in its header")?,
+        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
         parameters: vector("parameters")?,
         velocity: vector("velocity")?,
         average: vector("average")?,
         moving: vector("moving")?,
-        metrics: metrics
-            .into_iter()
-            .map(|(s, n, v)| (s, n, f64::from_bits(v)))
-            .collect(),
-        window: window
-            .into_iter()
-            .map(|(n, v, c)| (n, (f64::from_bits(v), c)))
-            .collect(),
+        metrics: metrics.into_iter().map(|(s, n, v)| (s, n, f64::from_bits(v))).collect(),
+        window: window.into_iter().map(|(n, v, c)| (n, (f64::from_bits(v), c))).collect(),
     })
 }
 

@@ -102,10 +102,7 @@ pub fn main<S: Stage>() -> ExitCode {
 
 fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
     let common = stage.common();
-    LOG.get_or_init(|| Log {
-        quiet: stage.quiet(),
-        json: common.log_format == "json",
-    });
+    LOG.get_or_init(|| Log { quiet: stage.quiet(), json: common.log_format == "json" });
     if common.threads == Some(0) {
         return Err(Error::Usage("--threads 0: at least one thread".into()));
     }
@@ -116,11 +113,9 @@ fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
         .build_global()
         .map_err(|e| Error::Internal(e.to_string()))?;
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGUSR1,
-    ] {
+    for signal in
+        [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGUSR1]
+    {
         // The second signal of a kind ends the process at once.
         signal_hook::flag::register_conditional_shutdown(signal, 75, flag.clone())
             .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
@@ -162,10 +157,7 @@ pub fn print(result: &str) -> Result<()> {
 
 fn say(level: &str, message: &str) {
     if LOG.get().is_some_and(|l| l.json) {
-        eprintln!(
-            "{}",
-            serde_json::json!({"level": level, "message": message})
-        );
+        eprintln!("{}", serde_json::json!({"level": level, "message": message}));
     } else if level == "info" {
         eprintln!("{message}");
     } else {

@@ -20,11 +20,7 @@ pub struct Set<'a> {
 impl<'a> Set<'a> {
     /// All images of a split.
     pub fn whole(name: &str, split: &'a Split) -> Set<'a> {
-        Set {
-            name: format!("split {name:?}"),
-            split,
-            rows: (0..split.len()).collect(),
-        }
+        Set { name: format!("split {name:?}"), split, rows: (0..split.len()).collect() }
     }
 }
 
@@ -32,8 +28,7 @@ impl<'a> Set<'a> {
 pub fn copies_of(rows: &[usize], hashes: &[String]) -> Vec<usize> {
     let known: HashMap<&str, usize> = rows.iter().map(|&r| (&*hashes[r], r)).collect();
     let all = 0..hashes.len();
-    all.filter(|&row| known.contains_key(&*hashes[row]))
-        .collect()
+    all.filter(|&row| known.contains_key(&*hashes[row])).collect()
 }
 
 /// The images of `others` that have the bytes of a labelled one: their number and, of the first,
@@ -56,10 +51,7 @@ pub fn leaks(labelled: &Set, others: &Set) -> Result<Option<(usize, String, Stri
 /// hardly change it.
 type Perceptual = [u64; 4];
 
-const BOXES: Size = Size {
-    height: 16,
-    width: 17,
-};
+const BOXES: Size = Size { height: 16, width: 17 };
 
 /// Grey levels of 255. Without it the noise of a clear sky would decide its bits.
 const STEP: f32 = 1.0;
@@ -70,10 +62,7 @@ const NEAR_BITS: u32 = 8;
 
 fn perceptual(split: &Split, row: usize) -> Result<Perceptual> {
     let image = split.decode(row)?;
-    let size = Size {
-        height: image.height,
-        width: image.width,
-    };
+    let size = Size { height: image.height, width: image.width };
     let view = View::new(&image.pixels, size, image.channels);
     let boxes = resize::resize(view, BOXES, Method::Area);
     let mut hash = [0; 4];
@@ -92,9 +81,7 @@ fn perceptual(split: &Split, row: usize) -> Result<Perceptual> {
 }
 
 fn perceptuals(set: &Set) -> Result<Vec<Perceptual>> {
-    let stopped = || Error::Interrupted {
-        path: set.split.path().to_path_buf(),
-    };
+    let stopped = || Error::Interrupted { path: set.split.path().to_path_buf() };
     let rows = set.rows.par_iter();
     rows.map(|&row| match cli::stop_requested() {
         true => Err(stopped()),
@@ -132,9 +119,7 @@ pub fn near(labelled: &Set, others: &[Set]) -> Result<Vec<usize>> {
     let count = |set: &Set| {
         let hashes = perceptuals(set)?;
         let near = hashes.par_iter();
-        Ok(near
-            .filter(|hash| arch.dispatch(IsNear { hash, known }))
-            .count())
+        Ok(near.filter(|hash| arch.dispatch(IsNear { hash, known })).count())
     };
     others.iter().map(count).collect()
 }

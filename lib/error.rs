@@ -15,19 +15,10 @@ pub enum Error {
     Check { path: PathBuf, what: String },
     /// Input that exists but is not what it must be.
     #[error("{}: expected {expected}, found {found}; {hint}", path.display())]
-    BadData {
-        path: PathBuf,
-        expected: String,
-        found: String,
-        hint: String,
-    },
+    BadData { path: PathBuf, expected: String, found: String, hint: String },
     /// Input that is not there.
     #[error("{}: {what} not found; {hint}", path.display())]
-    Missing {
-        path: PathBuf,
-        what: String,
-        hint: String,
-    },
+    Missing { path: PathBuf, what: String, hint: String },
     /// Output that is already there and was not made from the same inputs.
     #[error("{}: output exists and was made from other inputs or settings; pass --force to replace it", path.display())]
     Exists { path: PathBuf },
@@ -39,39 +30,18 @@ pub enum Error {
     Interrupted { path: PathBuf },
     /// A stage was told to stop and keeps the files that are finished.
     #[error("{}: stopped with {done} of {total} files; run the same command again to go on", path.display())]
-    Paused {
-        path: PathBuf,
-        done: usize,
-        total: usize,
-    },
+    Paused { path: PathBuf, done: usize, total: usize },
     #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A training stage ended early; its checkpoint is on disk.
     #[error("{}: stopped at step {step} of {total} with a checkpoint; run the same command again to go on", path.display())]
-    Stopped {
-        path: PathBuf,
-        step: u64,
-        total: u64,
-    },
+    Stopped { path: PathBuf, step: u64, total: u64 },
     /// Training left the finite numbers.
     #[error("{}: {what} at step {step} (images: {keys}); {checkpoint}; lower the learning rate", path.display())]
-    Diverged {
-        path: PathBuf,
-        what: String,
-        step: u64,
-        keys: String,
-        checkpoint: String,
-    },
+    Diverged { path: PathBuf, what: String, step: u64, keys: String, checkpoint: String },
     /// A recipe that does not parse, has an unknown key or an impossible value.
     #[error("{recipe}: {what}; {hint}")]
-    Recipe {
-        recipe: String,
-        what: String,
-        hint: String,
-    },
+    Recipe { recipe: String, what: String, hint: String },
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
@@ -94,10 +64,7 @@ impl Error {
 
     /// For `map_err`: an I/O error with the file it happened on.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-        move |source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| Error::Io { path: path.to_path_buf(), source }
     }
 
     pub fn bad_data(
@@ -115,11 +82,7 @@ impl Error {
     }
 
     pub fn missing(path: &Path, what: impl Into<String>, hint: impl Into<String>) -> Error {
-        Error::Missing {
-            path: path.to_path_buf(),
-            what: what.into(),
-            hint: hint.into(),
-        }
+        Error::Missing { path: path.to_path_buf(), what: what.into(), hint: hint.into() }
     }
 }
 

@@ -27,20 +27,15 @@ pub fn logits(
     let mut inference = network.inference()?;
     for rows in rows.chunks((BATCH_VIEWS / views).max(1)) {
         if cli::stop_requested() {
-            return Err(Error::Interrupted {
-                path: split.path().to_path_buf(),
-            });
+            return Err(Error::Interrupted { path: split.path().to_path_buf() });
         }
         rows.iter().for_each(|&row| split.prefetch(row as usize));
         let mut images = vec![0.0; rows.len() * size];
-        images
-            .par_chunks_exact_mut(size)
-            .zip(rows)
-            .try_for_each(|(out, &row)| {
-                // Evaluation pipes draw nothing; the key only completes the call.
-                let mut rng = rng(0, Stream::LabelledAugment, 0, u64::from(row));
-                split.augment(row as usize, pipe, &mut rng, out)
-            })?;
+        images.par_chunks_exact_mut(size).zip(rows).try_for_each(|(out, &row)| {
+            // Evaluation pipes draw nothing; the key only completes the call.
+            let mut rng = rng(0, Stream::LabelledAugment, 0, u64::from(row));
+            split.augment(row as usize, pipe, &mut rng, out)
+        })?;
         all.extend(inference.run(&images, "classes")?);
         bar.inc(rows.len() as u64);
     }
@@ -57,10 +52,7 @@ pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
     }
     Err(Error::bad_data(
         split.path(),
-        format!(
-            "images that become {}x{}x{}, as the model takes",
-            wanted.0, wanted.1, wanted.2
-        ),
+        format!("images that become {}x{}x{}, as the model takes", wanted.0, wanted.1, wanted.2),
         format!("{}x{}x{}", out.height, out.width, out.channels),
         "name the model that was trained on such images, or change the pipe",
     ))

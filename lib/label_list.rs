@@ -36,21 +36,14 @@ pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
             return Err(bad("names of images", found));
         }
         let by_stem = |n| stems.get(stem(n)).copied().flatten();
-        match tails(name)
-            .find_map(|n| split.row(n))
-            .or_else(|| tails(name).find_map(by_stem))
-        {
+        match tails(name).find_map(|n| split.row(n)).or_else(|| tails(name).find_map(by_stem)) {
             Some(row) => rows.push(row),
             None => unknown.push(name),
         }
     }
     if !unknown.is_empty() {
         let more = if unknown.len() > SHOWN { ", .." } else { "" };
-        let shown: Vec<_> = unknown
-            .iter()
-            .take(SHOWN)
-            .map(|n| format!("{n:?}"))
-            .collect();
+        let shown: Vec<_> = unknown.iter().take(SHOWN).map(|n| format!("{n:?}")).collect();
         let found = format!(
             "{} of {} names that have none: {}{more}",
             unknown.len(),

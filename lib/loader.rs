@@ -99,18 +99,15 @@ impl Source {
     fn images(&self, part: &Part, draws: &[Draw], mut images: Vec<f32>) -> Result<Vec<f32>> {
         let size = part.pipe.output(self.split.channels()?)?.values();
         images.resize(draws.len() * size, 0.0);
-        images
-            .par_chunks_exact_mut(size)
-            .enumerate()
-            .try_for_each(|(i, out)| {
-                if let Some(&(_, index)) = draws.get(i + NEAR) {
-                    self.split.touch(part.rows[index] as usize);
-                }
-                let (epoch, index) = draws[i];
-                let row = part.rows[index];
-                let mut rng = rng(self.seed, part.augment, epoch, u64::from(row));
-                self.split.augment(row as usize, &part.pipe, &mut rng, out)
-            })?;
+        images.par_chunks_exact_mut(size).enumerate().try_for_each(|(i, out)| {
+            if let Some(&(_, index)) = draws.get(i + NEAR) {
+                self.split.touch(part.rows[index] as usize);
+            }
+            let (epoch, index) = draws[i];
+            let row = part.rows[index];
+            let mut rng = rng(self.seed, part.augment, epoch, u64::from(row));
+            self.split.augment(row as usize, &part.pipe, &mut rng, out)
+        })?;
         Ok(images)
     }
 }
@@ -178,11 +175,7 @@ struct Ahead {
 
 impl Ahead {
     fn new(steps: Range<u64>) -> Ahead {
-        Ahead {
-            steps,
-            orders: Default::default(),
-            queue: VecDeque::new(),
-        }
+        Ahead { steps, orders: Default::default(), queue: VecDeque::new() }
     }
 
     fn next(&mut self, source: &Source) -> Option<[Vec<Draw>; 2]> {

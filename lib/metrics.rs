@@ -101,11 +101,8 @@ pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) 
         .zip(labels)
         .map(|(logits, &label)| row(logits, label))
         .collect();
-    let correct: Vec<bool> = rows
-        .iter()
-        .zip(labels)
-        .map(|(row, &label)| row.prediction == label)
-        .collect();
+    let correct: Vec<bool> =
+        rows.iter().zip(labels).map(|(row, &label)| row.prediction == label).collect();
     let images = labels.len() as f64;
     let (top1_low, top1_high) = bootstrap(&correct, seed);
     Summary {
@@ -130,9 +127,7 @@ fn bootstrap(correct: &[bool], seed: u64) -> (f64, f64) {
     let mut hits: Vec<usize> = (0..RESAMPLES)
         .map(|resample| {
             let mut rng = rng::rng(seed, Stream::Bootstrap, 0, resample);
-            (0..images)
-                .filter(|_| correct[rng.random_range(0..images as u32) as usize])
-                .count()
+            (0..images).filter(|_| correct[rng.random_range(0..images as u32) as usize]).count()
         })
         .collect();
     hits.sort_unstable();
@@ -212,13 +207,9 @@ mod tests {
         // Softmax 3/4, 1/4 in each row; the first three rows are of class 0, the last of class 1,
         // and class 2 has no image. A logit of -1e9 is a probability of 0.
         let (three, never) = (3f32.ln(), -1e9);
-        let logits = [
-            [three, 0.0, never],
-            [three, 0.0, never],
-            [0.0, three, never],
-            [three, 0.0, never],
-        ]
-        .concat();
+        let logits =
+            [[three, 0.0, never], [three, 0.0, never], [0.0, three, never], [three, 0.0, never]]
+                .concat();
         let classes = ["cat", "dog", "owl"].map(String::from);
         let s = summarize(&logits, &classes, &[0, 0, 0, 1], 7);
         assert_eq!(s.images, 4);
@@ -234,22 +225,11 @@ mod tests {
 
     #[test]
     fn the_bins_are_closed_above() {
-        let at = |confidence| Row {
-            prediction: 0,
-            confidence,
-            top5: true,
-            nll: 0.0,
-        };
+        let at = |confidence| Row { prediction: 0, confidence, top5: true, nll: 0.0 };
         // 0.2 is the upper end of bin 3, 0.21 lies in bin 4: the gaps 0.8 and -0.21 do not cancel.
-        close(
-            calibration_error(&[at(0.2), at(0.21)], &[true, false]),
-            (0.8 + 0.21) / 2.0,
-        );
+        close(calibration_error(&[at(0.2), at(0.21)], &[true, false]), (0.8 + 0.21) / 2.0);
         // Both in bin 4: they do.
-        close(
-            calibration_error(&[at(0.22), at(0.21)], &[true, false]),
-            (0.78 - 0.21) / 2.0,
-        );
+        close(calibration_error(&[at(0.22), at(0.21)], &[true, false]), (0.78 - 0.21) / 2.0);
     }
 
     #[test]

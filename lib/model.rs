@@ -82,11 +82,7 @@ impl Model {
         for Tensor { name, shape, .. } in &tensors {
             let view = found.tensor(name).map_err(|e| bad(e.to_string()))?;
             if view.dtype() != Dtype::F32 || view.shape() != shape {
-                return Err(bad(format!(
-                    "{name} of {:?} {:?}",
-                    view.dtype(),
-                    view.shape()
-                )));
+                return Err(bad(format!("{name} of {:?} {:?}", view.dtype(), view.shape())));
             }
             views.push(view);
         }
@@ -117,11 +113,7 @@ impl Model {
         }
         Err(Error::bad_data(
             &self.path,
-            format!(
-                "a model of the {} classes of {}",
-                classes.len(),
-                data.display()
-            ),
+            format!("a model of the {} classes of {}", classes.len(), data.display()),
             format!(
                 "{} classes ({}..)",
                 self.config.classes.len(),
@@ -192,9 +184,7 @@ impl Place {
                 vector.iter_mut().zip(values).for_each(|(w, v)| *w = v);
             }
             Place::Transposed(_, shape) => {
-                transposed(*shape)
-                    .zip(values)
-                    .for_each(|(i, v)| vector[i] = v);
+                transposed(*shape).zip(values).for_each(|(i, v)| vector[i] = v);
             }
             Place::Variance(_, added) => {
                 let values = values.map(|v| (f64::from(v) - added) as f32);
@@ -243,10 +233,7 @@ pub fn write_files(
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
     let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
-    artifact::write_bytes(
-        &path.join(schema::CONFIG_JSON),
-        format!("{json}\n").as_bytes(),
-    )?;
+    artifact::write_bytes(&path.join(schema::CONFIG_JSON), format!("{json}\n").as_bytes())?;
     let values: Vec<Cow<[f32]>> = tensors.iter().map(|t| t.place.get(network)).collect();
     let tensors: Vec<(String, Vec<usize>, &[f32])> = tensors
         .iter()
@@ -271,10 +258,8 @@ pub fn to_safetensors(
     metadata: BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let internal = |e: String| Error::Internal(format!("safetensors: {e}"));
-    let data: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(.., v)| v.iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
+    let data: Vec<Vec<u8>> =
+        tensors.iter().map(|(.., v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let views = tensors
         .iter()
         .zip(&data)

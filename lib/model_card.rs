@@ -25,10 +25,7 @@ pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64
         config.seed,
         last("loss").map_or(0, |m| m.0),
     );
-    for (name, what) in [
-        ("loss", "training loss"),
-        ("validation/top1", "validation top-1"),
-    ] {
+    for (name, what) in [("loss", "training loss"), ("validation/top1", "validation top-1")] {
         if let Some((_, _, value)) = last(name) {
             text += &format!("Last {what}: {value:.4}.\n");
         }

@@ -69,10 +69,7 @@ impl Schedule {
         Schedule {
             base,
             warm_up: at(first),
-            decays: schedule[1..schedule.len() - 1]
-                .iter()
-                .map(|&e| at(e))
-                .collect(),
+            decays: schedule[1..schedule.len() - 1].iter().map(|&e| at(e)).collect(),
             decay_factor: settings.decay_factor,
             steps_per_epoch,
             total_steps: at(last).ceil() as u64,
@@ -99,9 +96,7 @@ impl Schedule {
 pub fn polyak(average: &mut [f32], parameters: &[f32], half_life: f64) {
     let decay = 0.5f64.powf(1.0 / half_life);
     let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-    let tasks = average
-        .par_chunks_mut(TASK)
-        .zip(parameters.par_chunks(TASK));
+    let tasks = average.par_chunks_mut(TASK).zip(parameters.par_chunks(TASK));
     tasks.for_each(|(average, parameters)| {
         for (a, &w) in average.iter_mut().zip(parameters) {
             *a = keep * *a + take * w;
@@ -161,10 +156,7 @@ mod tests {
 
     #[test]
     fn decay_enters_the_velocity_and_spares_other_parameters() {
-        let settings = Settings {
-            weight_decay: 0.1,
-            ..Settings::default()
-        };
+        let settings = Settings { weight_decay: 0.1, ..Settings::default() };
         let (mut w, mut v) = (vec![1.0f32, 1.0], vec![1.0f32, 1.0]);
         momentum_sgd(
             &mut w,

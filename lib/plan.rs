@@ -219,32 +219,15 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
             ),
         ),
         ("parameters", layout.parameters.to_string()),
-        (
-            "labelled images",
-            format!("{} ({} a step)", data.labelled, s.batch),
-        ),
-        (
-            "unlabelled images",
-            format!("{} ({} a step)", data.unlabelled, s.unlabelled_batch),
-        ),
+        ("labelled images", format!("{} ({} a step)", data.labelled, s.batch)),
+        ("unlabelled images", format!("{} ({} a step)", data.unlabelled, s.unlabelled_batch)),
         ("views of an image", output.views.to_string()),
         ("images a step", format!("{images} in the main pass")),
-        (
-            "steps",
-            format!(
-                "{} ({} an epoch)",
-                schedule.total_steps, schedule.steps_per_epoch
-            ),
-        ),
-        (
-            "images seen",
-            (schedule.total_steps * images as u64).to_string(),
-        ),
+        ("steps", format!("{} ({} an epoch)", schedule.total_steps, schedule.steps_per_epoch)),
+        ("images seen", (schedule.total_steps * images as u64).to_string()),
         ("learning rate", learning_rate(s, &schedule)),
         ("weight decay", s.weight_decay.to_string()),
         ("memory", format!("about {} MB", memory >> 20)),
     ];
-    Ok(lines
-        .map(|(name, value)| format!("{name:<22}{value}\n"))
-        .concat())
+    Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).concat())
 }

@@ -45,15 +45,9 @@ pub fn device(common: &Common) -> Result<Device> {
     if common.device == "cpu" {
         return Ok(Device::Cpu);
     }
-    let ordinal = common
-        .device
-        .strip_prefix("cuda:")
-        .and_then(|n| n.parse().ok())
-        .ok_or_else(|| {
-            Error::Usage(format!(
-                "--device {}: expected cpu or cuda:N",
-                common.device
-            ))
+    let ordinal =
+        common.device.strip_prefix("cuda:").and_then(|n| n.parse().ok()).ok_or_else(|| {
+            Error::Usage(format!("--device {}: expected cpu or cuda:N", common.device))
         })?;
     Device::new_cuda(ordinal).map_err(|e| {
         Error::Usage(format!(
@@ -79,10 +73,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         }
         None => None,
     };
-    let held_out: HashSet<u32> = validation
-        .iter()
-        .flat_map(|v| v.0.iter().copied())
-        .collect();
+    let held_out: HashSet<u32> = validation.iter().flat_map(|v| v.0.iter().copied()).collect();
     let (path, rows, labels) = labels(&inputs.labels, &settings, &split, classes, &held_out)?;
     lineage = lineage.input("labels", artifact::hash_file(path)?);
     let pipe = |text: &str, mode| Pipe::parse(text, mode);
@@ -95,9 +86,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         augment: Stream::LabelledAugment,
     };
     let unlabelled = Part {
-        rows: (0..split.len() as u32)
-            .filter(|r| !held_out.contains(r))
-            .collect(),
+        rows: (0..split.len() as u32).filter(|r| !held_out.contains(r)).collect(),
         labels: PartLabels::Hard(Vec::new()),
         batch: settings.unlabelled_batch,
         pipe: pipe(&settings.augment_unlabelled, Mode::Train)?,
@@ -106,12 +95,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
     };
     let channels = split.channels()?;
     let output = labelled.pipe.output(channels)?;
-    check_views(
-        common,
-        &settings,
-        &output,
-        &unlabelled.pipe.output(channels)?,
-    )?;
+    check_views(common, &settings, &output, &unlabelled.pipe.output(channels)?)?;
     let architecture = Architecture {
         channels: output.channels,
         units: settings.units.clone(),
@@ -156,12 +140,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         config,
         lineage,
         network,
-        source: Arc::new(Source {
-            split,
-            labelled,
-            unlabelled,
-            seed: common.seed,
-        }),
+        source: Arc::new(Source { split, labelled, unlabelled, seed: common.seed }),
         schedule,
         validation,
     })
@@ -169,11 +148,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
 
 fn recipe_error(common: &Common, what: String, hint: &str) -> Error {
     let recipe = common.recipe.as_ref().map(|p| p.display().to_string());
-    Error::Recipe {
-        recipe: recipe.unwrap_or_else(|| "settings".into()),
-        what,
-        hint: hint.into(),
-    }
+    Error::Recipe { recipe: recipe.unwrap_or_else(|| "settings".into()), what, hint: hint.into() }
 }
 
 /// Values of a kernel, and units of a network, beyond which there is no network that anybody trains.
@@ -202,10 +177,7 @@ pub fn check(common: &Common, s: &Settings) -> Result<()> {
         }
     }
     let largest = largest_kernel(s.units.len(), s.width_factor);
-    let units = s
-        .units
-        .iter()
-        .fold(0, |sum: usize, &n| sum.saturating_add(n));
+    let units = s.units.iter().fold(0, |sum: usize, &n| sum.saturating_add(n));
     // Below, nothing in the layout overflows.
     if largest.is_none_or(|n| n > MAX_KERNEL) || units > MAX_UNITS {
         let kernels = largest.map_or("too many to count".to_string(), |n| n.to_string());
@@ -217,10 +189,7 @@ pub fn check(common: &Common, s: &Settings) -> Result<()> {
     let consistency = s.weight_vat != 0.0 || s.weight_entmin != 0.0;
     if consistency && !matches!(s.method, Method::Vat | Method::Moam) {
         return bad(
-            format!(
-                "weight_vat and weight_entmin have no effect in {:?}",
-                s.method
-            ),
+            format!("weight_vat and weight_entmin have no effect in {:?}", s.method),
             "set them to 0, or method to vat or moam",
         );
     }
@@ -231,26 +200,17 @@ pub fn check(common: &Common, s: &Settings) -> Result<()> {
         );
     }
     if s.method == Method::Moam && s.unlabelled_batch == 0 {
-        return bad(
-            "unlabelled_batch is 0".into(),
-            "moam trains on unlabelled images",
-        );
+        return bad("unlabelled_batch is 0".into(), "moam trains on unlabelled images");
     }
     if s.method == Method::Exemplar {
         for (key, value) in [("batch", s.batch), ("unlabelled_batch", s.unlabelled_batch)] {
             if value == 1 {
-                return bad(
-                    format!("{key} is 1"),
-                    "the exemplar loss compares two images or more",
-                );
+                return bad(format!("{key} is 1"), "the exemplar loss compares two images or more");
             }
         }
     }
     if !matches!(s.label_column.as_str(), "label" | "label_single") {
-        return bad(
-            format!("label_column {:?}", s.label_column),
-            "use label or label_single",
-        );
+        return bad(format!("label_column {:?}", s.label_column), "use label or label_single");
     }
     Ok(())
 }
@@ -380,10 +340,7 @@ fn labels<'a>(
     if keep.is_empty() {
         return Err(Error::bad_data(
             path,
-            format!(
-                "labels with a confidence of at least {}",
-                settings.min_confidence
-            ),
+            format!("labels with a confidence of at least {}", settings.min_confidence),
             "none",
             "lower min_confidence",
         ));
@@ -399,9 +356,7 @@ fn labels<'a>(
                     "make it again from these shards",
                 ));
             }
-            let picked = keep
-                .iter()
-                .flat_map(|&i| &probs[i * width..(i + 1) * width]);
+            let picked = keep.iter().flat_map(|&i| &probs[i * width..(i + 1) * width]);
             PartLabels::Soft(picked.copied().collect(), width)
         }
         _ => PartLabels::Hard(keep.iter().map(|&i| labels[i]).collect()),
@@ -416,10 +371,7 @@ fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Res
     if trunk(wanted) != trunk(found) {
         return Err(Error::bad_data(
             &init.path,
-            format!(
-                "a network of (channels, units, width factor, stem) {:?}",
-                trunk(wanted)
-            ),
+            format!("a network of (channels, units, width factor, stem) {:?}", trunk(wanted)),
             format!("{:?}", trunk(found)),
             "start from a model of the recipe's network",
         ));
@@ -435,14 +387,8 @@ fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Res
             continue;
         }
         for (to, from) in [
-            (
-                network.layout.head_kernel(head),
-                init.network.layout.head_kernel(old),
-            ),
-            (
-                network.layout.head_bias(head),
-                init.network.layout.head_bias(old),
-            ),
+            (network.layout.head_kernel(head), init.network.layout.head_kernel(old)),
+            (network.layout.head_bias(head), init.network.layout.head_bias(old)),
         ] {
             network.parameters[to].copy_from_slice(&init.network.parameters[from]);
         }

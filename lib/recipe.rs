@@ -22,9 +22,7 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, sets: &[String]) -> Result
             }
             _ => Error::io(path)(e),
         })?;
-        table = text
-            .parse()
-            .map_err(|e: toml::de::Error| bad(&name, &e.to_string()))?;
+        table = text.parse().map_err(|e: toml::de::Error| bad(&name, &e.to_string()))?;
     }
     for set in sets {
         let (key, value) = set
@@ -36,9 +34,7 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, sets: &[String]) -> Result
             None => cli::info(&format!("{key} = {value}")),
         }
     }
-    table
-        .try_into()
-        .map_err(|e: toml::de::Error| bad(&name, &e.to_string()))
+    table.try_into().map_err(|e: toml::de::Error| bad(&name, &e.to_string()))
 }
 
 /// For a stage without settings: any key is an unknown key.

@@ -26,10 +26,7 @@ pub enum Stream {
 /// ChaCha8 keyed with the four numbers themselves (4 x 64 bit = its 256-bit key).
 pub fn rng(seed: u64, stream: Stream, epoch: u64, sample: u64) -> ChaCha8Rng {
     let mut key = [0u8; 32];
-    for (bytes, word) in key
-        .chunks_exact_mut(8)
-        .zip([seed, stream as u64, epoch, sample])
-    {
+    for (bytes, word) in key.chunks_exact_mut(8).zip([seed, stream as u64, epoch, sample]) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)

@@ -137,8 +137,5 @@ pub fn metrics() -> Arc<Schema> {
 }
 
 fn float_list(len: usize) -> DataType {
-    DataType::FixedSizeList(
-        Arc::new(Field::new_list_field(DataType::Float32, false)),
-        len as i32,
-    )
+    DataType::FixedSizeList(Arc::new(Field::new_list_field(DataType::Float32, false)), len as i32)
 }

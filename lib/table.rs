@@ -31,9 +31,7 @@ pub fn write(
     let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| internal(&e))?;
     let footer = lineage.metadata().into_iter().chain(extra);
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(
-            ZstdLevel::try_new(3).map_err(|e| internal(&e))?,
-        ))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(|e| internal(&e))?))
         .set_created_by(format!("s4l {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(footer.map(|(k, v)| KeyValue::new(k, v)).collect()))
         .build();
@@ -72,11 +70,7 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
         batches.push(batch);
     }
     let batch = contained(|| arrow::compute::concat_batches(&schema, &batches)).map_err(bad)?;
-    Ok(Table {
-        path: path.to_path_buf(),
-        batch,
-        metadata,
-    })
+    Ok(Table { path: path.to_path_buf(), batch, metadata })
 }
 
 /// The footer's key-value pairs. `made_by` as in `read`.
@@ -101,11 +95,7 @@ fn open(path: &Path, made_by: &str) -> Result<contained::Builder<std::fs::File>>
 
 fn metadata_of(builder: &contained::Builder<std::fs::File>) -> HashMap<String, String> {
     let pairs = builder.metadata().file_metadata().key_value_metadata();
-    pairs
-        .into_iter()
-        .flatten()
-        .filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?)))
-        .collect()
+    pairs.into_iter().flatten().filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?))).collect()
 }
 
 fn not_parquet(path: &Path, found: &str, made_by: &str) -> Error {
@@ -131,11 +121,9 @@ impl Table {
         Error::bad_data(
             &self.path,
             format!("column {name:?} to be {kind} without nulls"),
-            self.batch
-                .column_by_name(name)
-                .map_or("nothing".into(), |c| {
-                    format!("{} with {} nulls", c.data_type(), c.null_count())
-                }),
+            self.batch.column_by_name(name).map_or("nothing".into(), |c| {
+                format!("{} with {} nulls", c.data_type(), c.null_count())
+            }),
             "write it with that type",
         )
     }
@@ -197,10 +185,7 @@ impl Table {
             (l.values().clone(), l.value_length() as usize)
         } else if let Some(l) = column.as_list_opt::<i32>() {
             let len = l.iter().flatten().next().map_or(0, |first| first.len());
-            if l.offsets()
-                .windows(2)
-                .any(|w| (w[1] - w[0]) as usize != len)
-            {
+            if l.offsets().windows(2).any(|w| (w[1] - w[0]) as usize != len) {
                 return Err(wrong());
             }
             (l.values().clone(), len)

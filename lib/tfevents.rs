@@ -68,9 +68,7 @@ fn frame(out: &mut Vec<u8>, data: &[u8]) {
 }
 
 fn masked_crc(data: &[u8]) -> u32 {
-    crc32c::crc32c(data)
-        .rotate_right(15)
-        .wrapping_add(0xa282_ead8)
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]

@@ -81,18 +81,8 @@ const PAGE: Fields = &[
     (7, Struct(DICTIONARY_PAGE)),
     (8, Struct(DATA_PAGE_V2)),
 ];
-const DATA_PAGE: Fields = &[
-    (1, Int),
-    (2, Int),
-    (3, Int),
-    (4, Int),
-    (5, Struct(STATISTICS)),
-];
-const DICTIONARY_PAGE: Fields = &[
-    (1, Noted(|page| &mut page.dictionary)),
-    (2, Int),
-    (3, Truth),
-];
+const DATA_PAGE: Fields = &[(1, Int), (2, Int), (3, Int), (4, Int), (5, Struct(STATISTICS))];
+const DICTIONARY_PAGE: Fields = &[(1, Noted(|page| &mut page.dictionary)), (2, Int), (3, Truth)];
 const DATA_PAGE_V2: Fields = &[
     (1, Int),
     (2, Int),
@@ -167,15 +157,8 @@ const ROW_GROUP: Fields = &[
     (5, Int),
     (7, Int),
 ];
-const COLUMN_CHUNK: Fields = &[
-    (1, Text),
-    (2, Int),
-    (3, Struct(COLUMN)),
-    (4, Int),
-    (5, Int),
-    (6, Int),
-    (7, Int),
-];
+const COLUMN_CHUNK: Fields =
+    &[(1, Text), (2, Int), (3, Struct(COLUMN)), (4, Int), (5, Int), (6, Int), (7, Int)];
 const COLUMN: Fields = &[
     (1, Int),
     (2, List(&Int)),

@@ -26,15 +26,8 @@ const HEAD: &str = "classes";
 const ARCHITECTURES: [&str; 3] = ["resnetv2_50", "resnetv2_101", "resnetv2_152"];
 
 /// Arguments of timm's constructor which the shapes of the tensors tell too.
-const ARGUMENTS: [&str; 7] = [
-    "layers",
-    "channels",
-    "stem_chs",
-    "width_factor",
-    "in_chans",
-    "num_classes",
-    "output_stride",
-];
+const ARGUMENTS: [&str; 7] =
+    ["layers", "channels", "stem_chs", "width_factor", "in_chans", "num_classes", "output_stride"];
 
 /// Every tensor of timm's network.
 pub fn tensors(layout: &Layout) -> Vec<Tensor> {
@@ -114,13 +107,8 @@ pub fn to_config(path: &Path, config: &Config) -> Result<Value> {
     let mean = -f64::from(min) * std;
     let side = config.height.min(config.width);
     let layout = Layout::new(a);
-    let channels: Vec<usize> = (0..a.units.len())
-        .map(|b| (4 * layout.stem.outputs) << b)
-        .collect();
-    let origin = Origin {
-        seed: config.seed,
-        settings: config.settings.clone(),
-    };
+    let channels: Vec<usize> = (0..a.units.len()).map(|b| (4 * layout.stem.outputs) << b).collect();
+    let origin = Origin { seed: config.seed, settings: config.settings.clone() };
     Ok(json!({
         "architecture": ARCHITECTURES[0],
         "num_classes": config.classes.len(),
@@ -207,11 +195,7 @@ pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config>
     };
     let mut arguments = found.model_args.iter();
     if let Some((key, value)) = arguments.find(|(k, v)| !is_ours(k, v)) {
-        return Err(bad(
-            "the default of every other model_args",
-            format!("{key} {value}"),
-            ours,
-        ));
+        return Err(bad("the default of every other model_args", format!("{key} {value}"), ours));
     }
     let cfg = found.pretrained_cfg;
     let labels = [&found.label_names, &cfg.label_names];
@@ -221,21 +205,14 @@ pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config>
     };
     let architecture = architecture(tensors, classes.len())
         .ok_or_else(|| bad("tensors of ResNetV2", "others".into(), ours))?;
-    let stride = found
-        .model_args
-        .get("output_stride")
-        .map_or(Some(32), Value::as_u64);
+    let stride = found.model_args.get("output_stride").map_or(Some(32), Value::as_u64);
     if stride.is_none_or(|s| s < output_stride(&architecture) as u64) {
         return Err(bad("no dilation", "a smaller output_stride".into(), ours));
     }
-    let expected: HashSet<String> = self::tensors(&Layout::new(&architecture))
-        .into_iter()
-        .map(|t| t.name)
-        .collect();
+    let expected: HashSet<String> =
+        self::tensors(&Layout::new(&architecture)).into_iter().map(|t| t.name).collect();
     let names = tensors.names();
-    let mut others = names
-        .iter()
-        .filter(|n| !n.ends_with(".num_batches_tracked"));
+    let mut others = names.iter().filter(|n| !n.ends_with(".num_batches_tracked"));
     if let Some(name) = others.find(|name| !expected.contains(&name[..])) {
         return Err(bad("tensors of ResNetV2", format!("also {name}"), ours));
     }
@@ -244,14 +221,7 @@ pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config>
         Some(origin) => (origin.seed, origin.settings),
         None => (0, settings(path, &cfg, &architecture)?),
     };
-    Ok(Config {
-        architecture,
-        height,
-        width,
-        classes: classes.clone(),
-        seed,
-        settings,
-    })
+    Ok(Config { architecture, height, width, classes: classes.clone(), seed, settings })
 }
 
 /// `None` where the tensors are not those of a ResNet-v2 of bottleneck units.

@@ -61,11 +61,7 @@ impl Run {
         let total = self.schedule.total_steps;
         let mut state = match checkpoint::load(&out, &plan, common.force)? {
             Some(state) => {
-                cli::info(&format!(
-                    "{}: going on from step {}",
-                    out.display(),
-                    state.step
-                ));
+                cli::info(&format!("{}: going on from step {}", out.display(), state.step));
                 self.network.parameters.copy_from_slice(&state.parameters);
                 self.network.moving.copy_from_slice(&state.moving);
                 state
@@ -90,11 +86,7 @@ impl Run {
             if cli::stop_requested() {
                 bar.abandon();
                 self.save(&mut state, step, &plan)?;
-                return Err(Error::Stopped {
-                    path: out,
-                    step,
-                    total,
-                });
+                return Err(Error::Stopped { path: out, step, total });
             }
             let asked = Instant::now();
             let batch = batches.advance()?;
@@ -130,11 +122,7 @@ impl Run {
         // The weights to use are made from these, and the validation of them may be stopped.
         self.save(&mut state, total, &plan)?;
         if !interruptible(self.finish(&mut state, &mut log, total))? {
-            return Err(Error::Stopped {
-                path: out,
-                step: total,
-                total,
-            });
+            return Err(Error::Stopped { path: out, step: total, total });
         }
         self.commit(&state.metrics)?;
         artifact::write_provenance(&out, common, start)?;
@@ -169,11 +157,7 @@ impl Run {
     fn step(&mut self, batch: &Batch, step: u64, gradients: &mut [f32]) -> Result<Record> {
         let s = &self.config.settings;
         let ramp_steps = s.ramp * self.schedule.steps_per_epoch as f64;
-        let ramp = if ramp_steps > 0.0 {
-            (step as f64 / ramp_steps).min(1.0)
-        } else {
-            1.0
-        };
+        let ramp = if ramp_steps > 0.0 { (step as f64 / ramp_steps).min(1.0) } else { 1.0 };
         let seed = self.config.seed;
         let at = At { seed, step, ramp };
         methods::step(&mut self.network, s, batch, at, gradients)
@@ -338,9 +322,7 @@ fn add_to(window: &mut Window, record: &Record) {
 /// The means of a window, which begins anew.
 fn means(window: &mut Window) -> Vec<(String, f64)> {
     let means = std::mem::take(window).into_iter();
-    means
-        .map(|(name, (sum, n))| (name, sum / n as f64))
-        .collect()
+    means.map(|(name, (sum, n))| (name, sum / n as f64)).collect()
 }
 
 /// `metrics.jsonl`: the records while the stage runs.

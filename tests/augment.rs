@@ -12,10 +12,7 @@ use s4l::rng::{RngExt, Stream, rng};
 fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {
     let pixels: Vec<u8> = image.data.iter().map(|&v| v as u8).collect();
     let (h, w, c) = (image.height, image.width, image.channels);
-    let size = Size {
-        height: h,
-        width: w,
-    };
+    let size = Size { height: h, width: w };
     let mut rng = rng(0, Stream::LabelledAugment, 0, key);
     let views = pipe.views(&mut View::new(&pixels, size, c), &mut rng)?;
     Ok(views.into_iter().flat_map(|v| v.data).collect())
@@ -23,12 +20,7 @@ fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {
 
 fn gradient(height: usize, width: usize, channels: usize) -> Image {
     let values = (0..height * width * channels).map(|i| (i * 7 % 256) as f32);
-    Image {
-        height,
-        width,
-        channels,
-        data: values.collect(),
-    }
+    Image { height, width, channels, data: values.collect() }
 }
 
 #[test]
@@ -42,37 +34,13 @@ fn output_counts_views_and_sizes() {
         rotated,
     };
     for (text, channels, expected) in [
-        (
-            "inception_crop|resize(28)|flip_lr|-1_to_1",
-            1,
-            is(1, 28, 28, 1, false),
-        ),
-        (
-            "inception_crop|resize(28)|-1_to_1|rotate",
-            1,
-            is(4, 28, 28, 1, true),
-        ),
-        (
-            "resize_small(32)|multi_crop(28)|rotate",
-            3,
-            is(20, 28, 28, 3, true),
-        ),
-        (
-            "crop_inception_patches(8,24,20)|hsvnoise|flip_lr",
-            3,
-            is(8, 24, 20, 3, false),
-        ),
-        (
-            "crop_inception_preprocess_patches(3, 9)",
-            3,
-            is(3, 9, 9, 3, false),
-        ),
+        ("inception_crop|resize(28)|flip_lr|-1_to_1", 1, is(1, 28, 28, 1, false)),
+        ("inception_crop|resize(28)|-1_to_1|rotate", 1, is(4, 28, 28, 1, true)),
+        ("resize_small(32)|multi_crop(28)|rotate", 3, is(20, 28, 28, 3, true)),
+        ("crop_inception_patches(8,24,20)|hsvnoise|flip_lr", 3, is(8, 24, 20, 3, false)),
+        ("crop_inception_preprocess_patches(3, 9)", 3, is(3, 9, 9, 3, false)),
         ("resize(30,40)|resize_small(15)", 1, is(1, 15, 20, 1, false)),
-        (
-            "resize(randomize_method, 30)|standardize",
-            1,
-            is(1, 30, 30, 1, false),
-        ),
+        ("resize(randomize_method, 30)|standardize", 1, is(1, 30, 30, 1, false)),
         ("rotate|resize(8,9)", 1, is(4, 8, 9, 1, true)),
     ] {
         let output = output(text, channels).unwrap();
@@ -88,16 +56,8 @@ fn output_counts_views_and_sizes() {
         ("resize(8)|inception_crop", 3, "would depend on the image"),
         ("resize_small(8)", 3, "would depend on the image"),
         ("resize(8,9)|rotate", 3, "needs square images, found 8x9"),
-        (
-            "resize(8)|crop(9)",
-            3,
-            "needs at least 9x9 pixels, found 8x8",
-        ),
-        (
-            "resize(8)|hsvnoise",
-            1,
-            "hsvnoise needs 3 channels, found 1",
-        ),
+        ("resize(8)|crop(9)", 3, "needs at least 9x9 pixels, found 8x8"),
+        ("resize(8)|hsvnoise", 1, "hsvnoise needs 3 channels, found 1"),
         ("resize(8)|to_gray", 1, "to_gray needs 3 channels, found 1"),
         ("inception_preprocess(8)", 1, "needs 3 channels, found 1"),
     ] {
@@ -116,10 +76,7 @@ fn bad_pipes_say_what_is_wrong() {
     for (text, expected) in [
         ("", "step \"\" is unknown"),
         ("resize(8)||flip_lr", "step \"\" is unknown"),
-        (
-            "resise(8)",
-            "step \"resise(8)\" is unknown; known steps: inception_crop, crop(h[,w])",
-        ),
+        ("resise(8)", "step \"resise(8)\" is unknown; known steps: inception_crop, crop(h[,w])"),
         ("resize", "needs h, a whole number from 1 to"),
         ("resize(0)", "found \"0\""),
         ("resize(-3)", "found \"-3\""),
@@ -132,10 +89,7 @@ fn bad_pipes_say_what_is_wrong() {
         ("flip_lr(1)", "too many"),
         ("to_gray(1.5)", "needs p"),
         ("value_range(nan)", "needs min, a finite number"),
-        (
-            "-1_to_1|hsvnoise",
-            "cannot follow \"-1_to_1\": it needs values 0..255",
-        ),
+        ("-1_to_1|hsvnoise", "cannot follow \"-1_to_1\": it needs values 0..255"),
         ("standardize|0_to_1", "cannot follow \"standardize\""),
         ("rotate|multi_crop(8)", "cannot follow \"rotate\""),
         ("rotate|rotate", "cannot follow \"rotate\""),
@@ -172,40 +126,19 @@ fn random_steps_choose_as_often_as_they_should() {
     };
     let near = |found: f64, p: f64| {
         let deviation = (p * (1.0 - p) / 4000.0).sqrt();
-        assert!(
-            (found - p).abs() < 5.0 * deviation,
-            "{found} is far from {p}"
-        );
+        assert!((found - p).abs() < 5.0 * deviation, "{found} is far from {p}");
     };
     let source = gradient(5, 4, 3);
     near(share("flip_lr", &|out| out != source.data, &source), 0.5);
     near(share("to_gray(0.3)", &|out| out[0] == out[1], &source), 0.3);
     for y in 0..3 {
-        let top = source
-            .crop(crop::Window {
-                y,
-                x: 0,
-                height: 3,
-                width: 4,
-            })
-            .data;
+        let top = source.crop(crop::Window { y, x: 0, height: 3, width: 4 }).data;
         near(share("crop(3,4)", &|out| out == top, &source), 1.0 / 3.0);
     }
-    let size = Size {
-        height: 7,
-        width: 9,
-    };
-    for method in [
-        Method::AlignedBilinear,
-        Method::AlignedNearest,
-        Method::AlignedBicubic,
-    ] {
+    let size = Size { height: 7, width: 9 };
+    for method in [Method::AlignedBilinear, Method::AlignedNearest, Method::AlignedBicubic] {
         let resized = resize::resize(source.view(), size, method).data;
-        let found = share(
-            "resize(7,9,randomize_method)",
-            &|out| out == resized,
-            &source,
-        );
+        let found = share("resize(7,9,randomize_method)", &|out| out == resized, &source);
         near(found, 1.0 / 3.0);
     }
 }
@@ -261,12 +194,7 @@ fn views_stay_together() {
     let patches = views("crop_inception_patches(4,8)|hsvnoise|flip_lr", 4);
     assert!((1..4).all(|i| patches[i] != patches[0]));
     let turned = views("inception_crop|resize(8)|flip_lr|rotate", 4);
-    let upright = Image {
-        height: 8,
-        width: 8,
-        channels: 3,
-        data: turned[0].clone(),
-    };
+    let upright = Image { height: 8, width: 8, channels: 3, data: turned[0].clone() };
     assert!((0..4).all(|i| upright.rotate(i).data == turned[i]));
     assert_eq!(views("inception_crop|resize(8)|flip_lr", 1)[0], turned[0]);
 }
@@ -349,12 +277,7 @@ fn value_ranges_are_rounded_as_by_division() {
     let bytes = (0..256).map(|v| v as f32);
     let others = (0..1_000_000).map(|_| rng.random_range(-300.0..600.0f32));
     let values: Vec<f32> = bytes.chain(others).collect();
-    let mut image = Image {
-        height: 1,
-        width: values.len(),
-        channels: 1,
-        data: values.clone(),
-    };
+    let mut image = Image { height: 1, width: values.len(), channels: 1, data: values.clone() };
     color::value_range(&mut image, -1.0, 1.0);
     for (v, ours) in values.iter().zip(&image.data) {
         assert_eq!(*ours, -1.0 + v / 255.0 * 2.0, "{v}");

@@ -66,11 +66,7 @@ fn black(width: u32, height: u32, lines: usize) -> Vec<u8> {
     chunk(b"IHDR", &[&size[..], &[1, 0, 0, 0, 0]].concat());
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     let line = 1 + width.div_ceil(8) as usize;
-    std::io::copy(
-        &mut std::io::repeat(0).take((line * lines) as u64),
-        &mut zlib,
-    )
-    .unwrap();
+    std::io::copy(&mut std::io::repeat(0).take((line * lines) as u64), &mut zlib).unwrap();
     chunk(b"IDAT", &zlib.finish().unwrap());
     chunk(b"IEND", b"");
     chunks
@@ -174,24 +170,14 @@ fn memory_is_bounded_whatever_an_image_claims() {
 fn a_key_twice_is_rejected() {
     let scratch = Scratch::new();
     let mut tar = tar::Builder::new(Vec::new());
-    for (row, name) in ["a/1.png", "b/1.png", "a/1.png", "b/2.png"]
-        .iter()
-        .enumerate()
-    {
+    for (row, name) in ["a/1.png", "b/1.png", "a/1.png", "b/2.png"].iter().enumerate() {
         let bytes = png(&real(row).0, 28);
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         tar.append_data(&mut header, name, &bytes[..]).unwrap();
     }
     scratch.write("in.tar", tar.into_inner().unwrap());
-    let args = [
-        "--in",
-        "in.tar",
-        "--allow-rejects",
-        "0.5",
-        "--out",
-        "shards",
-    ];
+    let args = ["--in", "in.tar", "--allow-rejects", "0.5", "--out", "shards"];
     shard(&scratch, &args).ok();
     rejected(&scratch, &[("a/1.png", "key that an earlier image has")]);
     assert_eq!(keys(&scratch), ["a/1.png", "b/1.png", "2.png"]);
@@ -207,27 +193,13 @@ fn names_in_a_tar_that_are_not_utf8() {
     let mut tar = sample("ilsvrc/ILSVRC2012_img_val.tar");
     tar[0] = 0xff;
     // The checksum of the header is the sum of its bytes.
-    let sum: u32 = tar[..148]
-        .iter()
-        .chain(&tar[156..512])
-        .map(|&b| u32::from(b))
-        .sum::<u32>()
-        + 8 * 32;
+    let sum: u32 =
+        tar[..148].iter().chain(&tar[156..512]).map(|&b| u32::from(b)).sum::<u32>() + 8 * 32;
     tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     scratch.write("train.tar", tar);
-    let args = [
-        "--in",
-        "train.tar",
-        "--allow-rejects",
-        "0.5",
-        "--out",
-        "shards",
-    ];
+    let args = ["--in", "train.tar", "--allow-rejects", "0.5", "--out", "shards"];
     shard(&scratch, &args).ok();
-    rejected(
-        &scratch,
-        &[("\u{fffd}LSVRC2012_val_00000001.JPEG", "not UTF-8")],
-    );
+    rejected(&scratch, &[("\u{fffd}LSVRC2012_val_00000001.JPEG", "not UTF-8")]);
     assert_eq!(keys(&scratch).len(), 5);
 }
 
@@ -275,31 +247,18 @@ fn checksums_of_tfrecords_are_checked() {
     let mut broken = whole.clone();
     broken[second] ^= 1;
     scratch.write("train", &broken);
-    shard(&scratch, &args).fails(
-        65,
-        &["wrong checksum of a record's length", "copy it again"],
-    );
+    shard(&scratch, &args).fails(65, &["wrong checksum of a record's length", "copy it again"]);
     scratch.write("train", &whole[..whole.len() - 3]);
     shard(&scratch, &args).fails(65, &["ends within a record"]);
 
     // Whole records whose content is none.
     let record = |data: &[u8]| {
-        let mask = |b: &[u8]| {
-            crc32c::crc32c(b)
-                .rotate_right(15)
-                .wrapping_add(0xa282_ead8)
-                .to_le_bytes()
-        };
+        let mask =
+            |b: &[u8]| crc32c::crc32c(b).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
         let length = (data.len() as u64).to_le_bytes();
         [&length[..], &mask(&length), data, &mask(data)].concat()
     };
-    let more = [
-        whole.clone(),
-        record(b"\x0a\xff"),
-        record(b""),
-        whole.clone(),
-    ]
-    .concat();
+    let more = [whole.clone(), record(b"\x0a\xff"), record(b""), whole.clone()].concat();
     scratch.write("train", more);
     shard(&scratch, &[&args[..], &["--allow-rejects", "0.9"]].concat()).ok();
     let found = rejects(&scratch);
@@ -314,15 +273,7 @@ fn labels_outside_of_the_class_list_are_rejected() {
     let scratch = Scratch::new();
     scratch.write("names.txt", "a\nb\nc\nd\n");
     let input = format!("{SAMPLES}/webdataset/train-000000.tar");
-    let args = [
-        "--in",
-        &input,
-        "--classes",
-        "names.txt",
-        "--out",
-        "shards",
-        "-q",
-    ];
+    let args = ["--in", &input, "--classes", "names.txt", "--out", "shards", "-q"];
     shard(&scratch, &args).fails(65, &["label 9", "outside of 4 classes"]);
     shard(&scratch, &[&args[..], &["--allow-rejects", "0.5"]].concat()).ok();
     rejected(&scratch, &[("000000.jpg", "label 9")]);
@@ -330,29 +281,14 @@ fn labels_outside_of_the_class_list_are_rejected() {
     scratch.write("in/1.png", png(&real(0).0, 28));
     scratch.write("in/2.png", png(&real(1).0, 28));
     scratch.write("labels.csv", "name,label\n1.png,a\n2.png,z\n");
-    let args = [
-        "--in",
-        "in",
-        "--labels",
-        "labels.csv",
-        "--classes",
-        "names.txt",
-    ];
+    let args = ["--in", "in", "--labels", "labels.csv", "--classes", "names.txt"];
     let more = ["--allow-rejects", "0.5", "--force", "--out", "shards"];
     shard(&scratch, &[&args[..], &more[..]].concat()).ok();
     rejected(&scratch, &[("2.png", "outside of the class list")]);
     scratch.write("labels.csv", "name,label\n1.png,a\n1.png,b\n");
     shard(&scratch, &[&args[..], &["-q"]].concat()).fails(65, &["labels.csv", "line 3"]);
     scratch.write("list.csv", "path,label\nin/1.png,a\nin/3.png,b\n");
-    let more = [
-        "--in",
-        "list.csv",
-        "--allow-rejects",
-        "0.5",
-        "--force",
-        "--out",
-        "shards",
-    ];
+    let more = ["--in", "list.csv", "--allow-rejects", "0.5", "--force", "--out", "shards"];
     shard(&scratch, &more).ok();
     rejected(&scratch, &[("3.png", "no such file")]);
     scratch.write("list.csv", b"path,label\nin/1.png,\xff\n");
@@ -370,12 +306,9 @@ fn damaged_parquet_and_binary_files_are_named() {
     // Where the first page's header is: a list that claims 2^31 - 1 numbers, a dictionary that
     // claims as many values, and a page of as many bytes.
     let list = [0x99, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
-    let dictionary = [
-        0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0,
-    ];
-    let page = [
-        0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 100, 0x2c, 0x15, 4, 0, 0,
-    ];
+    let dictionary =
+        [0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0];
+    let page = [0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 100, 0x2c, 0x15, 4, 0, 0];
     // What the reader takes for the header of a data page, as a text.
     let text = [0x15, 0, 0x15, 100, 0x15, 100, 0x28, 1, 0, 0];
     for (header, found) in [
@@ -414,9 +347,7 @@ fn a_full_disk_leaves_no_shards_and_the_run_goes_on_later() {
     std::fs::create_dir(&disk).unwrap();
     let mount = |options: &str| {
         let mut mount = std::process::Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(&disk);
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk);
         mount.stderr(std::process::Stdio::null());
         mount.status().is_ok_and(|s| s.success())
     };
@@ -424,15 +355,7 @@ fn a_full_disk_leaves_no_shards_and_the_run_goes_on_later() {
         eprintln!("SKIPPED: a full disk, for want of the right to mount one");
         return;
     }
-    let args = [
-        "--in",
-        common::SMOKE,
-        "--out",
-        "disk/shards",
-        "-s",
-        "file_bytes=100000",
-        "-q",
-    ];
+    let args = ["--in", common::SMOKE, "--out", "disk/shards", "-s", "file_bytes=100000", "-q"];
     let full = shard(&scratch, &args);
     let names = |path: &str| {
         let entries = std::fs::read_dir(scratch.path(path)).unwrap();
@@ -442,26 +365,12 @@ fn a_full_disk_leaves_no_shards_and_the_run_goes_on_later() {
     let grown = mount("remount,size=8m");
     let again = shard(&scratch, &args);
     let after = names("disk");
-    shard(
-        &scratch,
-        &[
-            "--in",
-            common::SMOKE,
-            "--out",
-            "plain",
-            "-s",
-            "file_bytes=100000",
-            "-q",
-        ],
-    )
-    .ok();
+    shard(&scratch, &["--in", common::SMOKE, "--out", "plain", "-s", "file_bytes=100000", "-q"])
+        .ok();
     let (one, other) = ("disk/shards", "plain");
     let same = again.code == 0
         && common::contents(&scratch.path(one)) == common::contents(&scratch.path(other));
-    std::process::Command::new("umount")
-        .arg(&disk)
-        .status()
-        .unwrap();
+    std::process::Command::new("umount").arg(&disk).status().unwrap();
     full.fails(74, &["No space left"]);
     assert_eq!(left, ["shards.partial"]);
     assert!(grown && same, "{}", again.stderr);

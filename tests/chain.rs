@@ -44,11 +44,7 @@ fn make(scratch: &Scratch) -> Output {
         .output()
         .unwrap();
     println!("make moam_step3: {:.1} s", start.elapsed().as_secs_f64());
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
@@ -70,18 +66,13 @@ fn stages(output: &Output) -> Vec<String> {
 
 /// Bytes and time of each file under a folder.
 fn tree(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
-    let files = walkdir::WalkDir::new(folder)
-        .into_iter()
-        .map(Result::unwrap);
+    let files = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
     files
         .filter(|f| f.file_type().is_file())
         .map(|f| {
             let time = f.metadata().unwrap().modified().unwrap();
             let bytes = std::fs::read(f.path()).unwrap();
-            (
-                f.path().strip_prefix(folder).unwrap().display().to_string(),
-                (bytes, time),
-            )
+            (f.path().strip_prefix(folder).unwrap().display().to_string(), (bytes, time))
         })
         .collect()
 }
@@ -93,16 +84,8 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
     for file in walkdir::WalkDir::new(&smoke) {
         let file = file.unwrap();
         if file.file_type().is_file() {
-            let name = file
-                .path()
-                .strip_prefix(&smoke)
-                .unwrap()
-                .display()
-                .to_string();
-            scratch.write(
-                &format!("smoke/{name}"),
-                std::fs::read(file.path()).unwrap(),
-            );
+            let name = file.path().strip_prefix(&smoke).unwrap().display().to_string();
+            scratch.write(&format!("smoke/{name}"), std::fs::read(file.path()).unwrap());
         }
     }
     let rows = ["supervised_10p", "moam_step1", "moam_step2", "moam_step3"];
@@ -112,10 +95,7 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
     let table = std::fs::read_to_string(scratch.path("runs/report/table.md")).unwrap();
     assert!(text.ends_with(&table), "{text}");
     for name in ["table.csv", "table.parquet", "index.html"] {
-        assert!(
-            scratch.path(&format!("runs/report/{name}")).is_file(),
-            "{name}"
-        );
+        assert!(scratch.path(&format!("runs/report/{name}")).is_file(), "{name}");
     }
     assert_eq!(
         stages(&first),
@@ -136,15 +116,8 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
         ]
     );
     for row in rows {
-        for name in [
-            "model/model.safetensors",
-            "model/metrics.parquet",
-            "eval.parquet",
-        ] {
-            assert!(
-                scratch.path(&format!("runs/seed0/{row}/{name}")).is_file(),
-                "{row}/{name}"
-            );
+        for name in ["model/model.safetensors", "model/metrics.parquet", "eval.parquet"] {
+            assert!(scratch.path(&format!("runs/seed0/{row}/{name}")).is_file(), "{row}/{name}");
         }
     }
 
@@ -158,11 +131,7 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
     std::thread::sleep(std::time::Duration::from_millis(20));
     let recipe = scratch.path("smoke/moam_step2.toml");
     let text = std::fs::read_to_string(&recipe).unwrap();
-    std::fs::write(
-        &recipe,
-        text.replace("weight_vat = 0.3", "weight_vat = 0.2"),
-    )
-    .unwrap();
+    std::fs::write(&recipe, text.replace("weight_vat = 0.3", "weight_vat = 0.2")).unwrap();
     assert_eq!(
         stages(&make(&scratch)),
         [
@@ -177,10 +146,6 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
     let changed = |name: &str| before[name].0 != after[name].0;
     for row in rows {
         let depends = row == "moam_step2" || row == "moam_step3";
-        assert_eq!(
-            changed(&format!("seed0/{row}/model/model.safetensors")),
-            depends,
-            "{row}"
-        );
+        assert_eq!(changed(&format!("seed0/{row}/model/model.safetensors")), depends, "{row}");
     }
 }

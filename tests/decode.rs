@@ -57,24 +57,14 @@ fn a_window_has_the_pixels_of_the_whole_image() {
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     let (width, height) = (image.size.width as u32, image.size.height as u32);
     let encode = image::ImageEncoder::write_image;
-    encode(
-        encoder,
-        &pixels(image),
-        width,
-        height,
-        image::ExtendedColorType::Rgb8,
-    )
-    .unwrap();
+    encode(encoder, &pixels(image), width, height, image::ExtendedColorType::Rgb8).unwrap();
     files.push(("png".into(), png, Value::Null));
     for (name, bytes, _) in files {
         let size = decoder.size(&bytes).unwrap();
         let whole = pixels(decoder.whole(&bytes).unwrap());
         let whole = View::new(&whole, size, 3);
         for _ in 0..300 {
-            let (y, x) = (
-                rng.random_range(0..size.height),
-                rng.random_range(0..size.width),
-            );
+            let (y, x) = (rng.random_range(0..size.height), rng.random_range(0..size.width));
             let window = Window {
                 y,
                 x,
@@ -82,10 +72,7 @@ fn a_window_has_the_pixels_of_the_whole_image() {
                 width: rng.random_range(1..=size.width - x),
             };
             let part = decoder.window(&bytes, size, window, None).unwrap();
-            assert!(
-                pixels(part) == pixels(whole.window(window)),
-                "{name} {window:?}"
-            );
+            assert!(pixels(part) == pixels(whole.window(window)), "{name} {window:?}");
         }
     }
 }
@@ -125,18 +112,13 @@ fn pipes_see_no_difference_between_a_file_and_its_pixels() {
         for key in 0..50 {
             let rng = || rng(0, Stream::LabelledAugment, 0, key);
             let of_file = pipe.views(&mut file, &mut rng()).unwrap();
-            let of_pixels = pipe
-                .views(&mut View::new(&whole, size, 3), &mut rng())
-                .unwrap();
+            let of_pixels = pipe.views(&mut View::new(&whole, size, 3), &mut rng()).unwrap();
             assert_eq!(of_file, of_pixels, "{text}");
         }
         asked.push(file.3 as f64 / (50 * size.height * size.width) as f64);
     }
     // A pipe that begins with a crop, or ends a resize with one, asks for little more than it shows.
-    assert!(
-        asked[0] < 0.5 && asked[2] < 0.2 && asked[3] == 1.0,
-        "{asked:?}"
-    );
+    assert!(asked[0] < 0.5 && asked[2] < 0.2 && asked[3] == 1.0, "{asked:?}");
 }
 
 /// Scaled down by 2, 4 and 8 the whole image is libjpeg-turbo's, and a window a part of that.
@@ -149,10 +131,8 @@ fn scaled_decoding_is_libjpeg_turbos() {
             continue;
         };
         for (divisor, crc32) in [2, 4, 8].into_iter().zip(scaled) {
-            let enough = |size: Size| Size {
-                height: size.height / divisor,
-                width: size.width / divisor,
-            };
+            let enough =
+                |size: Size| Size { height: size.height / divisor, width: size.width / divisor };
             let mut decode = |window: Window| {
                 let enough = enough(window.size());
                 let view = decoder.window(&bytes, size, window, Some(enough)).unwrap();
@@ -176,10 +156,7 @@ fn scaled_decoding_is_libjpeg_turbos() {
         }
         // More than the window has: nothing is scaled.
         let whole = Window::whole(size);
-        let above = Size {
-            height: size.height + 1,
-            width: 1,
-        };
+        let above = Size { height: size.height + 1, width: 1 };
         let view = decoder.window(&bytes, size, whole, Some(above)).unwrap();
         assert_eq!(view.size, size, "{name}");
     }
@@ -208,10 +185,7 @@ fn damaged_files_are_refused_in_one_line() {
         ("scans", &common::many_scans()),
     ] {
         let error = decoder.whole(bytes).map(|view| view.size).unwrap_err();
-        assert!(
-            !error.is_empty() && !error.contains('\n'),
-            "{what}: {error:?}"
-        );
+        assert!(!error.is_empty() && !error.contains('\n'), "{what}: {error:?}");
     }
     // The decoder is none the worse for it.
     let mut crc = flate2::Crc::new();

@@ -36,24 +36,13 @@ fn the_table_is_that_of_the_contract() {
     let (_, table) = eval(&scratch, "");
     let schema = table.batch.schema();
     let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    assert_eq!(
-        names,
-        ["key", "label", "prediction", "top5", "nll", "logits"]
-    );
-    for key in [
-        "s4l.tool",
-        "s4l.version",
-        "s4l.recipe",
-        "s4l.seed",
-        "s4l.input.shards",
-        "s4l.input.model",
-    ] {
+    assert_eq!(names, ["key", "label", "prediction", "top5", "nll", "logits"]);
+    for key in
+        ["s4l.tool", "s4l.version", "s4l.recipe", "s4l.seed", "s4l.input.shards", "s4l.input.model"]
+    {
         assert!(table.metadata.contains_key(key), "{key}");
     }
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("test")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("test").unwrap();
     assert_eq!(table.strings("key").unwrap(), split.keys());
     let labels = (0..split.len()).map(|row| i64::from(split.label(row).unwrap()));
     assert_eq!(table.ints("label").unwrap(), labels.collect::<Vec<_>>());
@@ -64,19 +53,13 @@ fn the_summary_follows_from_the_rows() {
     let scratch = with_model("supervised_10p");
     let (summary, table) = eval(&scratch, "");
     assert_eq!(summary.row, "run");
-    assert_eq!(
-        (&summary.method[..], &summary.split[..]),
-        ("supervised", "test")
-    );
+    assert_eq!((&summary.method[..], &summary.split[..]), ("supervised", "test"));
     assert!(summary.rotation_averaged.is_none());
     let s = summary.unrotated;
     assert_eq!(s.images, 200);
     let labels = table.ints("label").unwrap();
     let predictions = table.ints("prediction").unwrap();
-    assert_eq!(
-        s.top1,
-        share(labels.iter().zip(&predictions).map(|(a, b)| a == b))
-    );
+    assert_eq!(s.top1, share(labels.iter().zip(&predictions).map(|(a, b)| a == b)));
     assert_eq!(s.top5, share(table.bools("top5").unwrap().into_iter()));
     assert!(s.top1_low <= s.top1 && s.top1 <= s.top1_high);
     let nll = table.floats("nll").unwrap();
@@ -109,10 +92,7 @@ fn models_of_rotations_report_both_figures() {
         assert_ne!(averaged.nll, summary.unrotated.nll);
         let predictions = table.ints("prediction").unwrap().into_iter();
         let labels = table.ints("label").unwrap().into_iter();
-        assert_eq!(
-            summary.unrotated.top1,
-            share(predictions.zip(labels).map(|(a, b)| a == b))
-        );
+        assert_eq!(summary.unrotated.top1, share(predictions.zip(labels).map(|(a, b)| a == b)));
         // The rows are those of the unrotated images.
         let (plain, plain_table) = eval(&scratch, "--force -s augment_eval=resize(28)|-1_to_1");
         assert!(plain.rotation_averaged.is_none());
@@ -131,10 +111,7 @@ fn the_images_of_a_file_of_another_split() {
     let keys = table.strings("key").unwrap();
     let rows: Vec<_> = keys.into_iter().zip(table.ints("label").unwrap()).collect();
     assert_eq!(rows, read_labels(&scratch, "val.parquet"));
-    assert_eq!(
-        (summary.unrotated.images, &summary.split[..]),
-        (50, "train")
-    );
+    assert_eq!((summary.unrotated.images, &summary.split[..]), (50, "train"));
     // The figure that training logged at its end.
     let curve = common::training::curve(&scratch, "run/model", "validation/top1");
     assert_eq!(summary.unrotated.top1, *curve.last().unwrap());
@@ -149,9 +126,7 @@ fn a_finished_evaluation_is_printed_again() {
     assert_eq!(eval(&scratch, "").0, first);
     assert_eq!(path.metadata().unwrap().modified().unwrap(), time);
     let line = "--in shards --model run/model --out run/eval.parquet -q --split train";
-    scratch
-        .run(EVAL, &words(line))
-        .fails(73, &["run/eval.parquet", "--force"]);
+    scratch.run(EVAL, &words(line)).fails(73, &["run/eval.parquet", "--force"]);
     assert_eq!(path.metadata().unwrap().modified().unwrap(), time);
 }
 
@@ -173,31 +148,11 @@ fn bad_input_leaves_no_table() {
     write_labels(&scratch, "odd.parquet", &[("nowhere", 1)]);
     let before = scratch.names();
     for (more, code, message) in [
-        (
-            "--labelled odd.parquet",
-            65,
-            ["odd.parquet", "unknown key \"nowhere\""],
-        ),
-        (
-            "--labelled absent.parquet",
-            66,
-            ["absent.parquet", "s4l-subset"],
-        ),
-        (
-            "-s augment_eval=resize(14)|-1_to_1",
-            65,
-            ["28x28x1", "14x14x1"],
-        ),
-        (
-            "-s augment_evl=resize(28)",
-            78,
-            ["augment_evl", "correct or remove"],
-        ),
-        (
-            "--max-seconds 0",
-            75,
-            ["stopped before", "run the same command again"],
-        ),
+        ("--labelled odd.parquet", 65, ["odd.parquet", "unknown key \"nowhere\""]),
+        ("--labelled absent.parquet", 66, ["absent.parquet", "s4l-subset"]),
+        ("-s augment_eval=resize(14)|-1_to_1", 65, ["28x28x1", "14x14x1"]),
+        ("-s augment_evl=resize(28)", 78, ["augment_evl", "correct or remove"]),
+        ("--max-seconds 0", 75, ["stopped before", "run the same command again"]),
     ] {
         let line = format!("--in shards --model run/model --out eval.parquet -q {more}");
         let ran = scratch.run(EVAL, &words(&line));

@@ -35,9 +35,7 @@ fn logits(scratch: &Scratch, model: &str, labelled: &str) -> Vec<f32> {
 fn tensors(folder: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let floats = tensors
-        .iter()
-        .filter(|(name, _)| !name.ends_with("num_batches_tracked"));
+    let floats = tensors.iter().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
     floats
         .map(|(name, view)| {
             let values = view.data().as_chunks::<4>().0.iter();
@@ -54,21 +52,14 @@ fn json(path: &Path) -> Value {
 #[track_caller]
 fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
     assert_eq!(a.len(), b.len());
-    let furthest = a
-        .iter()
-        .zip(b)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max);
+    let furthest = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(furthest <= tolerance, "{furthest}");
 }
 
 #[test]
 fn a_network_of_timm_s_gives_timm_s_logits() {
     let scratch = smoke_shards();
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     let rows: Vec<(&str, i64)> = (0..4).map(|row| (split.key(row), 0)).collect();
     write_labels(&scratch, "four.parquet", &rows);
     let expected: Vec<Vec<f32>> =
@@ -87,24 +78,12 @@ fn what_timm_wrote_is_written_the_same() {
     for (name, (shape, values)) in &theirs {
         assert_eq!(*shape, ours[name].0, "{name}");
         // A variance was moved by 1e-3 - 1e-5, there and back.
-        let tolerance = if name.ends_with("running_var") {
-            2e-10
-        } else {
-            0.0
-        };
+        let tolerance = if name.ends_with("running_var") { 2e-10 } else { 0.0 };
         assert_close(values, &ours[name].1, tolerance);
     }
-    let (theirs, ours) = (
-        json(&Path::new(GOLDEN).join("config.json")),
-        json(&scratch.path("timm/config.json")),
-    );
-    for key in [
-        "architecture",
-        "num_classes",
-        "num_features",
-        "global_pool",
-        "label_names",
-    ] {
+    let (theirs, ours) =
+        (json(&Path::new(GOLDEN).join("config.json")), json(&scratch.path("timm/config.json")));
+    for key in ["architecture", "num_classes", "num_features", "global_pool", "label_names"] {
         assert_eq!(theirs[key], ours[key], "{key}");
     }
     for key in ["stem_type", "layers", "channels", "stem_chs", "in_chans"] {
@@ -151,19 +130,14 @@ fn up_to_date_exists_force_and_a_dry_run() {
     let line = "--model model --out timm";
     let before = scratch.names();
     let plan = export(&scratch, &format!("{line} --dry-run")).ok().stdout;
-    assert!(
-        plan.contains("10 classes") && plan.contains("\"fixed\""),
-        "{plan}"
-    );
+    assert!(plan.contains("10 classes") && plan.contains("\"fixed\""), "{plan}");
     export(&scratch, &format!("{line} --max-seconds 0"))
         .fails(75, &["timm", "nothing was written"]);
     assert_eq!(scratch.names(), before);
 
     export(&scratch, line).ok();
     let first = contents(&scratch.path("timm"));
-    let again = scratch
-        .run(EXPORT, &words(&format!("--to timm {line}")))
-        .ok();
+    let again = scratch.run(EXPORT, &words(&format!("--to timm {line}"))).ok();
     assert!(again.stderr.contains("up to date"), "{}", again.stderr);
     export(&scratch, &format!("{line} --force")).ok();
     assert_eq!(contents(&scratch.path("timm")), first);
@@ -191,16 +165,8 @@ fn what_timm_cannot_express() {
     for (line, code, message) in [
         ("--model small", 65, ["small", "stem = \"imagenet\""]),
         ("--model standardized", 65, ["standardized", "-1_to_1"]),
-        (
-            "--model absent",
-            66,
-            ["absent/model.safetensors", "s4l-pretrain"],
-        ),
-        (
-            "--model small -s stem=imagenet",
-            78,
-            ["stem", "correct or remove"],
-        ),
+        ("--model absent", 66, ["absent/model.safetensors", "s4l-pretrain"]),
+        ("--model small -s stem=imagenet", 78, ["stem", "correct or remove"]),
     ] {
         export(&scratch, &format!("{line} --out timm")).fails(code, &message);
         assert_eq!(scratch.names(), before);
@@ -218,11 +184,7 @@ fn networks_of_timm_s_that_are_not_ours() {
     scratch.write("timm/model.safetensors", weights);
     for (pointer, value, message) in [
         ("/architecture", "resnet50".into(), "resnetv2_50"),
-        (
-            "/model_args/stem_type",
-            "same".into(),
-            "stem_type \"fixed\"",
-        ),
+        ("/model_args/stem_type", "same".into(), "stem_type \"fixed\""),
         ("/model_args/global_pool", "max".into(), "global_pool"),
         ("/model_args/output_stride", 4.into(), "dilation"),
         ("/label_names", Value::Array(vec![]), "label_names"),
@@ -234,16 +196,12 @@ fn networks_of_timm_s_that_are_not_ours() {
         config.pointer_mut(parent).unwrap()[key] = value;
         scratch.write("timm/config.json", config.to_string());
         let line = "--in shards --model timm --out e.parquet -q";
-        scratch
-            .run(EVAL, &words(line))
-            .fails(65, &["timm", message]);
+        scratch.run(EVAL, &words(line)).fails(65, &["timm", message]);
         assert!(!scratch.path("e.parquet").exists());
     }
     scratch.write("timm/config.json", golden.to_string());
     // Two blocks of one unit, width factor 1, grey: not this recipe's network.
     let line = "--in shards --labelled labelled.parquet --init timm --out m -q -s width_factor=2 \
                 -s augment_labelled=resize(28)|-1_to_1 -s augment_eval=resize(28)|-1_to_1";
-    scratch
-        .run(PRETRAIN, &words(line))
-        .fails(65, &["timm", "start from"]);
+    scratch.run(PRETRAIN, &words(line)).fails(65, &["timm", "start from"]);
 }

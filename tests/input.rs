@@ -25,8 +25,7 @@ fn sharded(scratch: &Scratch, args: &[&str]) -> Shards {
 
 fn rows(split: &Split) -> Vec<(String, Option<u32>)> {
     let rows = 0..split.len();
-    rows.map(|r| (split.key(r).to_string(), split.label(r)))
-        .collect()
+    rows.map(|r| (split.key(r).to_string(), split.label(r))).collect()
 }
 
 fn label_of(row: usize) -> u32 {
@@ -37,9 +36,8 @@ fn label_of(row: usize) -> u32 {
 #[track_caller]
 fn holds(shards: &Shards, split: &str, first: usize, count: usize, key: impl Fn(usize) -> String) {
     let split = shards.split(split).unwrap();
-    let expected: Vec<_> = (first..first + count)
-        .map(|row| (key(row), Some(label_of(row))))
-        .collect();
+    let expected: Vec<_> =
+        (first..first + count).map(|row| (key(row), Some(label_of(row)))).collect();
     assert_eq!(rows(&split), expected);
     for row in 0..count {
         let grey = split.decode(row).unwrap();
@@ -77,10 +75,8 @@ fn ilsvrc_tar_of_tars_and_validation_tar() {
         .collect();
     assert_eq!(rows(&split), expected);
 
-    let alone = scratch.write(
-        "ILSVRC2012_validation_ground_truth.txt",
-        std::fs::read(&truth).unwrap(),
-    );
+    let alone =
+        scratch.write("ILSVRC2012_validation_ground_truth.txt", std::fs::read(&truth).unwrap());
     let args = ["--in", &val, "--labels", alone.to_str().unwrap(), "--force"];
     shard(&scratch, &args).fails(66, &["meta.mat", "devkit"]);
 }
@@ -122,11 +118,7 @@ fn plain_tar_of_class_folders() {
     let train = rows(&shards.split("train").unwrap());
     let row = |key: &str, label| (key.to_string(), Some(label));
     let long = long.rsplit_once('/').unwrap().1;
-    let expected = [
-        row("set/train/bag/1.png", 0),
-        row(long, 1),
-        row("set/train/coat/1.png", 1),
-    ];
+    let expected = [row("set/train/bag/1.png", 0), row(long, 1), row("set/train/coat/1.png", 1)];
     assert_eq!(train, expected);
     assert_eq!(rows(&shards.split("test").unwrap()), [row("1.jpg", 0)]);
 }
@@ -187,11 +179,7 @@ fn flat_folder_with_a_list_of_labels() {
     let expected = [Some(1), None, Some(0), Some(1), None, None];
     assert_eq!(labels(&shards), expected);
     let ran = shard(&scratch, &[&args[..], &["--force"]].concat()).ok();
-    assert!(
-        ran.stderr.contains("1 images are not in it"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("1 images are not in it"), "{}", ran.stderr);
 
     // The same images by a list of paths, without a header and with numbers for names.
     scratch.write("list.csv", "in/0.png,7\nin/2.png,10\nin/3.png,\n");
@@ -202,19 +190,9 @@ fn flat_folder_with_a_list_of_labels() {
     assert_eq!(labels(&shards), [Some(0), Some(1), None]);
 
     // Lines of name and number, as caffe's val.txt.
-    scratch.write(
-        "val.txt",
-        "0.png 1\n1.png 0\n2.png 1\n3.png 0\n4.png 0\n5.png 1\n",
-    );
+    scratch.write("val.txt", "0.png 1\n1.png 0\n2.png 1\n3.png 0\n4.png 0\n5.png 1\n");
     scratch.write("names.txt", "zebra\nant\n");
-    let args = [
-        "--in",
-        "in",
-        "--labels",
-        "val.txt",
-        "--classes",
-        "names.txt",
-    ];
+    let args = ["--in", "in", "--labels", "val.txt", "--classes", "names.txt"];
     let shards = sharded(&scratch, &args);
     assert_eq!(shards.classes(), ["zebra", "ant"]);
     assert_eq!(labels(&shards), [1, 0, 1, 0, 0, 1].map(Some));
@@ -233,24 +211,14 @@ fn planes(row: usize, side: usize) -> Vec<u8> {
 
 #[track_caller]
 fn holds_planes(split: &Split, row: usize, image: usize, side: usize, by_column: bool) {
-    let Stored::Pixels(pixels) = split.stored(row).unwrap() else {
-        panic!("encoded")
-    };
+    let Stored::Pixels(pixels) = split.stored(row).unwrap() else { panic!("encoded") };
     let planes = planes(image, side);
     for y in 0..side {
         for x in 0..side {
-            let at = if by_column {
-                x * side + y
-            } else {
-                y * side + x
-            };
+            let at = if by_column { x * side + y } else { y * side + x };
             for c in 0..3 {
                 let here = pixels[(y * side + x) * 3 + c];
-                assert_eq!(
-                    here,
-                    planes[c * side * side + at],
-                    "row {row}, {y}, {x}, {c}"
-                );
+                assert_eq!(here, planes[c * side * side + at], "row {row}, {y}, {x}, {c}");
             }
         }
     }
@@ -297,10 +265,7 @@ fn stl_10_binary_with_its_unlabelled_images() {
     scratch.write("stl/train_y.bin", [10, 1]);
     scratch.write("stl/test_X.bin", planes(7, 96));
     scratch.write("stl/test_y.bin", [3]);
-    scratch.write(
-        "stl/unlabeled_X.bin",
-        [planes(9, 96), planes(2, 96)].concat(),
-    );
+    scratch.write("stl/unlabeled_X.bin", [planes(9, 96), planes(2, 96)].concat());
     let names = "airplane\nbird\ncar\ncat\ndeer\ndog\nhorse\nmonkey\nship\ntruck\n";
     scratch.write("stl/class_names.txt", names);
     let shards = sharded(&scratch, &["--in", "stl"]);
@@ -344,11 +309,7 @@ fn kinds_of_images_are_what_pillow_shows() {
             sum / (h * w) as f64
         };
         let half = |side: usize| {
-            if height.min(width) > 1 {
-                side / 2
-            } else {
-                side
-            }
+            if height.min(width) > 1 { side / 2 } else { side }
         };
         for c in 0..3 {
             // JPEG decoders differ by rounding, and by how they enlarge subsampled colour.
@@ -382,9 +343,7 @@ fn larger_images_are_made_smaller_once() {
     let shards = sharded(&scratch, &args);
     let split = shards.split("train").unwrap();
     assert_eq!((split.size(0), split.size(1)), ((28, 14), (10, 10)));
-    let Stored::Encoded(bytes) = split.stored(0).unwrap() else {
-        panic!("pixels")
-    };
+    let Stored::Encoded(bytes) = split.stored(0).unwrap() else { panic!("pixels") };
     assert!(bytes.starts_with(&[0xff, 0xd8]));
     let mean =
         |pixels: &[u8]| pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / pixels.len() as f64;
@@ -394,10 +353,7 @@ fn larger_images_are_made_smaller_once() {
     assert_eq!(split.stored(1).unwrap(), Stored::Encoded(&small));
     let json = std::fs::read_to_string(scratch.path("shards/dataset.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(
-        json["resized"],
-        serde_json::json!({"small": 14, "quality": 80})
-    );
+    assert_eq!(json["resized"], serde_json::json!({"small": 14, "quality": 80}));
 }
 
 #[test]
@@ -415,9 +371,7 @@ fn hugging_face_sees_an_image_feature_and_names() {
     // The type must be equal to the feature's, nullability with it.
     let image = batches(&path)[0].schema();
     let image = image.field_with_name("image").unwrap().clone();
-    let arrow::datatypes::DataType::Struct(fields) = image.data_type() else {
-        panic!("{image}")
-    };
+    let arrow::datatypes::DataType::Struct(fields) = image.data_type() else { panic!("{image}") };
     assert!(image.is_nullable() && fields.iter().all(|f| f.is_nullable()));
 }
 
@@ -426,9 +380,7 @@ fn format_can_be_said() {
     let scratch = Scratch::new();
     let dev = sample("tfrecord/image_imagenet-dev-00000-of-00001");
     let args = ["--in", &dev, "--format", "tfrecord"];
-    holds(&sharded(&scratch, &args), "test", 12, 4, |row| {
-        format!("{row:06}.JPEG")
-    });
+    holds(&sharded(&scratch, &args), "test", 12, 4, |row| format!("{row:06}.JPEG"));
     assert!(Path::new(&dev).is_file());
     let ran = shard(&scratch, &["--in", &dev, "--format", "parquet", "--force"]);
     ran.fails(65, &["parquet"]);

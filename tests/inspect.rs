@@ -13,32 +13,19 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 fn inspect(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_s4l-inspect"))
-        .current_dir(folder)
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_s4l-inspect")).current_dir(folder).args(args).output().unwrap()
 }
 
 /// What was printed, of a run that must succeed.
 fn shown(folder: &Path, args: &[&str]) -> String {
     let out = inspect(folder, args);
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }
 
 fn assert_silent(folder: &Path, path: &str) {
     let out = inspect(folder, &["--verify", path]);
-    assert_eq!(
-        out.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(out.stdout.is_empty() && out.stderr.is_empty(), "{path}");
 }
 
@@ -92,9 +79,7 @@ fn damaged_tables_end_soon() {
 
 fn write_labelled(path: &Path) {
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(
-            (0..30).map(|i| format!("image-{i:02}")),
-        )),
+        Arc::new(StringArray::from_iter_values((0..30).map(|i| format!("image-{i:02}")))),
         Arc::new(Int64Array::from_iter_values((0..30).map(|i| i % 3))),
     ];
     let lineage = Lineage::new("s4l-subset", 4, "0123456789abcdef".into())
@@ -113,9 +98,7 @@ fn write_metrics(path: &Path) {
 }
 
 fn write_weights(path: &Path, last: f32) {
-    let kernel = [1f32, 2.0, 3.0, 4.0, 5.0, last]
-        .map(f32::to_le_bytes)
-        .concat();
+    let kernel = [1f32, 2.0, 3.0, 4.0, 5.0, last].map(f32::to_le_bytes).concat();
     let view = TensorView::new(Dtype::F32, vec![2, 3], &kernel).unwrap();
     let header = HashMap::from([("s4l.tool".to_string(), "s4l-pretrain".to_string())]);
     let bytes = safetensors::serialize([("head/kernel", view)], Some(header)).unwrap();
@@ -127,17 +110,9 @@ fn write_shards(folder: &Path) {
     let shards = folder.join("shards");
     write_labelled(&shards.join("train-00000-of-00002.parquet"));
     write_labelled(&shards.join("train-00001-of-00002.parquet"));
-    std::fs::write(
-        shards.join("dataset.json"),
-        r#"{"classes": ["cat", "dog", "owl"]}"#,
-    )
-    .unwrap();
+    std::fs::write(shards.join("dataset.json"), r#"{"classes": ["cat", "dog", "owl"]}"#).unwrap();
     let mut manifest = String::new();
-    for name in [
-        "dataset.json",
-        "train-00000-of-00002.parquet",
-        "train-00001-of-00002.parquet",
-    ] {
+    for name in ["dataset.json", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"] {
         let bytes = std::fs::read(shards.join(name)).unwrap();
         manifest += &format!("{}  {name}\n", blake3::hash(&bytes).to_hex());
     }
@@ -175,10 +150,7 @@ fn floats_have_a_range_a_mean_and_a_count_of_what_is_not_finite() {
     let folder = tempfile::tempdir().unwrap();
     write_metrics(&folder.path().join("metrics.parquet"));
     let text = shown(folder.path(), &["metrics.parquet"]);
-    assert!(
-        text.contains("0.5000 to 1.5000, mean 1.0000; 1 not finite"),
-        "{text}"
-    );
+    assert!(text.contains("0.5000 to 1.5000, mean 1.0000; 1 not finite"), "{text}");
     assert!(text.contains("2 of loss, 1 of train/top1"), "{text}");
 }
 
@@ -187,13 +159,7 @@ fn weights_show_tensors_and_lineage() {
     let folder = tempfile::tempdir().unwrap();
     write_weights(&folder.path().join("model.safetensors"), 6.0);
     let text = shown(folder.path(), &["model.safetensors"]);
-    for words in [
-        "6 values in 1 tensor",
-        "head/kernel",
-        "F32",
-        "[2, 3]",
-        "s4l-pretrain",
-    ] {
+    for words in ["6 values in 1 tensor", "head/kernel", "F32", "[2, 3]", "s4l-pretrain"] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
     assert_silent(folder.path(), "model.safetensors");
@@ -208,10 +174,7 @@ fn folders_of_shards_and_models_are_shown_and_verified() {
     assert!(shards.contains("train  60 images  2 files"), "{shards}");
     assert!(shards.contains("classes: cat, dog, owl"), "{shards}");
     let model = shown(folder.path(), &["model"]);
-    assert!(
-        model.contains("units: 1, 1, 1") && model.contains("head/kernel"),
-        "{model}"
-    );
+    assert!(model.contains("units: 1, 1, 1") && model.contains("head/kernel"), "{model}");
     for path in ["shards", "shards/dataset.json", "model"] {
         assert_silent(folder.path(), path);
     }
@@ -227,19 +190,10 @@ fn damaged_shards_fail_the_check() {
         assert_refused(folder.path(), &["--verify", "shards"], 3, words);
     };
     damaged(&|f| std::fs::remove_file(f.join(shard)).unwrap(), &[shard]);
-    damaged(
-        &|f| write_labelled(&f.join("shards/more.parquet")),
-        &["more.parquet"],
-    );
+    damaged(&|f| write_labelled(&f.join("shards/more.parquet")), &["more.parquet"]);
     let manifest = "shards/MANIFEST.b3";
-    damaged(
-        &|f| std::fs::remove_file(f.join(manifest)).unwrap(),
-        &[manifest],
-    );
-    damaged(
-        &|f| std::fs::write(f.join(manifest), "no hash\n").unwrap(),
-        &["no hash"],
-    );
+    damaged(&|f| std::fs::remove_file(f.join(manifest)).unwrap(), &[manifest]);
+    damaged(&|f| std::fs::write(f.join(manifest), "no hash\n").unwrap(), &["no hash"]);
     let flip_a_bit = |f: &Path| {
         let mut bytes = std::fs::read(f.join(shard)).unwrap();
         bytes[100] ^= 1;
@@ -255,18 +209,8 @@ fn a_truncated_parquet_file_is_65_to_show_and_3_to_verify() {
     write_labelled(&path);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
-    assert_refused(
-        folder.path(),
-        &["labelled.parquet"],
-        65,
-        &["labelled.parquet"],
-    );
-    assert_refused(
-        folder.path(),
-        &["--verify", "labelled.parquet"],
-        3,
-        &["labelled.parquet"],
-    );
+    assert_refused(folder.path(), &["labelled.parquet"], 65, &["labelled.parquet"]);
+    assert_refused(folder.path(), &["--verify", "labelled.parquet"], 3, &["labelled.parquet"]);
 }
 
 #[test]
@@ -274,12 +218,7 @@ fn weights_that_are_not_finite_or_not_whole_fail_the_check() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     write_weights(&path, f32::NAN);
-    assert_refused(
-        folder.path(),
-        &["--verify", "model.safetensors"],
-        3,
-        &["head/kernel", "5"],
-    );
+    assert_refused(folder.path(), &["--verify", "model.safetensors"], 3, &["head/kernel", "5"]);
     let bytes = std::fs::read(&path).unwrap();
     for length in [0, 5, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..length]).unwrap();
@@ -293,12 +232,7 @@ fn a_model_without_weights_has_not_ended() {
     write_model(folder.path());
     std::fs::remove_file(folder.path().join("model/model.safetensors")).unwrap();
     assert!(shown(folder.path(), &["model"]).contains("training has not ended"));
-    assert_refused(
-        folder.path(),
-        &["--verify", "model"],
-        3,
-        &["model.safetensors"],
-    );
+    assert_refused(folder.path(), &["--verify", "model"], 3, &["model.safetensors"]);
 }
 
 #[test]

@@ -57,10 +57,8 @@ fn entropy_is_largest_for_equal_and_nothing_for_sure_predictions() {
 #[test]
 fn no_gradient_flows_into_the_clean_logits() {
     let [adversarial, clean] = [[0.5, -1.0, 2.0], [0.0, -0.5, 1.0]].map(|row| tensor(&[row]));
-    let (adversarial, clean) = (
-        Var::from_tensor(&adversarial).unwrap(),
-        Var::from_tensor(&clean).unwrap(),
-    );
+    let (adversarial, clean) =
+        (Var::from_tensor(&adversarial).unwrap(), Var::from_tensor(&clean).unwrap());
     let gradients = divergence(&adversarial, &clean).unwrap().backward();
     let gradients = gradients.unwrap();
     assert!(gradients.get(&adversarial).is_some());

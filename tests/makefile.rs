@@ -52,19 +52,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let bench = Bench {
-            dir: tempfile::tempdir().unwrap(),
-        };
+        let bench = Bench { dir: tempfile::tempdir().unwrap() };
         for program in PROGRAMS {
             bench.script(&format!("bin/{program}"), STAGE);
         }
         fs::create_dir_all(bench.path("data/train/boot")).unwrap();
         fs::create_dir(bench.path("mine")).unwrap();
-        for name in ROWS
-            .map(|row| format!("{row}.toml"))
-            .iter()
-            .chain([&"pipeline.mk".into()])
-        {
+        for name in ROWS.map(|row| format!("{row}.toml")).iter().chain([&"pipeline.mk".into()]) {
             let from = Path::new(ROOT).join("pipelines/smoke").join(name);
             fs::copy(from, bench.path("mine").join(name)).unwrap();
         }
@@ -85,10 +79,7 @@ impl Bench {
     /// Makes the time of a file newer than that of everything there is.
     fn touch(&self, name: &str) {
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let file = fs::File::options()
-            .append(true)
-            .open(self.path(name))
-            .unwrap();
+        let file = fs::File::options().append(true).open(self.path(name)).unwrap();
         file.set_modified(std::time::SystemTime::now()).unwrap();
     }
 
@@ -153,11 +144,7 @@ fn stderr(output: &Output) -> String {
 fn summary(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let out = words.iter().position(|w| *w == "--out").unwrap();
-    format!(
-        "{} {}",
-        &words[0][4..],
-        words[out + 1].trim_start_matches("out/")
-    )
+    format!("{} {}", &words[0][4..], words[out + 1].trim_start_matches("out/"))
 }
 
 fn recipe(pipeline: &str, row: &str) -> Settings {
@@ -169,15 +156,10 @@ fn recipe(pipeline: &str, row: &str) -> Settings {
 fn help_is_the_default_and_names_every_target_and_variable() {
     let text = stdout(&make().output().unwrap());
     assert_eq!(text, stdout(&make().arg("help").output().unwrap()));
-    for target in ROWS
-        .iter()
-        .chain(&["table", "report", "test", "toolchain", "help"])
-    {
+    for target in ROWS.iter().chain(&["table", "report", "test", "toolchain", "help"]) {
         assert!(text.contains(&format!("make {target} ")), "{target}");
     }
-    for variable in [
-        "PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "MPI_RUN", "BIN",
-    ] {
+    for variable in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "MPI_RUN", "BIN"] {
         assert!(text.contains(&format!("  {variable}=")), "{variable}");
     }
 }
@@ -191,11 +173,7 @@ fn every_pipeline_can_make_every_row() {
                 .arg(format!("PIPELINE={pipeline}"))
                 .output()
                 .unwrap();
-            assert!(
-                output.status.success(),
-                "{pipeline} {row}: {}",
-                stderr(&output)
-            );
+            assert!(output.status.success(), "{pipeline} {row}: {}", stderr(&output));
             assert!(stdout(&output).contains("bin/s4l-report --in 'absent'"));
         }
     }
@@ -269,11 +247,7 @@ fn moam_step3_runs_what_it_depends_on_once() {
         "s4l-report --in out --out out/report --force".to_string(),
     ];
     assert_eq!(log, expected);
-    assert!(
-        stdout(&output).ends_with("\nthe table\n"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).ends_with("\nthe table\n"), "{}", stdout(&output));
 
     let (again, log) = bench.make(&["moam_step3"]);
     assert_eq!((stdout(&again).as_str(), log), ("the table\n", vec![]));
@@ -313,11 +287,7 @@ fn a_new_recipe_redoes_only_what_depends_on_it() {
     assert!(bench.ran(&["report"]).is_empty());
     assert_eq!(
         bench.ran(&["table"]),
-        [
-            "pretrain seed0/vat/model",
-            "eval seed0/vat/eval.parquet",
-            "report report"
-        ]
+        ["pretrain seed0/vat/model", "eval seed0/vat/eval.parquet", "report report"]
     );
 }
 
@@ -328,10 +298,7 @@ fn report_covers_what_was_made_without_it() {
     let file = bench.path("out/seed0/supervised_1p/eval.parquet");
     assert_eq!(
         bench.ran(&[file.to_str().unwrap()]),
-        [
-            "pretrain seed0/supervised_1p/model",
-            "eval seed0/supervised_1p/eval.parquet"
-        ]
+        ["pretrain seed0/supervised_1p/model", "eval seed0/supervised_1p/eval.parquet"]
     );
     assert_eq!(bench.ran(&["report"]), ["report report"]);
     assert!(bench.ran(&["report"]).is_empty());
@@ -344,11 +311,7 @@ fn lost_files_are_made_again() {
     fs::remove_dir_all(bench.path("out/seed0/vat/model")).unwrap();
     assert_eq!(
         bench.ran(&["vat"]),
-        [
-            "pretrain seed0/vat/model",
-            "eval seed0/vat/eval.parquet",
-            "report report"
-        ]
+        ["pretrain seed0/vat/model", "eval seed0/vat/eval.parquet", "report report"]
     );
 }
 
@@ -401,13 +364,7 @@ fn each_seed_has_its_own_folder() {
 fn prefixes_stand_before_stages_only() {
     let run = |arguments: &[&str]| {
         let output = make()
-            .args([
-                "-n",
-                "pseudo_labels",
-                "PIPELINE=smoke",
-                "DATA=photos",
-                "OUT=absent",
-            ])
+            .args(["-n", "pseudo_labels", "PIPELINE=smoke", "DATA=photos", "OUT=absent"])
             .env("CARGO_TARGET_DIR", "absent")
             .args(arguments)
             .output()
@@ -416,20 +373,13 @@ fn prefixes_stand_before_stages_only() {
     };
     let with = |text: &str, prefix: &str, program: &str| {
         let all = text.matches(&format!("absent/release/{program} ")).count();
-        let prefixed = text
-            .matches(&format!("{prefix} absent/release/{program} "))
-            .count();
+        let prefixed = text.matches(&format!("{prefix} absent/release/{program} ")).count();
         assert!(all > 0 && all == prefixed, "{prefix} {program}:\n{text}");
     };
     let text = run(&["RUN=srun -n1 --"]);
-    for program in [
-        "s4l-shard",
-        "s4l-subset",
-        "s4l-pretrain",
-        "s4l-pseudolabel",
-        "s4l-eval",
-        "s4l-report",
-    ] {
+    for program in
+        ["s4l-shard", "s4l-subset", "s4l-pretrain", "s4l-pseudolabel", "s4l-eval", "s4l-report"]
+    {
         with(&text, "srun -n1 --", program);
     }
     assert!(!text.contains("srun -n1 -- cargo"));
@@ -447,35 +397,22 @@ fn a_failed_or_stopped_stage_ends_make_and_the_same_command_goes_on() {
         let (output, log) = bench.make(&["moam_step3"]);
         assert_eq!(output.status.code(), Some(2));
         let words = stderr(&output);
-        assert!(
-            words.contains("error: moam_step2.toml is broken\n"),
-            "{words}"
-        );
+        assert!(words.contains("error: moam_step2.toml is broken\n"), "{words}");
         assert!(words.contains(&format!("Error {code}\n")), "{words}");
         assert_eq!(summary(log.last().unwrap()), "moam seed0/moam_step2/model");
         assert!(!bench.path("out/report").exists());
 
         fs::remove_file(bench.path("fail")).unwrap();
         let ran = bench.ran(&["moam_step3"]);
-        assert_eq!(
-            ran[..2],
-            ["moam seed0/moam_step2/model", "moam seed0/moam_step3/model"]
-        );
+        assert_eq!(ran[..2], ["moam seed0/moam_step2/model", "moam seed0/moam_step3/model"]);
     }
 }
 
 #[test]
 fn a_pipeline_without_images_asks_for_them() {
-    let output = make()
-        .args(["vat", "PIPELINE=imagenet", "OUT=absent"])
-        .output()
-        .unwrap();
+    let output = make().args(["vat", "PIPELINE=imagenet", "OUT=absent"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("make DATA=FOLDER"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("make DATA=FOLDER"), "{}", stderr(&output));
     let output = make().arg("PIPELINE=absent").output().unwrap();
     assert!(stderr(&output).contains("there is no pipelines/absent/pipeline.mk"));
 }
@@ -492,10 +429,7 @@ fn validation_images_can_be_done_without() {
 #[test]
 fn an_old_cargo_is_replaced_through_rustup() {
     let bench = Bench::new();
-    bench.script(
-        "path/cargo",
-        "#!/bin/sh\necho 'cargo 1.9.0 (0123456 2016-05-26)'\n",
-    );
+    bench.script("path/cargo", "#!/bin/sh\necho 'cargo 1.9.0 (0123456 2016-05-26)'\n");
     // Stands for the download; what it fetches stands for rustup's installer.
     bench.script(
         "path/curl",
@@ -510,10 +444,7 @@ END
     let toolchain = || {
         let output = make()
             .arg("toolchain")
-            .env(
-                "PATH",
-                format!("{}:/usr/bin:/bin", bench.path("path").display()),
-            )
+            .env("PATH", format!("{}:/usr/bin:/bin", bench.path("path").display()))
             .env("HOME", bench.dir.path())
             .env_remove("CARGO_HOME")
             .output()

@@ -16,11 +16,7 @@ use s4l::rng::{Stream, rng};
 const SIDE: usize = 28;
 const VALUES: usize = SIDE * SIDE;
 const CLASSES: usize = 10;
-const AT: At = At {
-    seed: 5,
-    step: 3,
-    ramp: 0.5,
-};
+const AT: At = At { seed: 5, step: 3, ramp: 0.5 };
 
 /// A network at its initial values.
 fn new_network(method: Method) -> Network {
@@ -31,13 +27,7 @@ fn new_network(method: Method) -> Network {
         stem: Stem::SmallStride2,
         heads: heads(method, CLASSES, 6),
     };
-    Network::new(
-        &architecture,
-        (SIDE, SIDE),
-        &Device::Cpu,
-        Precision::F32,
-        11,
-    )
+    Network::new(&architecture, (SIDE, SIDE), &Device::Cpu, Precision::F32, 11)
 }
 
 /// A network away from its initial values, of which many are 0 or 1.
@@ -90,10 +80,7 @@ fn settings(method: Method) -> Settings {
 
 fn value(record: &Record, name: &str) -> f64 {
     let of = |(n, v): &(&str, f64)| (*n == name).then_some(*v);
-    record
-        .iter()
-        .find_map(of)
-        .unwrap_or_else(|| panic!("no {name} in {record:?}"))
+    record.iter().find_map(of).unwrap_or_else(|| panic!("no {name} in {record:?}"))
 }
 
 /// The record and the gradients of one step.
@@ -121,11 +108,7 @@ fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
             Method::Exemplar => &[("loss/exemplar", 0.6)],
             // At half of the ramp.
             Method::Vat => &[("loss/vat", 0.15), ("loss/entmin", 0.1)],
-            Method::Moam => &[
-                ("loss/rotation", 0.4),
-                ("loss/vat", 0.15),
-                ("loss/entmin", 0.1),
-            ],
+            Method::Moam => &[("loss/rotation", 0.4), ("loss/vat", 0.15), ("loss/entmin", 0.1)],
             Method::Supervised | Method::Distill => &[],
         };
         let mut sum = 0.7 * value(&record, "loss/supervised");
@@ -144,16 +127,10 @@ fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
 /// unless `vat_labelled` is off.
 #[test]
 fn entropy_is_minimized_on_the_images_of_the_method() {
-    let cases = [
-        (Method::Moam, true, 4, 12),
-        (Method::Vat, true, 1, 5),
-        (Method::Vat, false, 1, 3),
-    ];
+    let cases =
+        [(Method::Moam, true, 4, 12), (Method::Vat, true, 1, 5), (Method::Vat, false, 1, 3)];
     for (method, vat_labelled, views, rows) in cases {
-        let s = Settings {
-            vat_labelled,
-            ..settings(method)
-        };
+        let s = Settings { vat_labelled, ..settings(method) };
         let batch = batch(views);
         let images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
         let expected = network(method)
@@ -165,10 +142,7 @@ fn entropy_is_minimized_on_the_images_of_the_method() {
             )
             .unwrap();
         let got = value(&run(&mut network(method), &s, &batch).0, "loss/entmin");
-        assert!(
-            (got - f64::from(expected)).abs() < 1e-6,
-            "{method:?}: {got}, {expected}"
-        );
+        assert!((got - f64::from(expected)).abs() < 1e-6, "{method:?}: {got}, {expected}");
     }
 }
 
@@ -180,9 +154,7 @@ fn clean(network: &mut Network, images: &[f32]) -> Tensor {
         clean = Some(logits.detach());
         Ok(logits.sum_all()?)
     };
-    network
-        .differentiate(images, Pass::Perturbed, keep, Gradients::default())
-        .unwrap();
+    network.differentiate(images, Pass::Perturbed, keep, Gradients::default()).unwrap();
     clean.unwrap()
 }
 
@@ -225,24 +197,13 @@ fn every_image_is_moved_by_the_radius_flat_ones_too() {
     let mut network = network(Method::Vat);
     let clean = clean(&mut network, &images);
     for (radius, iterations) in [(0.5, 1), (0.5, 3), (40.0, 1), (0.5, 0)] {
-        let moved = vat::perturb(
-            &mut network,
-            &images,
-            VALUES,
-            &clean,
-            radius,
-            iterations,
-            (5, 3),
-        )
-        .unwrap();
+        let moved = vat::perturb(&mut network, &images, VALUES, &clean, radius, iterations, (5, 3))
+            .unwrap();
         for (i, (a, b)) in moved.chunks(VALUES).zip(images.chunks(VALUES)).enumerate() {
             let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
             let norm = squares.sum::<f64>().sqrt();
             // Rounding of x + r to float32.
-            assert!(
-                (norm / radius - 1.0).abs() < 1e-5,
-                "image {i}: {norm} for {radius}"
-            );
+            assert!((norm / radius - 1.0).abs() < 1e-5, "image {i}: {norm} for {radius}");
         }
     }
 }
@@ -255,12 +216,7 @@ fn the_direction_is_the_limit_of_small_steps() {
     let n = images.len() / VALUES;
     let mut network = new_network(Method::Vat);
     let fast_clean = clean(&mut network, &images);
-    let f64s = |v: &[f32]| {
-        Tensor::new(v, &Device::Cpu)
-            .unwrap()
-            .to_dtype(DType::F64)
-            .unwrap()
-    };
+    let f64s = |v: &[f32]| Tensor::new(v, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
     let layout = network.layout.clone();
     let oracle = CandleTrunk::new(&layout, SIDE, SIDE, Device::Cpu, DType::F64);
     let parameters = f64s(&network.parameters);
@@ -270,11 +226,7 @@ fn the_direction_is_the_limit_of_small_steps() {
     let bias = f64s(&network.parameters[layout.head_bias(head)]);
     let logits = |images: &Tensor| -> Tensor {
         let (features, _) = oracle.graph(&parameters, images, None).unwrap();
-        features
-            .matmul(&kernel)
-            .unwrap()
-            .broadcast_add(&bias)
-            .unwrap()
+        features.matmul(&kernel).unwrap().broadcast_add(&bias).unwrap()
     };
     let x = f64s(&images).reshape((n, SIDE, SIDE, 1)).unwrap();
     for key in 3..7 {
@@ -283,9 +235,7 @@ fn the_direction_is_the_limit_of_small_steps() {
         let direction: Vec<f64> = (0..n)
             .flat_map(|i| {
                 let mut rng = rng(5, Stream::VatDirection, key, i as u64);
-                let d: Vec<f32> = (0..VALUES)
-                    .map(|_| StandardNormal.sample(&mut rng))
-                    .collect();
+                let d: Vec<f32> = (0..VALUES).map(|_| StandardNormal.sample(&mut rng)).collect();
                 let d: Vec<f64> = d.into_iter().map(f64::from).collect();
                 let norm = d.iter().map(|v| v * v).sum::<f64>().sqrt();
                 d.into_iter().map(move |v| 1e-6 * v / norm)
@@ -316,13 +266,7 @@ fn the_ramp_starts_at_nothing() {
         let mut network = network(method);
         let mut gradients = vec![0f32; network.parameters.len()];
         let at = At { ramp: 0.0, ..AT };
-        let record = step(
-            &mut network,
-            &settings(method),
-            &batch(views),
-            at,
-            &mut gradients,
-        );
+        let record = step(&mut network, &settings(method), &batch(views), at, &mut gradients);
         let record = record.unwrap();
         let mut sum = 0.7 * value(&record, "loss/supervised");
         if method == Method::Moam {

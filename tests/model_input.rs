@@ -13,9 +13,7 @@ use serde_json::json;
 #[track_caller]
 fn refuses(scratch: &Scratch, program: &str, line: &str, code: i32, message: &[&str]) {
     let before = scratch.names();
-    scratch
-        .run(program, &[words(line), vec!["-q"]].concat())
-        .fails(code, message);
+    scratch.run(program, &[words(line), vec!["-q"]].concat()).fails(code, message);
     assert_eq!(scratch.names(), before);
 }
 
@@ -39,13 +37,7 @@ fn a_model_of_another_network() {
             recipe("moam_step3")
         );
         // An override given twice: the last one counts.
-        refuses(
-            &scratch,
-            MOAM,
-            &line,
-            65,
-            &["one", "units, width factor, stem", "start from"],
-        );
+        refuses(&scratch, MOAM, &line, 65, &["one", "units, width factor, stem", "start from"]);
     }
 }
 
@@ -58,12 +50,7 @@ fn a_model_of_other_classes() {
     shard(&scratch, &["--in", "photos", "--out", "two-classes", "-q"]).ok();
     for program in [EVAL, PSEUDOLABEL] {
         let line = "--in two-classes --split train --model one --out out.parquet";
-        let message = [
-            "one",
-            "2 classes of two-classes",
-            "10 classes",
-            "trained on these shards",
-        ];
+        let message = ["one", "2 classes of two-classes", "10 classes", "trained on these shards"];
         refuses(&scratch, program, line, 65, &message);
     }
     let line = format!(
@@ -73,13 +60,7 @@ fn a_model_of_other_classes() {
     let keys = s4l::shards::Shards::open(&scratch.path("two-classes")).unwrap();
     let keys = keys.split("train").unwrap().keys().to_vec();
     write_labels(&scratch, "two.parquet", &[(&keys[0], 0), (&keys[1], 1)]);
-    refuses(
-        &scratch,
-        PRETRAIN,
-        &line,
-        65,
-        &["one", "2 classes of two-classes", "10 classes"],
-    );
+    refuses(&scratch, PRETRAIN, &line, 65, &["one", "2 classes of two-classes", "10 classes"]);
 }
 
 #[test]
@@ -89,14 +70,8 @@ fn damaged_models() {
     let weights = scratch.path("model/model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
     let commands = [
-        (
-            EVAL,
-            "--in shards --model model --out e.parquet".to_string(),
-        ),
-        (
-            PSEUDOLABEL,
-            "--in shards --model model --out l.parquet".to_string(),
-        ),
+        (EVAL, "--in shards --model model --out e.parquet".to_string()),
+        (PSEUDOLABEL, "--in shards --model model --out l.parquet".to_string()),
         (
             MOAM,
             format!(
@@ -108,13 +83,7 @@ fn damaged_models() {
     for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&weights, &bytes[..length]).unwrap();
         for (program, line) in &commands {
-            refuses(
-                &scratch,
-                program,
-                line,
-                65,
-                &["model/model.safetensors", "s4l-pretrain"],
-            );
+            refuses(&scratch, program, line, 65, &["model/model.safetensors", "s4l-pretrain"]);
         }
     }
     std::fs::write(&weights, &bytes).unwrap();
@@ -141,22 +110,10 @@ fn damaged_models() {
     }
     scratch.write("model/config.json", "{\"height\": 28");
     for (program, line) in &commands {
-        refuses(
-            &scratch,
-            program,
-            line,
-            65,
-            &["model/config.json", "s4l-pretrain"],
-        );
+        refuses(&scratch, program, line, 65, &["model/config.json", "s4l-pretrain"]);
     }
     std::fs::remove_file(scratch.path("model/config.json")).unwrap();
     for (program, line) in &commands {
-        refuses(
-            &scratch,
-            program,
-            line,
-            66,
-            &["model/config.json", "s4l-pretrain"],
-        );
+        refuses(&scratch, program, line, 66, &["model/config.json", "s4l-pretrain"]);
     }
 }

@@ -35,11 +35,8 @@ fn the_table_is_that_of_the_contract() {
     pseudolabel(&scratch, "model", "").ok();
     let table = labels(&scratch);
     let schema = table.batch.schema();
-    let columns: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|f| format!("{} {}", f.name(), f.data_type()))
-        .collect();
+    let columns: Vec<String> =
+        schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
     let expected = [
         "key Utf8",
         "label Int64",
@@ -58,10 +55,7 @@ fn the_table_is_that_of_the_contract() {
     for input in ["shards", "model", "labelled"] {
         assert!(table.metadata.contains_key(&format!("s4l.input.{input}")));
     }
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     assert_eq!(table.strings("key").unwrap(), split.keys());
 }
 
@@ -69,17 +63,12 @@ fn the_table_is_that_of_the_contract() {
 fn columns_follow_from_the_probabilities() {
     let scratch = with_model();
     pseudolabel(&scratch, "model", "").ok();
-    let known: HashMap<_, _> = read_labels(&scratch, "labelled.parquet")
-        .into_iter()
-        .collect();
+    let known: HashMap<_, _> = read_labels(&scratch, "labelled.parquet").into_iter().collect();
     let table = labels(&scratch);
     let (probs, classes) = table.float_lists("probs").unwrap();
     assert_eq!(classes, 10);
     let keys = table.strings("key").unwrap();
-    let (label, single) = (
-        table.ints("label").unwrap(),
-        table.ints("label_single").unwrap(),
-    );
+    let (label, single) = (table.ints("label").unwrap(), table.ints("label_single").unwrap());
     let is_known = table.bools("known").unwrap();
     let confidence = table.floats("confidence").unwrap();
     let entropy = table.floats("entropy").unwrap();
@@ -102,11 +91,7 @@ fn columns_follow_from_the_probabilities() {
         assert!((0..10).contains(&single[i]));
         assert_eq!(confidence[i], p[argmax(p) as usize]);
         let h: f32 = p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
-        assert!(
-            (h - entropy[i]).abs() < 1e-5,
-            "row {i}: {h}, {}",
-            entropy[i]
-        );
+        assert!((h - entropy[i]).abs() < 1e-5, "row {i}: {h}, {}", entropy[i]);
         // A share of 20 views.
         let views = agreement[i] * 20.0;
         assert!((0.0..=20.0).contains(&views) && (views - views.round()).abs() < 1e-4);
@@ -131,10 +116,7 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
     let line = "--in shards --out labels.parquet --threads 1 -q";
     scratch.run(PSEUDOLABEL, &words(line)).ok();
     let table = labels(&scratch);
-    let (label, single) = (
-        table.ints("label").unwrap(),
-        table.ints("label_single").unwrap(),
-    );
+    let (label, single) = (table.ints("label").unwrap(), table.ints("label_single").unwrap());
     let (probs, classes) = table.float_lists("probs").unwrap();
     let mut model = Model::open(&scratch.path("model"), &Device::Cpu).unwrap();
     let shards = Shards::open(&scratch.path("shards")).unwrap();
@@ -148,9 +130,8 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
         split.augment(row, &enlarge, &mut rng, &mut image).unwrap();
         let mut views = Vec::new();
         for (y, x) in [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)] {
-            let crop: Vec<f32> = (y..y + 28)
-                .flat_map(|y| image[y * 32 + x..][..28].to_vec())
-                .collect();
+            let crop: Vec<f32> =
+                (y..y + 28).flat_map(|y| image[y * 32 + x..][..28].to_vec()).collect();
             views.extend((0..4).flat_map(|quarters| turned(&crop, 28, quarters)));
         }
         let logits = inference.run(&views, "classes").unwrap();

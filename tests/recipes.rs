@@ -51,9 +51,7 @@ struct Setting {
 
 fn settings(row: &str) -> Vec<Setting> {
     let text = read(&format!("pipelines/imagenet/{row}.toml"));
-    let lines = text
-        .lines()
-        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let lines = text.lines().filter(|l| !l.is_empty() && !l.starts_with('#'));
     lines
         .map(|line| {
             let (key, rest) = line.split_once(" = ").unwrap();
@@ -86,10 +84,7 @@ fn each_value_is_that_of_its_source_or_says_that_it_was_chosen() {
     for row in ROWS {
         let mut known = references(row);
         known.remove("plan");
-        for Setting {
-            key, value, source, ..
-        } in settings(row)
-        {
+        for Setting { key, value, source, .. } in settings(row) {
             let Some(reference) = known.remove(&key) else {
                 assert_eq!(source, "chosen", "{row}: {key} has no reference");
                 continue;
@@ -97,11 +92,7 @@ fn each_value_is_that_of_its_source_or_says_that_it_was_chosen() {
             let reference = reference.as_array().unwrap();
             assert_eq!(reference[1].as_str(), Some(&source[..]), "{row}: {key}");
             let differs = reference.get(2).is_some();
-            assert_eq!(
-                same(&value, &reference[0]),
-                !differs,
-                "{row}: {key} = {value}"
-            );
+            assert_eq!(same(&value, &reference[0]), !differs, "{row}: {key} = {value}");
         }
         assert!(known.is_empty(), "{row} does not set {known:?}");
     }
@@ -115,10 +106,7 @@ fn dry_run(scratch: &Scratch, row: &str) -> String {
         "moam_step3" => (env!("CARGO_BIN_EXE_s4l-moam"), &["--step", "finetune"]),
         _ => (env!("CARGO_BIN_EXE_s4l-pretrain"), &[]),
     };
-    let ran = scratch.run(
-        binary,
-        &[step, &["--recipe", &recipe, "--dry-run"]].concat(),
-    );
+    let ran = scratch.run(binary, &[step, &["--recipe", &recipe, "--dry-run"]].concat());
     let text = ran.ok().stdout;
     let lines = text.lines().filter(|line| !line.starts_with("memory "));
     lines.map(|line| format!("{line}\n")).collect()
@@ -132,27 +120,19 @@ fn each_plan_is_that_of_the_published_run() {
         let words = |name: &str| {
             let line = text.lines().find_map(|l| l.strip_prefix(name));
             let line = line.unwrap_or_else(|| panic!("{row}: no {name} in {text}"));
-            let numbers = line
-                .split([' ', '(', ')'])
-                .filter_map(|w| w.parse::<f64>().ok());
+            let numbers = line.split([' ', '(', ')']).filter_map(|w| w.parse::<f64>().ok());
             numbers.collect::<Vec<_>>()
         };
         let plan = references(row).remove("plan").unwrap();
         let known = |key: &str| {
             let value = &plan[key];
-            value
-                .as_float()
-                .unwrap_or_else(|| value.as_integer().unwrap() as f64)
+            value.as_float().unwrap_or_else(|| value.as_integer().unwrap() as f64)
         };
         assert_eq!(words("steps"), [known("steps"), known("epoch")], "{row}");
         assert_eq!(words("images a step")[0], known("images"), "{row}");
         assert_eq!(words("learning rate")[0], known("learning_rate"), "{row}");
         assert_eq!(words("parameters"), [known("parameters")], "{row}");
-        assert_eq!(
-            words("images seen"),
-            [known("steps") * known("images")],
-            "{row}"
-        );
+        assert_eq!(words("images seen"), [known("steps") * known("images")], "{row}");
     }
     assert!(scratch.names().is_empty(), "a dry run wrote something");
 }

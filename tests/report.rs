@@ -15,11 +15,7 @@ use std::sync::Arc;
 const CLASSES: [&str; 3] = ["cat", "dog", "owl"];
 
 fn report(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_s4l-report"))
-        .current_dir(folder)
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_s4l-report")).current_dir(folder).args(args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -46,39 +42,21 @@ fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
         unrotated: metrics::summarize(&logits, &classes, &labels, seed),
         rotation_averaged: None,
     };
-    let rows: Vec<metrics::Row> = logits
-        .chunks(3)
-        .zip(&labels)
-        .map(|(l, &label)| metrics::row(l, label))
-        .collect();
+    let rows: Vec<metrics::Row> =
+        logits.chunks(3).zip(&labels).map(|(l, &label)| metrics::row(l, label)).collect();
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(
-            (0..30).map(|i| i.to_string()),
-        )),
-        Arc::new(Int64Array::from_iter_values(
-            labels.iter().map(|&l| l.into()),
-        )),
-        Arc::new(Int64Array::from_iter_values(
-            rows.iter().map(|r| r.prediction.into()),
-        )),
+        Arc::new(StringArray::from_iter_values((0..30).map(|i| i.to_string()))),
+        Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| l.into()))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.prediction.into()))),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.top5)))),
-        Arc::new(Float32Array::from_iter_values(
-            rows.iter().map(|r| r.nll as f32),
-        )),
-        Arc::new(FixedSizeListArray::new(
-            item,
-            3,
-            Arc::new(Float32Array::from(logits)),
-            None,
-        )),
+        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.nll as f32))),
+        Arc::new(FixedSizeListArray::new(item, 3, Arc::new(Float32Array::from(logits)), None)),
     ];
     let lineage = Lineage::new("s4l-eval", seed, "0123456789abcdef".into())
         .input("model", "fedcba9876543210");
-    let footer = BTreeMap::from([(
-        SUMMARY_KEY.to_string(),
-        serde_json::to_string(&summary).unwrap(),
-    )]);
+    let footer =
+        BTreeMap::from([(SUMMARY_KEY.to_string(), serde_json::to_string(&summary).unwrap())]);
     let path = folder.join("eval.parquet");
     table::write(&path, schema::eval(3), columns, &lineage, footer).unwrap();
 }
@@ -116,11 +94,7 @@ fn first_cells(markdown: &str) -> Vec<Vec<String>> {
     markdown
         .lines()
         .filter(|l| l.starts_with("| "))
-        .map(|l| {
-            l.split(" | ")
-                .map(|c| c.trim_matches(['|', ' ']).to_string())
-                .collect()
-        })
+        .map(|l| l.split(" | ").map(|c| c.trim_matches(['|', ' ']).to_string()).collect())
         .collect()
 }
 
@@ -130,18 +104,12 @@ fn the_table_has_the_papers_rows_in_order_and_means_over_seeds() {
     let out = report(folder.path(), &["--in", "runs", "--out", "report"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     let markdown = text(&out.stdout);
-    assert_eq!(
-        std::fs::read_to_string(folder.path().join("report/table.md")).unwrap(),
-        markdown
-    );
+    assert_eq!(std::fs::read_to_string(folder.path().join("report/table.md")).unwrap(), markdown);
     let cells = first_cells(&markdown);
     let rows: Vec<&str> = cells.iter().map(|c| c[0].as_str()).collect();
     assert_eq!(rows[0], "Row");
     assert!(rows[1].starts_with("--"));
-    assert_eq!(
-        rows[2..],
-        ["Supervised (10% labels)", "MOAM step 3", "a<b\\|c"]
-    );
+    assert_eq!(rows[2..], ["Supervised (10% labels)", "MOAM step 3", "a<b\\|c"]);
     assert!(cells[2][1].starts_with("70.0 ["), "{:?}", cells[2]);
     // Mean of 0.9 and 0.8, sample standard deviation 0.1 / sqrt(2).
     assert_eq!(cells[3][1], "85.0 \u{b1} 7.1");
@@ -163,10 +131,7 @@ fn csv_and_parquet_have_the_same_columns() {
     let top1 = table.doubles("top1_percent").unwrap();
     assert!((top1[1] - 85.0).abs() < 1e-9);
     let line = csv.lines().nth(2).unwrap();
-    assert!(
-        line.starts_with("moam_step3,MOAM step 3,moam,test,30,2,85.0000,7.0711,,,"),
-        "{line}"
-    );
+    assert!(line.starts_with("moam_step3,MOAM step 3,moam,test,30,2,85.0000,7.0711,,,"), "{line}");
 }
 
 #[test]
@@ -234,10 +199,7 @@ fn a_folder_without_runs_is_66() {
         let out = report(folder.path(), &["--in", input]);
         assert_eq!(out.status.code(), Some(66));
         let message = text(&out.stderr);
-        assert!(
-            message.contains(input) && message.contains("s4l-eval"),
-            "{message}"
-        );
+        assert!(message.contains(input) && message.contains("s4l-eval"), "{message}");
         assert_eq!(message.lines().count(), 1);
     }
 }
@@ -262,21 +224,13 @@ fn runs_that_do_not_compare_are_65() {
     write_eval(&folder.path().join("runs/seed2/moam_step3"), 2, 20, "val");
     let out = report(folder.path(), &[]);
     assert_eq!(out.status.code(), Some(65));
-    assert!(
-        text(&out.stderr).contains("split val"),
-        "{}",
-        text(&out.stderr)
-    );
+    assert!(text(&out.stderr).contains("split val"), "{}", text(&out.stderr));
 
     let folder = some_runs();
     write_eval(&folder.path().join("runs/again/moam_step3"), 1, 20, "test");
     let out = report(folder.path(), &[]);
     assert_eq!(out.status.code(), Some(65));
-    assert!(
-        text(&out.stderr).contains("seed 1"),
-        "{}",
-        text(&out.stderr)
-    );
+    assert!(text(&out.stderr).contains("seed 1"), "{}", text(&out.stderr));
 }
 
 #[test]

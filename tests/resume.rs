@@ -24,16 +24,8 @@ fn killed_and_run_again(scratch: &Scratch, program: &str, line: impl Fn(&str) ->
     // Says that it goes on, and from where.
     let again = line("killed").replace(" -q", "");
     let ran = scratch.run(program, &words(&again)).ok();
-    assert!(
-        ran.stderr.contains("killed: going on from step "),
-        "{}",
-        ran.stderr
-    );
-    assert!(
-        !ran.stderr.contains("going on from step 0\n"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("killed: going on from step "), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("going on from step 0\n"), "{}", ran.stderr);
     assert_eq!(differing(&whole, &model(scratch, "killed")), NONE);
 }
 
@@ -82,11 +74,7 @@ fn distillation_survives_a_kill() {
     pretrain(&scratch, "moam_step1", "one", "-s schedule=[0,1]").ok();
     pseudolabel(&scratch, "one", "").ok();
     killed_and_run_again(&scratch, MOAM, |out| {
-        moam_words(
-            "distill",
-            out,
-            "--labels labels.parquet -s checkpoint_every=2",
-        )
+        moam_words("distill", out, "--labels labels.parquet -s checkpoint_every=2")
     });
 }
 
@@ -96,11 +84,7 @@ fn a_signal_ends_training_with_a_checkpoint_and_75() {
     let more = "-s schedule=[1,4,8] -s checkpoint_every=1000";
     pretrain(&scratch, "supervised_10p", "whole", more).ok();
     let whole = model(&scratch, "whole");
-    for (out, signal) in [
-        ("term", libc::SIGTERM),
-        ("int", libc::SIGINT),
-        ("usr1", libc::SIGUSR1),
-    ] {
+    for (out, signal) in [("term", libc::SIGTERM), ("int", libc::SIGINT), ("usr1", libc::SIGUSR1)] {
         let line = pretrain_words("supervised_10p", out, more);
         let log = format!("{out}/metrics.jsonl");
         let ended = signal_once(&scratch, PRETRAIN, &line, &log, signal);
@@ -109,11 +93,7 @@ fn a_signal_ends_training_with_a_checkpoint_and_75() {
         let message = format!("error: s4l-pretrain: {out}: stopped at step ");
         assert!(stderr.starts_with(&message), "{stderr}");
         assert!(stderr.contains(" of 48 with a checkpoint; run the same command again"));
-        assert!(
-            scratch
-                .path(&format!("{out}/checkpoint/state.safetensors"))
-                .is_file()
-        );
+        assert!(scratch.path(&format!("{out}/checkpoint/state.safetensors")).is_file());
         assert!(!scratch.path(&format!("{out}/model.safetensors")).exists());
         pretrain(&scratch, "supervised_10p", out, more).ok();
         assert_eq!(differing(&whole, &model(&scratch, out)), NONE);
@@ -125,10 +105,7 @@ fn a_signal_ends_training_with_a_checkpoint_and_75() {
 fn a_signal_during_validation_ends_training_with_a_checkpoint() {
     let scratch = labelled_shards();
     let labelled = read_labels(&scratch, "labelled.parquet");
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     let rest: Vec<(&str, i64)> = (0..split.len())
         .filter(|&row| labelled.iter().all(|l| l.0 != split.key(row)))
         .map(|row| (split.key(row), i64::from(split.label(row).unwrap())))
@@ -148,10 +125,7 @@ fn a_signal_during_validation_ends_training_with_a_checkpoint() {
         let message = format!("{out}: stopped at step 1 of {epochs} with a checkpoint");
         assert!(stderr.contains(&message), "{stderr}");
         pretrain(&scratch, "supervised_10p", out, &more).ok();
-        assert_eq!(
-            differing(&model(&scratch, &whole), &model(&scratch, out)),
-            NONE
-        );
+        assert_eq!(differing(&model(&scratch, &whole), &model(&scratch, out)), NONE);
         assert_eq!(curve(&scratch, out, "validation/top1").len(), epochs);
     }
 }
@@ -159,28 +133,15 @@ fn a_signal_during_validation_ends_training_with_a_checkpoint() {
 #[test]
 fn max_seconds_end_training_with_a_checkpoint_and_75() {
     let scratch = labelled_shards();
-    pretrain(
-        &scratch,
-        "supervised_10p",
-        "long",
-        "-s schedule=[0,10000] --max-seconds 1",
-    )
-    .fails(
+    pretrain(&scratch, "supervised_10p", "long", "-s schedule=[0,10000] --max-seconds 1").fails(
         75,
-        &[
-            "long: stopped at step ",
-            " of 60000 with a checkpoint",
-            "run the same command again",
-        ],
+        &["long: stopped at step ", " of 60000 with a checkpoint", "run the same command again"],
     );
     pretrain(&scratch, "supervised_10p", "model", "--max-seconds 0")
         .fails(75, &["model: stopped at step 0 of 18 with a checkpoint"]);
     pretrain(&scratch, "supervised_10p", "model", "").ok();
     pretrain(&scratch, "supervised_10p", "whole", "").ok();
-    assert_eq!(
-        differing(&model(&scratch, "whole"), &model(&scratch, "model")),
-        NONE
-    );
+    assert_eq!(differing(&model(&scratch, "whole"), &model(&scratch, "model")), NONE);
 }
 
 #[test]
@@ -191,20 +152,13 @@ fn a_checkpoint_of_another_recipe_is_refused_unless_forced() {
     for other in ["-s learning_rate=0.01", "--seed 1", "--method vat"] {
         pretrain(&scratch, "supervised_10p", "model", other).fails(
             65,
-            &[
-                "model/checkpoint/state.safetensors",
-                "checkpoint of this recipe",
-                "--force",
-            ],
+            &["model/checkpoint/state.safetensors", "checkpoint of this recipe", "--force"],
         );
         assert_eq!(contents(&scratch.path("model/checkpoint")), before);
     }
     pretrain(&scratch, "supervised_10p", "model", "--seed 1 --force").ok();
     pretrain(&scratch, "supervised_10p", "fresh", "--seed 1").ok();
-    assert_eq!(
-        differing(&model(&scratch, "fresh"), &model(&scratch, "model")),
-        NONE
-    );
+    assert_eq!(differing(&model(&scratch, "fresh"), &model(&scratch, "model")), NONE);
 }
 
 #[test]
@@ -250,10 +204,7 @@ fn a_loss_that_is_not_finite_ends_training_with_3_and_keeps_the_checkpoint() {
     diverges(&scratch, bad, &["loss/supervised is NaN at step ", &kept]);
     // The model that was there is still the one that it was.
     for (name, bytes) in &finished {
-        assert!(
-            std::fs::read(scratch.path("model").join(name)).unwrap() == *bytes,
-            "{name}"
-        );
+        assert!(std::fs::read(scratch.path("model").join(name)).unwrap() == *bytes, "{name}");
     }
     // The same command goes on from the checkpoint, to the same end; a gentler rate starts anew.
     let bytes = std::fs::read(scratch.path(checkpoint)).unwrap();
@@ -268,11 +219,7 @@ fn a_loss_that_is_not_finite_ends_training_with_3_and_keeps_the_checkpoint() {
 fn weights_that_are_not_finite_end_training_with_3_and_are_not_written() {
     let scratch = labelled_shards();
     let bad = "-s learning_rate=1e300 -s schedule=[0,0.1]";
-    diverges(
-        &scratch,
-        bad,
-        &["a weight is ", " at step 0 ", "there is no checkpoint yet"],
-    );
+    diverges(&scratch, bad, &["a weight is ", " at step 0 ", "there is no checkpoint yet"]);
     let files = contents(&scratch.path("model"));
     let names: Vec<&str> = files.iter().map(|f| f.0.as_str()).collect();
     assert_eq!(names, ["metrics.jsonl"]);

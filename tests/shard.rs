@@ -82,18 +82,12 @@ fn encoded_images_stay_byte_for_byte() {
         let file = std::fs::read(scratch.path(&format!("photos/{class}/{key}"))).unwrap();
         assert_eq!(split.stored(row).unwrap(), Stored::Encoded(&file));
         let decoded = split.decode(row).unwrap();
-        assert_eq!(
-            (decoded.height, decoded.width, decoded.channels),
-            (28, 28, 3)
-        );
+        assert_eq!((decoded.height, decoded.width, decoded.channels), (28, 28, 3));
         let truth = real(key[..2].parse().unwrap()).0;
         let grey = decoded.pixels.chunks_exact(3).map(|rgb| rgb[0]);
         let far = grey.zip(truth).map(|(a, b)| a.abs_diff(b)).max().unwrap();
         // PNG is exact; JPEG of quality 95 is not.
-        assert!(
-            far <= if key.ends_with("png") { 0 } else { 40 },
-            "{key}: {far}"
-        );
+        assert!(far <= if key.ends_with("png") { 0 } else { 40 }, "{key}: {far}");
     }
     let paths = batches(&scratch.path(TRAIN));
     let paths = paths[0].column_by_name("image").unwrap().as_struct();
@@ -120,11 +114,7 @@ fn folders_of_splits_and_keys_of_equal_base_names() {
         rows.collect::<Vec<_>>()
     };
     let row = |key: &str, label| (key.to_string(), label);
-    let train = [
-        row("a/1.png", Some(0)),
-        row("b/1.png", Some(1)),
-        row("2.png", Some(1)),
-    ];
+    let train = [row("a/1.png", Some(0)), row("b/1.png", Some(1)), row("2.png", Some(1))];
     assert_eq!(rows("train"), train);
     assert_eq!(rows("val"), [row("1.png", Some(1))]);
     assert_eq!(rows("test"), [row("4.png", None)]);
@@ -168,11 +158,7 @@ fn the_order_of_images_enters_the_content_hash() {
     let scratch = Scratch::new();
     let hash = |list: &str| {
         scratch.write("list.csv", format!("path,label\n{list}"));
-        shard(
-            &scratch,
-            &["--in", "list.csv", "--out", "shards", "--force"],
-        )
-        .ok();
+        shard(&scratch, &["--in", "list.csv", "--out", "shards", "--force"]).ok();
         let shards = Shards::open(&scratch.path("shards")).unwrap();
         shards.split("train").unwrap().content_hash().to_string()
     };
@@ -214,13 +200,7 @@ fn manifest_and_lineage() {
     assert!(files.filter(|f| f != "MANIFEST.b3").eq(named));
     let metadata = metadata(&scratch.path(TRAIN));
     let footer = metadata.file_metadata().key_value_metadata().unwrap();
-    for key in [
-        "s4l.tool",
-        "s4l.version",
-        "s4l.recipe",
-        "s4l.seed",
-        "s4l.input.images",
-    ] {
+    for key in ["s4l.tool", "s4l.version", "s4l.recipe", "s4l.seed", "s4l.input.images"] {
         assert!(footer.iter().any(|kv| kv.key == key), "{key}");
     }
     assert!(scratch.path("shards.prov.json").is_file());
@@ -268,23 +248,11 @@ fn up_to_date_exists_and_force() {
     let before = contents(&scratch.path("shards"));
     let again = shard(&scratch, &["--in", SMOKE, "--out", "shards/"]).ok();
     assert!(again.stderr.contains("up to date"));
-    let other = [
-        "--in",
-        SMOKE,
-        "--out",
-        "shards",
-        "-s",
-        "file_bytes=100000",
-        "-q",
-    ];
+    let other = ["--in", SMOKE, "--out", "shards", "-s", "file_bytes=100000", "-q"];
     shard(&scratch, &other).fails(73, &["shards", "--force"]);
     assert_eq!(contents(&scratch.path("shards")), before);
     shard(&scratch, &[&other[..], &["--force"]].concat()).ok();
-    assert!(
-        scratch
-            .path("shards/train-00003-of-00004.parquet")
-            .is_file()
-    );
+    assert!(scratch.path("shards/train-00003-of-00004.parquet").is_file());
     assert!(!scratch.path(TRAIN).exists());
     assert_eq!(scratch.names(), ["shards", "shards.prov.json"]);
 }
@@ -329,12 +297,7 @@ fn stopped_early_it_leaves_nothing_behind() {
 /// One bad input a line: what lies in `in`, the exit code, and words of the message.
 #[test]
 fn bad_input_is_named_and_leaves_nothing_behind() {
-    type Case = (
-        &'static str,
-        Vec<(String, Vec<u8>)>,
-        i32,
-        &'static [&'static str],
-    );
+    type Case = (&'static str, Vec<(String, Vec<u8>)>, i32, &'static [&'static str]);
     let image = png(&real(0).0, 28);
     let photo = jpeg(&real(0).0, 28);
     let file = |name: &str, bytes: &[u8]| (name.to_string(), bytes.to_vec());
@@ -353,18 +316,8 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
     many[4..16].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 1]);
     let cases: Vec<Case> = vec![
         ("nothing", vec![], 66, &["in", "not found"]),
-        (
-            "no images",
-            vec![file("a/notes.txt", b"x")],
-            65,
-            &["in/a", "1 other files"],
-        ),
-        (
-            "beside",
-            vec![file("a/1.png", &image), file("2.png", &image)],
-            65,
-            &["2.png"],
-        ),
+        ("no images", vec![file("a/notes.txt", b"x")], 65, &["in/a", "1 other files"]),
+        ("beside", vec![file("a/1.png", &image), file("2.png", &image)], 65, &["2.png"]),
         ("deep", vec![file("a/b/1.png", &image)], 65, &["in/a/b"]),
         (
             "cut PNG",
@@ -372,62 +325,17 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
             65,
             &["a/2.png"],
         ),
-        (
-            "cut JPEG",
-            vec![file("a/1.jpg", &photo[..photo.len() - 40])],
-            65,
-            &["a/1.jpg"],
-        ),
-        (
-            "not an image",
-            vec![file("a/1.png", b"GIF89a")],
-            65,
-            &["a/1.png"],
-        ),
+        ("cut JPEG", vec![file("a/1.jpg", &photo[..photo.len() - 40])], 65, &["a/1.jpg"]),
+        ("not an image", vec![file("a/1.png", b"GIF89a")], 65, &["a/1.png"]),
         ("empty image", vec![file("a/1.png", b"")], 65, &["a/1.png"]),
-        (
-            "cut IDX",
-            vec![file(IMAGES, &images[..5000])],
-            65,
-            &[IMAGES, "400 images", "after 6"],
-        ),
-        (
-            "long IDX",
-            vec![file(IMAGES, &[&images[..], b"x"].concat())],
-            65,
-            &["more bytes"],
-        ),
-        (
-            "cut zstd",
-            vec![file(&format!("{IMAGES}.zst"), &zst[..5000])],
-            65,
-            &[".zst"],
-        ),
-        (
-            "not zstd",
-            vec![file(&format!("{IMAGES}.zst"), b"abcdefgh")],
-            65,
-            &[".zst"],
-        ),
-        (
-            "not gzip",
-            vec![file(&format!("{IMAGES}.gz"), b"abcdefgh")],
-            65,
-            &[".gz"],
-        ),
-        (
-            "cut header",
-            vec![file(IMAGES, &images[..7])],
-            65,
-            &["header"],
-        ),
+        ("cut IDX", vec![file(IMAGES, &images[..5000])], 65, &[IMAGES, "400 images", "after 6"]),
+        ("long IDX", vec![file(IMAGES, &[&images[..], b"x"].concat())], 65, &["more bytes"]),
+        ("cut zstd", vec![file(&format!("{IMAGES}.zst"), &zst[..5000])], 65, &[".zst"]),
+        ("not zstd", vec![file(&format!("{IMAGES}.zst"), b"abcdefgh")], 65, &[".zst"]),
+        ("not gzip", vec![file(&format!("{IMAGES}.gz"), b"abcdefgh")], 65, &[".gz"]),
+        ("cut header", vec![file(IMAGES, &images[..7])], 65, &["header"]),
         ("huge header", vec![file(IMAGES, &huge)], 65, &[IMAGES]),
-        (
-            "many claimed",
-            vec![file(IMAGES, &many)],
-            65,
-            &[IMAGES, "the end after 313600 images"],
-        ),
+        ("many claimed", vec![file(IMAGES, &many)], 65, &[IMAGES, "the end after 313600 images"]),
         ("swapped", vec![file(IMAGES, &labels)], 65, &["header"]),
         (
             "cut labels",

@@ -67,11 +67,7 @@ fn stopped_it_says_so_and_goes_on() {
     assert_eq!(interrupted(&scratch, "-TERM"), Some(75));
     assert_eq!(scratch.names(), ["shards.partial"]);
     // Of another plan it is begun anew.
-    shard(
-        &scratch,
-        &[&ARGS[..4], &["-s", "file_bytes=40000"]].concat(),
-    )
-    .ok();
+    shard(&scratch, &[&ARGS[..4], &["-s", "file_bytes=40000"]].concat()).ok();
     let other = scratch.path("shards/train-00000-of-00008.parquet");
     assert!(other.is_file());
     assert_eq!(scratch.names(), ["shards", "shards.prov.json"]);
@@ -116,14 +112,7 @@ fn rejects_of_parts_are_those_of_one_run() {
     photos(&scratch);
     scratch.write("photos/coat/zz.png", "x");
     scratch.write("photos/bag/aa.png", "y");
-    let args = [
-        "--in",
-        "photos",
-        "-s",
-        "file_bytes=1000",
-        "--allow-rejects",
-        "0.5",
-    ];
+    let args = ["--in", "photos", "-s", "file_bytes=1000", "--allow-rejects", "0.5"];
     let run = |more: &[&str]| shard(&scratch, &[&args[..], more].concat()).ok();
     run(&["--out", "one"]);
     run(&["--out", "two", "--part", "1/2"]);
@@ -131,14 +120,8 @@ fn rejects_of_parts_are_those_of_one_run() {
     shard(&scratch, &["--merge", "--out", "two"]).fails(65, &["2, as", "0.01 of 14"]);
     let merge = ["--merge", "--out", "two", "--allow-rejects", "0.5"];
     shard(&scratch, &merge).ok();
-    assert_eq!(
-        contents(&scratch.path("one")),
-        contents(&scratch.path("two"))
-    );
-    let names: Vec<String> = contents(&scratch.path("one"))
-        .into_iter()
-        .map(|f| f.0)
-        .collect();
+    assert_eq!(contents(&scratch.path("one")), contents(&scratch.path("two")));
+    let names: Vec<String> = contents(&scratch.path("one")).into_iter().map(|f| f.0).collect();
     assert!(names.contains(&"rejects.parquet".to_string()));
 }
 

@@ -43,12 +43,7 @@ fn a_split_of_many_files_is_one_row_space() {
     let scratch = smoke_shards();
     let args = ["--in", SMOKE, "--out", "many", "-s", "file_bytes=100000"];
     shard(&scratch, &args).ok();
-    let open = |name: &str| {
-        Shards::open(&scratch.path(name))
-            .unwrap()
-            .split("train")
-            .unwrap()
-    };
+    let open = |name: &str| Shards::open(&scratch.path(name)).unwrap().split("train").unwrap();
     let (one, many) = (open("shards"), open("many"));
     assert!(scratch.path("many/train-00003-of-00004.parquet").is_file());
     assert_eq!(one.content_hash(), many.content_hash());
@@ -66,12 +61,7 @@ fn parquet_rewritten_by_another_tool_reads_the_same() {
     photos(&photos_);
     shard(&photos_, &["--in", "photos", "--out", "shards"]).ok();
     for scratch in [pixels, photos_] {
-        let open = || {
-            Shards::open(&scratch.path("shards"))
-                .unwrap()
-                .split("train")
-                .unwrap()
-        };
+        let open = || Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
         let before = open();
         // The old map lives on: the file under it is unlinked, not overwritten.
         let path = scratch.path(TRAIN);
@@ -94,10 +84,7 @@ fn destroyed_labels_leave_the_images_readable() {
         let nowhere = Int64Array::from(vec![99; batch.num_rows()]);
         with_column(&batch, "label", Arc::new(nowhere))
     });
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     assert!(matches!(split.stored(0).unwrap(), Stored::Pixels(_)));
     assert_eq!(split.label(0), None);
     assert_eq!(split.labels().unwrap_err().exit_code(), 65);
@@ -179,9 +166,7 @@ fn flipped_bytes_never_panic() {
     let index = metadata(&path);
     let pages = index.page_index_for_row_group(0);
     let pages = pages.page_locations(1).unwrap();
-    let headers = pages
-        .iter()
-        .flat_map(|p| p.offset as usize..p.offset as usize + 24);
+    let headers = pages.iter().flat_map(|p| p.offset as usize..p.offset as usize + 24);
     for at in headers.chain(400 * 784 + 1000..whole.len()) {
         for value in [0, 0xff, whole[at] ^ (1 << (at % 8))] {
             let mut broken = whole.clone();

@@ -22,20 +22,14 @@ fn rows(scratch: &Scratch, name: &str) -> Vec<(String, i64)> {
 }
 
 fn keys(scratch: &Scratch, name: &str) -> HashSet<String> {
-    rows(scratch, name)
-        .into_iter()
-        .map(|(key, _)| key)
-        .collect()
+    rows(scratch, name).into_iter().map(|(key, _)| key).collect()
 }
 
 #[test]
 fn a_fraction_is_balanced_in_shard_order_with_true_labels() {
     let scratch = smoke_shards();
     subset(&scratch, &["--fraction", "0.1", "--out", "l.parquet"]).ok();
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     let rows = rows(&scratch, "l.parquet");
     assert_eq!(rows.len(), 40);
     let mut count = [0; 10];
@@ -46,26 +40,14 @@ fn a_fraction_is_balanced_in_shard_order_with_true_labels() {
     }
     assert_eq!(count, [4; 10]);
     assert!(rows.is_sorted());
-    assert_eq!(
-        scratch.names(),
-        [
-            "l.parquet",
-            "l.parquet.prov.json",
-            "shards",
-            "shards.prov.json"
-        ]
-    );
+    assert_eq!(scratch.names(), ["l.parquet", "l.parquet.prov.json", "shards", "shards.prov.json"]);
 }
 
 #[test]
 fn the_seed_decides() {
     let scratch = smoke_shards();
     for (seed, out) in [("0", "a"), ("0", "b"), ("1", "c")] {
-        subset(
-            &scratch,
-            &["--per-class", "5", "--seed", seed, "--out", out],
-        )
-        .ok();
+        subset(&scratch, &["--per-class", "5", "--seed", seed, "--out", out]).ok();
     }
     let bytes = |name| std::fs::read(scratch.path(name)).unwrap();
     assert_eq!(bytes("a"), bytes("b"));
@@ -76,16 +58,7 @@ fn the_seed_decides() {
 fn validation_is_disjoint_and_the_same_for_every_fraction() {
     let scratch = smoke_shards();
     for (fraction, out, val) in [("0.05", "l1", "v1"), ("0.5", "l2", "v2")] {
-        let args = [
-            "--fraction",
-            fraction,
-            "--out",
-            out,
-            "--val-per-class",
-            "8",
-            "--val-out",
-            val,
-        ];
+        let args = ["--fraction", fraction, "--out", out, "--val-per-class", "8", "--val-out", val];
         subset(&scratch, &args).ok();
     }
     let bytes = |name| std::fs::read(scratch.path(name)).unwrap();
@@ -98,22 +71,10 @@ fn validation_is_disjoint_and_the_same_for_every_fraction() {
 #[test]
 fn a_list_names_the_images() {
     let scratch = smoke_shards();
-    scratch.write(
-        "map.json",
-        r#"{"values": ["train-000007", "some/folder/train-000003"]}"#,
-    );
+    scratch.write("map.json", r#"{"values": ["train-000007", "some/folder/train-000003"]}"#);
     scratch.write("list.txt", "train-000003\n\ntrain-000007\n");
     subset(&scratch, &["--list", "map.json", "--out", "a"]).ok();
-    let args = [
-        "--list",
-        "list.txt",
-        "--out",
-        "b",
-        "--val-per-class",
-        "39",
-        "--val-out",
-        "v",
-    ];
+    let args = ["--list", "list.txt", "--out", "b", "--val-per-class", "39", "--val-out", "v"];
     subset(&scratch, &args).ok();
     let listed = ["train-000003", "train-000007"].map(str::to_string);
     assert!(rows(&scratch, "a").into_iter().map(|r| r.0).eq(listed));
@@ -135,13 +96,7 @@ fn lists_name_photographs_with_and_without_folders_and_endings() {
     assert!(all.row("01.JPEG").is_some() && all.row("coat/same.png").is_some());
     let expected = ["00.png", "01.JPEG", "02.png", "03.JPEG", "coat/same.png"];
     let expected: HashSet<String> = expected.map(str::to_string).into();
-    let names = [
-        "00.png",
-        "01",
-        "photos/shirt/02.PNG",
-        "/data/train/bag/03",
-        "train/coat/same",
-    ];
+    let names = ["00.png", "01", "photos/shirt/02.PNG", "/data/train/bag/03", "train/coat/same"];
     scratch.write("list.txt", names.join("\r\n"));
     scratch.write("map.json", serde_json::json!({"values": names}).to_string());
     for list in ["list.txt", "map.json"] {
@@ -149,10 +104,8 @@ fn lists_name_photographs_with_and_without_folders_and_endings() {
         subset(&scratch, &["--list", list, "--out", &out]).ok();
         assert_eq!(keys(&scratch, &out), expected, "{list}");
     }
-    let labels: Vec<i64> = rows(&scratch, "list.txt.parquet")
-        .into_iter()
-        .map(|row| row.1)
-        .collect();
+    let labels: Vec<i64> =
+        rows(&scratch, "list.txt.parquet").into_iter().map(|row| row.1).collect();
     let labels: HashSet<i64> = labels.into_iter().collect();
     assert_eq!(labels.len(), 3);
 
@@ -185,11 +138,7 @@ fn a_subset_is_drawn_within_another() {
     assert_eq!(keys(&scratch, "same"), keys(&scratch, "alone"));
     assert_eq!(keys(&scratch, "val2"), keys(&scratch, "val"));
     let inspected = scratch.run(env!("CARGO_BIN_EXE_s4l-inspect"), &["inner"]);
-    assert!(
-        inspected.stdout.contains("s4l.input.nested_in"),
-        "{}",
-        inspected.stdout
-    );
+    assert!(inspected.stdout.contains("s4l.input.nested_in"), "{}", inspected.stdout);
 
     let before = scratch.names();
     draw("--per-class 13 --nested-in outer -q").fails(65, &["13 images", "12 of them in outer"]);
@@ -215,71 +164,34 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
         ran.fails(code, words);
         assert_eq!(scratch.names(), before);
     };
-    let too_few = [
-        "shards",
-        "41 images of class \"T-shirt/top\"",
-        "found 40",
-        "fewer",
-    ];
+    let too_few = ["shards", "41 images of class \"T-shirt/top\"", "found 40", "fewer"];
     fails(&["--per-class", "41"], 65, &too_few);
-    let with_validation = [
-        "--per-class",
-        "35",
-        "--val-per-class",
-        "6",
-        "--val-out",
-        "v.parquet",
-    ];
+    let with_validation = ["--per-class", "35", "--val-per-class", "6", "--val-out", "v.parquet"];
     fails(&with_validation, 65, &["found 34 that are not taken"]);
     fails(&["--fraction", "1.5"], 2, &["--fraction 1.5"]);
     fails(&["--fraction", "NaN"], 2, &["--fraction NaN"]);
     fails(&["--fraction", "0.001"], 2, &["less than one image"]);
-    fails(
-        &["--per-class", "1", "--split", "dev"],
-        66,
-        &["\"dev\"", "test, train"],
-    );
+    fails(&["--per-class", "1", "--split", "dev"], 66, &["\"dev\"", "test, train"]);
     fails(&["--list", "absent.txt"], 66, &["absent.txt"]);
     fails(
         &["--list", "unknown.txt"],
         65,
-        &[
-            "2 of 3 names",
-            "\"nowhere.png\", \"elsewhere.png\"",
-            "correct the list",
-        ],
+        &["2 of 3 names", "\"nowhere.png\", \"elsewhere.png\"", "correct the list"],
     );
     fails(&["--list", "twice.txt"], 65, &["train-000003", "twice"]);
     fails(&["--list", "empty.txt"], 65, &["empty.txt"]);
     fails(&["--list", "slashes.txt"], 65, &["one of 1000000 bytes"]);
     fails(&["--list", "bad.json"], 65, &["bad.json", "values"]);
-    fails(
-        &["--per-class", "1", "-q", "-s", "fraction=1"],
-        78,
-        &["fraction"],
-    );
-    let same = [
-        "--val-per-class",
-        "1",
-        "--val-out",
-        "l.parquet",
-        "--per-class",
-        "1",
-    ];
+    fails(&["--per-class", "1", "-q", "-s", "fraction=1"], 78, &["fraction"]);
+    let same = ["--val-per-class", "1", "--val-out", "l.parquet", "--per-class", "1"];
     fails(&same, 2, &["l.parquet"]);
     let inside = subset(&scratch, &["--per-class", "1", "--out", "shards/l.parquet"]);
     inside.fails(2, &["shards"]);
-    let over = subset(
-        &scratch,
-        &["--list", "twice.txt", "--out", "twice.txt", "--force"],
-    );
+    let over = subset(&scratch, &["--list", "twice.txt", "--out", "twice.txt", "--force"]);
     over.fails(2, &["twice.txt"]);
     let both = subset(&scratch, &["--per-class", "1", "--fraction", "0.1"]);
     assert_eq!(both.code, 2);
-    let absent = scratch.run(
-        env!("CARGO_BIN_EXE_s4l-subset"),
-        &["--in", "x", "--per-class", "1"],
-    );
+    let absent = scratch.run(env!("CARGO_BIN_EXE_s4l-subset"), &["--in", "x", "--per-class", "1"]);
     absent.fails(66, &["x/dataset.json", "s4l-shard"]);
 }
 
@@ -296,14 +208,7 @@ fn images_without_labels_are_never_chosen() {
 #[test]
 fn up_to_date_exists_and_force() {
     let scratch = smoke_shards();
-    let args = [
-        "--per-class",
-        "2",
-        "--val-per-class",
-        "2",
-        "--val-out",
-        "v.parquet",
-    ];
+    let args = ["--per-class", "2", "--val-per-class", "2", "--val-out", "v.parquet"];
     subset(&scratch, &args).ok();
     let again = subset(&scratch, &args).ok();
     assert_eq!(again.stderr.matches("up to date").count(), 2);
@@ -379,20 +284,12 @@ fn a_labelled_image_that_is_tested_on_is_refused() {
     let all = images(40);
     idx(&scratch, &all[..20], &[&all[20..], &all[3..5]].concat());
     let args = ["--fraction", "1", "--out", "l"];
-    let words = [
-        "2 of split \"test\"",
-        "\"test-000020\" = \"train-000003\"",
-        "--allow-duplicates",
-    ];
+    let words = ["2 of split \"test\"", "\"test-000020\" = \"train-000003\"", "--allow-duplicates"];
     subset(&scratch, &args).fails(65, &words);
     subset(&scratch, &[&args[..], &["-n"]].concat()).fails(65, &words);
     assert!(!scratch.path("l").exists());
     let ran = subset(&scratch, &[&args[..], &["--allow-duplicates"]].concat()).ok();
-    assert!(
-        ran.stderr.contains("warning: labelled images"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("warning: labelled images"), "{}", ran.stderr);
     assert_eq!(rows(&scratch, "l").len(), 20);
     // A subset without the copies is none the worse for them.
     scratch.write("list", "train-000001\ntrain-000002\n");
@@ -412,11 +309,7 @@ fn copies_are_never_on_both_sides_of_a_draw() {
     };
     let sides = ["--val-per-class", "4", "--val-out", "v", "--out", "l", "-f"];
     for seed in ["0", "1", "2"] {
-        subset(
-            &scratch,
-            &[&["--per-class", "4", "--seed", seed], &sides[..]].concat(),
-        )
-        .ok();
+        subset(&scratch, &[&["--per-class", "4", "--seed", seed], &sides[..]].concat()).ok();
         assert!(content("l").is_disjoint(&content("v")), "seed {seed}");
     }
 }

@@ -20,14 +20,8 @@ use std::sync::Arc;
 #[track_caller]
 fn is_trained(scratch: &Scratch, name: &str, terms: &[&str]) {
     model(scratch, name);
-    for name_of in [
-        "loss",
-        "loss/supervised",
-        "learning_rate",
-        "validation/top1",
-    ]
-    .iter()
-    .chain(terms)
+    for name_of in
+        ["loss", "loss/supervised", "learning_rate", "validation/top1"].iter().chain(terms)
     {
         let curve = curve(scratch, name, name_of);
         assert!(!curve.is_empty(), "no {name_of}");
@@ -77,44 +71,14 @@ fn supervised_training_lowers_the_loss_and_learns() {
 fn the_steps_of_moam_train_on_one_another() {
     let scratch = labelled_shards();
     pretrain(&scratch, "moam_step1", "one", "").ok();
-    is_trained(
-        &scratch,
-        "one",
-        &["loss/rotation", "loss/vat", "loss/entmin"],
-    );
+    is_trained(&scratch, "one", &["loss/rotation", "loss/vat", "loss/entmin"]);
     pseudolabel(&scratch, "one", "").ok();
-    moam(
-        &scratch,
-        "retrain",
-        "two",
-        "--labels labels.parquet --init one",
-    )
-    .ok();
-    is_trained(
-        &scratch,
-        "two",
-        &["loss/rotation", "loss/vat", "loss/entmin"],
-    );
-    moam(
-        &scratch,
-        "finetune",
-        "three",
-        "--labelled labelled.parquet --init two",
-    )
-    .ok();
-    is_trained(
-        &scratch,
-        "three",
-        &["loss/rotation", "loss/vat", "loss/entmin"],
-    );
+    moam(&scratch, "retrain", "two", "--labels labels.parquet --init one").ok();
+    is_trained(&scratch, "two", &["loss/rotation", "loss/vat", "loss/entmin"]);
+    moam(&scratch, "finetune", "three", "--labelled labelled.parquet --init two").ok();
+    is_trained(&scratch, "three", &["loss/rotation", "loss/vat", "loss/entmin"]);
     // A student of its own size.
-    moam(
-        &scratch,
-        "distill",
-        "student",
-        "--labels labels.parquet -s width_factor=2",
-    )
-    .ok();
+    moam(&scratch, "distill", "student", "--labels labels.parquet -s width_factor=2").ok();
     is_trained(&scratch, "student", &[]);
     // All views of an image have its soft label.
     moam(
@@ -126,13 +90,7 @@ fn the_steps_of_moam_train_on_one_another() {
     .ok();
     is_trained(&scratch, "turned", &[]);
     // The pseudo-label row.
-    pretrain(
-        &scratch,
-        "pseudo_labels",
-        "pseudo",
-        "--labels labels.parquet",
-    )
-    .ok();
+    pretrain(&scratch, "pseudo_labels", "pseudo", "--labels labels.parquet").ok();
     is_trained(&scratch, "pseudo", &["train/top1"]);
 }
 
@@ -151,19 +109,11 @@ fn change(scratch: &Scratch, to: &str, column: &str, value: impl Fn(bool, i64) -
     let known = table.bools("known").unwrap().into_iter();
     let values = known.zip(table.ints(column).unwrap());
     let mut columns = table.batch.columns().to_vec();
-    columns[index] = Arc::new(Int64Array::from_iter_values(
-        values.map(|(known, v)| value(known, v)),
-    ));
+    columns[index] =
+        Arc::new(Int64Array::from_iter_values(values.map(|(known, v)| value(known, v))));
     let lineage = Lineage::new("s4l-pseudolabel", 0, String::new());
     let path = scratch.path(to);
-    table::write(
-        &path,
-        table.batch.schema(),
-        columns,
-        &lineage,
-        BTreeMap::new(),
-    )
-    .unwrap();
+    table::write(&path, table.batch.schema(), columns, &lineage, BTreeMap::new()).unwrap();
 }
 
 #[test]
@@ -179,24 +129,16 @@ fn the_recipe_says_which_pseudo_label_trains_and_known_labels_are_kept() {
     };
     for (column, unused) in [("label_single", "label"), ("label", "label_single")] {
         let before = train("labels", column);
-        change(&scratch, "a.parquet", column, |known, v| {
-            if known { v } else { other(v) }
-        });
+        change(&scratch, "a.parquet", column, |known, v| if known { v } else { other(v) });
         assert_ne!(train("a", column), before, "{column}");
-        change(&scratch, "a.parquet", unused, |known, v| {
-            if known { v } else { other(v) }
-        });
+        change(&scratch, "a.parquet", unused, |known, v| if known { v } else { other(v) });
         assert_eq!(train("a", column), before, "{column}");
     }
     // Of a known image the label counts, the model's opinion never.
     let before = train("labels", "label_single");
-    change(&scratch, "a.parquet", "label_single", |known, v| {
-        if known { other(v) } else { v }
-    });
+    change(&scratch, "a.parquet", "label_single", |known, v| if known { other(v) } else { v });
     assert_eq!(train("a", "label_single"), before);
-    change(&scratch, "a.parquet", "label", |known, v| {
-        if known { other(v) } else { v }
-    });
+    change(&scratch, "a.parquet", "label", |known, v| if known { other(v) } else { v });
     assert_ne!(train("a", "label_single"), before);
 }
 
@@ -206,10 +148,8 @@ fn a_confidence_threshold_drops_pseudo_labels_and_is_off_by_default() {
     pretrain(&scratch, "supervised_1p", "teacher", "").ok();
     pseudolabel(&scratch, "teacher", "").ok();
     let table = table::read(&scratch.path("labels.parquet"), "s4l-pseudolabel").unwrap();
-    let held_out: HashSet<String> = read_labels(&scratch, "val.parquet")
-        .into_iter()
-        .map(|row| row.0)
-        .collect();
+    let held_out: HashSet<String> =
+        read_labels(&scratch, "val.parquet").into_iter().map(|row| row.0).collect();
     let (keys, known) = (table.strings("key").unwrap(), table.bools("known").unwrap());
     let confidence = table.floats("confidence").unwrap();
     let expected = |threshold: f32| {
@@ -219,9 +159,7 @@ fn a_confidence_threshold_drops_pseudo_labels_and_is_off_by_default() {
     };
     let found = |more: &str| {
         let more = format!("--labels labels.parquet --dry-run {more}");
-        let plan = pretrain(&scratch, "pseudo_labels", "model", &more)
-            .ok()
-            .stdout;
+        let plan = pretrain(&scratch, "pseudo_labels", "model", &more).ok().stdout;
         let line = plan.lines().find_map(|l| l.strip_prefix("labelled images"));
         let count = line.unwrap().split_whitespace().next().unwrap();
         count.parse::<usize>().unwrap()
@@ -246,9 +184,7 @@ fn init_is_where_training_starts() {
     moam(&scratch, "finetune", "two", &line).ok();
     let open = |name: &str| {
         let cpu = candle_core::Device::Cpu;
-        s4l::model::Model::open(&scratch.path(name), &cpu)
-            .unwrap()
-            .network
+        s4l::model::Model::open(&scratch.path(name), &cpu).unwrap().network
     };
     let (one, two) = (open("one"), open("two"));
     assert_eq!(one.parameters, two.parameters);
@@ -286,10 +222,7 @@ fn the_same_bytes_for_any_number_of_threads_and_others_for_another_seed() {
             model(&scratch, &out)
         };
         let one = run("one", "--threads 1");
-        assert_eq!(
-            differing(&one, &run("two", "--threads 2")),
-            Vec::<String>::new()
-        );
+        assert_eq!(differing(&one, &run("two", "--threads 2")), Vec::<String>::new());
         let other = differing(&one, &run("seed", "--threads 2 --seed 1"));
         for file in ["model.safetensors", "metrics.parquet"] {
             assert!(other.contains(&file.to_string()), "{row}: {file}");
@@ -312,16 +245,11 @@ fn relabel(scratch: &Scratch, label: impl Fn(Option<i64>) -> Option<i64>) {
         let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).unwrap();
         for batch in old {
             let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
-            let labels = columns[column]
-                .as_any()
-                .downcast_ref::<Int64Array>()
-                .unwrap();
+            let labels = columns[column].as_any().downcast_ref::<Int64Array>().unwrap();
             let new: Int64Array = labels.iter().map(&label).collect();
             assert_ne!(&new, labels);
             columns[column] = Arc::new(new);
-            writer
-                .write(&RecordBatch::try_new(schema.clone(), columns).unwrap())
-                .unwrap();
+            writer.write(&RecordBatch::try_new(schema.clone(), columns).unwrap()).unwrap();
         }
         writer.close().unwrap();
     }
@@ -340,10 +268,7 @@ fn the_labels_of_the_shards_do_not_reach_the_weights() {
     relabel(&scratch, |l| l.map(|l| (l + 1) % 10));
     let wrong = train("wrong");
     relabel(&scratch, |_| None);
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     assert!((0..split.len()).all(|row| split.label(row).is_none()));
     let none = train("none");
     for i in 0..2 {
@@ -388,14 +313,8 @@ fn quiet_is_silent() {
 fn an_override_is_printed() {
     let scratch = labelled_shards();
     let line = common::training::pretrain_words("supervised_1p", "model", "--dry-run");
-    let ran = scratch
-        .run(common::training::PRETRAIN, &words(&line.replace(" -q", "")))
-        .ok();
-    assert!(
-        ran.stderr.contains("units = [1] (recipe has [1, 1])"),
-        "{}",
-        ran.stderr
-    );
+    let ran = scratch.run(common::training::PRETRAIN, &words(&line.replace(" -q", ""))).ok();
+    assert!(ran.stderr.contains("units = [1] (recipe has [1, 1])"), "{}", ran.stderr);
 }
 
 #[test]
@@ -407,35 +326,18 @@ fn a_finished_model_is_left_alone_unless_forced() {
     let unchanged = || {
         assert_eq!(contents(&scratch.path("model")), before);
         assert_eq!(scratch.names(), names);
-        assert_eq!(
-            std::fs::read(scratch.path("model.prov.json")).unwrap(),
-            provenance
-        );
+        assert_eq!(std::fs::read(scratch.path("model.prov.json")).unwrap(), provenance);
     };
     pretrain(&scratch, "supervised_1p", "model", "").ok();
     unchanged();
-    for other in [
-        "-s learning_rate=0.01",
-        "--seed 1",
-        "--method vat",
-        "--init model",
-    ] {
+    for other in ["-s learning_rate=0.01", "--seed 1", "--method vat", "--init model"] {
         pretrain(&scratch, "supervised_1p", "model", other)
             .fails(73, &["model/model.safetensors", "output exists", "--force"]);
         unchanged();
     }
-    pretrain(
-        &scratch,
-        "supervised_1p",
-        "model",
-        "-s learning_rate=0.01 --force",
-    )
-    .ok();
+    pretrain(&scratch, "supervised_1p", "model", "-s learning_rate=0.01 --force").ok();
     let files = differing(&model(&scratch, "model"), &before);
-    assert!(
-        files.contains(&"model.safetensors".to_string()),
-        "{files:?}"
-    );
+    assert!(files.contains(&"model.safetensors".to_string()), "{files:?}");
     pretrain(&scratch, "supervised_1p", "model", "--force").ok();
     assert_eq!(contents(&scratch.path("model")), before);
 }
@@ -445,20 +347,11 @@ fn the_weights_name_what_they_were_made_from() {
     let scratch = labelled_shards();
     pretrain(&scratch, "supervised_1p", "model", "").ok();
     let found = s4l::model::header(&scratch.path("model")).unwrap();
-    for (key, file) in [
-        ("labels", "labelled.parquet"),
-        ("validation", "val.parquet"),
-    ] {
+    for (key, file) in [("labels", "labelled.parquet"), ("validation", "val.parquet")] {
         let hash = s4l::artifact::hash_file(&scratch.path(file)).unwrap();
         assert_eq!(found[&format!("s4l.input.{key}")], hash);
     }
-    let split = Shards::open(&scratch.path("shards"))
-        .unwrap()
-        .split("train")
-        .unwrap();
+    let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     assert_eq!(found["s4l.input.shards"], split.content_hash());
-    assert_eq!(
-        (&found["s4l.tool"][..], &found["s4l.seed"][..]),
-        ("s4l-pretrain", "0")
-    );
+    assert_eq!((&found["s4l.tool"][..], &found["s4l.seed"][..]), ("s4l-pretrain", "0"));
 }

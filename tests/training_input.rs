@@ -13,9 +13,7 @@ use common::training::{
 #[track_caller]
 fn refuses(scratch: &Scratch, program: &str, line: &str, code: i32, message: &[&str]) {
     let before = scratch.names();
-    scratch
-        .run(program, &[words(line), vec!["-q"]].concat())
-        .fails(code, message);
+    scratch.run(program, &[words(line), vec!["-q"]].concat()).fails(code, message);
     assert_eq!(scratch.names(), before);
 }
 
@@ -35,53 +33,20 @@ fn absent_files() {
     };
     let (l, v, r) = ("labelled.parquet", "val.parquet", recipe("supervised_1p"));
     for (line, what) in [
-        (
-            line("absent", l, v, &r),
-            ["absent/dataset.json", "s4l-shard"],
-        ),
-        (
-            line("shards", "absent.parquet", v, &r),
-            ["absent.parquet", "s4l-subset"],
-        ),
-        (
-            line("shards", l, "absent.parquet", &r),
-            ["absent.parquet", "s4l-subset"],
-        ),
-        (
-            line("shards", l, v, "absent.toml"),
-            ["absent.toml", "name a TOML file"],
-        ),
-        (
-            line("shards", l, v, &r) + " --init absent",
-            ["absent/model.safetensors", "s4l-pretrain"],
-        ),
+        (line("absent", l, v, &r), ["absent/dataset.json", "s4l-shard"]),
+        (line("shards", "absent.parquet", v, &r), ["absent.parquet", "s4l-subset"]),
+        (line("shards", l, "absent.parquet", &r), ["absent.parquet", "s4l-subset"]),
+        (line("shards", l, v, "absent.toml"), ["absent.toml", "name a TOML file"]),
+        (line("shards", l, v, &r) + " --init absent", ["absent/model.safetensors", "s4l-pretrain"]),
     ] {
-        refuses(
-            &scratch,
-            PRETRAIN,
-            &line,
-            66,
-            &[what[0], "not found", what[1]],
-        );
+        refuses(&scratch, PRETRAIN, &line, 66, &[what[0], "not found", what[1]]);
     }
     let line =
         format!("--step finetune --in shards --labelled {l} --init absent --out m --recipe {r}");
-    refuses(
-        &scratch,
-        MOAM,
-        &line,
-        66,
-        &["absent/model.safetensors", "not found"],
-    );
+    refuses(&scratch, MOAM, &line, 66, &["absent/model.safetensors", "not found"]);
     for program in [EVAL, PSEUDOLABEL] {
         let line = "--in shards --model absent --out out.parquet";
-        refuses(
-            &scratch,
-            program,
-            line,
-            66,
-            &["absent/model.safetensors", "not found"],
-        );
+        refuses(&scratch, program, line, 66, &["absent/model.safetensors", "not found"]);
     }
 }
 
@@ -91,13 +56,7 @@ fn a_split_that_is_not_there() {
     pretrain(&scratch, "supervised_1p", "model", "").ok();
     for program in [EVAL, PSEUDOLABEL] {
         let line = "--in shards --split dev --model model --out out.parquet";
-        refuses(
-            &scratch,
-            program,
-            line,
-            66,
-            &["shards", "\"dev\"", "test, train"],
-        );
+        refuses(&scratch, program, line, 66, &["shards", "\"dev\"", "test, train"]);
     }
 }
 
@@ -107,27 +66,12 @@ fn a_command_line_that_cannot_be_meant() {
     let small = format!("--recipe {} --in shards", recipe("moam_step2"));
     for (step, message) in [
         ("retrain --labels labels.parquet --out m", "--init MODEL"),
-        (
-            "finetune --labelled labelled.parquet --out m",
-            "--init MODEL",
-        ),
+        ("finetune --labelled labelled.parquet --out m", "--init MODEL"),
         ("retrain --init model --out m", "--labels labels.parquet"),
-        (
-            "finetune --init model --out m",
-            "--labelled labelled.parquet",
-        ),
-        (
-            "finetune --init model --labelled labelled.parquet",
-            "--out MODEL",
-        ),
+        ("finetune --init model --out m", "--labelled labelled.parquet"),
+        ("finetune --init model --labelled labelled.parquet", "--out MODEL"),
     ] {
-        refuses(
-            &scratch,
-            MOAM,
-            &format!("--step {step} {small}"),
-            2,
-            &[message],
-        );
+        refuses(&scratch, MOAM, &format!("--step {step} {small}"), 2, &[message]);
     }
     // clap's own words take several lines.
     let ran = scratch.run(PRETRAIN, &words("--in shards --out model"));
@@ -137,21 +81,9 @@ fn a_command_line_that_cannot_be_meant() {
     assert_eq!(ran.code, 2);
     for device in ["tpu", "cuda:x"] {
         let more = format!("--device {device}");
-        refuses_to_train(
-            &scratch,
-            "supervised_1p",
-            &more,
-            2,
-            &["--device", "cpu or cuda:N"],
-        );
+        refuses_to_train(&scratch, "supervised_1p", &more, 2, &["--device", "cpu or cuda:N"]);
     }
-    refuses_to_train(
-        &scratch,
-        "supervised_1p",
-        "-s batch",
-        2,
-        &["--set batch", "key=value"],
-    );
+    refuses_to_train(&scratch, "supervised_1p", "-s batch", 2, &["--set batch", "key=value"]);
 }
 
 #[test]
@@ -161,19 +93,10 @@ fn labels_that_do_not_fit_the_shards() {
     let (a, b) = (good[0].0.as_str(), good[1].0.as_str());
     let again = "again from these shards";
     for (rows, message) in [
-        (
-            vec![(a, 0), ("nowhere", 1)],
-            vec!["unknown key \"nowhere\"", again],
-        ),
-        (
-            vec![(a, 0), (b, 10)],
-            vec!["labels 0 to 9", "label 10", again],
-        ),
+        (vec![(a, 0), ("nowhere", 1)], vec!["unknown key \"nowhere\"", again]),
+        (vec![(a, 0), (b, 10)], vec!["labels 0 to 9", "label 10", again]),
         (vec![(a, -1)], vec!["labels 0 to 9", "label -1", again]),
-        (
-            vec![(a, 0), (b, 1), (a, 0)],
-            vec!["each key once", "twice", "remove"],
-        ),
+        (vec![(a, 0), (b, 1), (a, 0)], vec!["each key once", "twice", "remove"]),
         (vec![], vec!["labelled images", "no rows", "label some"]),
     ] {
         write_labels(&scratch, "labelled.parquet", &rows);
@@ -187,12 +110,7 @@ fn labels_that_do_not_fit_the_shards() {
         "supervised_1p",
         "",
         65,
-        &[
-            "labelled.parquet",
-            "not in the validation set",
-            held_out,
-            "s4l-subset",
-        ],
+        &["labelled.parquet", "not in the validation set", held_out, "s4l-subset"],
     );
 }
 
@@ -200,31 +118,13 @@ fn labels_that_do_not_fit_the_shards() {
 fn files_of_another_kind() {
     let scratch = labelled_shards();
     scratch.write("labelled.parquet", "not parquet");
-    refuses_to_train(
-        &scratch,
-        "supervised_1p",
-        "",
-        65,
-        &["labelled.parquet", "s4l-subset"],
-    );
+    refuses_to_train(&scratch, "supervised_1p", "", 65, &["labelled.parquet", "s4l-subset"]);
     let scratch = labelled_shards();
     // Labels without confidence, where pseudo labels are asked for.
     let more = "--labels labelled.parquet";
-    refuses_to_train(
-        &scratch,
-        "supervised_1p",
-        more,
-        65,
-        &["labelled.parquet", "\"confidence\""],
-    );
+    refuses_to_train(&scratch, "supervised_1p", more, 65, &["labelled.parquet", "\"confidence\""]);
     scratch.write("shards/dataset.json", "{}");
-    refuses_to_train(
-        &scratch,
-        "supervised_1p",
-        "",
-        65,
-        &["shards/dataset.json", "s4l-shard"],
-    );
+    refuses_to_train(&scratch, "supervised_1p", "", 65, &["shards/dataset.json", "s4l-shard"]);
 }
 
 #[test]
@@ -238,11 +138,7 @@ fn pseudo_labels_none_of_which_is_confident_enough() {
         "supervised_1p",
         more,
         65,
-        &[
-            "labels.parquet",
-            "confidence of at least 1.1",
-            "lower min_confidence",
-        ],
+        &["labels.parquet", "confidence of at least 1.1", "lower min_confidence"],
     );
 }
 
@@ -260,37 +156,17 @@ fn recipes_that_cannot_be_meant() {
         ("supervised_1p", "batch=0", "batch is 0"),
         ("supervised_1p", "units=[]", "units is 0"),
         ("supervised_1p", "width_factor=1000", "kernels of up to"),
-        (
-            "supervised_1p",
-            "units=[1000000000000]",
-            "1000000000000 units",
-        ),
-        (
-            "supervised_1p",
-            "checkpoint_every=0",
-            "checkpoint_every is 0",
-        ),
+        ("supervised_1p", "units=[1000000000000]", "1000000000000 units"),
+        ("supervised_1p", "checkpoint_every=0", "checkpoint_every is 0"),
         ("supervised_1p", "weight_vat=0.3", "no effect"),
-        (
-            "supervised_1p",
-            "label_column=labl",
-            "label or label_single",
-        ),
+        ("supervised_1p", "label_column=labl", "label or label_single"),
         ("supervised_1p", "method=rotation", "|rotate"),
         ("supervised_1p", "method=exemplar", "crop_inception_patches"),
         ("supervised_1p", "augment_labelled=sharpen", "sharpen"),
         ("moam_step1", "unlabelled_batch=0", "unlabelled_batch is 0"),
         // With VAT on labelled images too, labelled ones alone will do.
-        (
-            "vat",
-            "vat_labelled=false -s unlabelled_batch=0",
-            "no images",
-        ),
-        (
-            "moam_step1",
-            "augment_unlabelled=resize(28)|-1_to_1",
-            "different size or views",
-        ),
+        ("vat", "vat_labelled=false -s unlabelled_batch=0", "no images"),
+        ("moam_step1", "augment_unlabelled=resize(28)|-1_to_1", "different size or views"),
         // Nothing to tell its patches from.
         ("s4l_exemplar", "batch=1", "batch"),
         ("s4l_exemplar", "unlabelled_batch=1", "unlabelled_batch"),
@@ -299,23 +175,11 @@ fn recipes_that_cannot_be_meant() {
         refuses_to_train(&scratch, row, &more, 78, &[message]);
     }
     let method = "--method distill";
-    refuses_to_train(
-        &scratch,
-        "supervised_1p",
-        method,
-        2,
-        &["s4l-moam --step distill"],
-    );
+    refuses_to_train(&scratch, "supervised_1p", method, 2, &["s4l-moam --step distill"]);
     // The words name the file.
     scratch.write("mine.toml", "learning_rate = 0.1\nbatches = 3\n");
     let line = "--in shards --labelled labelled.parquet --recipe mine.toml --out model";
-    refuses(
-        &scratch,
-        PRETRAIN,
-        line,
-        78,
-        &["mine.toml", "batches", "correct or remove"],
-    );
+    refuses(&scratch, PRETRAIN, line, 78, &["mine.toml", "batches", "correct or remove"]);
     scratch.write("mine.toml", "learning_rate = = 0.1\n");
     refuses(&scratch, PRETRAIN, line, 78, &["mine.toml"]);
 }
@@ -327,12 +191,7 @@ fn retraining_on_labels_of_other_shards() {
     pretrain(&scratch, "supervised_1p", "one", "").ok();
     write_labels(&scratch, "labels.parquet", &[("elsewhere", 3)]);
     let before = scratch.names();
-    moam(
-        &scratch,
-        "retrain",
-        "two",
-        "--labels labels.parquet --init one",
-    )
-    .fails(65, &["labels.parquet", "unknown key \"elsewhere\""]);
+    moam(&scratch, "retrain", "two", "--labels labels.parquet --init one")
+        .fails(65, &["labels.parquet", "unknown key \"elsewhere\""]);
     assert_eq!(scratch.names(), before);
 }

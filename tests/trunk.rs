@@ -48,9 +48,7 @@ struct Results {
 
 fn random(n: usize, scale: f32, sample: u64) -> Vec<f32> {
     let mut rng = rng(7, Stream::Init, 1, sample);
-    (0..n)
-        .map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale)
-        .collect()
+    (0..n).map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale).collect()
 }
 
 fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
@@ -58,43 +56,26 @@ fn run(trunk: &mut dyn Trunk, case: &Case) -> Results {
     let mut parameters = layout.initial_parameters(3);
     for n in layout.norms() {
         let noise = random(2 * n.channels, 0.3, 9);
-        for (p, e) in parameters[n.gamma().start..n.beta().end]
-            .iter_mut()
-            .zip(noise)
-        {
+        for (p, e) in parameters[n.gamma().start..n.beta().end].iter_mut().zip(noise) {
             *p += e;
         }
     }
     let values = case.size.0 * case.size.1 * case.architecture.channels;
     let mut images = random(case.images * values, 1.0, 100 + case.draw);
-    for (x, e) in images
-        .iter_mut()
-        .zip(random(case.images * values, case.noise, 3))
-    {
+    for (x, e) in images.iter_mut().zip(random(case.images * values, case.noise, 3)) {
         *x += e;
     }
     let mut moving = layout.initial_moving();
     let pass = Pass::Train { keep: 0.99 };
-    let features = trunk
-        .forward(&parameters, &mut moving, &images, pass)
-        .unwrap();
+    let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
     let upstream = random(features.len(), 1.0, 2);
     let mut gradient = vec![0.0; layout.trunk_parameters];
     let mut image_gradient = vec![0.0; images.len()];
-    let wanted = Gradients {
-        parameters: Some(&mut gradient),
-        images: Some(&mut image_gradient),
-    };
+    let wanted = Gradients { parameters: Some(&mut gradient), images: Some(&mut image_gradient) };
     trunk.backward(&parameters, &upstream, wanted).unwrap();
     trunk.prepare(&parameters, &moving).unwrap();
     let inferred = trunk.infer(&images).unwrap();
-    Results {
-        features,
-        moving,
-        parameters: gradient,
-        images: image_gradient,
-        inferred,
-    }
+    Results { features, moving, parameters: gradient, images: image_gradient, inferred }
 }
 
 /// |a - b| / |b| over all values.
@@ -107,10 +88,7 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
 
 fn cpu<E: Element>(case: &Case, isa: Isa) -> Results {
     let layout = Layout::new(&case.architecture);
-    run(
-        &mut CpuTrunk::<E>::new(&layout, case.size.0, case.size.1, isa),
-        case,
-    )
+    run(&mut CpuTrunk::<E>::new(&layout, case.size.0, case.size.1, isa), case)
 }
 
 /// The case with images that have no value within rounding of a ReLU's kink, which would turn a
@@ -134,17 +112,11 @@ fn judged(mut case: Case) -> (Case, Results) {
 fn oracle(case: &Case) -> Results {
     let layout = Layout::new(&case.architecture);
     let (h, w) = case.size;
-    run(
-        &mut CandleTrunk::new(&layout, h, w, Device::Cpu, DType::F64),
-        case,
-    )
+    run(&mut CandleTrunk::new(&layout, h, w, Device::Cpu, DType::F64), case)
 }
 
 fn architectures() -> Vec<(&'static str, pulp::Arch)> {
-    let mut all = vec![
-        ("best", pulp::Arch::new()),
-        ("portable", pulp::Arch::Scalar),
-    ];
+    let mut all = vec![("best", pulp::Arch::new()), ("portable", pulp::Arch::Scalar)];
     #[cfg(target_arch = "x86_64")]
     if let Some(v3) = pulp::x86::V3::try_new() {
         all.push(("avx2", pulp::Arch::V3(v3)));
@@ -210,10 +182,8 @@ fn same_for_all_threads<E: Element>(case: &Case) {
 fn bfloat16_is_float32_but_for_rounding() {
     for i in 0..6 {
         let (case, expected) = judged(case(i));
-        let mut isas: Vec<(&str, Isa)> = architectures()
-            .into_iter()
-            .map(|(name, arch)| (name, arch.into()))
-            .collect();
+        let mut isas: Vec<(&str, Isa)> =
+            architectures().into_iter().map(|(name, arch)| (name, arch.into())).collect();
         isas.push(("best, pairs", Isa::best()));
         for (name, isa) in isas {
             let got = cpu::<bf16>(&case, isa);
@@ -221,18 +191,8 @@ fn bfloat16_is_float32_but_for_rounding() {
             for (what, a, b, least) in [
                 ("features", &got.features, &expected.features, 0.99),
                 ("moving statistics", &got.moving, &expected.moving, 0.999),
-                (
-                    "parameter gradient",
-                    &got.parameters,
-                    &expected.parameters,
-                    0.8,
-                ),
-                (
-                    "inferred features",
-                    &got.inferred,
-                    &expected.inferred,
-                    0.999,
-                ),
+                ("parameter gradient", &got.parameters, &expected.parameters, 0.8),
+                ("inferred features", &got.inferred, &expected.inferred, 0.999),
             ] {
                 let c = cosine(a, b);
                 assert!(c > least, "case {i}, {name}: {what} has cosine {c}");

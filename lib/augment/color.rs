@@ -24,12 +24,8 @@ pub fn rgb_to_hsv([r, g, b]: [f32; 3]) -> [f32; 3] {
 /// The colour of a hue, saturation and value, each 0..1, as `tf.image.hsv_to_rgb`.
 pub fn hsv_to_rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
     let h = hue * 6.0;
-    [
-        (h - 3.0).abs() - 1.0,
-        2.0 - (h - 2.0).abs(),
-        2.0 - (h - 4.0).abs(),
-    ]
-    .map(|full| (1.0 - saturation + saturation * full.clamp(0.0, 1.0)) * value)
+    [(h - 3.0).abs() - 1.0, 2.0 - (h - 2.0).abs(), 2.0 - (h - 4.0).abs()]
+        .map(|full| (1.0 - saturation + saturation * full.clamp(0.0, 1.0)) * value)
 }
 
 /// One draw of `hsvnoise`. RGB 0..255 in and out. The hue turns by `hue`; saturation and value each

@@ -20,12 +20,7 @@ pub struct Window {
 
 impl Window {
     fn at(y: usize, x: usize, size: Size) -> Window {
-        Window {
-            y,
-            x,
-            height: size.height,
-            width: size.width,
-        }
+        Window { y, x, height: size.height, width: size.width }
     }
 
     /// The whole image.
@@ -34,10 +29,7 @@ impl Window {
     }
 
     pub fn size(self) -> Size {
-        Size {
-            height: self.height,
-            width: self.width,
-        }
+        Size { height: self.height, width: self.width }
     }
 
     /// The smallest window around both.
@@ -45,30 +37,17 @@ impl Window {
         let (y, x) = (self.y.min(other.y), self.x.min(other.x));
         let bottom = (self.y + self.height).max(other.y + other.height);
         let right = (self.x + self.width).max(other.x + other.width);
-        Window {
-            y,
-            x,
-            height: bottom - y,
-            width: right - x,
-        }
+        Window { y, x, height: bottom - y, width: right - x }
     }
 
     /// The same pixels, where this window is counted from the top left corner of `outer`.
     pub(super) fn inside(self, outer: Window) -> Window {
-        Window {
-            y: self.y + outer.y,
-            x: self.x + outer.x,
-            ..self
-        }
+        Window { y: self.y + outer.y, x: self.x + outer.x, ..self }
     }
 
     /// The same pixels, counted from the top left corner of a window around this one.
     pub(super) fn within(self, outer: Window) -> Window {
-        Window {
-            y: self.y - outer.y,
-            x: self.x - outer.x,
-            ..self
-        }
+        Window { y: self.y - outer.y, x: self.x - outer.x, ..self }
     }
 }
 
@@ -112,10 +91,7 @@ pub fn multi(image: Size, part: Size) -> [Window; 5] {
 /// (`tf.image.central_crop` of slim's evaluation preprocessing).
 pub fn central_fraction(image: Size) -> Window {
     let (y, x) = (image.height / 16, image.width / 16);
-    let part = Size {
-        height: image.height - 2 * y,
-        width: image.width - 2 * x,
-    };
+    let part = Size { height: image.height - 2 * y, width: image.width - 2 * x };
     Window::at(y, x, part)
 }
 
@@ -173,20 +149,13 @@ fn attempt(image: Size, aspect: f32, rng: &mut impl Rng) -> Option<Window> {
     if area(height, width_of(height)) > max_area {
         height -= 1;
     }
-    let part = Size {
-        height,
-        width: width_of(height),
-    };
+    let part = Size { height, width: width_of(height) };
     if !(min_area..=max_area).contains(&area(part.height, part.width)) || !image.holds(part) {
         return None;
     }
     // As in TensorFlow, the last offset (the window touching the bottom or right edge) never comes.
     let mut offset = |free: usize| {
-        if free > 0 {
-            rng.random_range(0..free)
-        } else {
-            0
-        }
+        if free > 0 { rng.random_range(0..free) } else { 0 }
     };
     let y = offset(image.height - part.height);
     let x = offset(image.width - part.width);

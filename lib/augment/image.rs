@@ -28,12 +28,7 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
     pub fn new(data: &'a [T], size: Size, channels: usize) -> View<'a, T> {
         let stride = size.width * channels;
         assert_eq!(data.len(), size.height * stride, "{size:?} x {channels}");
-        View {
-            size,
-            channels,
-            data,
-            stride,
-        }
+        View { size, channels, data, stride }
     }
 
     /// The part inside `window`.
@@ -54,12 +49,7 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
         let Size { height, width } = self.size;
         let mut data = vec![0.0; height * width * self.channels];
         self.write(None, &mut data);
-        Image {
-            height,
-            width,
-            channels: self.channels,
-            data,
-        }
+        Image { height, width, channels: self.channels, data }
     }
 
     /// Writes the values to `out`, row after row, mapped as `color::value_range` does where a range
@@ -69,10 +59,7 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
         let Size { height, width } = view.size;
         if view.stride == width * view.channels {
             // Rows without a gap are one long row, which has one end to deal with.
-            view.size = Size {
-                height: 1,
-                width: height * width,
-            };
+            view.size = Size { height: 1, width: height * width };
         }
         pulp::Arch::new().dispatch(Write { view, range, out });
     }
@@ -114,10 +101,7 @@ impl Image {
     }
 
     pub fn size(&self) -> Size {
-        Size {
-            height: self.height,
-            width: self.width,
-        }
+        Size { height: self.height, width: self.width }
     }
 
     /// The part inside `window`.
@@ -150,12 +134,7 @@ impl Image {
             3 => copy_pixels(&self.data, walk, width, 3, &mut data),
             c => copy_pixels(&self.data, walk, width, c, &mut data),
         }
-        Image {
-            height,
-            width,
-            channels: self.channels,
-            data,
-        }
+        Image { height, width, channels: self.channels, data }
     }
 
     /// The values pixel by pixel of an image of three channels.

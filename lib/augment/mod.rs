@@ -117,31 +117,15 @@ struct Step {
 enum Op {
     Crop(Crop),
     MultiCrop(Size),
-    InceptionPatches {
-        views: usize,
-        size: Size,
-    },
-    InceptionPreprocess {
-        views: usize,
-        size: Size,
-        mode: Mode,
-    },
-    Resize {
-        size: Size,
-        randomize: bool,
-        dct_scaling: bool,
-    },
+    InceptionPatches { views: usize, size: Size },
+    InceptionPreprocess { views: usize, size: Size, mode: Mode },
+    Resize { size: Size, randomize: bool, dct_scaling: bool },
     ResizeSmall(usize),
     FlipLr,
     Rotate,
     HsvNoise,
-    ValueRange {
-        min: f32,
-        max: f32,
-    },
-    ToGray {
-        probability: f64,
-    },
+    ValueRange { min: f32, max: f32 },
+    ToGray { probability: f64 },
     Standardize,
 }
 
@@ -156,10 +140,7 @@ enum Crop {
 impl Pipe {
     pub fn parse(text: &str, mode: Mode) -> Result<Pipe> {
         let steps = parse::steps(text, mode)?;
-        Ok(Pipe {
-            text: text.to_string(),
-            steps,
-        })
+        Ok(Pipe { text: text.to_string(), steps })
     }
 
     /// The views that images of that many channels give. An error if a step cannot take such
@@ -197,13 +178,7 @@ impl Pipe {
             what: "the size of the views would depend on the image".to_string(),
             hint: "add resize(h,w) or crop(h,w)".to_string(),
         })?;
-        Ok(Output {
-            views,
-            height: size.height,
-            width: size.width,
-            channels,
-            rotated,
-        })
+        Ok(Output { views, height: size.height, width: size.width, channels, rotated })
     }
 
     /// The values that 0 and 255 become; `None` where that depends on the image.
@@ -263,11 +238,7 @@ impl Pipe {
             }
             // One resized view, mirrored or not, is made where it belongs.
             [step, flips @ ..]
-                if let Op::Resize {
-                    size,
-                    randomize,
-                    dct_scaling,
-                } = step.op
+                if let Op::Resize { size, randomize, dct_scaling } = step.op
                     && flips.iter().all(|step| step.op == Op::FlipLr) =>
             {
                 let method = resize_method(randomize, rng);
@@ -338,11 +309,7 @@ impl Pipe {
             return Ok((vec![source.window(window)?.to_image()], steps));
         };
         let views = match step.op {
-            Op::Resize {
-                size,
-                randomize,
-                dct_scaling,
-            } => {
+            Op::Resize { size, randomize, dct_scaling } => {
                 let method = resize_method(randomize, rng);
                 let pixels = to_resize(source, window, size, dct_scaling)?;
                 vec![resize::resize(pixels, size, method)]
@@ -387,18 +354,13 @@ impl Pipe {
                 for view in views.iter() {
                     self.check_fits(step, view.size(), part)?;
                 }
-                *views = expand(views, |v| {
-                    crop::multi(v.size(), part).map(|window| v.crop(window))
-                });
+                *views =
+                    expand(views, |v| crop::multi(v.size(), part).map(|window| v.crop(window)));
             }
             Op::InceptionPatches { views: n, size } => {
                 *views = expand(views, |v| repeat(n, || inception_patch(v, size, rng)));
             }
-            Op::InceptionPreprocess {
-                views: n,
-                size,
-                mode,
-            } => {
+            Op::InceptionPreprocess { views: n, size, mode } => {
                 *views = expand(views, |v| {
                     repeat(n, || match mode {
                         Mode::Train => inception_train(v, size, rng),
@@ -407,9 +369,7 @@ impl Pipe {
                 });
             }
             // Pixels that were decoded before are not scaled by the decoder.
-            Op::Resize {
-                size, randomize, ..
-            } => {
+            Op::Resize { size, randomize, .. } => {
                 let method = resize_method(randomize, rng);
                 for view in views {
                     *view = resize::resize(view.view(), size, method);
@@ -499,10 +459,7 @@ impl Op {
     }
 
     fn needs_rgb(&self) -> bool {
-        matches!(
-            self,
-            Op::HsvNoise | Op::ToGray { .. } | Op::InceptionPreprocess { .. }
-        )
+        matches!(self, Op::HsvNoise | Op::ToGray { .. } | Op::InceptionPreprocess { .. })
     }
 }
 

@@ -29,10 +29,7 @@ pub(super) fn steps(pipe: &str, mode: Mode) -> Result<Vec<Step>> {
                 return Err(bad(pipe, text, &what));
             }
         }
-        steps.push(Step {
-            text: text.to_string(),
-            op,
-        });
+        steps.push(Step { text: text.to_string(), op });
     }
     Ok(steps)
 }
@@ -50,20 +47,13 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
         "crop" if train => Op::Crop(Crop::Random(args.size()?)),
         "crop" | "central_crop" => Op::Crop(Crop::Central(args.size()?)),
         "multi_crop" => Op::MultiCrop(args.size()?),
-        "crop_inception_patches" => Op::InceptionPatches {
-            views: args.whole("n", MAX_VIEWS)?,
-            size: args.size()?,
-        },
-        "crop_inception_preprocess_patches" => Op::InceptionPreprocess {
-            views: args.whole("n", MAX_VIEWS)?,
-            size: args.size()?,
-            mode,
-        },
-        "inception_preprocess" => Op::InceptionPreprocess {
-            views: 1,
-            size: args.size()?,
-            mode,
-        },
+        "crop_inception_patches" => {
+            Op::InceptionPatches { views: args.whole("n", MAX_VIEWS)?, size: args.size()? }
+        }
+        "crop_inception_preprocess_patches" => {
+            Op::InceptionPreprocess { views: args.whole("n", MAX_VIEWS)?, size: args.size()?, mode }
+        }
+        "inception_preprocess" => Op::InceptionPreprocess { views: 1, size: args.size()?, mode },
         "resize" => Op::Resize {
             randomize: args.flag("randomize_method") && train,
             dct_scaling: args.flag("dct_scaling"),
@@ -74,10 +64,7 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
         "flip_lr" | "plain_preprocess" => return Ok(None),
         "rotate" => Op::Rotate,
         "hsvnoise" => Op::HsvNoise,
-        "-1_to_1" => Op::ValueRange {
-            min: -1.0,
-            max: 1.0,
-        },
+        "-1_to_1" => Op::ValueRange { min: -1.0, max: 1.0 },
         "0_to_1" => Op::ValueRange { min: 0.0, max: 1.0 },
         "value_range" => Op::ValueRange {
             min: args.number("min", -1.0, |v| v.is_finite())?,
@@ -98,14 +85,9 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
 /// Why `op` makes no sense somewhere after `before`, if so.
 fn conflict(before: &Op, op: &Op) -> Option<&'static str> {
     use Op::{HsvNoise, InceptionPreprocess, Standardize, ValueRange};
-    let needs_pixels = matches!(
-        op,
-        HsvNoise | InceptionPreprocess { .. } | ValueRange { .. }
-    );
-    let leaves_pixels = matches!(
-        before,
-        InceptionPreprocess { .. } | Standardize | ValueRange { .. }
-    );
+    let needs_pixels = matches!(op, HsvNoise | InceptionPreprocess { .. } | ValueRange { .. });
+    let leaves_pixels =
+        matches!(before, InceptionPreprocess { .. } | Standardize | ValueRange { .. });
     if needs_pixels && leaves_pixels {
         return Some("it needs values 0..255");
     }
@@ -139,11 +121,7 @@ impl<'a> Args<'a> {
             pipe,
             step,
             name: name.trim(),
-            rest: list
-                .into_iter()
-                .flat_map(|l| l.split(','))
-                .map(pair)
-                .collect(),
+            rest: list.into_iter().flat_map(|l| l.split(',')).map(pair).collect(),
         })
     }
 
@@ -186,11 +164,7 @@ impl<'a> Args<'a> {
     /// `h` and `w`; one number means a square.
     fn size(&mut self) -> Result<Size> {
         let height = self.whole("h", MAX_SIDE)?;
-        let width = if self.rest.is_empty() {
-            height
-        } else {
-            self.whole("w", MAX_SIDE)?
-        };
+        let width = if self.rest.is_empty() { height } else { self.whole("w", MAX_SIDE)? };
         Ok(Size { height, width })
     }
 

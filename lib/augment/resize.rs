@@ -44,20 +44,16 @@ impl Taps {
         let last = input - 1;
         let position = |i: usize| i as f32 * scale;
         match method {
-            Method::LegacyBilinear | Method::AlignedBilinear => Taps {
-                count: 2,
-                taps: part.flat_map(|i| linear(position(i), last)).collect(),
-            },
+            Method::LegacyBilinear | Method::AlignedBilinear => {
+                Taps { count: 2, taps: part.flat_map(|i| linear(position(i), last)).collect() }
+            }
             Method::AlignedNearest => Taps {
                 count: 1,
-                taps: part
-                    .map(|i| ((position(i).round() as usize).min(last), 1.0))
-                    .collect(),
+                taps: part.map(|i| ((position(i).round() as usize).min(last), 1.0)).collect(),
             },
-            Method::AlignedBicubic => Taps {
-                count: 4,
-                taps: part.flat_map(|i| cubic(position(i), last)).collect(),
-            },
+            Method::AlignedBicubic => {
+                Taps { count: 4, taps: part.flat_map(|i| cubic(position(i), last)).collect() }
+            }
             Method::Area => {
                 // A box of length `scale` that starts anywhere touches at most this many pixels.
                 let count = scale.ceil() as usize + 1;
@@ -136,17 +132,7 @@ impl Resize {
         let mut rows = Taps::new(method, image.height, size.height, window.y..bottom);
         let mut columns = Taps::new(method, image.width, size.width, window.x..right);
         let ((y, height), (x, width)) = (rows.shift(), columns.shift());
-        Resize {
-            source: Window {
-                y,
-                x,
-                height,
-                width,
-            },
-            size: window.size(),
-            rows,
-            columns,
-        }
+        Resize { source: Window { y, x, height, width }, size: window.size(), rows, columns }
     }
 
     /// `source`: the pixels of the window of that name.
@@ -154,21 +140,12 @@ impl Resize {
         let channels = source.channels;
         let mut data = vec![0.0; self.size.height * self.size.width * channels];
         self.write(source, &mut data);
-        Image {
-            height: self.size.height,
-            width: self.size.width,
-            channels,
-            data,
-        }
+        Image { height: self.size.height, width: self.size.width, channels, data }
     }
 
     /// `run` with a place for the values, row after row.
     pub(super) fn write<T: Copy + Into<f32>>(&self, source: View<T>, out: &mut [f32]) {
-        pulp::Arch::new().dispatch(Fill {
-            resize: self,
-            source,
-            data: out,
-        });
+        pulp::Arch::new().dispatch(Fill { resize: self, source, data: out });
     }
 
     #[inline(always)]
@@ -262,8 +239,5 @@ fn blend_rgb(row: &[f32], columns: &Taps, out: &mut [f32]) {
 pub fn smaller_side(image: Size, side: usize) -> Size {
     let ratio = side as f32 / image.height.min(image.width) as f32;
     let scaled = |length: usize| (length as f32 * ratio).round_ties_even() as usize;
-    Size {
-        height: scaled(image.height),
-        width: scaled(image.width),
-    }
+    Size { height: scaled(image.height), width: scaled(image.width) }
 }

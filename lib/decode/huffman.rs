@@ -316,9 +316,7 @@ impl Bits {
     pub fn after_marker(self, data: &[u8], marker: u8) -> Option<Bits> {
         let unread = self.count.checked_sub(self.padding)?;
         let next = data.get(self.position..self.position + 2)?;
-        (unread < 8 && next == [0xff, marker]).then_some(Bits {
-            position: self.position + 2,
-            ..Bits::default()
-        })
+        (unread < 8 && next == [0xff, marker])
+            .then_some(Bits { position: self.position + 2, ..Bits::default() })
     }
 }

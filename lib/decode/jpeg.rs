@@ -55,12 +55,7 @@ impl Jpeg {
             jpeg_save_markers(&mut state, APP1, 0xffff);
             jpeg_save_markers(&mut state, APP14, 12);
         }
-        Jpeg {
-            state,
-            _errors: errors,
-            _progress: progress,
-            scan: Box::new(Scan::new()),
-        }
+        Jpeg { state, _errors: errors, _progress: progress, scan: Box::new(Scan::new()) }
     }
 
     pub fn header(&mut self, bytes: &[u8]) -> Result<Header, String> {
@@ -168,12 +163,7 @@ fn scaled(window: Window, eighths: u32) -> Window {
     let n = eighths as usize;
     let (bottom, right) = (window.y + window.height, window.x + window.width);
     let (y, x) = (window.y * n / 8, window.x * n / 8);
-    Window {
-        y,
-        x,
-        height: (bottom * n).div_ceil(8) - y,
-        width: (right * n).div_ceil(8) - x,
-    }
+    Window { y, x, height: (bottom * n).div_ceil(8) - y, width: (right * n).div_ceil(8) - x }
 }
 
 /// Decodes a window of the output at the scale that is set.
@@ -183,10 +173,7 @@ fn read_window(
     scan: Option<&mut Scan>,
     pixels: &mut Pixels,
 ) -> Result<(), String> {
-    let cmyk = matches!(
-        state.jpeg_color_space,
-        J_COLOR_SPACE::JCS_CMYK | J_COLOR_SPACE::JCS_YCCK
-    );
+    let cmyk = matches!(state.jpeg_color_space, J_COLOR_SPACE::JCS_CMYK | J_COLOR_SPACE::JCS_YCCK);
     let inverted = segments(state).any(|(kind, data)| kind == APP14 && data.starts_with(b"Adobe"));
     let channels = if cmyk { 4 } else { 3 };
     state.out_color_space = match cmyk {
@@ -279,12 +266,8 @@ extern "C-unwind" fn progress_made(state: &mut jpeg_common_struct) {
 /// libjpeg's warnings (level -1) and traces. It would go on with grey or garbled pixels after the
 /// warnings that tell of lost data, which is no image to train on.
 extern "C-unwind" fn note(state: &mut jpeg_common_struct, level: c_int) {
-    const LOST_DATA: [c_int; 4] = [
-        JWRN_HIT_MARKER,
-        JWRN_HUFF_BAD_CODE,
-        JWRN_JPEG_EOF,
-        JWRN_MUST_RESYNC,
-    ];
+    const LOST_DATA: [c_int; 4] =
+        [JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC];
     // SAFETY: as in `message`.
     let code = unsafe { (*state.err).msg_code };
     if level < 0 && LOST_DATA.contains(&code) {
@@ -323,12 +306,7 @@ mod tests {
                     let Size { height, width } = header.stored;
                     let (y, x) = (trial * 7 % height, trial * 13 % width);
                     let (height, width) = ((height - y).div_ceil(2), (width - x).div_ceil(2));
-                    let window = Window {
-                        y,
-                        x,
-                        height,
-                        width,
-                    };
+                    let window = Window { y, x, height, width };
                     Ok((window, None))
                 };
                 let mut decoded = [true, false].map(|ours| {
@@ -349,10 +327,7 @@ mod tests {
                 }
             }
         }
-        assert!(
-            given_up > damaged / 20 && given_up < damaged / 2,
-            "{given_up} of {damaged}"
-        );
+        assert!(given_up > damaged / 20 && given_up < damaged / 2, "{given_up} of {damaged}");
     }
 
     #[test]

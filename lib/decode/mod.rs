@@ -73,10 +73,9 @@ impl Decoder {
         enough: Option<Size>,
     ) -> Result<View<'_, u8>, String> {
         let choose = |header: Header| match header.upright() {
-            found if found == size => Ok((
-                header.place(window),
-                enough.map(|size| turned(size, header.orientation)),
-            )),
+            found if found == size => {
+                Ok((header.place(window), enough.map(|size| turned(size, header.orientation))))
+            }
             Size { height, width } => Err(format!("{height}x{width}")),
         };
         let header = if is_jpeg(bytes) {
@@ -113,20 +112,10 @@ impl Decoder {
 
     /// The decoded pixels upright.
     fn turn(&mut self, orientation: Orientation) -> View<'_, u8> {
-        let Pixels {
-            data,
-            size,
-            stride,
-            start,
-        } = &self.pixels;
+        let Pixels { data, size, stride, start } = &self.pixels;
         let size = turned(*size, orientation);
         if orientation == Orientation::NoTransforms {
-            return View {
-                size,
-                channels: CHANNELS,
-                data: &data[*start..],
-                stride: *stride,
-            };
+            return View { size, channels: CHANNELS, data: &data[*start..], stride: *stride };
         }
         let walk = Walk::new(orientation, size);
         self.turned.clear();
@@ -137,12 +126,7 @@ impl Decoder {
                 self.turned.extend_from_slice(&data[pixel..][..CHANNELS]);
             }
         }
-        View {
-            size,
-            channels: CHANNELS,
-            data: &self.turned,
-            stride: size.width * CHANNELS,
-        }
+        View { size, channels: CHANNELS, data: &self.turned, stride: size.width * CHANNELS }
     }
 }
 
@@ -169,19 +153,13 @@ impl Header {
 fn turned(size: Size, orientation: Orientation) -> Size {
     match swaps_sides(orientation) {
         false => size,
-        true => Size {
-            height: size.width,
-            width: size.height,
-        },
+        true => Size { height: size.width, width: size.height },
     }
 }
 
 fn swaps_sides(orientation: Orientation) -> bool {
     use Orientation::*;
-    matches!(
-        orientation,
-        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH
-    )
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
 /// The way from an upright image to the stored one: sides swapped, then counted from the far end.
@@ -197,14 +175,8 @@ impl Walk {
         use Orientation::*;
         Walk {
             swap: swaps_sides(orientation),
-            flip_y: matches!(
-                orientation,
-                FlipVertical | Rotate180 | Rotate90 | Rotate270FlipH
-            ),
-            flip_x: matches!(
-                orientation,
-                FlipHorizontal | Rotate180 | Rotate270 | Rotate270FlipH
-            ),
+            flip_y: matches!(orientation, FlipVertical | Rotate180 | Rotate90 | Rotate270FlipH),
+            flip_x: matches!(orientation, FlipHorizontal | Rotate180 | Rotate270 | Rotate270FlipH),
             upright,
         }
     }
@@ -216,10 +188,7 @@ impl Walk {
             false => (y, x, height, width),
             true => (x, y, width, height),
         };
-        (
-            if self.flip_y { height - 1 - y } else { y },
-            if self.flip_x { width - 1 - x } else { x },
-        )
+        (if self.flip_y { height - 1 - y } else { y }, if self.flip_x { width - 1 - x } else { x })
     }
 }
 
@@ -230,9 +199,7 @@ fn is_jpeg(bytes: &[u8]) -> bool {
 fn check_size(height: usize, width: usize) -> Result<(), String> {
     match height.saturating_mul(width) {
         1..=MAX_PIXELS => Ok(()),
-        _ => Err(format!(
-            "{height}x{width}, where 1 to {MAX_PIXELS} pixels can be"
-        )),
+        _ => Err(format!("{height}x{width}, where 1 to {MAX_PIXELS} pixels can be")),
     }
 }
 
@@ -248,10 +215,7 @@ fn reader(bytes: &[u8]) -> Result<impl ImageDecoder, String> {
 fn upright(decoder: &mut impl ImageDecoder) -> Result<Header, String> {
     let (width, height) = decoder.dimensions();
     Ok(Header {
-        stored: Size {
-            height: height as usize,
-            width: width as usize,
-        },
+        stored: Size { height: height as usize, width: width as usize },
         orientation: decoder.orientation().map_err(one_line)?,
     })
 }

@@ -61,11 +61,7 @@ impl Binary {
             label_bytes: if hundred { 2 } else { 1 },
             by_column: false,
             parts: Vec::new(),
-            class_file: root.join(if hundred {
-                CIFAR_100
-            } else {
-                "batches.meta.txt"
-            }),
+            class_file: root.join(if hundred { CIFAR_100 } else { "batches.meta.txt" }),
         };
         binary.classes = class_names(&binary.class_file)?;
         if hundred {
@@ -96,12 +92,7 @@ impl Binary {
         binary.classes = class_names(&binary.class_file)?;
         for (split, name) in [(Split::Train, "train"), (Split::Test, "test")] {
             let labels = root.join(format!("{name}_y.bin"));
-            binary.add(
-                root.join(format!("{name}_X.bin")),
-                split,
-                name,
-                Some(labels),
-            )?;
+            binary.add(root.join(format!("{name}_X.bin")), split, name, Some(labels))?;
         }
         let path = root.join("unlabeled_X.bin");
         binary.add(path, Split::Train, "unlabeled", None)?;
@@ -195,9 +186,7 @@ impl Binary {
                 .map_err(Error::io(&part.path))?;
             let mut stream = BufReader::with_capacity(1 << 20, file);
             for at in start..part.count {
-                stream
-                    .read_exact(&mut record)
-                    .map_err(Error::io(&part.path))?;
+                stream.read_exact(&mut record).map_err(Error::io(&part.path))?;
                 let (labels, planes) = record.split_at(self.label_bytes);
                 let class = match (&part.labels, labels.last()) {
                     (Some((_, labels)), _) => match labels[at as usize].checked_sub(1) {

@@ -56,10 +56,7 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(|entry| entry.map(|e| e.path()))
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(Error::io(folder))?;
-    paths.retain(|p| {
-        p.file_name()
-            .is_some_and(|n| !n.as_encoded_bytes().starts_with(b"."))
-    });
+    paths.retain(|p| p.file_name().is_some_and(|n| !n.as_encoded_bytes().starts_with(b".")));
     paths.sort();
     Ok(paths)
 }

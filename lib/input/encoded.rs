@@ -25,21 +25,7 @@ pub fn check(bytes: &[u8]) -> Result<(u32, u32), String> {
         [] => return Err("an empty file".to_string()),
         [0xff, 0xd8, ..] => jpeg(bytes)?,
         [0x89, b'P', b'N', b'G', ..] => png(bytes)?,
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => webp(bytes)?,
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp(bytes)?,
         _ => return Err("neither JPEG nor PNG nor WebP".to_string()),
     };
     if height == 0 || width == 0 {
@@ -66,21 +52,7 @@ pub fn is_image(start: &[u8]) -> bool {
         start,
         [0xff, 0xd8, 0xff, ..]
             | [0x89, b'P', b'N', b'G', ..]
-            | [
-                b'R',
-                b'I',
-                b'F',
-                b'F',
-                _,
-                _,
-                _,
-                _,
-                b'W',
-                b'E',
-                b'B',
-                b'P',
-                ..
-            ]
+            | [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..]
     )
 }
 
@@ -185,9 +157,8 @@ fn png(bytes: &[u8]) -> Result<Header, String> {
 }
 
 fn webp(bytes: &[u8]) -> Result<Header, String> {
-    let size = bytes.get(4..8).map_or(0, |s| {
-        u64::from(u32::from_le_bytes([s[0], s[1], s[2], s[3]]))
-    });
+    let size =
+        bytes.get(4..8).map_or(0, |s| u64::from(u32::from_le_bytes([s[0], s[1], s[2], s[3]])));
     if size + 8 > bytes.len() as u64 {
         return Err("a WebP without its end".to_string());
     }
@@ -217,15 +188,10 @@ pub fn resize(
     let image = DynamicImage::from(decode_rgb(bytes)?).thumbnail_exact(side(width), side(height));
     let mut encoded = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut encoded, quality);
-    image
-        .write_with_encoder(encoder)
-        .map_err(|e| one_line(&e))?;
+    image.write_with_encoder(encoder).map_err(|e| one_line(&e))?;
     Ok(Some((encoded, side(height), side(width))))
 }
 
 fn one_line(e: &dyn std::fmt::Display) -> String {
-    e.to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

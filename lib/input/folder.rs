@@ -189,14 +189,7 @@ impl Folder {
         if std::str::from_utf8(bytes).is_err() {
             image = Err(Fault::Image("a name that is not UTF-8".to_string()));
         }
-        Ok(Item {
-            position,
-            split,
-            name,
-            class,
-            size,
-            image,
-        })
+        Ok(Item { position, split, name, class, size, image })
     }
 }
 
@@ -227,8 +220,7 @@ fn is_image(path: &Path) -> bool {
     }
     let mut start = [0; 12];
     let file = std::fs::File::open(path);
-    file.and_then(|mut f| f.read_exact(&mut start))
-        .is_ok_and(|()| encoded::is_image(&start))
+    file.and_then(|mut f| f.read_exact(&mut start)).is_ok_and(|()| encoded::is_image(&start))
 }
 
 /// The bytes of an image file; a missing or too large one is a fault of the image.
@@ -251,10 +243,7 @@ fn load(path: &Path, read: bool, size: &mut u64) -> Result<std::result::Result<V
     let mut bytes = Vec::new();
     if read {
         bytes.reserve_exact(*size as usize);
-        file.by_ref()
-            .take(*size)
-            .read_to_end(&mut bytes)
-            .map_err(Error::io(path))?;
+        file.by_ref().take(*size).read_to_end(&mut bytes).map_err(Error::io(path))?;
     }
     Ok(Ok(bytes))
 }

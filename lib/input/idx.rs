@@ -37,9 +37,7 @@ struct Set {
 impl Idx {
     /// Whether a folder has IDX images.
     pub fn is_in(root: &Path) -> bool {
-        SPLITS
-            .iter()
-            .any(|(_, prefix)| find(root, &images_of(prefix)).is_some())
+        SPLITS.iter().any(|(_, prefix)| find(root, &images_of(prefix)).is_some())
     }
 
     /// Errors: `BadData` for a header that is none, labels that do not fit, or no images at all.
@@ -75,17 +73,8 @@ impl Idx {
                 ));
             }
             let label_file = find(root, &format!("{prefix}-labels-idx1-ubyte"));
-            let labels = label_file
-                .as_deref()
-                .map(|path| labels(path, count))
-                .transpose()?;
-            sets.push(Set {
-                split,
-                count,
-                images,
-                label_file,
-                labels,
-            });
+            let labels = label_file.as_deref().map(|path| labels(path, count)).transpose()?;
+            sets.push(Set { split, count, images, label_file, labels });
         }
         let shape = shape.ok_or_else(|| {
             Error::bad_data(
@@ -95,12 +84,7 @@ impl Idx {
                 "name the folder that holds them",
             )
         })?;
-        Ok(Idx {
-            classes,
-            shape,
-            sets,
-            class_file,
-        })
+        Ok(Idx { classes, shape, sets, class_file })
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -114,10 +98,7 @@ impl Idx {
     pub fn walk(&self, from: Position, _read: bool, visit: Visit) -> Result<()> {
         for (nth, set) in self.sets.iter().enumerate().skip(from.file) {
             let at = if nth == from.file { from.at } else { 0 };
-            if set
-                .walk(self.shape, Position { file: nth, at }, visit)?
-                .is_break()
-            {
+            if set.walk(self.shape, Position { file: nth, at }, visit)?.is_break() {
                 break;
             }
         }
@@ -199,19 +180,16 @@ fn labels(path: &Path, images: usize) -> Result<Vec<u8>> {
 
 /// The plain file before the gzip one before the zstd one.
 fn find(root: &Path, name: &str) -> Option<PathBuf> {
-    ENDINGS
-        .iter()
-        .map(|ending| root.join(format!("{name}{ending}")))
-        .find(|path| path.is_file())
+    ENDINGS.iter().map(|ending| root.join(format!("{name}{ending}"))).find(|path| path.is_file())
 }
 
 fn stream(path: &Path) -> Result<Box<dyn Read>> {
     let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     Ok(match path.extension().and_then(|e| e.to_str()) {
         Some("gz") => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file))),
-        Some("zst") => Box::new(BufReader::new(
-            zstd::Decoder::with_buffer(file).map_err(Error::io(path))?,
-        )),
+        Some("zst") => {
+            Box::new(BufReader::new(zstd::Decoder::with_buffer(file).map_err(Error::io(path))?))
+        }
         _ => Box::new(file),
     })
 }
@@ -241,12 +219,9 @@ fn take(path: &Path, stream: &mut dyn Read, size: usize) -> Result<Vec<u8>> {
     match stream.take(size as u64).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         // What the decompressors say about a cut or damaged file.
-        Err(e) if e.raw_os_error().is_none() => Err(Error::bad_data(
-            path,
-            "a complete compressed file",
-            e.to_string(),
-            COPY_AGAIN,
-        )),
+        Err(e) if e.raw_os_error().is_none() => {
+            Err(Error::bad_data(path, "a complete compressed file", e.to_string(), COPY_AGAIN))
+        }
         Err(e) => Err(Error::io(path)(e)),
     }
 }

@@ -133,10 +133,7 @@ impl Labels {
 
     /// The class of an image by its path, else by its base name.
     pub fn class(&self, name: &str) -> Class {
-        match self
-            .row(name)
-            .map(|row| row.fetch_or(ASKED, Ordering::Relaxed) & !ASKED)
-        {
+        match self.row(name).map(|row| row.fetch_or(ASKED, Ordering::Relaxed) & !ASKED) {
             None if self.by_number => {
                 Class::Bad(format!("no line for it in {}", self.path.display()))
             }
@@ -150,18 +147,11 @@ impl Labels {
     /// have no row.
     pub fn warn_of_rest(&self, unlisted: u64) -> Result<()> {
         if unlisted > 0 {
-            cli::warn(&format!(
-                "{}: {unlisted} images are not in it",
-                self.path.display()
-            ));
+            cli::warn(&format!("{}: {unlisted} images are not in it", self.path.display()));
         }
         let (mut rest, mut first) = (0u64, None);
         for_each_row(&self.path, &mut |row| {
-            let key = if self.by_number {
-                row.line
-            } else {
-                hash(row.name)
-            };
+            let key = if self.by_number { row.line } else { hash(row.name) };
             let asked = |r: &AtomicU32| r.load(Ordering::Relaxed) & ASKED != 0;
             if !self.rows.get(&key).is_some_and(asked) {
                 rest += 1;
@@ -205,26 +195,10 @@ pub fn for_each_row(path: &Path, visit: &mut dyn FnMut(Row) -> Result<()>) -> Re
             row.iter().position(is)
         };
         if nth == 0 {
-            const NAMES: [&str; 9] = [
-                "name",
-                "key",
-                "file",
-                "filename",
-                "file_name",
-                "image",
-                "path",
-                "image_id",
-                "id",
-            ];
+            const NAMES: [&str; 9] =
+                ["name", "key", "file", "filename", "file_name", "image", "path", "image_id", "id"];
             let name = find(&NAMES);
-            let label = find(&[
-                "label",
-                "class",
-                "category",
-                "target",
-                "class_name",
-                "synset",
-            ]);
+            let label = find(&["label", "class", "category", "target", "class_name", "synset"]);
             if name.is_some() {
                 (name_at, label_at) = (name, label);
                 continue;
@@ -249,11 +223,7 @@ pub fn for_each_row(path: &Path, visit: &mut dyn FnMut(Row) -> Result<()>) -> Re
                 "correct the line",
             ));
         }
-        visit(Row {
-            line: nth as u64 + 1,
-            name,
-            label: field(label_at),
-        })?;
+        visit(Row { line: nth as u64 + 1, name, label: field(label_at) })?;
     }
     Ok(())
 }
@@ -272,12 +242,7 @@ fn first_line(path: &Path) -> Result<String> {
 }
 
 fn bad(path: &Path, e: &csv::Error) -> Error {
-    Error::bad_data(
-        path,
-        "rows of names and labels",
-        e.to_string(),
-        "write it as CSV in UTF-8",
-    )
+    Error::bad_data(path, "rows of names and labels", e.to_string(), "write it as CSV in UTF-8")
 }
 
 /// The number that a name ends in: 7 of `ILSVRC2012_val_00000007.JPEG`.
@@ -290,9 +255,6 @@ fn number(name: &str) -> Option<u64> {
 fn hash(name: &str) -> u64 {
     let mut bytes = [0; 8];
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(name.as_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
+    hasher.update(name.as_bytes()).finalize_xof().fill(&mut bytes);
     u64::from_le_bytes(bytes)
 }

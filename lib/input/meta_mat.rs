@@ -67,9 +67,7 @@ pub fn synsets(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
 
     let mut found = BTreeMap::new();
     while !body.is_empty() {
-        let row = (0..names.len())
-            .map(|_| take(&mut body))
-            .collect::<Option<Vec<_>>>()?;
+        let row = (0..names.len()).map(|_| take(&mut body)).collect::<Option<Vec<_>>>()?;
         if row[children].value()?.number()? == 0.0 {
             let name = row[synset].value()?.text()?;
             found.insert(row[id].value()?.number()? as u64, name);
@@ -93,10 +91,7 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<Element<'a>> {
     if tag >> 16 != 0 {
         let (data, rest) = rest.split_at_checked(4)?;
         *bytes = rest;
-        return Some(Element {
-            kind: tag & 0xffff,
-            data: data.get(..(tag >> 16) as usize)?,
-        });
+        return Some(Element { kind: tag & 0xffff, data: data.get(..(tag >> 16) as usize)? });
     }
     let (size, rest) = rest.split_first_chunk::<4>()?;
     let size = u32::from_le_bytes(*size) as usize;

@@ -174,11 +174,7 @@ pub fn open(
     classes: Option<&Path>,
 ) -> Result<Source> {
     if !path.exists() {
-        return Err(Error::missing(
-            path,
-            "input",
-            "name a folder, or a file of images",
-        ));
+        return Err(Error::missing(path, "input", "name a folder, or a file of images"));
     }
     let format = match format {
         Some(format) => format,
@@ -286,10 +282,8 @@ impl Source {
         let mut paths = self.paths().peekable();
         while paths.peek().is_some() {
             let some: Vec<PathBuf> = paths.by_ref().take(256).collect();
-            let digests = some
-                .par_iter()
-                .map(|p| hash_file(p, &bar))
-                .collect::<Result<Vec<_>>>()?;
+            let digests =
+                some.par_iter().map(|p| hash_file(p, &bar)).collect::<Result<Vec<_>>>()?;
             for (path, digest) in some.iter().zip(digests) {
                 let name = path.strip_prefix(&self.root).ok();
                 let name = name.filter(|n| !n.as_os_str().is_empty());
@@ -347,11 +341,7 @@ fn class_names(path: &Path) -> Result<Vec<String>> {
         ),
         _ => Error::io(path)(e),
     })?;
-    let names: Vec<String> = text
-        .trim_end()
-        .lines()
-        .map(|l| l.trim().to_string())
-        .collect();
+    let names: Vec<String> = text.trim_end().lines().map(|l| l.trim().to_string()).collect();
     let mut seen = BTreeMap::new();
     for (i, name) in names.iter().enumerate() {
         if name.is_empty() || seen.insert(name, i).is_some() {

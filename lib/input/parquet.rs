@@ -59,10 +59,7 @@ impl Parquet {
             }
             tables.push(table);
         }
-        Ok(Parquet {
-            files: tables,
-            classes,
-        })
+        Ok(Parquet { files: tables, classes })
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -109,9 +106,7 @@ impl Table {
         let kind = |name: &str| features[name]["_type"].as_str();
         let find = |is: &dyn Fn(&str, &DataType) -> bool| {
             let mut fields = fields.iter();
-            fields
-                .find(|f| is(f.name(), f.data_type()))
-                .map(|f| f.name().clone())
+            fields.find(|f| is(f.name(), f.data_type())).map(|f| f.name().clone())
         };
         let named = |names: &'static [&str]| find(&|name, _| names.contains(&name));
         let is_image = |kind: &DataType| match kind {
@@ -138,13 +133,7 @@ impl Table {
             let names = features[label.as_str()]["names"].as_array()?.iter();
             names.map(|n| Some(n.as_str()?.to_string())).collect()
         });
-        let table = Table {
-            key: named(&KEYS),
-            path,
-            split,
-            image,
-            label,
-        };
+        let table = Table { key: named(&KEYS), path, split, image, label };
         Ok((table, names))
     }
 
@@ -212,19 +201,16 @@ impl Table {
         let named = |name: &Option<String>| name.as_ref().and_then(|n| batch.column_by_name(n));
         let image = batch.column_by_name(&self.image);
         let (bytes, path) = match image.and_then(|i| i.as_struct_opt()) {
-            Some(image) => (
-                image.column_by_name("bytes").cloned(),
-                image.column_by_name("path").cloned(),
-            ),
+            Some(image) => {
+                (image.column_by_name("bytes").cloned(), image.column_by_name("path").cloned())
+            }
             None => (image.cloned(), None),
         };
         let label = named(&self.label);
         Ok(Columns {
             bytes: bytes.map(|c| to(&c, &DataType::LargeBinary)).transpose()?,
             path: path.map(|c| to(&c, &DataType::Utf8)).transpose()?,
-            key: named(&self.key)
-                .map(|c| to(c, &DataType::Utf8))
-                .transpose()?,
+            key: named(&self.key).map(|c| to(c, &DataType::Utf8)).transpose()?,
             numbers: label
                 .filter(|c| c.data_type().is_integer())
                 .map(|c| to(c, &DataType::Int64))
@@ -256,16 +242,13 @@ impl Columns {
             let column = column.as_primitive::<Int64Type>();
             column.is_valid(row).then(|| column.value(row))
         });
-        let name = text(&self.key)
-            .or(text(&self.path))
-            .filter(|n| !n.is_empty());
+        let name = text(&self.key).or(text(&self.path)).filter(|n| !n.is_empty());
         let bytes = self.bytes.as_ref().map(|c| c.as_binary::<i64>());
         let image = match bytes {
             Some(bytes) if bytes.is_valid(row) => match bytes.value(row) {
-                bytes if bytes.len() as u64 > MAX_IMAGE_BYTES => Err(format!(
-                    "{} bytes, more than {MAX_IMAGE_BYTES}",
-                    bytes.len()
-                )),
+                bytes if bytes.len() as u64 > MAX_IMAGE_BYTES => {
+                    Err(format!("{} bytes, more than {MAX_IMAGE_BYTES}", bytes.len()))
+                }
                 bytes => Ok(bytes.to_vec()),
             },
             _ => Err("a row without the image's bytes".to_string()),
@@ -298,10 +281,5 @@ fn builder(path: &Path) -> Result<contained::Builder<File>> {
 }
 
 fn damaged(path: &Path, found: &str) -> Error {
-    Error::bad_data(
-        path,
-        "a whole parquet file",
-        found.replace('\n', " "),
-        "copy it again",
-    )
+    Error::bad_data(path, "a whole parquet file", found.replace('\n', " "), "copy it again")
 }

@@ -238,12 +238,7 @@ impl Plan {
         if first.is_some_and(|first| *first < nth) {
             image = image.and(Err("a key that an earlier image has".to_string()));
         }
-        Record {
-            key: key.to_string(),
-            path: item.name,
-            label,
-            image,
-        }
+        Record { key: key.to_string(), path: item.name, label, image }
     }
 
     fn label(&self, class: Class) -> std::result::Result<Option<u32>, String> {
@@ -258,10 +253,9 @@ impl Plan {
             Class::Index(number, _) if number < self.classes.len() as u64 => {
                 Ok(Some(number as u32))
             }
-            Class::Index(number, _) => Err(format!(
-                "label {number}, outside of {} classes",
-                self.classes.len()
-            )),
+            Class::Index(number, _) => {
+                Err(format!("label {number}, outside of {} classes", self.classes.len()))
+            }
             Class::Bad(found) => Err(found),
         }
     }
@@ -356,17 +350,11 @@ impl Classes {
             (None, false) => self.names.into_iter().collect(),
         };
         if list.len() > MAX_CLASSES {
-            return bad(
-                &format!("at most {MAX_CLASSES} classes"),
-                "more".to_string(),
-            );
+            return bad(&format!("at most {MAX_CLASSES} classes"), "more".to_string());
         }
         let distinct: HashSet<&String> = list.iter().collect();
         if distinct.len() < list.len() {
-            return bad(
-                "a name of its own for each class",
-                "one name twice".to_string(),
-            );
+            return bad("a name of its own for each class", "one name twice".to_string());
         }
         Ok(list)
     }
@@ -383,10 +371,7 @@ fn key_path(name: &str) -> &str {
 /// 64 bits: among a million names two share a hash in one of 40 million inputs.
 fn hash(split: Split, name: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(split.name().as_bytes())
-        .update(b"/")
-        .update(name.as_bytes());
+    hasher.update(split.name().as_bytes()).update(b"/").update(name.as_bytes());
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
     u64::from_le_bytes(bytes)

@@ -40,13 +40,7 @@ impl Tar {
         let mut members = Vec::new();
         for (path, split) in files(path, Format::Tar)? {
             let end = path.metadata().map_err(Error::io(&path))?.len();
-            let whole = Member {
-                path,
-                start: 0,
-                end,
-                split,
-                class: None,
-            };
+            let whole = Member { path, start: 0, end, split, class: None };
             match whole.inner()? {
                 inner if inner.is_empty() => members.push(whole),
                 inner => members.extend(inner),
@@ -100,25 +94,14 @@ impl Member {
     }
 
     fn part(&self, start: u64, end: u64, class: Option<String>) -> Member {
-        Member {
-            path: self.path.clone(),
-            start,
-            end,
-            split: self.split,
-            class,
-        }
+        Member { path: self.path.clone(), start, end, split: self.split, class }
     }
 
     fn window(&self, at: u64) -> Result<Window> {
         let file = File::open(&self.path).map_err(Error::io(&self.path))?;
         let size = file.metadata().map_err(Error::io(&self.path))?.len();
         let start = self.start.saturating_add(at).min(size);
-        Ok(Window {
-            file,
-            start,
-            at: 0,
-            size: self.end.min(size).saturating_sub(start),
-        })
+        Ok(Window { file, start, at: 0, size: self.end.min(size).saturating_sub(start) })
     }
 
     fn walk(&self, nth: usize, from: u64, read: bool, visit: Visit) -> Result<ControlFlow<()>> {
@@ -128,10 +111,7 @@ impl Member {
         let mut next = 0;
         let mut sample = Sample::default();
         let cut = |at: u64, found: String| Item {
-            position: Position {
-                file: nth,
-                at: from + at,
-            },
+            position: Position { file: nth, at: from + at },
             split: self.split,
             name: format!(
                 "{}@{}",
@@ -154,10 +134,7 @@ impl Member {
                     return visit(cut(next, e.to_string().replace('\n', " ")));
                 }
             };
-            let position = Position {
-                file: nth,
-                at: from + next,
-            };
+            let position = Position { file: nth, at: from + next };
             let bytes = entry.path_bytes().into_owned();
             let name = String::from_utf8_lossy(&bytes).into_owned();
             let end = entry.raw_file_position().saturating_add(entry.size());
@@ -204,10 +181,7 @@ impl Member {
             } else if matches!(ending, ".cls" | ".json") {
                 sample.position.get_or_insert(position);
                 let mut text = Vec::new();
-                entry
-                    .take(MAX_LABEL)
-                    .read_to_end(&mut text)
-                    .map_err(Error::io(&self.path))?;
+                entry.take(MAX_LABEL).read_to_end(&mut text).map_err(Error::io(&self.path))?;
                 let class = match ending {
                     ".cls" => Some(of_text(&String::from_utf8_lossy(&text))),
                     _ => of_json(&text),
@@ -220,10 +194,7 @@ impl Member {
         }
         // Two blocks of zeros end a tar; the reader stops at the first.
         if next + BLOCK > size {
-            return visit(cut(
-                next,
-                "no end mark, the tar is not complete".to_string(),
-            ));
+            return visit(cut(next, "no end mark, the tar is not complete".to_string()));
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -298,9 +269,7 @@ fn of_text(text: &str) -> Class {
 }
 
 fn of_number(number: i64) -> Class {
-    u64::try_from(number).map_or(Class::Bad(format!("label {number}")), |n| {
-        Class::Index(n, None)
-    })
+    u64::try_from(number).map_or(Class::Bad(format!("label {number}")), |n| Class::Index(n, None))
 }
 
 /// The class that a `.json` file names, if it does.
@@ -313,9 +282,7 @@ fn of_json(text: &[u8]) -> Option<Class> {
     Some(match value {
         serde_json::Value::String(name) => Class::Name(name.clone()),
         serde_json::Value::Null => Class::Unknown,
-        value => value
-            .as_i64()
-            .map_or(Class::Bad(format!("label {value}")), of_number),
+        value => value.as_i64().map_or(Class::Bad(format!("label {value}")), of_number),
     })
 }
 
@@ -334,9 +301,7 @@ impl Read for Window {
         if left == 0 {
             return Ok(0);
         }
-        let read = self
-            .file
-            .read_at(&mut buffer[..left], self.start + self.at)?;
+        let read = self.file.read_at(&mut buffer[..left], self.start + self.at)?;
         self.at += read as u64;
         Ok(read)
     }

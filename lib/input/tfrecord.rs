@@ -44,16 +44,12 @@ fn length(header: &[u8; 12]) -> Option<u64> {
 
 /// The checksum as TFRecord stores it.
 fn masked(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
-        .rotate_right(15)
-        .wrapping_add(0xa282_ead8)
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 impl TfRecord {
     pub fn open(path: &Path) -> Result<TfRecord> {
-        Ok(TfRecord {
-            files: files(path, Format::Tfrecord)?,
-        })
+        Ok(TfRecord { files: files(path, Format::Tfrecord)? })
     }
 
     pub fn walk(&self, from: Position, _read: bool, visit: Visit) -> Result<()> {
@@ -154,9 +150,8 @@ impl Item {
                 }
                 Some(label) => Class::Bad(format!("label {label}, labels count from 1")),
             };
-            let image = example
-                .encoded
-                .ok_or_else(|| "a record without image/encoded".to_string())?;
+            let image =
+                example.encoded.ok_or_else(|| "a record without image/encoded".to_string())?;
             self.size = image.len() as u64;
             Ok(image.to_vec())
         });

@@ -21,9 +21,8 @@ pub fn describe(path: &Path) -> Result<String> {
     let metadata = builder.metadata().clone();
     let fields = builder.schema().fields().clone();
     let mut columns: Vec<Column> = fields.iter().map(|f| Column::of(f.data_type())).collect();
-    let wanted: Vec<usize> = (0..columns.len())
-        .filter(|&c| !matches!(columns[c], Column::Skipped))
-        .collect();
+    let wanted: Vec<usize> =
+        (0..columns.len()).filter(|&c| !matches!(columns[c], Column::Skipped)).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.iter().copied());
     for batch in batches(path, builder.with_projection(mask))? {
         let batch = batch?;
@@ -54,13 +53,9 @@ pub fn describe(path: &Path) -> Result<String> {
         .filter(|pair| pair.key != "ARROW:schema")
         .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
         .collect();
-    let summary = pairs
-        .remove(SUMMARY_KEY)
-        .map_or(Ok(String::new()), |json| {
-            serde_json::from_str(&json)
-                .map(|summary| evaluation(&summary))
-                .map_err(|e| bad(path, &e))
-        })?;
+    let summary = pairs.remove(SUMMARY_KEY).map_or(Ok(String::new()), |json| {
+        serde_json::from_str(&json).map(|summary| evaluation(&summary)).map_err(|e| bad(path, &e))
+    })?;
     Ok(title(path, "parquet", &more)? + &section("columns", &lines) + &summary + &lineage(&pairs))
 }
 
@@ -108,19 +103,8 @@ fn evaluation(summary: &EvalSummary) -> String {
         ]
     };
     let mut lines = vec![line("unrotated", &summary.unrotated)];
-    lines.extend(
-        summary
-            .rotation_averaged
-            .iter()
-            .map(|s| line("mean of 4 rotations", s)),
-    );
-    let EvalSummary {
-        row,
-        method,
-        seed,
-        split,
-        ..
-    } = summary;
+    lines.extend(summary.rotation_averaged.iter().map(|s| line("mean of 4 rotations", s)));
+    let EvalSummary { row, method, seed, split, .. } = summary;
     let heading = format!("evaluation of {row} ({method}, seed {seed}) on {split}");
     section(&heading, &lines)
 }
@@ -277,10 +261,7 @@ impl Spread {
         let mut parts = Vec::new();
         if self.finite > 0 {
             let mean = self.sum / self.finite as f64;
-            parts.push(format!(
-                "{:.4} to {:.4}, mean {mean:.4}",
-                self.low, self.high
-            ));
+            parts.push(format!("{:.4} to {:.4}, mean {mean:.4}", self.low, self.high));
         }
         if self.not_finite > 0 {
             parts.push(format!("{} not finite", HumanCount(self.not_finite)));

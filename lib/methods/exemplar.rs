@@ -25,28 +25,19 @@ fn batch_hard_soft_margin(embeddings: &Tensor, patches: usize) -> Result<Tensor>
     if rows <= patches {
         return Err(Error::Internal("the exemplar loss needs two images".into()));
     }
-    let norm = embeddings
-        .sqr()?
-        .sum_keepdim(D::Minus1)?
-        .maximum(1e-12)?
-        .sqrt()?;
+    let norm = embeddings.sqr()?.sum_keepdim(D::Minus1)?.maximum(1e-12)?.sqrt()?;
     let e = embeddings.broadcast_div(&norm)?;
     let squared = e.sqr()?.sum_keepdim(D::Minus1)?;
-    let squared = squared
-        .broadcast_add(&squared.t()?)?
-        .sub(&(e.matmul(&e.t()?)? * 2.0)?)?;
+    let squared = squared.broadcast_add(&squared.t()?)?.sub(&(e.matmul(&e.t()?)? * 2.0)?)?;
     let distance = squared.maximum(1e-12)?.sqrt()?;
-    let same: Vec<u8> = (0..rows * rows)
-        .map(|i| u8::from(i / rows / patches == i % rows / patches))
-        .collect();
+    let same: Vec<u8> =
+        (0..rows * rows).map(|i| u8::from(i / rows / patches == i % rows / patches)).collect();
     let same = Tensor::from_vec(same, (rows, rows), e.device())?;
     // Distances of unit vectors are at most 2.
     let far = distance.ones_like()?.affine(4.0, 0.0)?;
     let positive = same.where_cond(&distance, &far.neg()?)?.max(D::Minus1)?;
     let negative = same.where_cond(&far, &distance)?.min(D::Minus1)?;
-    softplus(&(positive - negative)?)?
-        .mean_all()
-        .map_err(Into::into)
+    softplus(&(positive - negative)?)?.mean_all().map_err(Into::into)
 }
 
 /// log(1 + e^x), without overflow.

@@ -99,10 +99,8 @@ pub fn step(
         let labelled_logits = logits.narrow(0, unlabelled, labelled)?;
         let class_term = match &batch.labels {
             Labels::Hard(labels) => {
-                let repeated: Vec<u32> = labels
-                    .iter()
-                    .flat_map(|&l| std::iter::repeat_n(l, batch.views))
-                    .collect();
+                let repeated: Vec<u32> =
+                    labels.iter().flat_map(|&l| std::iter::repeat_n(l, batch.views)).collect();
                 record.push(("train/top1", accuracy(&labelled_logits, &repeated)?));
                 let labels = Tensor::new(repeated, &Device::Cpu)?;
                 cross_entropy(&labelled_logits, &labels)?
@@ -142,13 +140,8 @@ pub fn step(
         }
         Ok(total)
     };
-    let wanted = Gradients {
-        parameters: Some(gradients),
-        images: None,
-    };
-    let pass = Pass::Train {
-        keep: BATCH_NORM_MOMENTUM,
-    };
+    let wanted = Gradients { parameters: Some(gradients), images: None };
+    let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
     let mut loss = f64::from(network.differentiate(&images, pass, main_loss, wanted)?);
     let weight = s.weight_vat * at.ramp;
     // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
@@ -186,10 +179,7 @@ fn vat_term(
             term = f64::from(divergence.to_scalar::<f32>()?);
             Ok((divergence * weight)?)
         },
-        Gradients {
-            parameters: Some(gradients),
-            images: None,
-        },
+        Gradients { parameters: Some(gradients), images: None },
     )?;
     Ok(term)
 }

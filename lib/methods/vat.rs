@@ -57,10 +57,7 @@ pub fn perturb(
             &moved,
             Pass::Perturbed,
             |out| divergence(&out.head("classes")?, clean),
-            Gradients {
-                parameters: None,
-                images: Some(&mut direction),
-            },
+            Gradients { parameters: None, images: Some(&mut direction) },
         )?;
     }
     Ok(along(images, &direction, values, radius))
@@ -70,20 +67,13 @@ pub fn perturb(
 /// gradient is zero) stays where it is.
 fn along(images: &[f32], direction: &[f32], values: usize, length: f64) -> Vec<f32> {
     let mut out = images.to_vec();
-    for (x, d) in out
-        .chunks_exact_mut(values)
-        .zip(direction.chunks_exact(values))
-    {
+    for (x, d) in out.chunks_exact_mut(values).zip(direction.chunks_exact(values)) {
         // Scaled by the largest value first, so that tiny gradients do not underflow when squared.
         let largest = d.iter().fold(0f32, |m, v| m.max(v.abs()));
         if largest == 0.0 {
             continue;
         }
-        let norm: f64 = d
-            .iter()
-            .map(|&v| f64::from(v / largest).powi(2))
-            .sum::<f64>()
-            .sqrt();
+        let norm: f64 = d.iter().map(|&v| f64::from(v / largest).powi(2)).sum::<f64>().sqrt();
         let factor = length / norm;
         for (x, &d) in x.iter_mut().zip(d) {
             *x += (factor * f64::from(d / largest)) as f32;

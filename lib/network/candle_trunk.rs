@@ -93,12 +93,7 @@ impl CandleTrunk {
             if h % c.stride == w % c.stride {
                 return x.conv2d(&kernel, c.kernel / 2, c.stride, 1, 1);
             }
-            every(
-                &x.conv2d(&kernel, c.kernel / 2, 1, 1, 1)?,
-                c.stride,
-                (0, 0),
-                (h, w),
-            )
+            every(&x.conv2d(&kernel, c.kernel / 2, 1, 1, 1)?, c.stride, (0, 0), (h, w))
         };
         let mut x = conv(&images.permute((0, 3, 1, 2))?.contiguous()?, &l.stem)?;
         if l.pool {
@@ -140,8 +135,7 @@ fn every(
         let at = (0..size.div_ceil(stride)).map(|i| (stride * i + first) as u32);
         Tensor::new(at.collect::<Vec<u32>>(), x.device())
     };
-    x.index_select(&grid(first.0, size.0)?, 2)?
-        .index_select(&grid(first.1, size.1)?, 3)
+    x.index_select(&grid(first.0, size.0)?, 2)?.index_select(&grid(first.1, size.1)?, 3)
 }
 
 /// 3x3 stride-2 max over zero padding of 1, as the maximum of nine shifted grids: candle's own max
@@ -170,19 +164,13 @@ impl Trunk for CandleTrunk {
         let (features, statistics) = self.graph(&parameters, &images, None)?;
         if let Pass::Train { keep } = pass {
             let keep = f64::from(keep);
-            let batch = Tensor::cat(&statistics, 0)?
-                .to_dtype(DType::F64)?
-                .to_vec1::<f64>()?;
+            let batch = Tensor::cat(&statistics, 0)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             for (m, b) in moving.iter_mut().zip(batch) {
                 *m = (keep * f64::from(*m) + (1.0 - keep) * b) as f32;
             }
         }
         let out = features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        self.tape = Some(Tape {
-            images,
-            parameters,
-            features,
-        });
+        self.tape = Some(Tape { images, parameters, features });
         Ok(out)
     }
 

@@ -122,25 +122,14 @@ struct Allocator {
 
 impl Allocator {
     fn conv(&mut self, name: String, k: usize, stride: usize, io: (usize, usize)) -> Conv {
-        let conv = Conv {
-            name,
-            kernel: k,
-            stride,
-            inputs: io.0,
-            outputs: io.1,
-            offset: self.parameters,
-        };
+        let conv =
+            Conv { name, kernel: k, stride, inputs: io.0, outputs: io.1, offset: self.parameters };
         self.parameters = conv.range().end;
         conv
     }
 
     fn norm(&mut self, name: String, channels: usize) -> Norm {
-        let norm = Norm {
-            name,
-            channels,
-            offset: self.parameters,
-            moving: self.moving,
-        };
+        let norm = Norm { name, channels, offset: self.parameters, moving: self.moving };
         self.parameters += 2 * channels;
         self.moving += 2 * channels;
         norm
@@ -187,11 +176,7 @@ impl Layout {
             .heads
             .iter()
             .map(|(name, outputs)| {
-                let head = Head {
-                    name: name.clone(),
-                    outputs: *outputs,
-                    offset: at.parameters,
-                };
+                let head = Head { name: name.clone(), outputs: *outputs, offset: at.parameters };
                 at.parameters += (inputs + 1) * outputs;
                 head
             })
@@ -211,18 +196,12 @@ impl Layout {
 
     /// All convolutions in the order of the parameter vector.
     pub fn convs(&self) -> impl Iterator<Item = &Conv> {
-        std::iter::once(&self.stem).chain(
-            self.units
-                .iter()
-                .flat_map(|u| u.shortcut.iter().chain(&u.convs)),
-        )
+        std::iter::once(&self.stem)
+            .chain(self.units.iter().flat_map(|u| u.shortcut.iter().chain(&u.convs)))
     }
 
     pub fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.units
-            .iter()
-            .flat_map(|u| &u.norms)
-            .chain(std::iter::once(&self.norm))
+        self.units.iter().flat_map(|u| &u.norms).chain(std::iter::once(&self.norm))
     }
 
     /// Parameters under weight decay: convolution and head kernels, no biases, no batch norm.
@@ -257,16 +236,8 @@ impl Layout {
         }
         for h in &self.heads {
             let shape = vec![self.features, h.outputs];
-            all.push((
-                format!("heads.{}.kernel", h.name),
-                shape,
-                self.head_kernel(h),
-            ));
-            all.push((
-                format!("heads.{}.bias", h.name),
-                vec![h.outputs],
-                self.head_bias(h),
-            ));
+            all.push((format!("heads.{}.kernel", h.name), shape, self.head_kernel(h)));
+            all.push((format!("heads.{}.bias", h.name), vec![h.outputs], self.head_bias(h)));
         }
         all
     }
@@ -277,11 +248,7 @@ impl Layout {
             .flat_map(|n| {
                 [
                     (format!("{}.moving_mean", n.name), n.channels, n.mean()),
-                    (
-                        format!("{}.moving_variance", n.name),
-                        n.channels,
-                        n.variance(),
-                    ),
+                    (format!("{}.moving_variance", n.name), n.channels, n.variance()),
                 ]
             })
             .collect()

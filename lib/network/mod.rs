@@ -83,12 +83,7 @@ pub struct Inference<'a> {
 impl Inference<'_> {
     /// Outputs of a head by the moving statistics: `[n, outputs]`, row-major.
     pub fn run(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
-        let Network {
-            layout,
-            parameters,
-            trunk,
-            ..
-        } = &mut *self.network;
+        let Network { layout, parameters, trunk, .. } = &mut *self.network;
         let out = outputs(layout, parameters, &trunk.infer(images)?)?.head(head)?;
         Ok(out.flatten_all()?.to_vec1()?)
     }
@@ -151,8 +146,7 @@ impl Network {
     pub fn recompute_statistics(&mut self, images: &[f32], index: usize) -> Result<()> {
         let keep = index as f32 / (index + 1) as f32;
         let pass = Pass::Train { keep };
-        self.trunk
-            .forward(&self.parameters, &mut self.moving, images, pass)?;
+        self.trunk.forward(&self.parameters, &mut self.moving, images, pass)?;
         Ok(())
     }
 
@@ -172,16 +166,11 @@ impl Network {
         let features = trunk.forward(&self.parameters, &mut self.moving, images, pass)?;
         let outputs = outputs(&self.layout, &self.parameters, &features)?;
         let features = Var::from_tensor(&outputs.features)?;
-        let outputs = Outputs {
-            features: features.as_tensor().clone(),
-            ..outputs
-        };
+        let outputs = Outputs { features: features.as_tensor().clone(), ..outputs };
         let loss = loss(&outputs)?;
         let gradients = loss.backward()?;
         let Some(upstream) = gradients.get(&features) else {
-            return Err(Error::Internal(
-                "a loss that does not depend on the images".into(),
-            ));
+            return Err(Error::Internal("a loss that does not depend on the images".into()));
         };
         if let Some(parameters) = wanted.parameters.as_deref_mut() {
             for (head, (_, kernel, bias)) in self.layout.heads.iter().zip(&outputs.heads) {
@@ -214,8 +203,5 @@ fn outputs(layout: &Layout, parameters: &[f32], features: &[f32]) -> Result<Outp
             Var::from_slice(bias, h.outputs, &Device::Cpu)?,
         ))
     });
-    Ok(Outputs {
-        features,
-        heads: heads.collect::<Result<_>>()?,
-    })
+    Ok(Outputs { features, heads: heads.collect::<Result<_>>()? })
 }

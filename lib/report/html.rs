@@ -41,11 +41,8 @@ fn section(title: &str, note: &str, content: &str) -> String {
 /// The figures beside the published ones. Spreads of others than top-1 are in the files.
 fn headline(rows: &[Row]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
-    let (head, note) = if averaged {
-        ("<th scope=col>4 rotations", table::ROTATIONS_NOTE)
-    } else {
-        ("", "")
-    };
+    let (head, note) =
+        if averaged { ("<th scope=col>4 rotations", table::ROTATIONS_NOTE) } else { ("", "") };
     let best = rows.iter().map(top1).fold(0.0, f64::max);
     let mut body = String::new();
     for row in rows {
@@ -61,11 +58,7 @@ fn headline(rows: &[Row]) -> String {
             escape(row.title),
             percent(top1(row)),
             range(row),
-            if averaged {
-                format!("<td>{rotations}")
-            } else {
-                String::new()
-            },
+            if averaged { format!("<td>{rotations}") } else { String::new() },
             percent(row.estimate(|s| s.top5).mean),
             row.estimate(|s| s.nll).mean,
             row.runs.len(),
@@ -139,10 +132,7 @@ fn dot(row: &Row, figure: fn(&crate::metrics::Summary) -> f64, text: String) -> 
     let Estimate { mean, sd } = row.estimate(figure);
     let single = |run: &&super::runs::Run| {
         let value = figure(&run.summary.unrotated);
-        (
-            format!("seed {}: {}", run.summary.seed, percent(value)),
-            value,
-        )
+        (format!("seed {}: {}", run.summary.seed, percent(value)), value)
     };
     Dot {
         title: row.title.to_string(),
@@ -162,10 +152,8 @@ const LOSSES: [(&str, &str, &str); 6] = [
     ("loss/vat", "VAT", "vat"),
     ("loss/entmin", "EntMin", "entmin"),
 ];
-const ACCURACIES: [(&str, &str, &str); 2] = [
-    ("train/top1", "training", "total"),
-    ("validation/top1", "validation", "supervised"),
-];
+const ACCURACIES: [(&str, &str, &str); 2] =
+    [("train/top1", "training", "total"), ("validation/top1", "validation", "supervised")];
 
 fn learning_curves(rows: &[Row]) -> String {
     let accuracies: Vec<Vec<Line>> = rows.iter().map(|r| lines(r, &ACCURACIES)).collect();
@@ -209,11 +197,7 @@ fn learning_curves(rows: &[Row]) -> String {
 fn lines<'a>(row: &Row, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {
     known
         .iter()
-        .map(|(key, name, class)| Line {
-            class,
-            name,
-            points: curves::curve(row, key),
-        })
+        .map(|(key, name, class)| Line { class, name, points: curves::curve(row, key) })
         .filter(|line| !line.points.is_empty())
         .collect()
 }
@@ -231,17 +215,10 @@ fn classes(rows: &[Row]) -> String {
     if names.len() > MOST_CLASSES {
         shown.sort_by(|&a, &b| lowest(a).total_cmp(&lowest(b)));
         shown.truncate(MOST_CLASSES);
-        let _ = write!(
-            note,
-            " The {MOST_CLASSES} of {} classes with the lowest figure.",
-            names.len()
-        );
+        let _ =
+            write!(note, " The {MOST_CLASSES} of {} classes with the lowest figure.", names.len());
     }
-    let values = || {
-        shown
-            .iter()
-            .flat_map(|&c| accuracies.iter().filter_map(move |row| row[c]))
-    };
+    let values = || shown.iter().flat_map(|&c| accuracies.iter().filter_map(move |row| row[c]));
     let low = values().fold(1.0, f64::min);
     let high = values().fold(0.0, f64::max);
     let mut html = "<table class=heat>\n<thead><tr><th>".to_string();
@@ -250,11 +227,7 @@ fn classes(rows: &[Row]) -> String {
     }
     html += "</thead>\n<tbody>\n";
     for &class in &shown {
-        let _ = write!(
-            html,
-            "<tr><th scope=row>{}</th>",
-            escape(&names[class].name)
-        );
+        let _ = write!(html, "<tr><th scope=row>{}</th>", escape(&names[class].name));
         for row in &accuracies {
             let _ = match row[class] {
                 Some(value) => {
@@ -291,20 +264,13 @@ fn lineage(rows: &[Row]) -> String {
         <th scope=col>Seed<th scope=col>Method<th scope=col>Tool<th scope=col>Recipe\
         <th scope=col>Inputs</thead>\n<tbody>\n"
         .to_string();
-    for (row, run) in rows
-        .iter()
-        .flat_map(|row| row.runs.iter().map(move |run| (row, run)))
-    {
+    for (row, run) in rows.iter().flat_map(|row| row.runs.iter().map(move |run| (row, run))) {
         let of = |key: &str| run.lineage.get(key).map_or(String::new(), |v| escape(v));
         let mut inputs = String::new();
         for (key, hash) in &run.lineage {
             if let Some(name) = key.strip_prefix("s4l.input.") {
-                let _ = write!(
-                    inputs,
-                    "<span>{} <code>{}</code></span> ",
-                    escape(name),
-                    escape(hash)
-                );
+                let _ =
+                    write!(inputs, "<span>{} <code>{}</code></span> ", escape(name), escape(hash));
             }
         }
         let _ = writeln!(

@@ -15,12 +15,8 @@ pub struct Published {
 }
 
 impl Published {
-    const NOTHING: Published = Published {
-        paper_top5: None,
-        paper_top1: None,
-        rerun_top5: None,
-        rerun_top1: None,
-    };
+    const NOTHING: Published =
+        Published { paper_top5: None, paper_top1: None, rerun_top5: None, rerun_top1: None };
 
     /// Of the paper only top-5 is known, of the re-run both.
     const fn both(paper_top5: f64, rerun_top5: f64, rerun_top1: f64) -> Published {
@@ -34,59 +30,22 @@ impl Published {
 
     /// The authors did not publish a re-run.
     const fn paper(top5: f64, top1: Option<f64>) -> Published {
-        Published {
-            paper_top5: Some(top5),
-            paper_top1: top1,
-            rerun_top5: None,
-            rerun_top1: None,
-        }
+        Published { paper_top5: Some(top5), paper_top1: top1, rerun_top5: None, rerun_top1: None }
     }
 }
 
 /// Name of the folder, title, published figures. MOAM's are of a network four times as wide.
 const KNOWN: [(&str, &str, Published); 10] = [
-    (
-        "supervised_1p",
-        "Supervised (1% labels)",
-        Published::both(48.43, 48.31, 25.09),
-    ),
-    (
-        "supervised_10p",
-        "Supervised (10% labels)",
-        Published::both(80.43, 80.42, 56.36),
-    ),
-    (
-        "pseudo_labels",
-        "Pseudo labels",
-        Published::both(82.41, 82.86, 60.24),
-    ),
+    ("supervised_1p", "Supervised (1% labels)", Published::both(48.43, 48.31, 25.09)),
+    ("supervised_10p", "Supervised (10% labels)", Published::both(80.43, 80.42, 56.36)),
+    ("pseudo_labels", "Pseudo labels", Published::both(82.41, 82.86, 60.24)),
     ("vat", "VAT", Published::both(82.78, 82.71, 59.98)),
-    (
-        "vat_entmin",
-        "VAT + EntMin",
-        Published::both(83.39, 83.28, 60.87),
-    ),
-    (
-        "s4l_rotation",
-        "S4L-Rotation",
-        Published::both(83.82, 83.85, 61.37),
-    ),
-    (
-        "s4l_exemplar",
-        "S4L-Exemplar",
-        Published::both(83.72, 83.71, 62.17),
-    ),
-    (
-        "moam_step1",
-        "MOAM step 1",
-        Published::both(88.80, 88.70, 69.46),
-    ),
+    ("vat_entmin", "VAT + EntMin", Published::both(83.39, 83.28, 60.87)),
+    ("s4l_rotation", "S4L-Rotation", Published::both(83.82, 83.85, 61.37)),
+    ("s4l_exemplar", "S4L-Exemplar", Published::both(83.72, 83.71, 62.17)),
+    ("moam_step1", "MOAM step 1", Published::both(88.80, 88.70, 69.46)),
     ("moam_step2", "MOAM step 2", Published::paper(89.96, None)),
-    (
-        "moam_step3",
-        "MOAM step 3",
-        Published::paper(91.23, Some(73.21)),
-    ),
+    ("moam_step3", "MOAM step 3", Published::paper(91.23, Some(73.21))),
 ];
 
 /// The runs of one method, one a seed.
@@ -114,10 +73,7 @@ impl Row<'_> {
 
     /// Top-1 of the mean over four rotations, where every run of the row has it.
     pub fn rotation_averaged_top1(&self) -> Option<Estimate> {
-        let averaged = self
-            .runs
-            .iter()
-            .map(|r| r.summary.rotation_averaged.as_ref());
+        let averaged = self.runs.iter().map(|r| r.summary.rotation_averaged.as_ref());
         let values: Option<Vec<f64>> = averaged.map(|s| Some(s?.top1)).collect();
         Some(estimate(&values?))
     }
@@ -125,10 +81,7 @@ impl Row<'_> {
     /// The bootstrap interval of a single run's top-1.
     pub fn bootstrap(&self) -> Option<(f64, f64)> {
         match self.runs[..] {
-            [run] => Some((
-                run.summary.unrotated.top1_low,
-                run.summary.unrotated.top1_high,
-            )),
+            [run] => Some((run.summary.unrotated.top1_low, run.summary.unrotated.top1_high)),
             _ => None,
         }
     }
@@ -170,12 +123,7 @@ pub fn group(runs: &[Run]) -> Vec<Row<'_>> {
             let rank = KNOWN.iter().position(|k| k.0 == name);
             let (title, published) =
                 rank.map_or((name, Published::NOTHING), |i| (KNOWN[i].1, KNOWN[i].2));
-            let row = Row {
-                name,
-                title,
-                published,
-                runs,
-            };
+            let row = Row { name, title, published, runs };
             (rank.unwrap_or(KNOWN.len()), row)
         })
         .collect();
@@ -189,10 +137,7 @@ pub fn estimate(values: &[f64]) -> Estimate {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    Estimate {
-        mean,
-        sd: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
-    }
+    Estimate { mean, sd: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
 }
 
 #[cfg(test)]
@@ -203,12 +148,6 @@ mod tests {
     fn an_estimate_by_hand() {
         let e = estimate(&[1.0, 2.0, 6.0]);
         assert_eq!((e.mean, e.sd), (3.0, Some(7f64.sqrt())));
-        assert_eq!(
-            estimate(&[0.5]),
-            Estimate {
-                mean: 0.5,
-                sd: None
-            }
-        );
+        assert_eq!(estimate(&[0.5]), Estimate { mean: 0.5, sd: None });
     }
 }

@@ -31,13 +31,8 @@ pub struct Found {
 pub fn find(folder: &Path) -> Result<Found> {
     let hint = "s4l-eval makes the eval.parquet files that --in is searched for";
     // Resolved, since the row of `--in .` is named by the folder it stands for.
-    let root = folder
-        .canonicalize()
-        .map_err(|_| Error::missing(folder, "folder", hint))?;
-    let mut found = Found {
-        runs: Vec::new(),
-        hashes: BTreeMap::new(),
-    };
+    let root = folder.canonicalize().map_err(|_| Error::missing(folder, "folder", hint))?;
+    let mut found = Found { runs: Vec::new(), hashes: BTreeMap::new() };
     for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
         let entry = entry.map_err(|e| Error::io(folder)(e.into()))?;
         if entry.file_name() != EVAL || !entry.path().is_file() {
@@ -77,16 +72,10 @@ fn read(path: &Path) -> Result<Run> {
     })?;
     let row = path.parent().and_then(Path::file_name);
     Ok(Run {
-        row: row.map_or_else(
-            || summary.row.clone(),
-            |name| name.to_string_lossy().into_owned(),
-        ),
+        row: row.map_or_else(|| summary.row.clone(), |name| name.to_string_lossy().into_owned()),
         path: path.to_path_buf(),
         summary,
-        lineage: footer
-            .into_iter()
-            .filter(|(key, _)| key.starts_with("s4l."))
-            .collect(),
+        lineage: footer.into_iter().filter(|(key, _)| key.starts_with("s4l.")).collect(),
         curves: curves(&metrics_of(path))?,
     })
 }
@@ -115,16 +104,10 @@ fn comparable(runs: &[Run]) -> Result<()> {
             let s = |r: &Run| {
                 let s = &r.summary;
                 let (images, classes) = (s.unrotated.images, s.unrotated.per_class.len());
-                format!(
-                    "{} images of split {} in {classes} classes",
-                    images, s.split
-                )
+                format!("{} images of split {} in {classes} classes", images, s.split)
             };
-            let expected = format!(
-                "the images and classes of {}, {}",
-                first.path.display(),
-                s(first)
-            );
+            let expected =
+                format!("the images and classes of {}, {}", first.path.display(), s(first));
             return Err(Error::bad_data(&run.path, expected, s(run), hint));
         }
         let key = (&run.row, run.summary.seed);

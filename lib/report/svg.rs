@@ -6,10 +6,7 @@ use std::fmt::Write;
 
 /// Text that is safe in HTML and SVG, in attributes too.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// One line of a dot chart.
@@ -52,19 +49,9 @@ pub fn dot_chart(label: &str, dots: &[Dot], range: &[f64]) -> String {
     }
     for (i, dot) in dots.iter().enumerate() {
         let y = line_height * (i as f64 + 0.5);
-        let _ = write!(
-            svg,
-            "<text class=name x=0 y={:.1}>{}</text>",
-            y + 4.5,
-            escape(&dot.title)
-        );
+        let _ = write!(svg, "<text class=name x=0 y={:.1}>{}</text>", y + 4.5, escape(&dot.title));
         if let Some((low, high)) = dot.interval {
-            let _ = write!(
-                svg,
-                "<path class=bar d='M{:.1} {y}H{:.1}'/>",
-                x(low),
-                x(high)
-            );
+            let _ = write!(svg, "<path class=bar d='M{:.1} {y}H{:.1}'/>", x(low), x(high));
         }
         if dot.singles.len() > 1 {
             for (name, value) in &dot.singles {
@@ -101,23 +88,16 @@ pub struct Line<'a> {
 pub fn line_chart(label: &str, lines: &[Line], range: &[f64], percent: bool) -> String {
     let (left, right, top, bottom) = (44.0, 360.0, 10.0, 150.0);
     let points = || lines.iter().flat_map(|l| &l.points);
-    let values = Axis::around(
-        points()
-            .flat_map(|p| [p.low, p.high])
-            .chain(range.iter().copied()),
-        4,
-    );
+    let values =
+        Axis::around(points().flat_map(|p| [p.low, p.high]).chain(range.iter().copied()), 4);
     let steps = Axis::around(points().map(|p| p.step).chain([0.0]), 4);
     let last = points().map(|p| p.step).fold(1.0, f64::max);
     let x = |step: f64| left + step / last * (right - left);
     let y = |value: f64| bottom - values.at(value) * (bottom - top);
     let mut svg = open("lines", label, 470.0, 176.0);
     for &tick in &values.ticks {
-        let (y, scale, unit) = (
-            y(tick),
-            if percent { 100.0 } else { 1.0 },
-            if percent { "%" } else { "" },
-        );
+        let (y, scale, unit) =
+            (y(tick), if percent { 100.0 } else { 1.0 }, if percent { "%" } else { "" });
         let _ = write!(
             svg,
             "<path class=grid d='M{left} {y:.1}H{right}'/>\
@@ -138,32 +118,17 @@ pub fn line_chart(label: &str, lines: &[Line], range: &[f64], percent: bool) -> 
     }
     for line in lines {
         let at = |value: fn(&Point) -> f64| {
-            line.points
-                .iter()
-                .map(move |p| format!("{:.1} {:.1}", x(p.step), y(value(p))))
+            line.points.iter().map(move |p| format!("{:.1} {:.1}", x(p.step), y(value(p))))
         };
         if line.points.iter().any(|p| p.low < p.high) {
             let outline: Vec<String> = at(|p| p.high).chain(at(|p| p.low).rev()).collect();
-            let _ = write!(
-                svg,
-                "<path class='band {}' d='M{}Z'/>",
-                line.class,
-                outline.join("L")
-            );
+            let _ = write!(svg, "<path class='band {}' d='M{}Z'/>", line.class, outline.join("L"));
         }
         let path: Vec<String> = at(|p| p.mean).collect();
-        let _ = write!(
-            svg,
-            "<path class='line {}' d='M{}'/>",
-            line.class,
-            path.join("L")
-        );
+        let _ = write!(svg, "<path class='line {}' d='M{}'/>", line.class, path.join("L"));
     }
-    let ends: Vec<(f64, f64)> = lines
-        .iter()
-        .filter_map(|l| l.points.last())
-        .map(|p| (x(p.step), y(p.mean)))
-        .collect();
+    let ends: Vec<(f64, f64)> =
+        lines.iter().filter_map(|l| l.points.last()).map(|p| (x(p.step), y(p.mean))).collect();
     let heights: Vec<f64> = ends.iter().map(|end| end.1).collect();
     let labels = spread_out(&heights, 14.0, top, bottom);
     for ((line, (x, y)), label) in lines.iter().zip(ends).zip(labels) {
@@ -199,9 +164,8 @@ struct Axis {
 impl Axis {
     /// `most`: about so many intervals between ticks.
     fn around(values: impl Iterator<Item = f64>, most: usize) -> Axis {
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-            (low.min(v), high.max(v))
-        });
+        let (low, high) = values
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         // One value alone still needs an axis around it.
         let span = (high - low).max(1e-2);
         let rough = span / most as f64;
@@ -211,17 +175,13 @@ impl Axis {
             .into_iter()
             .find(|step| *step >= rough * 0.999)
             .unwrap_or(10.0 * power);
-        let (first, last) = (
-            (low / step).floor(),
-            (high / step).ceil().max((low / step).floor() + 1.0),
-        );
+        let (first, last) =
+            ((low / step).floor(), (high / step).ceil().max((low / step).floor() + 1.0));
         Axis {
             low: first * step,
             high: last * step,
             step,
-            ticks: (first as i64..=last as i64)
-                .map(|i| i as f64 * step)
-                .collect(),
+            ticks: (first as i64..=last as i64).map(|i| i as f64 * step).collect(),
         }
     }
 

@@ -106,13 +106,7 @@ pub fn markdown(rows: &[Row]) -> String {
         cells.push(line);
     }
     let widths: Vec<usize> = (0..cells[0].len())
-        .map(|c| {
-            cells
-                .iter()
-                .map(|line| line[c].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|c| cells.iter().map(|line| line[c].chars().count()).max().unwrap_or(0))
         .collect();
     let rule = widths.iter().enumerate().map(|(c, &w)| match c {
         0 => "-".repeat(w),
@@ -153,50 +147,23 @@ fn columns(rows: &[Row]) -> Vec<(&'static str, Column)> {
         ("title", text(&|r| r.title.to_string())),
         ("method", text(&|r| r.runs[0].summary.method.clone())),
         ("split", text(&|r| r.runs[0].summary.split.clone())),
-        (
-            "images",
-            count(&|r| r.runs[0].summary.unrotated.images as i64),
-        ),
+        ("images", count(&|r| r.runs[0].summary.unrotated.images as i64)),
         ("seeds", count(&|r| r.runs.len() as i64)),
-        (
-            "top1_percent",
-            percent(&|r| Some(r.estimate(|s| s.top1).mean)),
-        ),
+        ("top1_percent", percent(&|r| Some(r.estimate(|s| s.top1).mean))),
         ("top1_sd_percent", percent(&|r| r.estimate(|s| s.top1).sd)),
         ("top1_low_percent", percent(&|r| Some(r.bootstrap()?.0))),
         ("top1_high_percent", percent(&|r| Some(r.bootstrap()?.1))),
-        (
-            "top1_rotation_averaged_percent",
-            percent(&|r| Some(r.rotation_averaged_top1()?.mean)),
-        ),
-        (
-            "top5_percent",
-            percent(&|r| Some(r.estimate(|s| s.top5).mean)),
-        ),
+        ("top1_rotation_averaged_percent", percent(&|r| Some(r.rotation_averaged_top1()?.mean))),
+        ("top5_percent", percent(&|r| Some(r.estimate(|s| s.top5).mean))),
         ("top5_sd_percent", percent(&|r| r.estimate(|s| s.top5).sd)),
         ("nll", figure(&|r| Some(r.estimate(|s| s.nll).mean))),
         ("nll_sd", figure(&|r| r.estimate(|s| s.nll).sd)),
-        (
-            "ece_percent",
-            percent(&|r| Some(r.estimate(|s| s.ece).mean)),
-        ),
+        ("ece_percent", percent(&|r| Some(r.estimate(|s| s.ece).mean))),
         ("ece_sd_percent", percent(&|r| r.estimate(|s| s.ece).sd)),
-        (
-            "imagenet_resnet50v2_paper_top5_percent",
-            figure(&|r| r.published.paper_top5),
-        ),
-        (
-            "imagenet_resnet50v2_rerun_top5_percent",
-            figure(&|r| r.published.rerun_top5),
-        ),
-        (
-            "imagenet_resnet50v2_paper_top1_percent",
-            figure(&|r| r.published.paper_top1),
-        ),
-        (
-            "imagenet_resnet50v2_rerun_top1_percent",
-            figure(&|r| r.published.rerun_top1),
-        ),
+        ("imagenet_resnet50v2_paper_top5_percent", figure(&|r| r.published.paper_top5)),
+        ("imagenet_resnet50v2_rerun_top5_percent", figure(&|r| r.published.rerun_top5)),
+        ("imagenet_resnet50v2_paper_top1_percent", figure(&|r| r.published.paper_top1)),
+        ("imagenet_resnet50v2_rerun_top1_percent", figure(&|r| r.published.rerun_top1)),
     ]
 }
 
@@ -236,11 +203,5 @@ pub fn parquet(path: &Path, rows: &[Row], lineage: &Lineage) -> Result<()> {
             (Field::new(name, array.data_type().clone(), nullable), array)
         })
         .unzip();
-    table::write(
-        path,
-        Arc::new(Schema::new(fields)),
-        arrays,
-        lineage,
-        BTreeMap::new(),
-    )
+    table::write(path, Arc::new(Schema::new(fields)), arrays, lineage, BTreeMap::new())
 }

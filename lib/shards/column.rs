@@ -24,10 +24,7 @@ pub struct File {
 #[derive(Debug)]
 enum Images {
     /// Slices of the map. `width`: bytes a row of a fixed-size column, `None` for variable sizes.
-    Mapped {
-        pages: Vec<Page>,
-        width: Option<usize>,
-    },
+    Mapped { pages: Vec<Page>, width: Option<usize> },
     /// Another tool rewrote the file (compressed, dictionary, nullable): its rows decoded into
     /// memory, row `i` at `ends[i - 1]..ends[i]`.
     Memory { bytes: Vec<u8>, ends: Vec<usize> },
@@ -69,12 +66,7 @@ impl File {
         {
             advise(&map, libc::MADV_RANDOM);
         }
-        Ok(File {
-            path: path.to_path_buf(),
-            rows,
-            map,
-            images,
-        })
+        Ok(File { path: path.to_path_buf(), rows, map, images })
     }
 
     /// The image bytes of a row below `rows`.
@@ -140,12 +132,7 @@ impl File {
     pub fn texts(&self, name: &str) -> Result<Vec<String>> {
         let mut texts = Vec::new();
         self.read(name, &DataType::Utf8, |column| {
-            texts.extend(
-                column
-                    .as_string::<i32>()
-                    .iter()
-                    .map(|text| text.map(str::to_string)),
-            );
+            texts.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
         })?;
         let texts: Option<Vec<String>> = texts.into_iter().collect();
         texts.ok_or_else(|| damaged(&self.path, &format!("a null {name}")))
@@ -251,20 +238,13 @@ fn mapped(
     let mut first_row = 0usize;
     for group in metadata.row_groups() {
         let chunk = group.column(column);
-        let plain = chunk
-            .encodings()
-            .all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
-        let (true, Compression::UNCOMPRESSED, Some(start), Some(length)) = (
-            plain,
-            chunk.compression(),
-            chunk.offset_index_offset(),
-            chunk.offset_index_length(),
-        ) else {
+        let plain = chunk.encodings().all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
+        let (true, Compression::UNCOMPRESSED, Some(start), Some(length)) =
+            (plain, chunk.compression(), chunk.offset_index_offset(), chunk.offset_index_length())
+        else {
             return Ok(None);
         };
-        let index = usize::try_from(start)
-            .ok()
-            .zip(usize::try_from(length).ok());
+        let index = usize::try_from(start).ok().zip(usize::try_from(length).ok());
         let index = index.and_then(|(start, length)| map.get(start..start.checked_add(length)?));
         let index = index.ok_or_else(|| damaged(path, "an offset index beyond its end"))?;
         let locations = contained::page_locations(index).map_err(|e| damaged(path, &e))?;
@@ -325,10 +305,7 @@ fn in_memory(path: &Path, map: &Bytes, image: &str, rows: usize) -> Result<Image
         }
     }
     if ends.len() != rows {
-        return Err(damaged(
-            path,
-            &format!("{} images in {rows} rows", ends.len()),
-        ));
+        return Err(damaged(path, &format!("{} images in {rows} rows", ends.len())));
     }
     Ok(Images::Memory { bytes, ends })
 }

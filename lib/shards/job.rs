@@ -78,9 +78,7 @@ impl Job<'_> {
         let path = self.staging.path(&name);
         let mut file = ShardFile::create(&path, shape, classes, self.lineage, self.resized)?;
         let mut record = FileRecord::default();
-        let stopped = || Error::Interrupted {
-            path: self.input.to_path_buf(),
-        };
+        let stopped = || Error::Interrupted { path: self.input.to_path_buf() };
         let (read, written) = std::thread::scope(|scope| {
             // Of no places: a row group is filled while one is written, and no more wait.
             let (groups, full) = mpsc::sync_channel::<Vec<Row>>(0);
@@ -136,12 +134,7 @@ impl Job<'_> {
     }
 
     fn check(&self, record: Record) -> std::result::Result<Row, Reject> {
-        let Record {
-            key,
-            path,
-            label,
-            image,
-        } = record;
+        let Record { key, path, label, image } = record;
         let checked = image.and_then(|image| {
             if let Some([height, width, channels]) = self.plan.shape {
                 return match image.len() == height * width * channels {
@@ -177,13 +170,7 @@ impl Job<'_> {
     fn count(&self, rejects: &[Reject]) -> Result<()> {
         let new = rejects.len() as u64;
         let all = self.rejects.fetch_add(new, Ordering::Relaxed) + new;
-        staging::check_rejects(
-            self.input,
-            all,
-            rejects.first(),
-            self.plan.items(),
-            self.allowed,
-        )
+        staging::check_rejects(self.input, all, rejects.first(), self.plan.items(), self.allowed)
     }
 }
 

@@ -81,11 +81,9 @@ impl Shards {
     pub fn open(dir: &Path) -> Result<Shards> {
         let path = dir.join(schema::DATASET_JSON);
         let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::missing(
-                &path,
-                "shards",
-                "s4l-shard --in IMAGES --out DIR makes them",
-            ),
+            std::io::ErrorKind::NotFound => {
+                Error::missing(&path, "shards", "s4l-shard --in IMAGES --out DIR makes them")
+            }
             std::io::ErrorKind::NotADirectory => Error::bad_data(
                 dir,
                 "a folder of shards",
@@ -95,20 +93,12 @@ impl Shards {
             _ => Error::io(&path)(e),
         })?;
         let bad = |expected: &str, found: String| {
-            Error::bad_data(
-                &path,
-                expected,
-                found,
-                "make the shards again with s4l-shard",
-            )
+            Error::bad_data(&path, expected, found, "make the shards again with s4l-shard")
         };
         let dataset: Dataset = serde_json::from_slice(&text)
             .map_err(|e| bad("the description of a shard folder", e.to_string()))?;
         if dataset.format != FORMAT {
-            return Err(bad(
-                &format!("format {FORMAT}"),
-                format!("format {}", dataset.format),
-            ));
+            return Err(bad(&format!("format {FORMAT}"), format!("format {}", dataset.format)));
         }
         if let Some(shape @ [height, width, channels]) = dataset.shape {
             let size = height.saturating_mul(width).saturating_mul(channels);
@@ -116,10 +106,7 @@ impl Shards {
                 return Err(bad("the shape of grey or RGB images", format!("{shape:?}")));
             }
         }
-        Ok(Shards {
-            folder: dir.to_path_buf(),
-            dataset,
-        })
+        Ok(Shards { folder: dir.to_path_buf(), dataset })
     }
 
     pub fn classes(&self) -> &[String] {

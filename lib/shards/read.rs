@@ -252,12 +252,7 @@ impl Split {
                 (3, Cow::Owned(pixels?))
             }
         };
-        Ok(Decoded {
-            height,
-            width,
-            channels,
-            pixels,
-        })
+        Ok(Decoded { height, width, channels, pixels })
     }
 
     /// Writes the views that a pipe makes of a row to `out`, which is as long as `Pipe::output` says.
@@ -281,14 +276,7 @@ impl Split {
         // All of it at once, where nobody asked for it ahead.
         self.prefetch(row);
         let stored = self.stored(row)?;
-        DECODER.with_borrow_mut(|decoder| {
-            f(&mut RowSource {
-                split: self,
-                row,
-                stored,
-                decoder,
-            })
-        })
+        DECODER.with_borrow_mut(|decoder| f(&mut RowSource { split: self, row, stored, decoder }))
     }
 
     /// Hash over keys and images in row order, not labels.
@@ -337,17 +325,15 @@ impl RowSource<'_> {
                 Ok(View::new(pixels, size, Source::channels(self)).window(window))
             }
             Stored::Encoded(bytes) => {
-                self.decoder
-                    .window(bytes, size, window, enough)
-                    .map_err(|found| {
-                        let Size { height, width } = size;
-                        Error::bad_data(
-                            &split.0.folder,
-                            format!("a {height}x{width} image under {:?}", split.key(self.row)),
-                            found,
-                            "make the shards again with s4l-shard --force",
-                        )
-                    })
+                self.decoder.window(bytes, size, window, enough).map_err(|found| {
+                    let Size { height, width } = size;
+                    Error::bad_data(
+                        &split.0.folder,
+                        format!("a {height}x{width} image under {:?}", split.key(self.row)),
+                        found,
+                        "make the shards again with s4l-shard --force",
+                    )
+                })
             }
         }
     }

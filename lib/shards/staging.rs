@@ -114,20 +114,13 @@ impl Staging {
                 what: "a folder that s4l-shard left behind".to_string(),
             });
         }
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&plan)
-            .map_err(Error::io(&plan))?;
+        let lock =
+            File::options().create(true).append(true).open(&plan).map_err(Error::io(&plan))?;
         if lock.try_lock().is_err() {
             let busy = std::io::Error::other("another s4l-shard writes it; wait for its end");
             return Err(Error::io(root)(busy));
         }
-        let staging = Staging {
-            root: root.to_path_buf(),
-            head,
-            _lock: lock,
-        };
+        let staging = Staging { root: root.to_path_buf(), head, _lock: lock };
         if read_head(root).ok().as_ref() != Some(&staging.head) {
             for folder in [FILES, RECORDS] {
                 let folder = root.join(folder);
@@ -200,11 +193,7 @@ impl Staging {
             for i in 0..count {
                 let name = file_name(split, i, count);
                 let record = self.record(&name).ok_or_else(|| {
-                    Error::missing(
-                        &self.record_path(&name),
-                        "file",
-                        "run the same command again",
-                    )
+                    Error::missing(&self.record_path(&name), "file", "run the same command again")
                 })?;
                 images += record.images;
                 content.extend(&record.content, record.images);
@@ -212,20 +201,10 @@ impl Staging {
                 rejects.extend(record.rejects);
                 manifest.push((name, record.hash));
             }
-            let info = SplitInfo {
-                images,
-                files: count,
-                content: content.hex(),
-            };
+            let info = SplitInfo { images, files: count, content: content.hex() };
             splits.insert(split.clone(), info);
         }
-        check_rejects(
-            input,
-            rejects.len() as u64,
-            rejects.first(),
-            self.head.items,
-            allowed,
-        )?;
+        check_rejects(input, rejects.len() as u64, rejects.first(), self.head.items, allowed)?;
         let dataset = Dataset {
             format: FORMAT,
             classes: self.head.classes.clone(),
@@ -254,10 +233,8 @@ impl Staging {
                 out.join(schema::REJECTS).display()
             ));
         }
-        let manifest: String = manifest
-            .iter()
-            .map(|(name, hash)| format!("{hash}  {name}\n"))
-            .collect();
+        let manifest: String =
+            manifest.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
         artifact::write_bytes(&files.join(schema::MANIFEST), manifest.as_bytes())?;
         artifact::commit_folder(&files, out)?;
         std::fs::remove_dir_all(&self.root).map_err(Error::io(&self.root))
@@ -291,12 +268,7 @@ impl Staging {
                 return Err(Error::missing(&path, "part", hint));
             }
             let of_part = read_head(&path)?;
-            if of_part
-                != (Head {
-                    part: (part, all),
-                    ..head.clone()
-                })
-            {
+            if of_part != (Head { part: (part, all), ..head.clone() }) {
                 return Err(Error::bad_data(
                     &path,
                     format!("a part of the run that {} is of", first.display()),
@@ -306,21 +278,12 @@ impl Staging {
             }
             paths.push(path);
         }
-        let merged = Staging::open(
-            &partial(out),
-            Head {
-                part: (1, 1),
-                ..head
-            },
-        )?;
+        let merged = Staging::open(&partial(out), Head { part: (1, 1), ..head })?;
         for folder in paths.iter().flat_map(|p| [p.join(FILES), p.join(RECORDS)]) {
             for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
                 let from = entry.map_err(Error::io(&folder))?.path();
                 let kind = folder.file_name().unwrap_or_default();
-                let to = merged
-                    .root
-                    .join(kind)
-                    .join(from.file_name().unwrap_or_default());
+                let to = merged.root.join(kind).join(from.file_name().unwrap_or_default());
                 if to.exists() {
                     continue;
                 }
@@ -384,12 +347,7 @@ fn read_head(root: &Path) -> Result<Head> {
     let path = root.join(PLAN);
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map_err(|e| {
-        Error::bad_data(
-            &path,
-            "a plan of s4l-shard",
-            e.to_string(),
-            "make the part again",
-        )
+        Error::bad_data(&path, "a plan of s4l-shard", e.to_string(), "make the part again")
     })
 }
 

@@ -116,15 +116,12 @@ impl ShardFile {
             let known: Vec<i64> = rows.iter().filter_map(|r| r.label.map(i64::from)).collect();
             let heights: Vec<i32> = rows.iter().map(|r| r.height as i32).collect();
             let widths: Vec<i32> = rows.iter().map(|r| r.width as i32).collect();
-            let hashes: Vec<ByteArray> = rows
-                .iter()
-                .map(|r| text(&schema::content_hash(&r.content)))
-                .collect();
+            let hashes: Vec<ByteArray> =
+                rows.iter().map(|r| text(&schema::content_hash(&r.content))).collect();
             if self.pixels {
                 let rows = rows.into_iter();
-                let images: Vec<_> = rows
-                    .map(|r| FixedLenByteArray::from(ByteArray::from(r.image)))
-                    .collect();
+                let images: Vec<_> =
+                    rows.map(|r| FixedLenByteArray::from(ByteArray::from(r.image))).collect();
                 column::<FixedLenByteArrayType>(&mut group, &images, None)?;
             } else {
                 let names: Vec<ByteArray> = rows.iter().map(|r| text(&r.name)).collect();

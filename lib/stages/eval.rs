@@ -58,9 +58,7 @@ impl Stage for Args {
         model.check_classes(classes, &self.input)?;
         let settings =
             crate::recipe::load::<Pipes>(self.common.recipe.as_deref(), &self.common.set)?;
-        let pipe = settings
-            .augment_eval
-            .unwrap_or(model.config.settings.augment_eval.clone());
+        let pipe = settings.augment_eval.unwrap_or(model.config.settings.augment_eval.clone());
         let mut lineage = Lineage::new("s4l-eval", self.common.seed, crate::recipe::hash(&pipe))
             .input("shards", split.content_hash())
             .input("model", model.hash.clone());
@@ -76,11 +74,7 @@ impl Stage for Args {
         };
         let out = self.common.out_or("eval.parquet");
         if self.common.dry_run {
-            println!(
-                "images {}\nviews {}",
-                rows.len(),
-                pipe.output(split.channels()?)?.views
-            );
+            println!("images {}\nviews {}", rows.len(), pipe.output(split.channels()?)?.views);
             return Ok(());
         }
         let found = table::footer(&out);
@@ -92,11 +86,8 @@ impl Stage for Args {
         let output = pipe.output(split.channels()?)?;
         let logits = evaluate::logits(&mut model.network, &split, &rows, &pipe, "evaluating")?;
         let c = classes.len();
-        let first: Vec<f32> = logits
-            .chunks_exact(output.views * c)
-            .flat_map(|l| &l[..c])
-            .copied()
-            .collect();
+        let first: Vec<f32> =
+            logits.chunks_exact(output.views * c).flat_map(|l| &l[..c]).copied().collect();
         let config = &model.config;
         let summary = EvalSummary {
             row: row_name(&out),
@@ -154,18 +145,10 @@ fn all_rows(split: &crate::shards::Split, path: &Path) -> Result<(Vec<u32>, Vec<
         label.ok_or_else(|| {
             let key = split.key(row);
             let hint = "name a split with labels, or --labelled";
-            Error::bad_data(
-                path,
-                "a label of every image",
-                format!("none of {key:?}"),
-                hint,
-            )
+            Error::bad_data(path, "a label of every image", format!("none of {key:?}"), hint)
         })
     });
-    Ok((
-        (0..split.len() as u32).collect(),
-        labels.collect::<Result<_>>()?,
-    ))
+    Ok(((0..split.len() as u32).collect(), labels.collect::<Result<_>>()?))
 }
 
 fn columns<'a>(
@@ -181,16 +164,10 @@ fn columns<'a>(
         .collect();
     vec![
         Arc::new(StringArray::from_iter_values(keys)),
-        Arc::new(Int64Array::from_iter_values(
-            labels.iter().map(|&l| i64::from(l)),
-        )),
-        Arc::new(Int64Array::from_iter_values(
-            rows.iter().map(|r| i64::from(r.prediction)),
-        )),
+        Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| i64::from(l)))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| i64::from(r.prediction)))),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.top5)))),
-        Arc::new(Float32Array::from_iter_values(
-            rows.iter().map(|r| r.nll as f32),
-        )),
+        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.nll as f32))),
         fixed_lists(logits.iter().copied(), classes),
     ]
 }

@@ -53,10 +53,7 @@ impl Stage for Args {
         let Format::Timm = self.to;
         let config = timm::to_config(&self.model, &model.config)?;
         let tensors = timm::tensors(&model.network.layout);
-        let values: usize = tensors
-            .iter()
-            .map(|t| t.shape.iter().product::<usize>())
-            .sum();
+        let values: usize = tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
         let words = format!(
             "{}: {} tensors, {values} values, {} classes",
             out.display(),
@@ -97,8 +94,5 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     if !out.exists() || tool == Some("s4l-export") {
         return Ok(());
     }
-    Err(Error::NotOurs {
-        path: out.to_path_buf(),
-        what: "an export".to_string(),
-    })
+    Err(Error::NotOurs { path: out.to_path_buf(), what: "an export".to_string() })
 }

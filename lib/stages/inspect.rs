@@ -88,11 +88,7 @@ fn kind(path: &Path) -> Result<Kind> {
         }
         return Err(Error::bad_data(
             path,
-            format!(
-                "{} (shards) or {} (a model)",
-                schema::DATASET_JSON,
-                schema::CONFIG_JSON
-            ),
+            format!("{} (shards) or {} (a model)", schema::DATASET_JSON, schema::CONFIG_JSON),
             "neither",
             "name a folder that s4l-shard or a training stage made, or one file",
         ));
@@ -127,15 +123,9 @@ fn verify(path: &Path, kind: Kind) -> Result<()> {
 /// Bad content of a known kind of file is what `--verify` looks for.
 fn failed(error: Error) -> Error {
     match error {
-        Error::BadData {
-            path,
-            expected,
-            found,
-            ..
-        } => Error::Check {
-            path,
-            what: format!("expected {expected}, found {found}"),
-        },
+        Error::BadData { path, expected, found, .. } => {
+            Error::Check { path, what: format!("expected {expected}, found {found}") }
+        }
         other => other,
     }
 }

@@ -83,9 +83,7 @@ impl Stage for Args {
             },
         };
         if self.step != Step::Distill && self.init.is_none() {
-            return Err(usage(
-                "this step needs --init MODEL, the model of the step before",
-            ));
+            return Err(usage("this step needs --init MODEL, the model of the step before"));
         }
         let Some(out) = self.common.out.clone() else {
             return Err(usage("--out MODEL: name the folder of the new model"));

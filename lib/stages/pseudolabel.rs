@@ -108,13 +108,7 @@ impl Stage for Args {
             .map(|(logits, row)| Label::new(logits, classes, known.get(row).copied()))
             .collect();
         let columns = columns(split.keys(), &labels, classes);
-        table::write(
-            &out,
-            schema::labels(classes),
-            columns,
-            &lineage,
-            BTreeMap::new(),
-        )?;
+        table::write(&out, schema::labels(classes), columns, &lineage, BTreeMap::new())?;
         artifact::write_provenance(&out, &self.common, start)?;
         cli::info(&format!(
             "{}: {} labels ({} known), mean confidence {:.3}, {:.0} forward passes a second",
@@ -154,19 +148,13 @@ impl Label {
         let mean = evaluate::mean_over_views(logits, views, classes);
         let probs = softmax(&mean);
         let label = known.unwrap_or_else(|| metrics::argmax(&mean));
-        let agreeing = logits
-            .chunks_exact(classes)
-            .filter(|view| metrics::argmax(view) == label);
+        let agreeing = logits.chunks_exact(classes).filter(|view| metrics::argmax(view) == label);
         Label {
             label,
             known: known.is_some(),
             single: metrics::argmax(&logits[..classes]),
             confidence: probs.iter().copied().fold(0.0, f64::max) as f32,
-            entropy: probs
-                .iter()
-                .filter(|&&p| p > 0.0)
-                .map(|p| -p * p.ln())
-                .sum::<f64>() as f32,
+            entropy: probs.iter().filter(|&&p| p > 0.0).map(|p| -p * p.ln()).sum::<f64>() as f32,
             agreement: agreeing.count() as f32 / views as f32,
             probs: probs.iter().map(|&p| p as f32).collect(),
         }
@@ -182,9 +170,7 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 
 fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
     let ints = |f: fn(&Label) -> u32| -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(
-            labels.iter().map(|l| i64::from(f(l))),
-        ))
+        Arc::new(Int64Array::from_iter_values(labels.iter().map(|l| i64::from(f(l)))))
     };
     let floats = |f: fn(&Label) -> f32| -> ArrayRef {
         Arc::new(Float32Array::from_iter_values(labels.iter().map(f)))
@@ -193,9 +179,7 @@ fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
     vec![
         Arc::new(StringArray::from_iter_values(keys)),
         ints(|l| l.label),
-        Arc::new(BooleanArray::from_iter(
-            labels.iter().map(|l| Some(l.known)),
-        )),
+        Arc::new(BooleanArray::from_iter(labels.iter().map(|l| Some(l.known)))),
         ints(|l| l.single),
         floats(|l| l.confidence),
         floats(|l| l.entropy),
@@ -208,10 +192,5 @@ fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
 pub fn fixed_lists(values: impl Iterator<Item = f32>, len: usize) -> ArrayRef {
     let field = arrow::datatypes::Field::new_list_field(DataType::Float32, false);
     let values = Arc::new(Float32Array::from_iter_values(values));
-    Arc::new(FixedSizeListArray::new(
-        Arc::new(field),
-        len as i32,
-        values,
-        None,
-    ))
+    Arc::new(FixedSizeListArray::new(Arc::new(field), len as i32, values, None))
 }

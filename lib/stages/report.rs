@@ -49,10 +49,7 @@ impl cli::Stage for Args {
         lineage.inputs = found.hashes;
         if self.common.dry_run {
             let (rows, runs) = (rows.len(), found.runs.len());
-            return cli::print(&format!(
-                "{rows} rows of {runs} runs to {}\n",
-                out.display()
-            ));
+            return cli::print(&format!("{rows} rows of {runs} runs to {}\n", out.display()));
         }
         let made_from = page.exists().then(|| parquet::footer(&figures)).flatten();
         if artifact::target(&self.common, &page, &lineage, made_from)? == Target::Write {

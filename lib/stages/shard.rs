@@ -115,9 +115,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings {
-            file_bytes: 512 << 20,
-        }
+        Settings { file_bytes: 512 << 20 }
     }
 }
 
@@ -130,9 +128,7 @@ impl cli::Stage for Args {
         let start = Instant::now();
         let allowed = self.allow_rejects.unwrap_or(ALLOWED_REJECTS);
         if !(0.0..=1.0).contains(&allowed) {
-            return Err(Error::Usage(format!(
-                "--allow-rejects {allowed}: a share is from 0 to 1"
-            )));
+            return Err(Error::Usage(format!("--allow-rejects {allowed}: a share is from 0 to 1")));
         }
         let out = self.common.out_or("shards");
         let done = match &self.input {
@@ -157,27 +153,18 @@ impl Args {
                 hint: "give at least 1".to_string(),
             });
         }
-        let source = input::open(
-            input,
-            self.format,
-            self.labels.as_deref(),
-            self.classes.as_deref(),
-        )?;
+        let source =
+            input::open(input, self.format, self.labels.as_deref(), self.classes.as_deref())?;
         artifact::refuse_overlap(input, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         if self.common.dry_run {
             let plan = Plan::new(&source, settings.file_bytes, allow_cut)?;
             return cli::print(&describe(input, out, &source, &plan));
         }
-        let resized = self.resize_small.map(|small| Resized {
-            small,
-            quality: self.quality,
-        });
+        let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
         let recipe = recipe::hash(&(&settings, self.decode, resized));
-        let (hash, plan) = rayon::join(
-            || source.hash(),
-            || Plan::new(&source, settings.file_bytes, allow_cut),
-        );
+        let (hash, plan) =
+            rayon::join(|| source.hash(), || Plan::new(&source, settings.file_bytes, allow_cut));
         let lineage = Lineage::new("s4l-shard", self.common.seed, recipe).input("images", hash?);
         let (goal, found) = match self.part {
             Some(Part { part, parts }) => {
@@ -233,11 +220,9 @@ impl Args {
         let total = job.shards.len();
         if let Err(e) = done {
             return Err(match (e, staging.leave()) {
-                (Error::Interrupted { .. }, done @ 1..) => Error::Paused {
-                    path: goal,
-                    done,
-                    total,
-                },
+                (Error::Interrupted { .. }, done @ 1..) => {
+                    Error::Paused { path: goal, done, total }
+                }
                 (e, _) => e,
             });
         }
@@ -273,10 +258,7 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     if !out.exists() || out.join(schema::DATASET_JSON).is_file() {
         return Ok(());
     }
-    Err(Error::NotOurs {
-        path: out.to_path_buf(),
-        what: "a shard folder".to_string(),
-    })
+    Err(Error::NotOurs { path: out.to_path_buf(), what: "a shard folder".to_string() })
 }
 
 fn describe(input: &Path, out: &Path, source: &Source, plan: &Plan) -> String {
@@ -292,15 +274,7 @@ fn describe(input: &Path, out: &Path, source: &Source, plan: &Plan) -> String {
 
 fn summary(plan: &Plan) -> String {
     let splits = plan.splits().into_iter();
-    let splits: Vec<_> = splits
-        .map(|(split, n)| format!("{} {n}", split.name()))
-        .collect();
-    let form = plan
-        .shape
-        .map_or("encoded".to_string(), |[h, w, c]| format!("{h}x{w}x{c}"));
-    format!(
-        "{} images, {form}, {} classes",
-        splits.join(" + "),
-        plan.classes.len()
-    )
+    let splits: Vec<_> = splits.map(|(split, n)| format!("{} {n}", split.name())).collect();
+    let form = plan.shape.map_or("encoded".to_string(), |[h, w, c]| format!("{h}x{w}x{c}"));
+    format!("{} images, {form}, {} classes", splits.join(" + "), plan.classes.len())
 }

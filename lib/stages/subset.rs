@@ -104,15 +104,8 @@ impl cli::Stage for Args {
         let outer = self.outer(&split, shards.classes().len())?;
         let per_class = self.per_class(labels, shards.classes().len())?;
         let draw = |n, stream, taken: &[usize]| {
-            draw(
-                labels,
-                shards.classes().len(),
-                n,
-                self.common.seed,
-                stream,
-                taken,
-            )
-            .map_err(|few| self.too_few(few, &shards))
+            draw(labels, shards.classes().len(), n, self.common.seed, stream, taken)
+                .map_err(|few| self.too_few(few, &shards))
         };
         // Copies of an image count as that image.
         let hashes = split.hashes()?;
@@ -135,11 +128,7 @@ impl cli::Stage for Args {
             }
         };
         let others = self.other_splits(&shards)?;
-        let known = Set {
-            name: "the subset".to_string(),
-            split: &split,
-            rows: labelled.clone(),
-        };
+        let known = Set { name: "the subset".to_string(), split: &split, rows: labelled.clone() };
         let mut tests: Vec<Set> = others.iter().map(|(n, s)| Set::whole(n, s)).collect();
         self.refuse_leaks(&known, &tests)?;
 
@@ -149,15 +138,10 @@ impl cli::Stage for Args {
         }
         let words = |path: &Path, rows: usize| {
             let names = (path.display(), &self.split, shards.classes().len());
-            format!(
-                "{}: {rows} images of {}, {} classes",
-                names.0, names.1, names.2
-            )
+            format!("{}: {rows} images of {}, {} classes", names.0, names.1, names.2)
         };
         if self.common.dry_run {
-            let plan = outputs
-                .iter()
-                .map(|(path, rows, _)| words(path, rows.len()) + "\n");
+            let plan = outputs.iter().map(|(path, rows, _)| words(path, rows.len()) + "\n");
             return cli::print(&plan.collect::<String>());
         }
         let mut todo = Vec::new();
@@ -195,11 +179,7 @@ impl cli::Stage for Args {
 impl Args {
     fn refuse_overlaps(&self, out: &Path) -> Result<()> {
         let outputs = [Some(out), self.val_out.as_deref()];
-        let inputs = [
-            Some(self.input.as_path()),
-            self.list.as_deref(),
-            self.nested_in.as_deref(),
-        ];
+        let inputs = [Some(self.input.as_path()), self.list.as_deref(), self.nested_in.as_deref()];
         for out in outputs.into_iter().flatten() {
             for input in inputs.into_iter().flatten().filter(|i| i.exists()) {
                 artifact::refuse_overlap(input, out)?;
@@ -224,9 +204,7 @@ impl Args {
     /// The splits that are not chosen from, with their names.
     fn other_splits(&self, shards: &Shards) -> Result<Vec<(String, Split)>> {
         let names = shards.splits().into_iter().filter(|n| *n != self.split);
-        names
-            .map(|name| shards.split(&name).map(|split| (name, split)))
-            .collect()
+        names.map(|name| shards.split(&name).map(|split| (name, split))).collect()
     }
 
     /// Errors where an image to test on has the bytes of a labelled one.
@@ -361,11 +339,7 @@ pub fn draw(
         rows.extend(candidates.filter(|&row| free[row]).take(per_class));
         let found = rows.len() - before;
         if found < per_class {
-            return Err(TooFew {
-                class,
-                asked: per_class,
-                found,
-            });
+            return Err(TooFew { class, asked: per_class, found });
         }
     }
     rows.sort_unstable();

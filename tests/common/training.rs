@@ -18,15 +18,8 @@ const SUBSET: &str = env!("CARGO_BIN_EXE_s4l-subset");
 
 /// A network of one unit at a quarter of the work, one thread (tests run side by side), no words
 /// but those of an error.
-pub const SMALL: [&str; 7] = [
-    "-s",
-    "units=[1]",
-    "-s",
-    "stem=small_stride2",
-    "--threads",
-    "1",
-    "-q",
-];
+pub const SMALL: [&str; 7] =
+    ["-s", "units=[1]", "-s", "stem=small_stride2", "--threads", "1", "-q"];
 
 /// The recipe of a row of the smoke pipeline.
 pub fn recipe(row: &str) -> String {
@@ -95,14 +88,7 @@ pub fn write_labels(scratch: &Scratch, name: &str, rows: &[(&str, i64)]) {
     ];
     let lineage = Lineage::new("s4l-subset", 0, String::new());
     let path = scratch.path(name);
-    table::write(
-        &path,
-        schema::labelled(),
-        columns,
-        &lineage,
-        BTreeMap::new(),
-    )
-    .unwrap();
+    table::write(&path, schema::labelled(), columns, &lineage, BTreeMap::new()).unwrap();
 }
 
 /// Keys and labels of a table.
@@ -163,10 +149,7 @@ pub fn signal_once(
         .unwrap();
     let start = Instant::now();
     while std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before {file} was there"
-        );
+        assert!(child.try_wait().unwrap().is_none(), "it ended before {file} was there");
         assert!(start.elapsed() < Duration::from_secs(60), "no {file}");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -28,10 +28,7 @@ fn ours(case: &Value) -> Vec<f32> {
     let mut image = image(&case["input"]);
     let per_pixel = |image: &Image, f: fn([f32; 3]) -> [f32; 3]| {
         let pixels = image.data.as_chunks::<3>().0;
-        pixels
-            .iter()
-            .flat_map(|p| f(p.map(|v| v / 255.0)))
-            .collect()
+        pixels.iter().flat_map(|p| f(p.map(|v| v / 255.0))).collect()
     };
     match case["kind"].as_str().unwrap() {
         "pipe" => {
@@ -48,10 +45,7 @@ fn ours(case: &Value) -> Vec<f32> {
         }
         "resize" => {
             let shape = singles(&case["output"]["shape"]);
-            let size = Size {
-                height: shape[0] as usize,
-                width: shape[1] as usize,
-            };
+            let size = Size { height: shape[0] as usize, width: shape[1] as usize };
             let method = match case["method"].as_str().unwrap() {
                 "AlignedBilinear" => Method::AlignedBilinear,
                 "AlignedNearest" => Method::AlignedNearest,
@@ -151,18 +145,11 @@ fn inception_crop_has_the_distribution_of_tensorflow() {
                 ("crop_height", c.height),
                 ("crop_width", c.width),
                 ("aspect_percent", 100 * c.width / c.height),
-                (
-                    "area_permille",
-                    1000 * c.height * c.width / (height * width),
-                ),
+                ("area_permille", 1000 * c.height * c.width / (height * width)),
                 ("y_percent_of_free", 100 * c.y / (height - c.height).max(1)),
                 ("x_percent_of_free", 100 * c.x / (width - c.width).max(1)),
             ] {
-                *ours
-                    .entry(name)
-                    .or_default()
-                    .entry(value as i64)
-                    .or_default() += 1;
+                *ours.entry(name).or_default().entry(value as i64).or_default() += 1;
             }
         }
         for (name, ours) in &ours {

@@ -8,12 +8,8 @@ use s4l::rng::{RngExt, Stream, permutation, rng};
 #[test]
 fn draws_are_the_same_in_numpy() {
     for row in rows("keyed.json") {
-        let key: Vec<u64> = row["key"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|word| word.as_u64().unwrap())
-            .collect();
+        let key: Vec<u64> =
+            row["key"].as_array().unwrap().iter().map(|word| word.as_u64().unwrap()).collect();
         let streams = [Stream::Init, Stream::LabelledOrder, Stream::VatDirection];
         let stream = streams.into_iter().find(|s| *s as u64 == key[1]).unwrap();
         let keyed = || rng(key[0], stream, key[2], key[3]);

@@ -34,14 +34,8 @@ fn batch_norm_is_tensorflow_s() {
     parameters[layout.norm.gamma()].copy_from_slice(&golden.singles("gamma"));
     parameters[layout.norm.beta()].copy_from_slice(&golden.singles("beta"));
     let trunks: [(&str, Box<dyn Trunk>); 2] = [
-        (
-            "fast",
-            Box::new(CpuTrunk::<f32>::new(&layout, 5, 6, Isa::best())),
-        ),
-        (
-            "candle",
-            Box::new(CandleTrunk::new(&layout, 5, 6, Device::Cpu, DType::F64)),
-        ),
+        ("fast", Box::new(CpuTrunk::<f32>::new(&layout, 5, 6, Isa::best()))),
+        ("candle", Box::new(CandleTrunk::new(&layout, 5, 6, Device::Cpu, DType::F64))),
     ];
     for (name, mut trunk) in trunks {
         let mut moving = layout.initial_moving();
@@ -49,32 +43,19 @@ fn batch_norm_is_tensorflow_s() {
             let of = |what: &str| format!("{batch}.{what}");
             let is = |what: &str, got: &[f32]| {
                 let expected = golden.doubles(&of(what));
-                close(
-                    &format!("{name} trunk, {batch}, {what}"),
-                    got,
-                    expected,
-                    1e-5,
-                );
+                close(&format!("{name} trunk, {batch}, {what}"), got, expected, 1e-5);
             };
             let images = golden.singles(&of("images"));
-            let pass = Pass::Train {
-                keep: BATCH_NORM_MOMENTUM,
-            };
-            let features = trunk
-                .forward(&parameters, &mut moving, &images, pass)
-                .unwrap();
+            let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
+            let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
             is("features", &features);
             is("moving_mean", &moving[layout.norm.mean()]);
             is("moving_variance", &moving[layout.norm.variance()]);
             let mut gradient = vec![0f32; layout.parameters];
             let mut image_gradient = vec![0f32; images.len()];
-            let wanted = Gradients {
-                parameters: Some(&mut gradient),
-                images: Some(&mut image_gradient),
-            };
-            trunk
-                .backward(&parameters, &golden.singles("upstream"), wanted)
-                .unwrap();
+            let wanted =
+                Gradients { parameters: Some(&mut gradient), images: Some(&mut image_gradient) };
+            trunk.backward(&parameters, &golden.singles("upstream"), wanted).unwrap();
             is("gradient_images", &image_gradient);
             is("gradient_gamma", &gradient[layout.norm.gamma()]);
             is("gradient_beta", &gradient[layout.norm.beta()]);
@@ -92,10 +73,7 @@ fn initial_kernels_have_the_distribution_of_tensorflow() {
     ];
     let cases = rows("glorot.json");
     for case in &cases {
-        let shape: Vec<usize> = floats(&case["shape"])
-            .into_iter()
-            .map(|n| n as usize)
-            .collect();
+        let shape: Vec<usize> = floats(&case["shape"]).into_iter().map(|n| n as usize).collect();
         let ours = layouts.iter().find_map(|layout| {
             let tensors = layout.tensors();
             let (.., range) = tensors.iter().find(|t| t.1 == shape)?;
@@ -115,9 +93,6 @@ fn initial_kernels_have_the_distribution_of_tensorflow() {
         let largest = ours.iter().fold(0f32, |m, w| m.max(w.abs()));
         let ratio = f64::from(largest) / float(&case["largest"]);
         // The largest of n uniform draws is within 20 / n of the limit, but once in e^20.
-        assert!(
-            (ratio - 1.0).abs() < 20.0 / ours.len() as f64,
-            "{shape:?}: {ratio}"
-        );
+        assert!((ratio - 1.0).abs() < 20.0 / ours.len() as f64, "{shape:?}: {ratio}");
     }
 }

@@ -56,12 +56,7 @@ fn losses_and_gradients_are_tensorflow_s() {
             close(&name, &doubles(&loss), &[float(&case["value"])], bound);
             let gradient = loss.backward().unwrap().get(&x).unwrap().clone();
             let expected = floats(&case["gradient"]);
-            close(
-                &format!("{name} gradient"),
-                &doubles(&gradient),
-                &expected,
-                bound,
-            );
+            close(&format!("{name} gradient"), &doubles(&gradient), &expected, bound);
             seen += 1;
         }
     }
@@ -83,18 +78,9 @@ fn a_perturbation_is_normalized_as_by_tensorflow() {
         stem: Stem::Small,
         heads: vec![],
     };
-    let mut unused = Network::new(
-        &architecture,
-        (5, values / 5),
-        &Device::Cpu,
-        Precision::F32,
-        0,
-    );
+    let mut unused = Network::new(&architecture, (5, values / 5), &Device::Cpu, Precision::F32, 0);
     let clean = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
-    let key = (
-        case["seed"].as_u64().unwrap(),
-        case["step"].as_u64().unwrap(),
-    );
+    let key = (case["seed"].as_u64().unwrap(), case["step"].as_u64().unwrap());
     let radius = float(&case["radius"]);
     let moved = vat::perturb(&mut unused, &images, values, &clean, radius, 0, key).unwrap();
     close("perturbation", &moved, &floats(&case["moved"]), 1e-6);

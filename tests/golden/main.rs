@@ -100,8 +100,5 @@ fn error<T: Copy + Into<f64>>(got: &[T], expected: &[f64]) -> f64 {
 fn close<T: Copy + Into<f64>>(what: &str, got: &[T], expected: &[f64], bound: f64) {
     let far = error(got, expected);
     println!("{what}: {far:.1e}");
-    assert!(
-        far <= bound,
-        "{what} is off by {far:e}, more than {bound:e}"
-    );
+    assert!(far <= bound, "{what} is off by {far:e}, more than {bound:e}");
 }

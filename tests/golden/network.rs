@@ -29,38 +29,24 @@ fn agrees(file: &str, units: &[usize], stem: Stem) {
         |dtype| -> Box<dyn Trunk> { Box::new(CandleTrunk::new(&layout, h, w, Device::Cpu, dtype)) };
     let fast = Box::new(CpuTrunk::<f32>::new(&layout, h, w, Isa::best()));
     // Candle's results pass through float32 on their way out, and the momentum is one: 0.99 + 1e-8.
-    for (name, mut trunk, bound) in [
-        ("fast", fast as Box<dyn Trunk>, 1e-5),
-        ("candle", candle(DType::F64), 1e-6),
-    ] {
+    for (name, mut trunk, bound) in
+        [("fast", fast as Box<dyn Trunk>, 1e-5), ("candle", candle(DType::F64), 1e-6)]
+    {
         let is = |what: &str, got: &[f32]| {
-            close(
-                &format!("{file}, {name} trunk, {what}"),
-                got,
-                golden.doubles(what),
-                bound,
-            );
+            close(&format!("{file}, {name} trunk, {what}"), got, golden.doubles(what), bound);
         };
         let mut moving = layout.initial_moving();
-        let pass = Pass::Train {
-            keep: BATCH_NORM_MOMENTUM,
-        };
-        let features = trunk
-            .forward(&parameters, &mut moving, &images, pass)
-            .unwrap();
+        let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
+        let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
         is("features", &features);
         for (tensor, _, range) in layout.moving_tensors() {
             is(&tensor, &moving[range]);
         }
         let mut gradient = vec![0f32; layout.parameters];
         let mut image_gradient = vec![0f32; images.len()];
-        let wanted = Gradients {
-            parameters: Some(&mut gradient),
-            images: Some(&mut image_gradient),
-        };
-        trunk
-            .backward(&parameters, &golden.singles("upstream"), wanted)
-            .unwrap();
+        let wanted =
+            Gradients { parameters: Some(&mut gradient), images: Some(&mut image_gradient) };
+        trunk.backward(&parameters, &golden.singles("upstream"), wanted).unwrap();
         is("gradient.images", &image_gradient);
         for (tensor, _, range) in layout.tensors() {
             is(&format!("gradient.{tensor}"), &gradient[range]);
@@ -82,9 +68,5 @@ fn a_resnet_with_the_small_stem() {
 
 #[test]
 fn a_resnet_with_the_small_stem_of_stride_2() {
-    agrees(
-        "network_small_stride2.safetensors",
-        &[1, 1],
-        Stem::SmallStride2,
-    );
+    agrees("network_small_stride2.safetensors", &[1, 1], Stem::SmallStride2);
 }

@@ -35,18 +35,8 @@ fn momentum_and_weight_decay_are_tensorflow_s() {
             &settings,
             float(&step["learning_rate"]),
         );
-        close(
-            &format!("weights of step {i}"),
-            &weights,
-            &floats(&step["weights"]),
-            1e-6,
-        );
-        close(
-            &format!("velocity of step {i}"),
-            &velocity,
-            &floats(&step["velocity"]),
-            1e-6,
-        );
+        close(&format!("weights of step {i}"), &weights, &floats(&step["weights"]), 1e-6);
+        close(&format!("velocity of step {i}"), &velocity, &floats(&step["velocity"]), 1e-6);
     }
 }
 
@@ -55,17 +45,8 @@ fn averages_are_tensorflow_s() {
     let case = &cases("polyak")[0];
     let mut average = singles(&case["start"]);
     for (i, step) in steps(case).iter().enumerate() {
-        polyak(
-            &mut average,
-            &singles(&step["weights"]),
-            float(&case["half_life"]),
-        );
-        close(
-            &format!("average of step {i}"),
-            &average,
-            &floats(&step["average"]),
-            1e-6,
-        );
+        polyak(&mut average, &singles(&step["weights"]), float(&case["half_life"]));
+        close(&format!("average of step {i}"), &average, &floats(&step["average"]), 1e-6);
     }
 }
 
@@ -81,10 +62,7 @@ fn the_schedule_is_that_of_the_reference() {
             ..Settings::default()
         };
         let schedule = Schedule::new(&settings, whole(&case["images"]));
-        assert_eq!(
-            schedule.steps_per_epoch as usize,
-            whole(&case["steps_per_epoch"])
-        );
+        assert_eq!(schedule.steps_per_epoch as usize, whole(&case["steps_per_epoch"]));
         assert_eq!(schedule.total_steps as usize, whole(&case["total"]));
         assert_eq!(schedule.base() as f32, float(&case["base"]) as f32);
         for (step, rate) in steps(&case).iter().zip(singles(&case["rates"])) {

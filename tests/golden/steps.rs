@@ -34,13 +34,8 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
         stem: Stem::SmallStride2,
         heads: heads(method, CLASSES, EMBEDDING),
     };
-    let mut network = Network::new(
-        &architecture,
-        (shape[1], shape[2]),
-        &Device::Cpu,
-        Precision::F32,
-        0,
-    );
+    let mut network =
+        Network::new(&architecture, (shape[1], shape[2]), &Device::Cpu, Precision::F32, 0);
     let layout = network.layout.clone();
     for (name, shape, range) in layout.tensors() {
         assert_eq!(golden.shape(&name), shape, "{name}");
@@ -55,17 +50,8 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     let mut unlabelled = golden.singles("images");
     let values = unlabelled.len() / shape[0];
     let labelled = unlabelled.split_off((shape[0] - labelled * views) * values);
-    let batch = Batch {
-        unlabelled,
-        labelled,
-        labels,
-        views,
-    };
-    let at = At {
-        seed: 5,
-        step: 3,
-        ramp: 1.0,
-    };
+    let batch = Batch { unlabelled, labelled, labels, views };
+    let at = At { seed: 5, step: 3, ramp: 1.0 };
     let mut gradient = vec![0f32; layout.parameters];
     let record = step(&mut network, &settings, &batch, at, &mut gradient).unwrap();
 
@@ -74,18 +60,10 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
         let key = format!("terms.{}", term.trim_start_matches("loss/"));
         let vat = matches!(*term, "loss/vat" | "loss");
         let bound = if vat { adversarial } else { EXACT };
-        close(
-            &format!("{name}, {term}"),
-            &[*value],
-            golden.doubles(&key),
-            bound,
-        );
+        close(&format!("{name}, {term}"), &[*value], golden.doubles(&key), bound);
         terms += 1;
     }
-    assert_eq!(
-        terms,
-        golden.0.keys().filter(|k| k.starts_with("terms.")).count()
-    );
+    assert_eq!(terms, golden.0.keys().filter(|k| k.starts_with("terms.")).count());
     for (tensor, _, range) in layout.tensors() {
         let key = format!("gradient.{tensor}");
         let (got, expected) = (&gradient[range], golden.doubles(&key));
@@ -93,12 +71,7 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     }
     for (tensor, _, range) in layout.moving_tensors() {
         let expected = golden.doubles(&tensor);
-        close(
-            &format!("{name}, {tensor}"),
-            &network.moving[range],
-            expected,
-            EXACT,
-        );
+        close(&format!("{name}, {tensor}"), &network.moving[range], expected, EXACT);
     }
 }
 

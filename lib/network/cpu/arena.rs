@@ -69,11 +69,7 @@ pub struct Arena<E> {
 
 impl<E> Default for Arena<E> {
     fn default() -> Arena<E> {
-        Arena {
-            map: None,
-            len: 0,
-            values: PhantomData,
-        }
+        Arena { map: None, len: 0, values: PhantomData }
     }
 }
 
@@ -110,17 +106,13 @@ impl<E: Copy> Arena<E> {
         let start = self.map.as_mut().map(|m| m.as_mut_ptr().cast());
         // SAFETY: the map has `len` values, starts at a page, and all bits are a value of E
         // (float32 or bfloat16).
-        start.map_or(&mut [], |start| unsafe {
-            std::slice::from_raw_parts_mut(start, self.len)
-        })
+        start.map_or(&mut [], |start| unsafe { std::slice::from_raw_parts_mut(start, self.len) })
     }
 
     pub fn values(&self) -> &[E] {
         let start = self.map.as_ref().map(|m| m.as_ptr().cast());
         // SAFETY: as in `values_mut`.
-        start.map_or(&[], |start| unsafe {
-            std::slice::from_raw_parts(start, self.len)
-        })
+        start.map_or(&[], |start| unsafe { std::slice::from_raw_parts(start, self.len) })
     }
 }
 
@@ -142,13 +134,7 @@ mod tests {
     #[test]
     fn what_lives_together_lies_apart() {
         let mut plan = Plan::default();
-        let lives = [
-            (10, 0..=3),
-            (20, 1..=2),
-            (30, 3..=5),
-            (5, 0..=5),
-            (20, 4..=5),
-        ];
+        let lives = [(10, 0..=3), (20, 1..=2), (30, 3..=5), (5, 0..=5), (20, 4..=5)];
         for (len, life) in &lives {
             plan.add(*len, life.clone());
         }

@@ -278,11 +278,7 @@ impl Group {
                 }
             });
             let operands: Vec<_> = operands.collect();
-            let sink = Sink {
-                output,
-                to: &part.to[..pixels],
-                epilogue: epilogue.reborrow(),
-            };
+            let sink = Sink { output, to: &part.to[..pixels], epilogue: epilogue.reborrow() };
             let pairs = self.convs[0].pairs;
             convolve(isa, pairs, &operands, channels.clone(), sink);
         }

@@ -40,11 +40,7 @@ pub struct Output<'a, E> {
 
 impl<'a, E> Output<'a, E> {
     pub fn new(values: &mut [E], then: Then<'a>) -> Output<'a, E> {
-        Output {
-            values: Shared::new(values),
-            residual: None,
-            then,
-        }
+        Output { values: Shared::new(values), residual: None, then }
     }
 }
 
@@ -97,10 +93,8 @@ impl Group {
             Input::Images(x) => {
                 let (b, row) = (self.border * c, self.width * c);
                 let images = x[start..].chunks_exact(self.height * row);
-                for (tile, x) in tile
-                    .chunks_exact_mut(self.bordered_pixels() * c)
-                    .zip(images)
-                    .take(units)
+                for (tile, x) in
+                    tile.chunks_exact_mut(self.bordered_pixels() * c).zip(images).take(units)
                 {
                     tile.fill(E::default());
                     let inner = tile.chunks_exact_mut(row + 2 * b).skip(self.border);
@@ -196,11 +190,7 @@ impl Group {
         outputs: &[Output<E>],
         moments: &[Shared<f32>],
     ) {
-        let Scratch {
-            input: loaded,
-            patches: buffers,
-            ..
-        } = scratch;
+        let Scratch { input: loaded, patches: buffers, .. } = scratch;
         let tile = match input {
             Input::Activations(x, None) => &x[first * self.unit_pixels() * self.inputs..],
             _ => {
@@ -232,18 +222,11 @@ impl Group {
                     let of = |k| unsafe { moments[i].slice((t * 3 + k) * all, all) };
                     Epilogue::Statistics {
                         residual,
-                        moments: Moments {
-                            around: of(0),
-                            sums: of(1),
-                            squares: of(2),
-                        },
+                        moments: Moments { around: of(0), sums: of(1), squares: of(2) },
                         empty: true,
                     }
                 }
-                (Then::Activate(n), _) => Epilogue::Activate {
-                    scale: &n.scale,
-                    shift: &n.shift,
-                },
+                (Then::Activate(n), _) => Epilogue::Activate { scale: &n.scale, shift: &n.shift },
             };
             if let Some(patches) = &p.patches {
                 let tile = (tile, count);
@@ -260,11 +243,7 @@ impl Group {
                     weights: packed,
                     rows: p.rows(Direction::Forward),
                 };
-                let sink = Sink {
-                    output,
-                    to: &part.to[..pixels],
-                    epilogue: epilogue.reborrow(),
-                };
+                let sink = Sink { output, to: &part.to[..pixels], epilogue: epilogue.reborrow() };
                 convolve(isa, p.pairs, &[operand], columns.clone(), sink);
                 epilogue.begun();
             }
@@ -288,10 +267,6 @@ pub(super) fn convolve<E: Element, O: Element>(
             sink,
         });
     } else {
-        isa.dispatch(Convolve::<Single<E>, O> {
-            operands,
-            columns,
-            sink,
-        });
+        isa.dispatch(Convolve::<Single<E>, O> { operands, columns, sink });
     }
 }

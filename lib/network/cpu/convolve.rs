@@ -98,11 +98,7 @@ impl<E> Epilogue<'_, E> {
         match self {
             Epilogue::Store => Epilogue::Store,
             Epilogue::Residual(residual) => Epilogue::Residual(*residual),
-            Epilogue::Statistics {
-                residual,
-                moments,
-                empty,
-            } => Epilogue::Statistics {
+            Epilogue::Statistics { residual, moments, empty } => Epilogue::Statistics {
                 residual: *residual,
                 moments: Moments {
                     around: moments.around,
@@ -112,19 +108,9 @@ impl<E> Epilogue<'_, E> {
                 empty: *empty,
             },
             Epilogue::Activate { scale, shift } => Epilogue::Activate { scale, shift },
-            Epilogue::Mask {
-                x,
-                scale,
-                shift,
-                mean,
-                sums,
-            } => Epilogue::Mask {
-                x: *x,
-                scale,
-                shift,
-                mean,
-                sums: (sums.0, sums.1),
-            },
+            Epilogue::Mask { x, scale, shift, mean, sums } => {
+                Epilogue::Mask { x: *x, scale, shift, mean, sums: (sums.0, sums.1) }
+            }
         }
     }
 }
@@ -297,11 +283,7 @@ pub unsafe fn finish<S: Simd, E: Element>(
                     E::store::<S>(sink.output.add(at), y);
                 }
             }
-            Epilogue::Statistics {
-                residual,
-                moments,
-                empty,
-            } => {
+            Epilogue::Statistics { residual, moments, empty } => {
                 let around = moments.around[column..].as_mut_ptr();
                 if *empty && first == 0 {
                     let mut y = sums[0];
@@ -335,13 +317,7 @@ pub unsafe fn finish<S: Simd, E: Element>(
                     E::store::<S>(sink.output.add(at as usize + column), y);
                 }
             }
-            Epilogue::Mask {
-                x,
-                scale,
-                shift,
-                mean,
-                sums: (sum0, sum1),
-            } => {
+            Epilogue::Mask { x, scale, shift, mean, sums: (sum0, sum1) } => {
                 let (scale, shift) = (channel::<S>(scale, column), channel::<S>(shift, column));
                 let mean = channel::<S>(mean, column);
                 let (p0, p1) = (sum0[column..].as_mut_ptr(), sum1[column..].as_mut_ptr());

@@ -75,10 +75,7 @@ impl Planned {
     ) -> Planned {
         let patches = Patches::new(conv, (h, w), tile);
         let (forward, weight_taps) = match patches {
-            None => (
-                forward(conv, (h, w), border, tile),
-                weight_taps(conv, (h, w), border, tile),
-            ),
+            None => (forward(conv, (h, w), border, tile), weight_taps(conv, (h, w), border, tile)),
             Some(_) => Default::default(),
         };
         Planned {
@@ -253,23 +250,15 @@ impl Group {
     /// `pairs`: values are multiplied in pairs where they can be.
     pub fn new(convs: &[&Conv], height: usize, width: usize, pairs: bool) -> Group {
         let (kernel, inputs) = (convs[0].kernel, convs[0].inputs);
-        assert!(
-            convs
-                .iter()
-                .all(|c| (c.kernel, c.inputs) == (kernel, inputs))
-        );
+        assert!(convs.iter().all(|c| (c.kernel, c.inputs) == (kernel, inputs)));
         let pixels = convs.iter().all(|c| c.kernel == 1 && c.stride == 1);
         let border = if inputs < LANES { kernel / 2 } else { 0 };
         let unit = if pixels { 1 } else { height * width };
-        let tile = (TILE_VALUES / inputs)
-            .clamp(TILE_PIXELS.start, TILE_PIXELS.end)
-            .div_ceil(unit);
+        let tile = (TILE_VALUES / inputs).clamp(TILE_PIXELS.start, TILE_PIXELS.end).div_ceil(unit);
         let (h, w) = if pixels { (1, 1) } else { (height, width) };
         let originals = convs;
-        let convs: Vec<_> = convs
-            .iter()
-            .map(|conv| Planned::new(conv, (h, w), border, tile, pairs))
-            .collect();
+        let convs: Vec<_> =
+            convs.iter().map(|conv| Planned::new(conv, (h, w), border, tile, pairs)).collect();
         Group {
             height: h,
             width: w,
@@ -278,11 +267,7 @@ impl Group {
             pixels,
             tile,
             backward: match &convs[..] {
-                [
-                    Planned {
-                        patches: Some(_), ..
-                    },
-                ] => Vec::new(),
+                [Planned { patches: Some(_), .. }] => Vec::new(),
                 _ => backward(originals, (h, w), tile),
             },
             convs,
@@ -290,11 +275,7 @@ impl Group {
     }
 
     pub(super) fn units(&self, images: usize, image_pixels: usize) -> usize {
-        if self.pixels {
-            images * image_pixels
-        } else {
-            images
-        }
+        if self.pixels { images * image_pixels } else { images }
     }
 
     /// Pixels of a unit of the input, and of a tile's.
@@ -352,9 +333,7 @@ fn forward(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> V
             })
         });
         Part {
-            to: all()
-                .map(|(u, y, x)| (((u * oh + y) * ow + x) * co) as u32)
-                .collect(),
+            to: all().map(|(u, y, x)| (((u * oh + y) * ow + x) * co) as u32).collect(),
             from: vec![(all().map(|p| from(p) as u32).collect(), joined(taps))],
             per_unit: pixels.len(),
         }
@@ -442,13 +421,7 @@ fn weight_taps(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) 
             true => Vec::new(),
             false => runs.collect(),
         };
-        all.push(WeightTap {
-            row: t * ci,
-            depth: ci,
-            per_unit: runs.len() / tile,
-            runs,
-            width,
-        });
+        all.push(WeightTap { row: t * ci, depth: ci, per_unit: runs.len() / tile, runs, width });
     }
     all
 }

@@ -104,16 +104,12 @@ impl<E: Element> Inference<E> {
         }
         let units = trunk.layout.units.iter();
         Ok(Inference {
-            affine: units
-                .map(|u| [0, 1, 2].map(|i| fixed(&u.norms[i])))
-                .collect(),
+            affine: units.map(|u| [0, 1, 2].map(|i| fixed(&u.norms[i]))).collect(),
             last: fixed(&trunk.layout.norm),
             stages,
             packed,
             ranges,
-            threads: (0..rayon::current_num_threads())
-                .map(|_| Mutex::default())
-                .collect(),
+            threads: (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -131,9 +127,7 @@ impl<E: Element> Inference<E> {
             .with_max_len(1)
             .try_for_each(|(out, images)| -> Result<()> {
                 let thread = rayon::current_thread_index().unwrap_or(0);
-                let mut room = self.threads[thread]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut room = self.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
                 let mut outputs = std::mem::take(&mut room.outputs);
                 outputs.resize_with(self.stages.len() + 1, Arena::default);
                 let (last, inputs) = outputs.split_last_mut().expect("the stem's");
@@ -229,9 +223,7 @@ impl<E: Element> Inference<E> {
             let (u, sizes) = (&trunk.units[i], &trunk.sizes.units[i]);
             let [g1, g2, g3] = &u.groups;
             let [a1, a2, a3] = &self.affine[i];
-            let (z1, z2) = inner
-                .room(n * (sizes.z1 + sizes.z2))?
-                .split_at_mut(n * sizes.z1);
+            let (z1, z2) = inner.room(n * (sizes.z1 + sizes.z2))?.split_at_mut(n * sizes.z1);
             let units = g1.units(n, u.pixels.0);
             let mut outs = vec![Output::new(z1, Then::Activate(a2))];
             let from = if sizes.projects {
@@ -246,10 +238,7 @@ impl<E: Element> Inference<E> {
             let outs = [Output::new(z2, Then::Activate(a3))];
             g2.infer(isa, scratch, n, from, self.weights(i, 1), &outs);
             // Where the shortcut left its values, the sum takes their place.
-            let outs = [Output {
-                residual: Some(out.as_ptr()),
-                ..Output::new(out, Then::Nothing)
-            }];
+            let outs = [Output { residual: Some(out.as_ptr()), ..Output::new(out, Then::Nothing) }];
             let units = g3.units(n, u.pixels.1);
             let from = Input::Activations(z2, None);
             g3.infer(isa, scratch, units, from, self.weights(i, 2), &outs);

@@ -17,10 +17,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx512bf16") {
             let pairs = pulp::x86::V4::try_new();
-            return Isa {
-                pairs,
-                ..Isa::from(pulp::Arch::new())
-            };
+            return Isa { pairs, ..Isa::from(pulp::Arch::new()) };
         }
         Isa::from(pulp::Arch::new())
     }

@@ -79,10 +79,7 @@ impl<E: Element> CpuTrunk<E> {
             let input = (h, w);
             (h, w) = ((h - 1) / 2 + 1, (w - 1) / 2 + 1);
             sizes.stem = input.0 * input.1 * stem.outputs;
-            Pool {
-                input,
-                output: (h, w),
-            }
+            Pool { input, output: (h, w) }
         });
         let y0_pixels = h * w;
         sizes.y0 = y0_pixels * stem.outputs;
@@ -221,10 +218,7 @@ impl<E: Element> Trunk for CpuTrunk<E> {
             let (z1, z2, y) = (slot(slots.z1), slot(slots.z2), slot(slots.y));
             let project = layer.shortcut.is_some();
             normalize(a1, n1, parameters, moving, statistics, pass);
-            let outs = [
-                Output::new(z1, Then::Statistics),
-                Output::new(y, Then::Nothing),
-            ];
+            let outs = [Output::new(z1, Then::Statistics), Output::new(y, Then::Nothing)];
             let outs = &outs[..g1.convs.len()];
             let units = g1.units(n, u.pixels.0);
             let from = Input::Activations(input, Some(a1));
@@ -235,10 +229,7 @@ impl<E: Element> Trunk for CpuTrunk<E> {
             let batch = g2.forward(workers, n, from, pack(g2), &[out]).pop();
             normalize(a3, n3, parameters, moving, batch, pass);
             let residual = if project { y.as_ptr() } else { input.as_ptr() };
-            let out = Output {
-                residual: Some(residual),
-                ..Output::new(y, Then::Statistics)
-            };
+            let out = Output { residual: Some(residual), ..Output::new(y, Then::Statistics) };
             let units = g3.units(n, u.pixels.1);
             let from = Input::Activations(z2, Some(a3));
             statistics = g3.forward(workers, units, from, pack(g3), &[out]).pop();
@@ -282,8 +273,7 @@ impl<E: Element> Trunk for CpuTrunk<E> {
         let norm = &self.layout.norm;
         let pixels = y.len() / n / norm.channels;
         let sums = spread_features(isa, &self.affine, features, y, g, pixels);
-        self.affine
-            .set_backward(norm, &sums, n * pixels, wanted.parameters.as_deref_mut());
+        self.affine.set_backward(norm, &sums, n * pixels, wanted.parameters.as_deref_mut());
         let mut affine = &self.affine;
         let mut later = &mut self.units[..];
         for (i, layer) in self.layout.units.iter().enumerate().rev() {
@@ -300,12 +290,8 @@ impl<E: Element> Trunk for CpuTrunk<E> {
             let [group1, group2, group3] = &u.groups;
             let (inner, outer) = (n * u.pixels.0, n * u.pixels.1);
             let mut weights = wanted.parameters.as_deref_mut();
-            let upstream = UnitGradient {
-                masked: Shared::new(g),
-                values: y,
-                norm: affine,
-                residual,
-            };
+            let upstream =
+                UnitGradient { masked: Shared::new(g), values: y, norm: affine, residual };
             let sums = group3.backward(
                 workers,
                 group3.units(n, u.pixels.1),
@@ -345,12 +331,7 @@ impl<E: Element> Trunk for CpuTrunk<E> {
             g = next;
             affine = a1;
         }
-        let upstream = UnitGradient {
-            masked: Shared::new(g),
-            values: y0,
-            norm: affine,
-            residual,
-        };
+        let upstream = UnitGradient { masked: Shared::new(g), values: y0, norm: affine, residual };
         let upstream = match &self.pool {
             None => Upstream::Unit(upstream),
             Some(pool) => {

@@ -52,11 +52,7 @@ pub fn merge(
     for q in &mut squares {
         *q = (*q / total as f64).max(0.0);
     }
-    BatchStatistics {
-        mean,
-        variance: squares,
-        count: total,
-    }
+    BatchStatistics { mean, variance: squares, count: total }
 }
 
 /// Adds the tiles' two sums a channel (`channels` values each, one after the other) in their order.
@@ -101,11 +97,7 @@ impl Affine {
 
     /// The coefficients of the last `set_backward`.
     pub fn coefficients(&self) -> Coefficients<'_> {
-        Coefficients {
-            g: &self.g,
-            x: &self.x,
-            one: &self.one,
-        }
+        Coefficients { g: &self.g, x: &self.x, one: &self.one }
     }
 
     /// Normalizes with the statistics of the batch.
@@ -116,9 +108,7 @@ impl Affine {
     /// Normalizes with the moving statistics.
     pub fn set_moving(&mut self, norm: &Norm, parameters: &[f32], moving: &[f32]) {
         let (mean, variance) = (&moving[norm.mean()], &moving[norm.variance()]);
-        self.set(norm, parameters, |c| {
-            (f64::from(mean[c]), f64::from(variance[c]))
-        });
+        self.set(norm, parameters, |c| (f64::from(mean[c]), f64::from(variance[c])));
     }
 
     /// Backward coefficients from the sums over the batch of the gradient and of gradient *

@@ -36,13 +36,7 @@ impl Pool {
 
     /// Pools one image. `moments`: see `norm::merge`.
     pub fn image<E: Element>(&self, isa: Isa, values: &[E], out: &mut [E], moments: &mut [f32]) {
-        isa.dispatch(MaxPool {
-            pool: self,
-            values,
-            out,
-            channels: moments.len() / 3,
-            moments,
-        });
+        isa.dispatch(MaxPool { pool: self, values, out, channels: moments.len() / 3, moments });
     }
 
     /// `pooled`: what `forward` wrote.
@@ -223,13 +217,7 @@ pub fn spread_features<E: Element>(
         .zip(sums.par_chunks_mut(2 * c))
         .zip(features.par_chunks(c))
         .for_each(|(((gradient, y), sums), feature)| {
-            isa.dispatch(Spread {
-                norm,
-                feature,
-                y,
-                gradient,
-                sums,
-            });
+            isa.dispatch(Spread { norm, feature, y, gradient, sums });
         });
     fold_sums(&sums, c)
 }

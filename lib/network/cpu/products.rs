@@ -44,14 +44,8 @@ impl<P: Multiply> WithSimd for Products<'_, P> {
                     let rows = next_rows(self.rows - m, most);
                     // SAFETY: lengths were checked.
                     unsafe {
-                        let a = self
-                            .input
-                            .as_ptr()
-                            .add(i * self.input_step + m * self.depth);
-                        let b = self
-                            .weights
-                            .as_ptr()
-                            .add(i * self.weights_step + j * self.depth);
+                        let a = self.input.as_ptr().add(i * self.input_step + m * self.depth);
+                        let b = self.weights.as_ptr().add(i * self.weights_step + j * self.depth);
                         let at = i * self.output_step + m * width + j - columns.start;
                         let c = self.output.as_mut_ptr().add(at);
                         if two {
@@ -187,15 +181,8 @@ unsafe fn weight_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
         }
         for (m, acc) in acc.iter().enumerate() {
             for (v, &a) in acc.iter().enumerate() {
-                let p = k
-                    .out
-                    .as_mut_ptr()
-                    .add((i + m) * k.outputs + j + v * S::F32_LANES);
-                let a = if k.accumulate {
-                    simd.add_f32s(a, f32::load::<S>(p))
-                } else {
-                    a
-                };
+                let p = k.out.as_mut_ptr().add((i + m) * k.outputs + j + v * S::F32_LANES);
+                let a = if k.accumulate { simd.add_f32s(a, f32::load::<S>(p)) } else { a };
                 f32::store::<S>(p, a);
             }
         }

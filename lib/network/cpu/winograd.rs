@@ -199,9 +199,7 @@ where
     fn blocks(&self, images: usize) -> impl Iterator<Item = Range<usize>> {
         let all = images * self.per_image;
         let block = all.div_ceil(all.div_ceil(self.block));
-        (0..all)
-            .step_by(block)
-            .map(move |p| p..(p + block).min(all))
+        (0..all).step_by(block).map(move |p| p..(p + block).min(all))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -239,11 +237,7 @@ where
                 output: outputs,
                 output_step: self.position(width),
             });
-            let sink = Sink {
-                output,
-                to: &self.to,
-                epilogue: epilogue.reborrow(),
-            };
+            let sink = Sink { output, to: &self.to, epilogue: epilogue.reborrow() };
             isa.dispatch(TransformOutput::<O, IN, OUT> {
                 products: outputs,
                 position: self.position(width),

@@ -55,10 +55,7 @@ pub struct Workers<E> {
 impl<E: Default + Send> Workers<E> {
     pub fn new(isa: Isa) -> Workers<E> {
         let threads = rayon::current_num_threads();
-        Workers {
-            isa,
-            scratch: (0..threads).map(|_| Mutex::default()).collect(),
-        }
+        Workers { isa, scratch: (0..threads).map(|_| Mutex::default()).collect() }
     }
 
     /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
@@ -66,9 +63,7 @@ impl<E: Default + Send> Workers<E> {
         (0..tasks).into_par_iter().with_max_len(1).for_each(|t| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             // A poisoned scratch holds no state: its content is overwritten by each task.
-            let mut scratch = self.scratch[thread]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
             task(t, &mut scratch);
         });
     }

@@ -50,12 +50,7 @@ impl Transforms<4, 2> for Form<4, 2> {
     #[inline(always)]
     fn gradient<S: Simd>(simd: S, g: [S::f32s; 2]) -> [S::f32s; 4] {
         let zero = simd.splat_f32s(0.0);
-        [
-            g[0],
-            simd.add_f32s(g[0], g[1]),
-            simd.sub_f32s(g[0], g[1]),
-            simd.sub_f32s(zero, g[1]),
-        ]
+        [g[0], simd.add_f32s(g[0], g[1]), simd.sub_f32s(g[0], g[1]), simd.sub_f32s(zero, g[1])]
     }
 
     #[inline(always)]
