@@ -4,11 +4,13 @@
 
 use candle_core::{DType, Device, Tensor};
 use s4l::methods::supervised::cross_entropy;
+use s4l::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass, Precision};
 use s4l::network::layout::Architecture;
-use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Outputs, Pass};
-use s4l::optimizer::momentum_sgd;
-use s4l::plan::{Precision, Settings, Stem};
+use s4l::network::layout::Stem;
+use s4l::network::{Network, Outputs};
 use s4l::rng::{RngExt, Stream, rng};
+use s4l::settings::Settings;
+use s4l::train::optimizer::momentum_sgd;
 use std::io::BufRead;
 use std::time::Instant;
 

@@ -3,10 +3,12 @@
 
 use proptest::prelude::*;
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
-use s4l::augment::crop::{self, Size};
-use s4l::augment::resize::{self, Method};
-use s4l::augment::{Image, Mode, Output, Pipe, View};
+use s4l::augment::crop;
+use s4l::augment::resize::{self, Interpolation};
+use s4l::augment::{Mode, Output, Pipe};
 use s4l::error::{Error, Result};
+use s4l::pixels::{Image, View};
+use s4l::pixels::{Size, Window};
 use s4l::rng::{RngExt, Stream, rng};
 
 fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {
@@ -132,11 +134,15 @@ fn random_steps_choose_as_often_as_they_should() {
     near(share("flip_lr", &|out| out != source.data, &source), 0.5);
     near(share("to_gray(0.3)", &|out| out[0] == out[1], &source), 0.3);
     for y in 0..3 {
-        let top = source.crop(crop::Window { y, x: 0, height: 3, width: 4 }).data;
+        let top = source.crop(Window { y, x: 0, height: 3, width: 4 }).data;
         near(share("crop(3,4)", &|out| out == top, &source), 1.0 / 3.0);
     }
     let size = Size { height: 7, width: 9 };
-    for method in [Method::AlignedBilinear, Method::AlignedNearest, Method::AlignedBicubic] {
+    for method in [
+        Interpolation::AlignedBilinear,
+        Interpolation::AlignedNearest,
+        Interpolation::AlignedBicubic,
+    ] {
         let resized = resize::resize(source.view(), size, method).data;
         let found = share("resize(7,9,randomize_method)", &|out| out == resized, &source);
         near(found, 1.0 / 3.0);
@@ -260,8 +266,8 @@ proptest! {
         let value = f32::from(value);
         let flat = Image { height, width, channels: 1, data: vec![value; height * width] };
         for method in [
-            Method::LegacyBilinear, Method::AlignedBilinear, Method::AlignedNearest,
-            Method::AlignedBicubic, Method::Area,
+            Interpolation::LegacyBilinear, Interpolation::AlignedBilinear, Interpolation::AlignedNearest,
+            Interpolation::AlignedBicubic, Interpolation::Area,
         ] {
             let size = Size { height: out, width: 71 - out };
             let resized = resize::resize(flat.view(), size, method);

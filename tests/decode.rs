@@ -3,9 +3,10 @@
 
 mod common;
 
-use s4l::augment::crop::{Size, Window};
-use s4l::augment::{Mode, Pipe, View};
+use s4l::augment::{Mode, Pipe};
 use s4l::decode::Decoder;
+use s4l::pixels::View;
+use s4l::pixels::{Size, Window};
 use s4l::rng::{RngExt, Stream, rng};
 use serde_json::Value;
 
@@ -81,7 +82,7 @@ fn a_window_has_the_pixels_of_the_whole_image() {
 #[test]
 fn pipes_see_no_difference_between_a_file_and_its_pixels() {
     struct File<'a>(&'a [u8], Size, Decoder, usize);
-    impl s4l::augment::Source for File<'_> {
+    impl s4l::augment::PixelSource for File<'_> {
         fn size(&self) -> Size {
             self.1
         }

@@ -4,9 +4,9 @@ mod common;
 
 use common::Scratch;
 use common::training::{EVAL, labelled_shards, pretrain, read_labels, words, write_labels};
-use s4l::metrics::EvalSummary;
+use s4l::evaluate::metrics::EvalSummary;
 use s4l::shards::Shards;
-use s4l::table::{self, Table};
+use s4l::tables::table::{self, Table};
 
 fn with_model(row: &str) -> Scratch {
     let scratch = labelled_shards();

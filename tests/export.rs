@@ -8,7 +8,7 @@ use common::training::{
 };
 use common::{Ran, Scratch, contents, smoke_shards};
 use s4l::shards::Shards;
-use s4l::table;
+use s4l::tables::table;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;

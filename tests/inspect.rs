@@ -5,7 +5,8 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field};
 use s4l::artifact::Lineage;
-use s4l::{schema, table};
+use s4l::schema;
+use s4l::tables::table;
 use safetensors::{Dtype, tensor::TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

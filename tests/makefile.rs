@@ -4,7 +4,7 @@
 mod common;
 
 use common::ROWS;
-use s4l::plan::Settings;
+use s4l::settings::Settings;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

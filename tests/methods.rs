@@ -7,11 +7,14 @@ use candle_core::{DType, Device, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
 use s4l::methods::entropy_minimization::entropy;
 use s4l::methods::{At, Batch, Labels, Record, heads, step, vat};
-use s4l::network::candle_trunk::CandleTrunk;
+use s4l::network::Network;
+use s4l::network::candle::CandleTrunk;
+use s4l::network::engine::Precision;
+use s4l::network::engine::{Gradients, Pass};
 use s4l::network::layout::Architecture;
-use s4l::network::{Gradients, Network, Pass};
-use s4l::plan::{Method, Precision, Settings, Stem};
+use s4l::network::layout::Stem;
 use s4l::rng::{Stream, rng};
+use s4l::settings::{Method, Settings};
 
 const SIDE: usize = 28;
 const VALUES: usize = SIDE * SIDE;

@@ -6,10 +6,10 @@ use candle_core::Device;
 use common::Scratch;
 use common::training::{PSEUDOLABEL, labelled_shards, pretrain, pseudolabel, read_labels, words};
 use s4l::augment::{Mode, Pipe};
-use s4l::model::Model;
+use s4l::model::folder::Model;
 use s4l::rng::{Stream, rng};
 use s4l::shards::Shards;
-use s4l::table::{self, Table};
+use s4l::tables::table::{self, Table};
 use std::collections::HashMap;
 use std::process::Command;
 

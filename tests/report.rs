@@ -5,8 +5,9 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field};
 use s4l::artifact::Lineage;
-use s4l::metrics::{self, EvalSummary, SUMMARY_KEY};
-use s4l::{schema, table};
+use s4l::evaluate::metrics::{self, EvalSummary, SUMMARY_KEY};
+use s4l::schema;
+use s4l::tables::table;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -4,9 +4,9 @@ mod common;
 
 use common::{IMAGES, Ran, Scratch, photos, png, real, shard, smoke, smoke_shards};
 use proptest::prelude::*;
+use s4l::labelled::draw::{TooFew, draw};
 use s4l::rng::Stream;
 use s4l::shards::Shards;
-use s4l::stages::subset::{TooFew, draw};
 use std::collections::HashSet;
 
 fn subset(scratch: &Scratch, args: &[&str]) -> Ran {
@@ -16,7 +16,7 @@ fn subset(scratch: &Scratch, args: &[&str]) -> Ran {
 
 /// Rows of an output: keys and labels.
 fn rows(scratch: &Scratch, name: &str) -> Vec<(String, i64)> {
-    let table = s4l::table::read(&scratch.path(name), "s4l-subset").unwrap();
+    let table = s4l::tables::table::read(&scratch.path(name), "s4l-subset").unwrap();
     let keys = table.strings("key").unwrap();
     keys.into_iter().zip(table.ints("label").unwrap()).collect()
 }

@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use s4l::artifact::Lineage;
 use s4l::shards::Shards;
-use s4l::table;
+use s4l::tables::table;
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -184,7 +184,7 @@ fn init_is_where_training_starts() {
     moam(&scratch, "finetune", "two", &line).ok();
     let open = |name: &str| {
         let cpu = candle_core::Device::Cpu;
-        s4l::model::Model::open(&scratch.path(name), &cpu).unwrap().network
+        s4l::model::folder::Model::open(&scratch.path(name), &cpu).unwrap().network
     };
     let (one, two) = (open("one"), open("two"));
     assert_eq!(one.parameters, two.parameters);
@@ -199,7 +199,7 @@ fn the_weights_of_a_model_are_the_averaged_ones() {
         let more = format!("{more} -s schedule=[0,1] -s batch_norm_batches=0");
         pretrain(&scratch, "supervised_10p", out, &more).ok();
         let cpu = candle_core::Device::Cpu;
-        let model = s4l::model::Model::open(&scratch.path(out), &cpu).unwrap();
+        let model = s4l::model::folder::Model::open(&scratch.path(out), &cpu).unwrap();
         model.network.parameters
     };
     let start = parameters("start", "-s learning_rate=0");
@@ -346,7 +346,7 @@ fn a_finished_model_is_left_alone_unless_forced() {
 fn the_weights_name_what_they_were_made_from() {
     let scratch = labelled_shards();
     pretrain(&scratch, "supervised_1p", "model", "").ok();
-    let found = s4l::model::header(&scratch.path("model")).unwrap();
+    let found = s4l::model::folder::header(&scratch.path("model")).unwrap();
     for (key, file) in [("labels", "labelled.parquet"), ("validation", "val.parquet")] {
         let hash = s4l::artifact::hash_file(&scratch.path(file)).unwrap();
         assert_eq!(found[&format!("s4l.input.{key}")], hash);

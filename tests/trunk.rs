@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device};
 use half::bf16;
-use s4l::network::candle_trunk::CandleTrunk;
+use s4l::network::candle::CandleTrunk;
 use s4l::network::cpu::{CpuTrunk, Element, Isa};
+use s4l::network::engine::{Gradients, Pass, Trunk};
+use s4l::network::layout::Stem;
 use s4l::network::layout::{Architecture, Layout};
-use s4l::network::{Gradients, Pass, Trunk};
-use s4l::plan::Stem;
 use s4l::rng::{RngExt, Stream, rng};
 
 struct Case {

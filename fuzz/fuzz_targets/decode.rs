@@ -2,7 +2,7 @@
 //! decoders of PNG and WebP. The first two bytes choose the window.
 #![no_main]
 
-use s4l::augment::crop::{Size, Window};
+use s4l::pixels::{Size, Window};
 use s4l::decode::Decoder;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = s4l::input::encoded::check(bytes);
+    let _ = s4l::decode::encoded::check(bytes);
 });

@@ -5,7 +5,9 @@
 mod input;
 
 use candle_core::Device;
-use s4l::{checkpoint, inspect, model::Model};
+use s4l::inspect;
+use s4l::model::folder::Model;
+use s4l::train::checkpoint;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let [kind, a, b, rest @ ..] = bytes else {

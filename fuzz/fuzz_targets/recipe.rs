@@ -4,7 +4,7 @@
 mod input;
 
 use s4l::augment::{Mode, Pipe};
-use s4l::plan::Settings;
+use s4l::settings::Settings;
 use s4l::recipe;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

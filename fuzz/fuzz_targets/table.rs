@@ -3,7 +3,8 @@
 
 mod input;
 
-use s4l::{inspect, table};
+use s4l::inspect;
+use s4l::tables::table;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = input::folder(&[("table.parquet", bytes)]).join("table.parquet");

@@ -1,6 +1,6 @@
 //! Steps that change values and move no pixel. Arithmetic is in f32 and nothing is rounded.
 
-use super::image::Image;
+use crate::pixels::{Image, in_range};
 use crate::rng::{Rng, RngExt};
 
 /// Hue, saturation and value, each 0..1, of a colour 0..1, as `tf.image.rgb_to_hsv`: grey has
@@ -30,7 +30,7 @@ pub fn hsv_to_rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
 
 /// One draw of `hsvnoise`. RGB 0..255 in and out. The hue turns by `hue`; saturation and value each
 /// go through v -> v^power * scale + shift; all are clipped to 0..1 before the way back.
-/// Source: S4L, preprocess.py.
+/// PixelSource: S4L, preprocess.py.
 #[derive(Debug, Clone, Copy)]
 pub struct HsvNoise {
     pub hue: f32,
@@ -67,7 +67,7 @@ impl HsvNoise {
 
 /// One draw of slim's fast colour distortion. RGB 0..255 in, -1..1 out: `brightness` is added to
 /// values 0..1 (not clipped), the saturation is multiplied by `saturation` and clipped to 0..1, the
-/// colour is clipped to 0..1 and mapped to -1..1. Source: S4L, inception_preprocessing.py.
+/// colour is clipped to 0..1 and mapped to -1..1. PixelSource: S4L, inception_preprocessing.py.
 #[derive(Debug, Clone, Copy)]
 pub struct InceptionColor {
     pub brightness: f32,
@@ -111,21 +111,6 @@ pub(super) fn map_range(values: &mut [f32], min: f32, max: f32) {
         }
     }
     pulp::Arch::new().dispatch(Map(values, min, max));
-}
-
-#[inline(always)]
-pub(super) fn in_range(v: f32, min: f32, max: f32) -> f32 {
-    min + share(v) * (max - min)
-}
-
-/// v / 255, rounded as the division is: a product and its correction by the exact remainder
-/// (Markstein), which take a fraction of the time.
-#[inline(always)]
-fn share(v: f32) -> f32 {
-    const RECIPROCAL: f32 = 1.0 / 255.0;
-    let quotient = v * RECIPROCAL;
-    let remainder = quotient.mul_add(-255.0, v);
-    remainder.mul_add(RECIPROCAL, quotient)
 }
 
 /// Each pixel's three values replaced by their mean; any range.

@@ -1,62 +1,7 @@
 //! Which part of an image a crop keeps. Crops copy pixels and change no value.
 
+use crate::pixels::{Size, Window};
 use crate::rng::{Rng, RngExt};
-
-/// Height and width in pixels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
-    pub height: usize,
-    pub width: usize,
-}
-
-/// A rectangle of pixels inside an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    pub y: usize,
-    pub x: usize,
-    pub height: usize,
-    pub width: usize,
-}
-
-impl Window {
-    fn at(y: usize, x: usize, size: Size) -> Window {
-        Window { y, x, height: size.height, width: size.width }
-    }
-
-    /// The whole image.
-    pub fn whole(image: Size) -> Window {
-        Window::at(0, 0, image)
-    }
-
-    pub fn size(self) -> Size {
-        Size { height: self.height, width: self.width }
-    }
-
-    /// The smallest window around both.
-    pub(super) fn around(self, other: Window) -> Window {
-        let (y, x) = (self.y.min(other.y), self.x.min(other.x));
-        let bottom = (self.y + self.height).max(other.y + other.height);
-        let right = (self.x + self.width).max(other.x + other.width);
-        Window { y, x, height: bottom - y, width: right - x }
-    }
-
-    /// The same pixels, where this window is counted from the top left corner of `outer`.
-    pub(super) fn inside(self, outer: Window) -> Window {
-        Window { y: self.y + outer.y, x: self.x + outer.x, ..self }
-    }
-
-    /// The same pixels, counted from the top left corner of a window around this one.
-    pub(super) fn within(self, outer: Window) -> Window {
-        Window { y: self.y - outer.y, x: self.x - outer.x, ..self }
-    }
-}
-
-impl Size {
-    /// Whether a window of size `part` fits.
-    pub fn holds(self, part: Size) -> bool {
-        part.height <= self.height && part.width <= self.width
-    }
-}
 
 /// The central window, offset floor((side - part) / 2): `crop` in evaluation and `central_crop`
 /// (S4L, preprocess.py). `image` holds `part`.

@@ -13,8 +13,8 @@
 //! | `central_crop(h[,w])` | the central window |
 //! | `multi_crop(h[,w])` | five views: centre and the corners, [`crop::multi`] |
 //! | `crop_inception_patches(n,h[,w])` | n views: an inception crop each, resized |
-//! | `resize(h[,w])` | [`resize::Method::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size where that is large enough: faster, and other pixels than the reference's |
-//! | `resize_small(s)` | smaller side to s, [`resize::Method::Area`] |
+//! | `resize(h[,w])` | [`resize::Interpolation::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size where that is large enough: faster, and other pixels than the reference's |
+//! | `resize_small(s)` | smaller side to s, [`resize::Interpolation::Area`] |
 //! | `flip_lr` | mirrored with probability 1/2; evaluation: nothing |
 //! | `rotate` | four views: turned by 0, 90, 180, 270 degrees counter-clockwise |
 //! | `hsvnoise` | [`color::HsvNoise`] |
@@ -37,16 +37,14 @@
 
 pub mod color;
 pub mod crop;
-mod image;
 mod parse;
 pub mod resize;
 
-pub use image::{Image, View};
-
 use crate::error::{Error, Result};
+use crate::pixels::{self, Image, Size, View, Window};
 use crate::rng::{Rng, RngExt};
-use crop::{Size, Window};
-use resize::{Method, Resize};
+
+use resize::{Interpolation, Resize};
 
 /// Whether the views are for training or for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Output {
 }
 
 /// An image to augment, whose pixels are asked for once, and of which only a part may be.
-pub trait Source {
+pub trait PixelSource {
     fn size(&self) -> Size;
     fn channels(&self) -> usize;
     /// The pixels inside `window`, 0..255.
@@ -92,7 +90,7 @@ pub trait Source {
     }
 }
 
-impl Source for View<'_, u8> {
+impl PixelSource for View<'_, u8> {
     fn size(&self) -> Size {
         self.size
     }
@@ -209,7 +207,7 @@ impl Pipe {
     /// where a crop or a resize comes first.
     ///
     /// An error if a crop does not fit the image, as `output`, or from `source`.
-    pub fn views(&self, source: &mut impl Source, rng: &mut impl Rng) -> Result<Vec<Image>> {
+    pub fn views(&self, source: &mut impl PixelSource, rng: &mut impl Rng) -> Result<Vec<Image>> {
         self.check_channels(source.channels())?;
         let (window, steps) = self.first_crop(source.size(), &self.steps, rng)?;
         self.views_of(source, window, steps, rng)
@@ -218,7 +216,7 @@ impl Pipe {
     /// Writes the views of one image to `out`, which is as long as `output` says.
     pub fn apply(
         &self,
-        source: &mut impl Source,
+        source: &mut impl PixelSource,
         rng: &mut impl Rng,
         out: &mut [f32],
     ) -> Result<()> {
@@ -248,7 +246,7 @@ impl Pipe {
                 let channels = pixels.channels;
                 for _ in flips {
                     if rng.random_bool(0.5) {
-                        image::flip_lr(out, size.width, channels);
+                        pixels::flip_lr(out, size.width, channels);
                     }
                 }
                 if let Some((min, max)) = range {
@@ -284,7 +282,7 @@ impl Pipe {
     /// What the steps make of a window.
     fn views_of(
         &self,
-        source: &mut impl Source,
+        source: &mut impl PixelSource,
         window: Window,
         steps: &[Step],
         rng: &mut impl Rng,
@@ -300,7 +298,7 @@ impl Pipe {
     /// other steps.
     fn head<'a>(
         &self,
-        source: &mut impl Source,
+        source: &mut impl PixelSource,
         window: Window,
         steps: &'a [Step],
         rng: &mut impl Rng,
@@ -322,7 +320,7 @@ impl Pipe {
                     }
                     _ => (Window::whole(small), rest),
                 };
-                let resize = Resize::new(window.size(), small, Method::Area, part);
+                let resize = Resize::new(window.size(), small, Interpolation::Area, part);
                 let needed = resize.source.inside(window);
                 return Ok((vec![resize.run(source.window(needed)?)], rest));
             }
@@ -335,7 +333,7 @@ impl Pipe {
                 let pixels = source.window(all)?;
                 let patch = |patch: &Window| pixels.window(patch.within(all));
                 let views = patches.iter().map(patch);
-                let resized = views.map(|v| resize::resize(v, size, Method::LegacyBilinear));
+                let resized = views.map(|v| resize::resize(v, size, Interpolation::LegacyBilinear));
                 resized.collect()
             }
             _ => return Ok((vec![source.window(window)?.to_image()], steps)),
@@ -378,7 +376,7 @@ impl Pipe {
             Op::ResizeSmall(side) => {
                 for view in views {
                     let size = resize::smaller_side(view.size(), side);
-                    *view = resize::resize(view.view(), size, Method::Area);
+                    *view = resize::resize(view.view(), size, Interpolation::Area);
                 }
             }
             Op::FlipLr => views.iter_mut().for_each(|v| maybe_flip(v, rng)),
@@ -481,18 +479,18 @@ fn maybe_flip(image: &mut Image, rng: &mut impl Rng) {
     }
 }
 
-fn resize_method(randomize: bool, rng: &mut impl Rng) -> Method {
+fn resize_method(randomize: bool, rng: &mut impl Rng) -> Interpolation {
     match randomize.then(|| rng.random_range(0..3)) {
-        None => Method::LegacyBilinear,
-        Some(0) => Method::AlignedBilinear,
-        Some(1) => Method::AlignedNearest,
-        Some(_) => Method::AlignedBicubic,
+        None => Interpolation::LegacyBilinear,
+        Some(0) => Interpolation::AlignedBilinear,
+        Some(1) => Interpolation::AlignedNearest,
+        Some(_) => Interpolation::AlignedBicubic,
     }
 }
 
 /// The pixels of a window that will be resized; nearer to that size already with `dct_scaling`.
 fn to_resize(
-    source: &mut impl Source,
+    source: &mut impl PixelSource,
     window: Window,
     size: Size,
     dct_scaling: bool,
@@ -505,7 +503,7 @@ fn to_resize(
 
 fn inception_patch(image: &Image, size: Size, rng: &mut impl Rng) -> Image {
     let window = crop::inception(image.size(), rng);
-    resize::resize(image.view().window(window), size, Method::LegacyBilinear)
+    resize::resize(image.view().window(window), size, Interpolation::LegacyBilinear)
 }
 
 fn inception_train(image: &Image, size: Size, rng: &mut impl Rng) -> Image {
@@ -517,7 +515,7 @@ fn inception_train(image: &Image, size: Size, rng: &mut impl Rng) -> Image {
 
 fn inception_eval(image: &Image, size: Size) -> Image {
     let crop = image.view().window(crop::central_fraction(image.size()));
-    let mut view = resize::resize(crop, size, Method::LegacyBilinear);
+    let mut view = resize::resize(crop, size, Interpolation::LegacyBilinear);
     color::value_range(&mut view, -1.0, 1.0);
     view
 }

@@ -1,9 +1,9 @@
 //! The pipe string: steps joined by `|`, each `name`, `name(a,b)` or `name(key=a)`.
 
-use super::crop::Size;
 use super::{Crop, Mode, Op, Step};
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::pixels::Size;
 use std::sync::Once;
 
 const KNOWN: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \

@@ -5,14 +5,14 @@
 //! nothing is rounded. Weights are f32, as in TensorFlow; the order of the sums differs, which
 //! moves a value of 0..255 by less than 1e-3.
 
-use super::crop::{Size, Window};
-use super::image::{Image, View};
+use crate::pixels::{Image, View};
+use crate::pixels::{Size, Window};
 use std::ops::Range;
 
 /// Position of output index `i` on the input axis, n -> m points: "legacy" is i * n / m (no
 /// half-pixel centres), "aligned" is i * (n - 1) / (m - 1) (corners on corners; legacy if m = 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
+pub enum Interpolation {
     /// Legacy positions, linear, no antialiasing: `tf.compat.v1.image.resize_images`' default.
     LegacyBilinear,
     /// Aligned positions, linear.
@@ -34,27 +34,27 @@ struct Taps {
 
 impl Taps {
     /// Those of the output indices `part`.
-    fn new(method: Method, input: usize, output: usize, part: Range<usize>) -> Taps {
+    fn new(method: Interpolation, input: usize, output: usize, part: Range<usize>) -> Taps {
         let legacy = input as f32 / output as f32;
         let scale = match method {
-            Method::LegacyBilinear | Method::Area => legacy,
+            Interpolation::LegacyBilinear | Interpolation::Area => legacy,
             _ if output == 1 => legacy,
             _ => (input - 1) as f32 / (output - 1) as f32,
         };
         let last = input - 1;
         let position = |i: usize| i as f32 * scale;
         match method {
-            Method::LegacyBilinear | Method::AlignedBilinear => {
+            Interpolation::LegacyBilinear | Interpolation::AlignedBilinear => {
                 Taps { count: 2, taps: part.flat_map(|i| linear(position(i), last)).collect() }
             }
-            Method::AlignedNearest => Taps {
+            Interpolation::AlignedNearest => Taps {
                 count: 1,
                 taps: part.map(|i| ((position(i).round() as usize).min(last), 1.0)).collect(),
             },
-            Method::AlignedBicubic => {
+            Interpolation::AlignedBicubic => {
                 Taps { count: 4, taps: part.flat_map(|i| cubic(position(i), last)).collect() }
             }
-            Method::Area => {
+            Interpolation::Area => {
                 // A box of length `scale` that starts anywhere touches at most this many pixels.
                 let count = scale.ceil() as usize + 1;
                 let taps = part
@@ -111,7 +111,7 @@ fn covered(start: f32, end: f32, scale: f32, last: usize) -> impl Iterator<Item 
 }
 
 /// Resizes to `size`; the aspect ratio is not kept.
-pub fn resize<T: Copy + Into<f32>>(image: View<T>, size: Size, method: Method) -> Image {
+pub fn resize<T: Copy + Into<f32>>(image: View<T>, size: Size, method: Interpolation) -> Image {
     let resize = Resize::new(image.size, size, method, Window::whole(size));
     resize.run(image.window(resize.source))
 }
@@ -127,7 +127,7 @@ pub struct Resize {
 
 impl Resize {
     /// From an image of size `image` to the part inside `window` of one of size `size`.
-    pub fn new(image: Size, size: Size, method: Method, window: Window) -> Resize {
+    pub fn new(image: Size, size: Size, method: Interpolation, window: Window) -> Resize {
         let (bottom, right) = (window.y + window.height, window.x + window.width);
         let mut rows = Taps::new(method, image.height, size.height, window.y..bottom);
         let mut columns = Taps::new(method, image.width, size.width, window.x..right);

@@ -7,7 +7,7 @@
 
 use super::scan::Scan;
 use super::{Header, MAX_SCANS, Pixels, check_size};
-use crate::augment::crop::{Size, Window};
+use crate::pixels::{Size, Window};
 use image::metadata::Orientation;
 use mozjpeg_sys::{
     J_COLOR_SPACE, JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC, boolean,

@@ -5,12 +5,13 @@
 //! profile. The orientation that a camera noted (Exif) is applied, so sizes and windows are those of
 //! the upright image. A window of a JPEG has the pixels that the whole image has there.
 
+pub mod encoded;
 mod huffman;
 mod jpeg;
 mod scan;
 
-use crate::augment::View;
-use crate::augment::crop::{Size, Window};
+use crate::pixels::View;
+use crate::pixels::{Size, Window};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 use std::io::Cursor;

@@ -1,7 +1,7 @@
 //! The binary files of CIFAR-10, CIFAR-100 and STL-10: pixels of one size, plane by plane, without
 //! headers.
 
-use super::{Class, Format, Item, Position, Split, Visit, class_names};
+use super::{Class, Format, Item, Position, SplitName, Visit, class_names};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -28,7 +28,7 @@ pub struct Binary {
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
-    split: Split,
+    split: SplitName,
     /// Keys are `<name>-<row>`.
     name: &'static str,
     /// Row of its first image under that name.
@@ -65,14 +65,14 @@ impl Binary {
         };
         binary.classes = class_names(&binary.class_file)?;
         if hundred {
-            binary.add(root.join("train.bin"), Split::Train, "train", None)?;
-            binary.add(root.join("test.bin"), Split::Test, "test", None)?;
+            binary.add(root.join("train.bin"), SplitName::Train, "train", None)?;
+            binary.add(root.join("test.bin"), SplitName::Test, "test", None)?;
         } else {
             for batch in 1..=5 {
                 let path = root.join(format!("data_batch_{batch}.bin"));
-                binary.add(path, Split::Train, "train", None)?;
+                binary.add(path, SplitName::Train, "train", None)?;
             }
-            binary.add(root.join("test_batch.bin"), Split::Test, "test", None)?;
+            binary.add(root.join("test_batch.bin"), SplitName::Test, "test", None)?;
         }
         binary.not_empty(root)
     }
@@ -90,19 +90,19 @@ impl Binary {
             class_file: root.join("class_names.txt"),
         };
         binary.classes = class_names(&binary.class_file)?;
-        for (split, name) in [(Split::Train, "train"), (Split::Test, "test")] {
+        for (split, name) in [(SplitName::Train, "train"), (SplitName::Test, "test")] {
             let labels = root.join(format!("{name}_y.bin"));
             binary.add(root.join(format!("{name}_X.bin")), split, name, Some(labels))?;
         }
         let path = root.join("unlabeled_X.bin");
-        binary.add(path, Split::Train, "unlabeled", None)?;
+        binary.add(path, SplitName::Train, "unlabeled", None)?;
         binary.not_empty(root)
     }
 
     fn add(
         &mut self,
         path: PathBuf,
-        split: Split,
+        split: SplitName,
         name: &'static str,
         labels: Option<PathBuf>,
     ) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Which files a path holds, and of what format.
 
-use super::{Format, Split, binary, idx, tfrecord};
+use super::{Format, SplitName, binary, idx, tfrecord};
 use crate::error::{Error, Result};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The path itself where it is a file, else the files in it that `is` of a format.
-pub fn files(path: &Path, is: Format) -> Result<Vec<(PathBuf, Split)>> {
+pub fn files(path: &Path, is: Format) -> Result<Vec<(PathBuf, SplitName)>> {
     let mut found = Vec::new();
     let candidates = match path.is_dir() {
         true => entries(path)?,
@@ -70,7 +70,7 @@ pub fn files(path: &Path, is: Format) -> Result<Vec<(PathBuf, Split)>> {
     };
     for file in candidates {
         if file.is_file() && (!path.is_dir() || format_of_file(&file)? == Some(is)) {
-            let split = Split::of_file(&file);
+            let split = SplitName::of_file(&file);
             found.push((file, split));
         }
     }

@@ -3,10 +3,10 @@
 //! class folder have no label but one of a list.
 
 use super::{
-    Class, Fault, Item, MAX_IMAGE_BYTES, Position, Split, Visit, encoded, entries, is_image_name,
-    labels,
+    Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, entries, is_image_name, labels,
 };
 use crate::cli;
+use crate::decode::encoded;
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -36,7 +36,7 @@ impl Folder {
             passed_over: 0,
         };
         let found = entries(root)?;
-        let split_of = |p: &PathBuf| p.file_name()?.to_str().and_then(Split::of_folder);
+        let split_of = |p: &PathBuf| p.file_name()?.to_str().and_then(SplitName::of_folder);
         let mut by_split = false;
         for split in found.iter().filter(|p| p.is_dir() && split_of(p).is_some()) {
             // A class may be named "train": then it holds images.
@@ -183,7 +183,7 @@ impl Folder {
         let path = self.path(nth);
         let bytes = self.name(nth);
         let name = String::from_utf8_lossy(bytes).into_owned();
-        let (split, class) = place(&name, Split::Train);
+        let (split, class) = place(&name, SplitName::Train);
         let mut size = 0;
         let mut image = load(&path, read, &mut size)?;
         if std::str::from_utf8(bytes).is_err() {
@@ -193,20 +193,20 @@ impl Folder {
     }
 }
 
-/// Split and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are
+/// SplitName and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are
 /// above. A folder named as a split above the class is the split.
-pub fn place(name: &str, split: Split) -> (Split, Class) {
+pub fn place(name: &str, split: SplitName) -> (SplitName, Class) {
     let mut folders: Vec<&str> = name.split('/').collect();
     folders.pop();
-    let named = |folder: &&str| Split::of_folder(folder);
+    let named = |folder: &&str| SplitName::of_folder(folder);
     match folders.as_slice() {
         [] => (split, Class::Unknown),
         // Alone, "train" is a split without classes.
-        [only] => match Split::of_folder(only) {
+        [only] => match SplitName::of_folder(only) {
             Some(split) => (split, Class::Unknown),
             None => (split, Class::Folder(only.to_string())),
         },
-        [above @ .., class] => match (above.iter().find_map(named), Split::of_folder(class)) {
+        [above @ .., class] => match (above.iter().find_map(named), SplitName::of_folder(class)) {
             (None, Some(split)) => (split, Class::Unknown),
             (above, _) => (above.unwrap_or(split), Class::Folder(class.to_string())),
         },

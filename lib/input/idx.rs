@@ -1,7 +1,7 @@
 //! IDX, the format of MNIST: a big-endian header (0, 0, 8 for uint8, number of dimensions, then one
 //! u32 a dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
 
-use super::{Class, Item, Position, Split, Visit, class_names};
+use super::{Class, Item, Position, SplitName, Visit, class_names};
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -9,8 +9,8 @@ use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Split and the prefix of its file names.
-const SPLITS: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "t10k")];
+/// SplitName and the prefix of its file names.
+const SPLITS: [(SplitName, &str); 2] = [(SplitName::Train, "train"), (SplitName::Test, "t10k")];
 const ENDINGS: [&str; 3] = ["", ".gz", ".zst"];
 const CLASSES: &str = "classes.txt";
 const COPY_AGAIN: &str = "the file is damaged, copy it again";
@@ -27,7 +27,7 @@ pub struct Idx {
 /// Images and labels of one split.
 #[derive(Debug)]
 struct Set {
-    split: Split,
+    split: SplitName,
     count: usize,
     images: PathBuf,
     label_file: Option<PathBuf>,

@@ -3,18 +3,17 @@
 
 mod binary;
 mod detect;
-pub mod encoded;
 mod folder;
 mod idx;
 mod labels;
 mod meta_mat;
 mod parquet;
-mod plan;
+mod survey;
 mod tar;
 mod tfrecord;
 
 use detect::{detect, entries, files};
-pub use plan::{Plan, Record, Shard};
+pub use survey::{Plan, Record, Shard};
 // The parsers of ours, for the fuzz targets.
 pub use meta_mat::synsets;
 pub use tfrecord::example;
@@ -54,44 +53,44 @@ pub enum Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Split {
+pub enum SplitName {
     Train,
     Val,
     Test,
 }
 
-impl Split {
+impl SplitName {
     pub fn name(self) -> &'static str {
         match self {
-            Split::Train => "train",
-            Split::Val => "val",
-            Split::Test => "test",
+            SplitName::Train => "train",
+            SplitName::Val => "val",
+            SplitName::Test => "test",
         }
     }
 
     /// The split that a folder of this name holds.
-    fn of_folder(name: &str) -> Option<Split> {
+    fn of_folder(name: &str) -> Option<SplitName> {
         match name.to_ascii_lowercase().as_str() {
-            "train" => Some(Split::Train),
-            "val" | "valid" | "validation" => Some(Split::Val),
-            "test" => Some(Split::Test),
+            "train" => Some(SplitName::Train),
+            "val" | "valid" | "validation" => Some(SplitName::Val),
+            "test" => Some(SplitName::Test),
             _ => None,
         }
     }
 
     /// The split that a file of this name holds: the first of its words that names one. What
     /// ILSVRC-2012 calls validation is the test set of S4L, and tensor2tensor's `dev` is the same.
-    fn of_file(path: &Path) -> Split {
+    fn of_file(path: &Path) -> SplitName {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("ILSVRC2012_img_val") {
-            return Split::Test;
+            return SplitName::Test;
         }
         let words = name.split(|c: char| !c.is_ascii_alphabetic());
         let mut named = words.filter_map(|word| match word {
-            "dev" => Some(Split::Test),
-            _ => Split::of_folder(word),
+            "dev" => Some(SplitName::Test),
+            _ => SplitName::of_folder(word),
         });
-        named.next().unwrap_or(Split::Train)
+        named.next().unwrap_or(SplitName::Train)
     }
 }
 
@@ -120,7 +119,7 @@ enum Class {
 struct Item {
     /// Where a walk that begins with it starts. Several items may share one.
     position: Position,
-    split: Split,
+    split: SplitName,
     /// Path in the input, with slashes; its last part is the base name.
     name: String,
     class: Class,
@@ -153,7 +152,7 @@ enum Files {
 
 /// An input that was found to be of some format.
 #[derive(Debug)]
-pub struct Source {
+pub struct Input {
     root: PathBuf,
     format: Format,
     files: Files,
@@ -172,7 +171,7 @@ pub fn open(
     format: Option<Format>,
     labels: Option<&Path>,
     classes: Option<&Path>,
-) -> Result<Source> {
+) -> Result<Input> {
     if !path.exists() {
         return Err(Error::missing(path, "input", "name a folder, or a file of images"));
     }
@@ -212,7 +211,7 @@ pub fn open(
         (_, Files::Parquet(s)) => s.classes.clone(),
         _ => None,
     };
-    Ok(Source {
+    Ok(Input {
         root: path.to_path_buf(),
         format,
         files,
@@ -222,7 +221,7 @@ pub fn open(
     })
 }
 
-impl Source {
+impl Input {
     /// What was found, for people.
     pub fn format(&self) -> &'static str {
         match self.format {

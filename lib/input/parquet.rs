@@ -2,10 +2,10 @@
 //! or plain binary), a column of labels whose ClassLabel names are kept. What `s4l-shard` writes is
 //! such a file, too.
 
-use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, Split, Visit, files};
-use crate::contained;
+use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, files};
 use crate::error::{Error, Result};
 use crate::schema;
+use crate::tables::contained;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -29,7 +29,7 @@ pub struct Parquet {
 #[derive(Debug)]
 struct Table {
     path: PathBuf,
-    split: Split,
+    split: SplitName,
     image: String,
     label: Option<String>,
     key: Option<String>,
@@ -92,7 +92,7 @@ impl Parquet {
 }
 
 impl Table {
-    fn open(path: PathBuf, split: Split) -> Result<(Table, Option<Vec<String>>)> {
+    fn open(path: PathBuf, split: SplitName) -> Result<(Table, Option<Vec<String>>)> {
         let builder = builder(&path)?;
         let (metadata, fields) = (builder.metadata(), builder.schema().fields());
         let pairs = metadata.file_metadata().key_value_metadata();

@@ -2,8 +2,8 @@
 //! of one name and several endings are one sample (`0001.jpg`, `0001.cls`, `0001.json`).
 
 use super::{
-    Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, Split, Visit, base_name, files, folder,
-    is_image_name,
+    Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, base_name, files,
+    folder, is_image_name,
 };
 use crate::error::{Error, Result};
 use ::tar::{Archive, Entry};
@@ -30,7 +30,7 @@ struct Member {
     path: PathBuf,
     start: u64,
     end: u64,
-    split: Split,
+    split: SplitName,
     /// The class of all its images: the name of an inner tar.
     class: Option<String>,
 }

@@ -5,7 +5,7 @@
 //! A record is its length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C of
 //! the data, all little-endian.
 
-use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, Split, Visit, files};
+use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, files};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -16,7 +16,7 @@ const CHECKSUM: u64 = 4;
 
 #[derive(Debug)]
 pub struct TfRecord {
-    pub(super) files: Vec<(PathBuf, Split)>,
+    pub(super) files: Vec<(PathBuf, SplitName)>,
 }
 
 /// What is read of a record.

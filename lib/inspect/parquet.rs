@@ -1,9 +1,9 @@
 //! Parquet files: schema, statistics of the columns that are small, lineage.
 
 use super::{count, lineage, section, title};
-use crate::contained;
 use crate::error::{Error, Result};
-use crate::metrics::{EvalSummary, SUMMARY_KEY, Summary};
+use crate::evaluate::metrics::{EvalSummary, SUMMARY_KEY, Summary};
+use crate::tables::contained;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};

@@ -7,8 +7,9 @@ pub mod supervised;
 pub mod vat;
 
 use crate::error::Result;
-use crate::network::{BATCH_NORM_MOMENTUM, Gradients, Network, Pass};
-use crate::plan::{Method, Settings};
+use crate::network::Network;
+use crate::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass};
+use crate::settings::{Method, Settings};
 use candle_core::{D, Device, Tensor};
 use entropy_minimization::entropy;
 use exemplar::exemplar_loss;

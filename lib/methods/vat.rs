@@ -2,7 +2,8 @@
 //! in the direction in which it changes fastest.
 
 use crate::error::Result;
-use crate::network::{Gradients, Network, Pass};
+use crate::network::Network;
+use crate::network::engine::{Gradients, Pass};
 use crate::rng::{Stream, rng};
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::{log_softmax, softmax};

@@ -1,10 +1,21 @@
 //! ResNet-v2 with bottleneck units (reference models/resnet.py) as a list of layers over one flat
 //! parameter vector: trunk first, then heads.
 
-use crate::plan::Stem;
 use crate::rng::{RngExt, Stream, rng};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
+
+/// The first layers of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stem {
+    /// 7x7 stride 2, then 3x3 stride-2 max pool over zero padding: for 224 x 224.
+    Imagenet,
+    /// 3x3 stride 1: for small images.
+    Small,
+    /// 3x3 stride 2: small images at a quarter of the work.
+    SmallStride2,
+}
 
 /// What fixes the network: two equal architectures have the same parameter vector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

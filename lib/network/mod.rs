@@ -1,61 +1,18 @@
 //! The network: a trunk (images → pre-logits) behind one seam, and linear heads in candle.
 
-pub mod candle_trunk;
+pub mod candle;
 pub mod cpu;
+pub mod device;
+pub mod engine;
 pub mod layout;
 
 use crate::error::{Error, Result};
-use crate::plan::Precision;
+use candle::CandleTrunk;
 use candle_core::{DType, Device, Tensor, Var};
-use candle_trunk::CandleTrunk;
 use cpu::{CpuTrunk, Isa};
+use engine::{Gradients, Pass, Precision, Trunk};
 use half::bf16;
 use layout::{Architecture, Layout};
-
-/// What a forward pass normalizes with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pass {
-    /// Batch statistics; the moving ones follow and keep this share of themselves.
-    Train { keep: f32 },
-    /// Batch statistics; the moving ones stay (VAT's perturbed passes).
-    Perturbed,
-}
-
-/// Share of the moving statistics that a training step keeps (reference models/resnet.py).
-pub const BATCH_NORM_MOMENTUM: f32 = 0.99;
-
-/// Added to the variance by a batch norm (TensorFlow layers' default, as in the reference).
-pub const BATCH_NORM_EPSILON: f64 = 1e-3;
-
-/// Which gradients a backward pass computes: added to `parameters`, written to `images`.
-#[derive(Default)]
-pub struct Gradients<'a> {
-    /// The whole parameter vector, or its trunk part.
-    pub parameters: Option<&'a mut [f32]>,
-    /// `[n, height, width, channels]`, as the images.
-    pub images: Option<&'a mut [f32]>,
-}
-
-/// Images `[n, height, width, channels]` → pre-logits `[n, features]`, differentiable.
-pub trait Trunk: Send {
-    /// Runs the images through; keeps what `backward` needs.
-    fn forward(
-        &mut self,
-        parameters: &[f32],
-        moving: &mut [f32],
-        images: &[f32],
-        pass: Pass,
-    ) -> Result<Vec<f32>>;
-
-    /// Backward of the last `forward` with the same parameters, from the gradient of the pre-logits.
-    fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
-
-    /// Takes over the weights and moving statistics for `infer`, until the next `forward`.
-    fn prepare(&mut self, parameters: &[f32], moving: &[f32]) -> Result<()>;
-
-    /// Pre-logits by the moving statistics last prepared.
-    fn infer(&mut self, images: &[f32]) -> Result<Vec<f32>>;
-}
 
 /// Outputs of the heads for a batch, as parts of candle's graph.
 pub struct Outputs {

@@ -128,7 +128,7 @@ fn accuracy(rows: &[Row]) -> String {
     )
 }
 
-fn dot(row: &Row, figure: fn(&crate::metrics::Summary) -> f64, text: String) -> Dot {
+fn dot(row: &Row, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: String) -> Dot {
     let Estimate { mean, sd } = row.estimate(figure);
     let single = |run: &&super::runs::Run| {
         let value = figure(&run.summary.unrotated);

@@ -1,7 +1,7 @@
 //! The rows of the paper's table: order, titles, published figures, and what our runs say.
 
 use super::runs::Run;
-use crate::metrics::Summary;
+use crate::evaluate::metrics::Summary;
 use std::collections::BTreeMap;
 
 /// Figures in percent on ImageNet (ILSVRC-2012 validation, ResNet-50v2): the paper's and those that

@@ -2,8 +2,9 @@
 
 use crate::artifact;
 use crate::error::{Error, Result};
-use crate::metrics::{EvalSummary, SUMMARY_KEY};
-use crate::{schema, table};
+use crate::evaluate::metrics::{EvalSummary, SUMMARY_KEY};
+use crate::schema;
+use crate::tables::table;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 

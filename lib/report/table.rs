@@ -3,7 +3,7 @@
 use super::rows::{Estimate, Row};
 use crate::artifact::Lineage;
 use crate::error::Result;
-use crate::table;
+use crate::tables::table;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{Field, Schema};
 use indicatif::HumanCount;

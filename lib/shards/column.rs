@@ -1,7 +1,7 @@
 //! One shard file: its image column, mapped and sliced without a copy, and its small columns.
 
-use crate::contained;
 use crate::error::{Error, Result};
+use crate::tables::contained;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;

@@ -1,12 +1,13 @@
 //! Writing the files of a plan: several at once, each by the records of its own items.
 
+use super::file_name;
 use super::staging::{self, FileRecord, Reject, Staging};
 use super::write::{GROUP_BYTES, Row, ShardFile, group_rows};
-use super::{Resized, decode_rgb, file_name};
 use crate::artifact::Lineage;
 use crate::cli;
+use crate::decode::encoded::{self, Resized, decode_rgb};
 use crate::error::{Error, Result};
-use crate::input::{self, Plan, Record, Shard, Source, encoded};
+use crate::input::{self, Input, Plan, Record, Shard};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
@@ -20,7 +21,7 @@ const MAX_FILES: usize = 5;
 /// Writing the files of a plan.
 pub struct Job<'a> {
     pub input: &'a Path,
-    pub source: &'a Source,
+    pub source: &'a Input,
     pub plan: &'a Plan,
     pub shards: &'a [Shard],
     pub staging: &'a Staging,

@@ -12,7 +12,7 @@ pub mod write;
 
 pub use read::{Decoded, Split, Stored};
 
-use crate::decode::Decoder;
+use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::schema;
 use serde::{Deserialize, Serialize};
@@ -41,32 +41,11 @@ struct SplitInfo {
     content: String,
 }
 
-/// Larger images were made smaller and encoded again as JPEG.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resized {
-    /// Pixels of the smaller side.
-    pub small: u32,
-    /// Of the JPEG, 1 to 100.
-    pub quality: u8,
-}
-
 const FORMAT: u32 = 1;
 
 /// Name of a shard file.
 pub fn file_name(split: &str, file: usize, files: usize) -> String {
     format!("{split}-{file:05}-of-{files:05}.parquet")
-}
-
-/// Decodes a whole image file, as `decode::Decoder` does.
-///
-/// Errors: what the decoder says, one line.
-pub fn decode_rgb(bytes: &[u8]) -> std::result::Result<image::RgbImage, String> {
-    let mut decoder = Decoder::default();
-    let pixels = decoder.whole(bytes)?;
-    let rows = (0..pixels.size.height).flat_map(|y| pixels.row(y));
-    let (width, height) = (pixels.size.width as u32, pixels.size.height as u32);
-    image::RgbImage::from_raw(width, height, rows.copied().collect())
-        .ok_or_else(|| "an image that does not fill its size".to_string())
 }
 
 /// An open shard folder. Splits are opened one by one, on demand.

@@ -2,10 +2,11 @@
 
 use super::column::File;
 use super::{Dataset, SplitInfo, file_name};
-use crate::augment::crop::{Size, Window};
-use crate::augment::{Pipe, Source, View};
+use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
+use crate::pixels::View;
+use crate::pixels::{Size, Window};
 use crate::rng::Rng;
 use crate::schema;
 use rayon::prelude::*;
@@ -298,7 +299,7 @@ struct RowSource<'a> {
     decoder: &'a mut Decoder,
 }
 
-impl Source for RowSource<'_> {
+impl PixelSource for RowSource<'_> {
     fn size(&self) -> Size {
         let (height, width) = self.split.size(self.row);
         Size { height, width }
@@ -322,7 +323,7 @@ impl RowSource<'_> {
         let (size, split) = (self.size(), self.split);
         match self.stored {
             Stored::Pixels(pixels) => {
-                Ok(View::new(pixels, size, Source::channels(self)).window(window))
+                Ok(View::new(pixels, size, PixelSource::channels(self)).window(window))
             }
             Stored::Encoded(bytes) => {
                 self.decoder.window(bytes, size, window, enough).map_err(|found| {

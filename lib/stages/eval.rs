@@ -4,13 +4,15 @@ use crate::artifact::{self, Lineage, Target};
 use crate::augment::{Mode, Pipe};
 use crate::cli::{self, Common, Stage};
 use crate::error::{Error, Result};
-use crate::metrics::{self, EvalSummary, summarize};
-use crate::model::Model;
-use crate::plan::method_name;
-use crate::prepare::{device, labelled_rows};
+use crate::evaluate::logits;
+use crate::evaluate::metrics::{self, EvalSummary, summarize};
+use crate::labelled::rows::labelled_rows;
+use crate::model::folder::Model;
+use crate::network::device::device;
+use crate::schema;
+use crate::settings::method_name;
 use crate::shards::Shards;
-use crate::stages::pseudolabel::fixed_lists;
-use crate::{evaluate, schema, table};
+use crate::tables::table::{self, fixed_lists};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,7 +65,7 @@ impl Stage for Args {
             .input("shards", split.content_hash())
             .input("model", model.hash.clone());
         let pipe = Pipe::parse(&pipe, Mode::Eval)?;
-        evaluate::check_size(&model.config, &split, &pipe)?;
+        logits::check_size(&model.config, &split, &pipe)?;
         let (rows, labels) = match &self.labelled {
             Some(path) => {
                 let table = table::read(path, "s4l-subset")?;
@@ -84,7 +86,7 @@ impl Stage for Args {
             return Ok(());
         }
         let output = pipe.output(split.channels()?)?;
-        let logits = evaluate::logits(&mut model.network, &split, &rows, &pipe, "evaluating")?;
+        let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "evaluating")?;
         let c = classes.len();
         let first: Vec<f32> =
             logits.chunks_exact(output.views * c).flat_map(|l| &l[..c]).copied().collect();
@@ -96,7 +98,7 @@ impl Stage for Args {
             split: self.split.clone(),
             unrotated: summarize(&first, classes, &labels, self.common.seed),
             rotation_averaged: output.rotated.then(|| {
-                let mean = evaluate::mean_over_views(&logits, output.views, c);
+                let mean = logits::mean_over_views(&logits, output.views, c);
                 summarize(&mean, classes, &labels, self.common.seed)
             }),
         };

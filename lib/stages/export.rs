@@ -3,10 +3,10 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common, Stage};
 use crate::error::{Error, Result};
-use crate::model::{self, Model};
-use crate::prepare::device;
+use crate::model::folder::{self, Model};
+use crate::model::timm;
+use crate::network::device::device;
 use crate::recipe::{self, NoSettings};
-use crate::timm;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -66,7 +66,7 @@ impl Stage for Args {
         let lineage = Lineage::new("s4l-export", self.common.seed, recipe::hash(&NoSettings {}))
             .input("model", model.hash.clone());
         refuse_foreign(&out)?;
-        if artifact::target(&self.common, &out, &lineage, model::header(&out))? == Target::UpToDate
+        if artifact::target(&self.common, &out, &lineage, folder::header(&out))? == Target::UpToDate
         {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl Stage for Args {
         let mut metadata = lineage.metadata();
         // Says to Hugging Face's loaders that the tensors are PyTorch's.
         metadata.insert("format".into(), "pt".into());
-        model::write_files(folder.path(), &config, &model.network, &tensors, metadata)?;
+        folder::write_files(folder.path(), &config, &model.network, &tensors, metadata)?;
         if cli::stop_requested() {
             return Err(Error::Interrupted { path: out });
         }
@@ -89,7 +89,7 @@ impl Stage for Args {
 
 /// `--force` replaces an export, never a folder of something else.
 fn refuse_foreign(out: &Path) -> Result<()> {
-    let header = model::header(out).unwrap_or_default();
+    let header = folder::header(out).unwrap_or_default();
     let tool = header.get("s4l.tool").map(String::as_str);
     if !out.exists() || tool == Some("s4l-export") {
         return Ok(());

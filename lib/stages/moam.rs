@@ -1,11 +1,12 @@
 //! `s4l-moam`: steps 2 and 3 of MOAM ("mix of all models"), and distillation into a student.
 
-use super::pretrain::{dry_run_without_data, train};
 use crate::cli::{Common, Stage};
 use crate::error::{Error, Result};
-use crate::plan::{Method, Precision, Settings};
-use crate::prepare::{Inputs, LabelFile};
+use crate::network::engine::Precision;
 use crate::recipe;
+use crate::settings::{Method, Settings};
+use crate::train::prepare::{Inputs, LabelFile};
+use crate::train::{dry_run_without_data, train};
 use std::path::PathBuf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,12 +1,13 @@
 //! `s4l-pretrain`: trains a classifier from few labels by one of the paper's methods.
 
-use crate::artifact::{self, Target};
-use crate::cli::{self, Common, Stage};
+use crate::cli::{Common, Stage};
 use crate::error::{Error, Result};
-use crate::plan::{self, Data, Method, Precision, Settings};
-use crate::prepare::{self, Inputs, LabelFile};
-use crate::{model, recipe, schema};
-use std::path::{Path, PathBuf};
+use crate::network::engine::Precision;
+use crate::recipe;
+use crate::settings::{Method, Settings};
+use crate::train::prepare::{Inputs, LabelFile};
+use crate::train::{dry_run_without_data, train};
+use std::path::PathBuf;
 
 /// Train a classifier from few labels and many images
 #[derive(Debug, clap::Parser)]
@@ -81,36 +82,5 @@ impl Stage for Args {
                 out: self.common.out_or("model"),
             },
         )
-    }
-}
-
-/// A dry run of a recipe that says for which data it was written, where there is none: prints its
-/// plan and returns true. Such recipes are for colour photographs.
-pub fn dry_run_without_data(common: &Common, s: &Settings, shards: &Path) -> Result<bool> {
-    let without = common.dry_run && s.classes > 0 && s.labelled_images > 0 && !shards.exists();
-    if without {
-        let data = Data {
-            channels: 3,
-            classes: s.classes,
-            labelled: s.labelled_images,
-            unlabelled: s.unlabelled_images,
-        };
-        prepare::check(common, s)?;
-        cli::print(&plan::describe(s, &data)?)?;
-    }
-    Ok(without)
-}
-
-/// Prepares a training run, then prints its plan or trains it.
-pub fn train(common: &Common, settings: Settings, inputs: Inputs) -> Result<()> {
-    let run = prepare::run(common, settings, &inputs)?;
-    if common.dry_run {
-        return cli::print(&plan::describe(&run.config.settings, &run.data())?);
-    }
-    let weights = inputs.out.join(schema::WEIGHTS);
-    let found = model::header(&inputs.out);
-    match artifact::target(common, &weights, &run.lineage, found)? {
-        Target::UpToDate => Ok(()),
-        Target::Write => run.train(common),
     }
 }

@@ -4,14 +4,14 @@ use crate::artifact::{self, Lineage, Target};
 use crate::augment::{Mode, Pipe};
 use crate::cli::{self, Common, Stage};
 use crate::error::Result;
-use crate::model::Model;
-use crate::prepare::{device, labelled_rows};
+use crate::evaluate::{logits, metrics};
+use crate::labelled::rows::labelled_rows;
+use crate::model::folder::Model;
+use crate::network::device::device;
 use crate::shards::Shards;
-use crate::{evaluate, metrics, recipe, schema, table};
-use arrow::array::{
-    ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Int64Array, StringArray,
-};
-use arrow::datatypes::DataType;
+use crate::tables::table::{self, fixed_lists};
+use crate::{recipe, schema};
+use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -71,7 +71,7 @@ impl Stage for Args {
             settings.views = default_views(model.config.height, model.config.width);
         }
         let pipe = Pipe::parse(&settings.views, Mode::Eval)?;
-        evaluate::check_size(&model.config, &split, &pipe)?;
+        logits::check_size(&model.config, &split, &pipe)?;
         let views = pipe.output(split.channels()?)?.views;
         let recipe = recipe::hash(&settings);
         let mut lineage = Lineage::new("s4l-pseudolabel", self.common.seed, recipe)
@@ -101,7 +101,7 @@ impl Stage for Args {
             return Ok(());
         }
         let rows: Vec<u32> = (0..split.len() as u32).collect();
-        let logits = evaluate::logits(&mut model.network, &split, &rows, &pipe, "labelling")?;
+        let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "labelling")?;
         let labels: Vec<Label> = logits
             .chunks_exact(views * classes)
             .zip(&rows)
@@ -145,7 +145,7 @@ impl Label {
     /// From the logits `[views, classes]` of an image: logits, not probabilities, are averaged.
     fn new(logits: &[f32], classes: usize, known: Option<u32>) -> Label {
         let views = logits.len() / classes;
-        let mean = evaluate::mean_over_views(logits, views, classes);
+        let mean = logits::mean_over_views(logits, views, classes);
         let probs = softmax(&mean);
         let label = known.unwrap_or_else(|| metrics::argmax(&mean));
         let agreeing = logits.chunks_exact(classes).filter(|view| metrics::argmax(view) == label);
@@ -186,11 +186,4 @@ fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
         floats(|l| l.agreement),
         fixed_lists(probs, classes),
     ]
-}
-
-/// A column of lists of `len` floats, as `schema` declares them.
-pub fn fixed_lists(values: impl Iterator<Item = f32>, len: usize) -> ArrayRef {
-    let field = arrow::datatypes::Field::new_list_field(DataType::Float32, false);
-    let values = Arc::new(Float32Array::from_iter_values(values));
-    Arc::new(FixedSizeListArray::new(Arc::new(field), len as i32, values, None))
 }

@@ -10,7 +10,7 @@ use crate::cli::{self, Common};
 use crate::error::{Error, Result};
 use crate::recipe::{self, NoSettings};
 use crate::report::{html, rows, runs, table};
-use crate::table as parquet;
+use crate::tables::table as parquet;
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -2,13 +2,14 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
+use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
-use crate::input::{self, Format, Plan, Source};
+use crate::input::{self, Format, Input, Plan};
 use crate::recipe;
 use crate::schema;
+use crate::shards::Shards;
 use crate::shards::job::Job;
 use crate::shards::staging::{self, Head, Staging};
-use crate::shards::{Resized, Shards};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -261,7 +262,7 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     Err(Error::NotOurs { path: out.to_path_buf(), what: "a shard folder".to_string() })
 }
 
-fn describe(input: &Path, out: &Path, source: &Source, plan: &Plan) -> String {
+fn describe(input: &Path, out: &Path, source: &Input, plan: &Plan) -> String {
     format!(
         "in   {} ({})\nout  {} ({} files)\n     {}\n",
         input.display(),

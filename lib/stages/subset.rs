@@ -2,15 +2,16 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
-use crate::duplicates::{self, Set};
 use crate::error::{Error, Result};
-use crate::label_list;
-use crate::prepare::labelled_rows;
+use crate::labelled::draw::{TooFew, draw};
+use crate::labelled::duplicates::{self, Set};
+use crate::labelled::list;
+use crate::labelled::rows::labelled_rows;
 use crate::recipe;
-use crate::rng::{Stream, permutation, rng};
+use crate::rng::Stream;
 use crate::schema;
 use crate::shards::{Shards, Split};
-use crate::table;
+use crate::tables::table;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -99,7 +100,7 @@ impl cli::Stage for Args {
         let split = shards.split(&self.split)?;
         let labels = split.labels()?;
 
-        let listed = self.list.as_deref().map(|l| label_list::rows(l, &split));
+        let listed = self.list.as_deref().map(|l| list::rows(l, &split));
         let listed = listed.transpose()?;
         let outer = self.outer(&split, shards.classes().len())?;
         let per_class = self.per_class(labels, shards.classes().len())?;
@@ -302,50 +303,6 @@ impl Args {
     }
 }
 
-/// A class with fewer images than asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct TooFew {
-    pub class: usize,
-    pub asked: usize,
-    pub found: usize,
-}
-
-/// `per_class` rows of each class, none of them in `taken`, sorted. The rows of a class are put in
-/// an order by (seed, stream, class) and the first free ones are drawn: a smaller draw lies within
-/// a larger one.
-pub fn draw(
-    labels: &[Option<u32>],
-    classes: usize,
-    per_class: usize,
-    seed: u64,
-    stream: Stream,
-    taken: &[usize],
-) -> std::result::Result<Vec<usize>, TooFew> {
-    let mut free = vec![true; labels.len()];
-    for &row in taken {
-        free[row] = false;
-    }
-    let mut members = vec![Vec::new(); classes];
-    for (row, label) in labels.iter().enumerate() {
-        if let Some(label) = label {
-            members[*label as usize].push(row);
-        }
-    }
-    let mut rows = Vec::with_capacity(classes * per_class);
-    for (class, members) in members.iter().enumerate() {
-        let order = permutation(&mut rng(seed, stream, 0, class as u64), members.len());
-        let before = rows.len();
-        let candidates = order.into_iter().map(|i| members[i as usize]);
-        rows.extend(candidates.filter(|&row| free[row]).take(per_class));
-        let found = rows.len() - before;
-        if found < per_class {
-            return Err(TooFew { class, asked: per_class, found });
-        }
-    }
-    rows.sort_unstable();
-    Ok(rows)
-}
-
 fn write(
     path: &Path,
     split: &Split,
@@ -354,7 +311,7 @@ fn write(
     lineage: &Lineage,
 ) -> Result<()> {
     let keys = StringArray::from_iter_values(rows.iter().map(|&row| split.key(row)));
-    // Only rows with a label are drawn or pass `label_list::rows`.
+    // Only rows with a label are drawn or pass `list::rows`.
     let labels: Int64Array = rows.iter().map(|&row| labels[row].map(i64::from)).collect();
     let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(labels)];
     table::write(path, schema::labelled(), columns, lineage, BTreeMap::new())

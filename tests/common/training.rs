@@ -3,7 +3,8 @@
 use super::{Ran, Scratch, contents, smoke_shards};
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use s4l::artifact::Lineage;
-use s4l::{schema, table};
+use s4l::schema;
+use s4l::tables::table;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -2,9 +2,11 @@
 
 use crate::{float, rows, singles};
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
-use s4l::augment::crop::{self, Size};
-use s4l::augment::resize::{self, Method};
-use s4l::augment::{Image, Mode, Pipe, View};
+use s4l::augment::crop;
+use s4l::augment::resize::{self, Interpolation};
+use s4l::augment::{Mode, Pipe};
+use s4l::pixels::Size;
+use s4l::pixels::{Image, View};
 use s4l::rng::{Stream, rng};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -47,10 +49,10 @@ fn ours(case: &Value) -> Vec<f32> {
             let shape = singles(&case["output"]["shape"]);
             let size = Size { height: shape[0] as usize, width: shape[1] as usize };
             let method = match case["method"].as_str().unwrap() {
-                "AlignedBilinear" => Method::AlignedBilinear,
-                "AlignedNearest" => Method::AlignedNearest,
-                "AlignedBicubic" => Method::AlignedBicubic,
-                "Area" => Method::Area,
+                "AlignedBilinear" => Interpolation::AlignedBilinear,
+                "AlignedNearest" => Interpolation::AlignedNearest,
+                "AlignedBicubic" => Interpolation::AlignedBicubic,
+                "Area" => Interpolation::Area,
                 other => panic!("method {other}"),
             };
             image = resize::resize(image.view(), size, method);

@@ -3,11 +3,11 @@
 use crate::images::{bound, distance};
 use crate::{Tensors, close, float, floats, rows};
 use candle_core::{DType, Device};
-use s4l::network::candle_trunk::CandleTrunk;
+use s4l::network::candle::CandleTrunk;
 use s4l::network::cpu::{CpuTrunk, Isa};
+use s4l::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
+use s4l::network::layout::Stem;
 use s4l::network::layout::{Architecture, Layout};
-use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
-use s4l::plan::Stem;
 use std::collections::BTreeMap;
 
 fn architecture(channels: usize, units: &[usize], width_factor: usize, stem: Stem) -> Architecture {

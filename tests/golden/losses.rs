@@ -9,8 +9,9 @@ use s4l::methods::rotation::rotation_loss;
 use s4l::methods::supervised::{cross_entropy, soft_cross_entropy};
 use s4l::methods::vat;
 use s4l::network::Network;
+use s4l::network::engine::Precision;
 use s4l::network::layout::Architecture;
-use s4l::plan::{Precision, Stem};
+use s4l::network::layout::Stem;
 use serde_json::Value;
 
 /// A matrix.

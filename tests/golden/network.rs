@@ -2,11 +2,11 @@
 
 use crate::{Tensors, close};
 use candle_core::{DType, Device};
-use s4l::network::candle_trunk::CandleTrunk;
+use s4l::network::candle::CandleTrunk;
 use s4l::network::cpu::{CpuTrunk, Isa};
+use s4l::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
+use s4l::network::layout::Stem;
 use s4l::network::layout::{Architecture, Layout};
-use s4l::network::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
-use s4l::plan::Stem;
 
 fn agrees(file: &str, units: &[usize], stem: Stem) {
     let golden = Tensors::read(file);

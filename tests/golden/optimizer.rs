@@ -1,8 +1,8 @@
 //! Momentum SGD with weight decay, Polyak averaging, the schedule.
 
 use crate::{close, float, floats, rows, singles, whole};
-use s4l::optimizer::{Schedule, momentum_sgd, polyak};
-use s4l::plan::Settings;
+use s4l::settings::Settings;
+use s4l::train::optimizer::{Schedule, momentum_sgd, polyak};
 use serde_json::Value;
 
 fn cases(kind: &str) -> Vec<Value> {

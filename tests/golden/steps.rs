@@ -4,8 +4,10 @@ use crate::{Tensors, close};
 use candle_core::Device;
 use s4l::methods::{At, Batch, Labels, heads, step};
 use s4l::network::Network;
+use s4l::network::engine::Precision;
 use s4l::network::layout::Architecture;
-use s4l::plan::{Method, Precision, Settings, Stem};
+use s4l::network::layout::Stem;
+use s4l::settings::{Method, Settings};
 
 const CLASSES: usize = 5;
 const EMBEDDING: usize = 6;

@@ -22,8 +22,8 @@ mod workers;
 pub use element::Element;
 pub use isa::Isa;
 
+use super::engine::{Gradients, Pass, Trunk};
 use super::layout::{Layout, Norm};
-use super::{Gradients, Pass, Trunk};
 use crate::error::{Error, Result};
 use arena::Arena;
 use backward::{Downstream, UnitGradient, Upstream};

@@ -1,7 +1,7 @@
 //! Batch-norm statistics and coefficients, per channel, in float64 where sums meet.
 
 use super::elementwise::Coefficients;
-use crate::network::BATCH_NORM_EPSILON;
+use crate::network::engine::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
 
 /// One batch norm as the kernels use it. All vectors have a value a channel.

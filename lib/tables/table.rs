@@ -1,10 +1,10 @@
 //! Small parquet tables (labels, evaluations, metrics): written and read whole.
 
 use crate::artifact::{self, Lineage};
-use crate::contained::{self, contained};
 use crate::error::{Error, Result};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, Float64Type, Int64Type, Schema};
+use crate::tables::contained::{self, contained};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, ZstdLevel};
@@ -195,4 +195,11 @@ impl Table {
         let values = values.as_primitive_opt::<Float32Type>().ok_or_else(wrong)?;
         Ok((values.values().to_vec(), offsets))
     }
+}
+
+/// A column of lists of `len` floats, as `schema` declares them.
+pub fn fixed_lists(values: impl Iterator<Item = f32>, len: usize) -> ArrayRef {
+    let field = arrow::datatypes::Field::new_list_field(DataType::Float32, false);
+    let values = Arc::new(Float32Array::from_iter_values(values));
+    Arc::new(FixedSizeListArray::new(Arc::new(field), len as i32, values, None))
 }

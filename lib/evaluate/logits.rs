@@ -3,7 +3,7 @@
 use crate::augment::Pipe;
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::config::Config;
 use crate::network::Network;
 use crate::rng::{Stream, rng};
 use crate::shards::Split;

@@ -1,7 +1,7 @@
 //! The stock parquet reader, on files that nobody vouches for. It panics on some damaged files, and
 //! makes room for, or walks through, whatever others claim. Here both are errors as any other.
 
-use crate::thrift;
+use crate::tables::thrift;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{

@@ -5,12 +5,14 @@
 //! The two networks are the same but for the epsilon of batch norm, which timm's configuration cannot
 //! say: it is folded into the variances. Only the head `classes` has a place in timm's.
 
+use super::config::Config;
+use super::tensors::{Place, Tensor, can_hold};
 use crate::augment::{Mode, Pipe};
 use crate::error::{Error, Result};
-use crate::model::{Config, Place, Tensor, can_hold};
-use crate::network::BATCH_NORM_EPSILON;
+use crate::network::engine::BATCH_NORM_EPSILON;
+use crate::network::layout::Stem;
 use crate::network::layout::{Architecture, Layout};
-use crate::plan::{Settings, Stem};
+use crate::settings::Settings;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -1,11 +1,11 @@
 //! Images that stand twice: byte for byte, by the content hash of the shards, or nearly, by a
 //! perceptual hash of their pixels.
 
-use crate::augment::View;
-use crate::augment::crop::Size;
-use crate::augment::resize::{self, Method};
+use crate::augment::resize::{self, Interpolation};
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::pixels::Size;
+use crate::pixels::View;
 use crate::shards::Split;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ fn perceptual(split: &Split, row: usize) -> Result<Perceptual> {
     let image = split.decode(row)?;
     let size = Size { height: image.height, width: image.width };
     let view = View::new(&image.pixels, size, image.channels);
-    let boxes = resize::resize(view, BOXES, Method::Area);
+    let boxes = resize::resize(view, BOXES, Interpolation::Area);
     let mut hash = [0; 4];
     for y in 0..BOXES.height {
         let grey = |x: usize| -> f32 {

@@ -1,7 +1,7 @@
 //! Momentum SGD with L2 regularization, the learning-rate schedule, and Polyak averaging, over the
 //! flat parameter vector (reference trainer.py).
 
-use crate::plan::Settings;
+use crate::settings::Settings;
 use rayon::prelude::*;
 use std::ops::Range;
 

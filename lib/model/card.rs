@@ -1,8 +1,8 @@
 //! `README.md` of a model folder.
 
+use super::config::Config;
 use crate::artifact::Lineage;
-use crate::model::Config;
-use crate::plan::method_name;
+use crate::settings::method_name;
 
 /// What the weights are, how they were made and how good they looked, as Markdown.
 pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64)]) -> String {

@@ -2,7 +2,7 @@
 //! items make which shard. After it, each shard is a pure function of the input and its place, so
 //! shards can be written in any order, by any thread, in any process.
 
-use super::{Class, Fault, Files, Item, Position, Source, Split, base_name};
+use super::{Class, Fault, Files, Input, Item, Position, SplitName, base_name};
 use crate::cli;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -32,7 +32,7 @@ pub struct Plan {
 /// Consecutive items of one split that make one file.
 #[derive(Debug, Clone)]
 pub struct Shard {
-    pub split: Split,
+    pub split: SplitName,
     /// Number of the file in its split, and how many the split has.
     pub file: usize,
     pub files: usize,
@@ -84,9 +84,9 @@ impl Plan {
     ///
     /// Errors: `BadData` where there is no image, and, unless `cut` is allowed, where a file of many
     /// images ends in the middle.
-    pub fn new(source: &Source, file_bytes: u64, allow_cut: bool) -> Result<Plan> {
+    pub fn new(source: &Input, file_bytes: u64, allow_cut: bool) -> Result<Plan> {
         let mut shards: Vec<Shard> = Vec::new();
-        let mut splits: BTreeMap<Split, Progress> = BTreeMap::new();
+        let mut splits: BTreeMap<SplitName, Progress> = BTreeMap::new();
         let mut classes = Classes::default();
         let mut names = Vec::new();
         let mut unlisted = 0u64;
@@ -167,7 +167,7 @@ impl Plan {
     }
 
     /// Splits that have images, with their numbers of items.
-    pub fn splits(&self) -> BTreeMap<Split, u64> {
+    pub fn splits(&self) -> BTreeMap<SplitName, u64> {
         let mut splits = BTreeMap::new();
         for shard in &self.shards {
             *splits.entry(shard.split).or_default() += shard.items;
@@ -183,7 +183,7 @@ impl Plan {
     /// Reads the items of a shard in order.
     pub fn read(
         &self,
-        source: &Source,
+        source: &Input,
         shard: &Shard,
         visit: &mut dyn FnMut(Record) -> Result<()>,
     ) -> Result<()> {
@@ -215,7 +215,7 @@ impl Plan {
         Ok(())
     }
 
-    fn record(&self, source: &Source, item: Item, nth: u64) -> Record {
+    fn record(&self, source: &Input, item: Item, nth: u64) -> Record {
         let class = source.class(&item);
         let name = base_name(&item.name);
         let (key, first) = match self.repeated.binary_search(&hash(item.split, name)) {
@@ -261,7 +261,7 @@ impl Plan {
     }
 }
 
-impl Source {
+impl Input {
     /// The class of an item, by the list of labels where there is one.
     fn class(&self, item: &Item) -> Class {
         match &self.labels {
@@ -285,7 +285,7 @@ impl Source {
     fn firsts(&self, repeated: &[u64]) -> Result<HashMap<u64, u64>> {
         let mut paths = Vec::new();
         if !repeated.is_empty() {
-            let mut numbers: BTreeMap<Split, u64> = BTreeMap::new();
+            let mut numbers: BTreeMap<SplitName, u64> = BTreeMap::new();
             self.scan(&mut |item| {
                 let number = numbers.entry(item.split).or_default();
                 let name = hash(item.split, base_name(&item.name));
@@ -330,7 +330,7 @@ impl Classes {
     }
 
     /// The names in order: as numbers where the input numbers its classes, else sorted.
-    fn list(self, source: &Source, by_folder: bool) -> Result<Vec<String>> {
+    fn list(self, source: &Input, by_folder: bool) -> Result<Vec<String>> {
         let bad = |expected: &str, found: String| {
             let hint = "name the classes with --classes, one a line";
             Err(Error::bad_data(&source.root, expected, found, hint))
@@ -363,13 +363,13 @@ impl Classes {
 /// The path that tells images of one base name apart: without the folder of the split.
 fn key_path(name: &str) -> &str {
     match name.split_once('/') {
-        Some((folder, rest)) if Split::of_folder(folder).is_some() => rest,
+        Some((folder, rest)) if SplitName::of_folder(folder).is_some() => rest,
         _ => name,
     }
 }
 
 /// 64 bits: among a million names two share a hash in one of 40 million inputs.
-fn hash(split: Split, name: &str) -> u64 {
+fn hash(split: SplitName, name: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(split.name().as_bytes()).update(b"/").update(name.as_bytes());
     let mut bytes = [0; 8];

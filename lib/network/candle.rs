@@ -1,7 +1,7 @@
 //! The trunk in plain candle operations: runs on any candle device, and is the oracle of the tests.
 
+use super::engine::{BATCH_NORM_EPSILON, Gradients, Pass, Trunk};
 use super::layout::{Conv, Layout, Norm};
-use super::{BATCH_NORM_EPSILON, Gradients, Pass, Trunk};
 use crate::error::{Error, Result};
 use candle_core::{D, DType, Device, Tensor, Var};
 

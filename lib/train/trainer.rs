@@ -2,19 +2,23 @@
 
 use crate::artifact::Lineage;
 use crate::augment::Pipe;
-use crate::checkpoint::{self, State};
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
-use crate::evaluate;
-use crate::loader::Source;
+use crate::evaluate::logits;
 use crate::methods::{self, At, Batch, Record};
-use crate::model::{self, Config};
+use crate::model::card;
+use crate::model::config::Config;
+use crate::model::folder;
 use crate::network::Network;
-use crate::optimizer::{Schedule, momentum_sgd, polyak};
-use crate::plan::Data;
 use crate::rng::Stream;
 use crate::shards::Split;
-use crate::{artifact, model_card, schema, table, tfevents};
+use crate::tables::table;
+use crate::train::checkpoint::{self, State};
+use crate::train::dry_run::Data;
+use crate::train::loader::Source;
+use crate::train::optimizer::{Schedule, momentum_sgd, polyak};
+use crate::train::tfevents;
+use crate::{artifact, schema};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -217,12 +221,12 @@ impl Run {
             return Ok(());
         };
         let views = v.pipe.output(v.split.channels()?)?.views;
-        let logits = evaluate::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
+        let logits = logits::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
         let classes = self.config.classes.len();
         let right = logits
             .chunks_exact(views * classes)
             .zip(&v.labels)
-            .filter(|(l, label)| crate::metrics::argmax(&l[..classes]) == **label)
+            .filter(|(l, label)| crate::evaluate::metrics::argmax(&l[..classes]) == **label)
             .count();
         let top1 = right as f64 / v.labels.len() as f64;
         log.add(metrics, step, vec![(VALIDATION.into(), top1)])
@@ -271,9 +275,9 @@ impl Run {
         )?;
         let events = out.join("events.out.tfevents.0.s4l");
         artifact::write_bytes(&events, &tfevents::encode(metrics))?;
-        let card = model_card::markdown(&self.config, &self.lineage, metrics);
+        let card = card::markdown(&self.config, &self.lineage, metrics);
         artifact::write_bytes(&out.join(schema::MODEL_CARD), card.as_bytes())?;
-        model::write(out, &self.config, &self.network, &self.lineage)?;
+        folder::write(out, &self.config, &self.network, &self.lineage)?;
         checkpoint::remove(out)?;
         let jsonl = out.join(schema::METRICS_JSONL);
         std::fs::remove_file(&jsonl).map_err(Error::io(&jsonl))

@@ -2,7 +2,7 @@
 
 use crate::artifact;
 use crate::error::{Error, Result};
-use crate::model::to_safetensors;
+use crate::model::tensors::to_safetensors;
 use crate::schema;
 use safetensors::tensor::SafeTensors;
 use std::collections::BTreeMap;

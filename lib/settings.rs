@@ -1,12 +1,7 @@
-//! The settings of a training stage as typed in a recipe, and the schedule that follows from them.
+//! Every key of a training recipe.
 
-use crate::augment::{Mode, Pipe};
-use crate::error::Result;
-use crate::methods;
-use crate::network::cpu::{CpuTrunk, Isa};
-use crate::network::layout::{Architecture, Layout};
-use crate::optimizer::Schedule;
-use half::bf16;
+use crate::network::engine::Precision;
+use crate::network::layout::Stem;
 use serde::{Deserialize, Serialize};
 
 /// Which losses a training stage optimizes (methods of the paper's table).
@@ -23,29 +18,6 @@ pub enum Method {
     Moam,
     /// Cross-entropy against the soft labels of a teacher.
     Distill,
-}
-
-/// The first layers of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stem {
-    /// 7x7 stride 2, then 3x3 stride-2 max pool over zero padding: for 224 x 224.
-    Imagenet,
-    /// 3x3 stride 1: for small images.
-    Small,
-    /// 3x3 stride 2: small images at a quarter of the work.
-    SmallStride2,
-}
-
-/// What activations and their gradients are stored as, and what the CPU multiplies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum Precision {
-    /// float32.
-    F32,
-    /// bfloat16, summed in float32; weights, statistics and VAT's direction stay float32.
-    Bf16,
 }
 
 /// Every key of a training recipe. Epochs are epochs of the labelled set.
@@ -169,65 +141,4 @@ pub fn method_name(method: Method) -> String {
         .ok()
         .and_then(|v| v.as_str().map(str::to_string))
         .unwrap_or_default()
-}
-
-/// What is known of the data before training.
-pub struct Data {
-    pub channels: usize,
-    pub classes: usize,
-    pub labelled: usize,
-    pub unlabelled: usize,
-}
-
-/// The rate in force, and the recipe's where that is given for another batch.
-fn learning_rate(s: &Settings, schedule: &Schedule) -> String {
-    let rate = schedule.base();
-    match s.learning_rate_batch {
-        batch if batch > 0 && batch != s.batch => {
-            format!("{rate} ({} for {batch} labelled images)", s.learning_rate)
-        }
-        _ => rate.to_string(),
-    }
-}
-
-/// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU trunk's
-/// buffers, the parameters, their gradients, velocities and averages.
-pub fn describe(s: &Settings, data: &Data) -> Result<String> {
-    let output = Pipe::parse(&s.augment_labelled, Mode::Train)?.output(data.channels)?;
-    let layout = Layout::new(&Architecture {
-        channels: output.channels,
-        units: s.units.clone(),
-        width_factor: s.width_factor,
-        stem: s.stem,
-        heads: methods::heads(s.method, data.classes, s.embedding_dim),
-    });
-    let schedule = Schedule::new(s, data.labelled);
-    let images = (s.batch + s.unlabelled_batch) * output.views;
-    let (height, width) = (output.height, output.width);
-    let activations = match s.precision {
-        Precision::F32 => CpuTrunk::<f32>::new(&layout, height, width, Isa::best()).bytes(images),
-        Precision::Bf16 => CpuTrunk::<bf16>::new(&layout, height, width, Isa::best()).bytes(images),
-    };
-    let memory = activations + 4 * layout.parameters * 4;
-    let lines = [
-        ("method", method_name(s.method)),
-        (
-            "network",
-            format!(
-                "{:?} units, width factor {}, {:?} stem, {}x{}x{} images",
-                s.units, s.width_factor, s.stem, output.height, output.width, output.channels
-            ),
-        ),
-        ("parameters", layout.parameters.to_string()),
-        ("labelled images", format!("{} ({} a step)", data.labelled, s.batch)),
-        ("unlabelled images", format!("{} ({} a step)", data.unlabelled, s.unlabelled_batch)),
-        ("views of an image", output.views.to_string()),
-        ("images a step", format!("{images} in the main pass")),
-        ("steps", format!("{} ({} an epoch)", schedule.total_steps, schedule.steps_per_epoch)),
-        ("images seen", (schedule.total_steps * images as u64).to_string()),
-        ("learning rate", learning_rate(s, &schedule)),
-        ("weight decay", s.weight_decay.to_string()),
-        ("memory", format!("about {} MB", memory >> 20)),
-    ];
-    Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).concat())
 }

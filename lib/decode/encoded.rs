@@ -1,12 +1,12 @@
 //! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
 //! so the cost is a scan of the bytes, whatever size a header claims.
 
-use crate::augment::crop::Size;
-use crate::decode::{Decoder, MAX_PIXELS, MAX_SCANS};
-use crate::shards::{Resized, decode_rgb};
+use super::{Decoder, MAX_PIXELS, MAX_SCANS};
+use crate::pixels::Size;
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Cursor;
 
@@ -54,6 +54,27 @@ pub fn is_image(start: &[u8]) -> bool {
             | [0x89, b'P', b'N', b'G', ..]
             | [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..]
     )
+}
+
+/// Larger images were made smaller and encoded again as JPEG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resized {
+    /// Pixels of the smaller side.
+    pub small: u32,
+    /// Of the JPEG, 1 to 100.
+    pub quality: u8,
+}
+
+/// Decodes a whole image file, as `decode::Decoder` does.
+///
+/// Errors: what the decoder says, one line.
+pub fn decode_rgb(bytes: &[u8]) -> std::result::Result<image::RgbImage, String> {
+    let mut decoder = Decoder::default();
+    let pixels = decoder.whole(bytes)?;
+    let rows = (0..pixels.size.height).flat_map(|y| pixels.row(y));
+    let (width, height) = (pixels.size.width as u32, pixels.size.height as u32);
+    image::RgbImage::from_raw(width, height, rows.copied().collect())
+        .ok_or_else(|| "an image that does not fill its size".to_string())
 }
 
 type Header = (u32, u32, Orientation);

@@ -1,0 +1,55 @@
+//! The rows of a split that a table of labels names.
+
+use crate::error::{Error, Result};
+use crate::shards::Split;
+use crate::tables::table::Table;
+use std::collections::HashSet;
+
+/// Rows of the split and labels that a table with `key` and a label column names.
+pub fn labelled_rows(
+    table: &Table,
+    split: &Split,
+    classes: usize,
+    column: &str,
+) -> Result<(Vec<u32>, Vec<u32>)> {
+    let keys = table.strings("key")?;
+    let labels = table.ints(column)?;
+    let mut seen = HashSet::new();
+    let mut rows = Vec::with_capacity(keys.len());
+    for (key, &label) in keys.iter().zip(&labels) {
+        let row = split.row(key).ok_or_else(|| {
+            Error::bad_data(
+                &table.path,
+                format!("keys of {}", split.path().display()),
+                format!("unknown key {key:?}"),
+                "make it again from these shards",
+            )
+        })?;
+        if !(0..classes as i64).contains(&label) {
+            return Err(Error::bad_data(
+                &table.path,
+                format!("labels 0 to {}", classes - 1),
+                format!("{column} {label} of {key:?}"),
+                "make it again from these shards",
+            ));
+        }
+        if !seen.insert(row) {
+            return Err(Error::bad_data(
+                &table.path,
+                "each key once",
+                format!("{key:?} twice"),
+                "remove one of the rows",
+            ));
+        }
+        rows.push(row as u32);
+    }
+    if rows.is_empty() {
+        return Err(Error::bad_data(
+            &table.path,
+            "labelled images",
+            "no rows",
+            "label some images",
+        ));
+    }
+    Ok((rows, labels.iter().map(|&l| l as u32).collect()))
+}

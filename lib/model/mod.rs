@@ -1,0 +1,7 @@
+//! Models on disk.
+
+pub mod card;
+pub mod config;
+pub mod folder;
+pub mod tensors;
+pub mod timm;

@@ -1,0 +1,131 @@
+//! The tensors of a weights file, and their places in a network.
+
+use crate::error::{Error, Result};
+use crate::network::Network;
+use crate::network::layout::{Architecture, Layout, largest_kernel};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Whether a file has as many tensors and values as the layers of a network need at least. Where it
+/// has, no number in the network's layout overflows.
+pub fn can_hold(tensors: &SafeTensors, a: &Architecture) -> bool {
+    let values: usize = tensors.iter().map(|(_, view)| view.data().len() / 4).sum();
+    let total = |numbers: &[usize]| numbers.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
+    let outputs: Vec<usize> = a.heads.iter().map(|(_, outputs)| *outputs).collect();
+    let largest = largest_kernel(a.units.len(), a.width_factor);
+    a.units.iter().min().is_some_and(|&least| least > 0)
+        && total(&a.units).max(outputs.len()) <= tensors.len()
+        && largest.is_some_and(|n| (1..=values).contains(&n))
+        && (1..=values).contains(&a.channels)
+        && total(&outputs) <= values
+}
+
+/// A tensor of a weights file.
+pub struct Tensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub place: Place,
+}
+
+/// Where a tensor lies in a network, and how it is written down.
+pub enum Place {
+    /// As it lies in the parameter vector.
+    Parameters(Range<usize>),
+    /// As it lies in the moving statistics.
+    Moving(Range<usize>),
+    /// A kernel `[height, width, inputs, outputs]` of the parameter vector, written as `[outputs,
+    /// inputs, height, width]`.
+    Transposed(Range<usize>, [usize; 4]),
+    /// A moving variance, written with this added.
+    Variance(Range<usize>, f64),
+}
+
+impl Place {
+    pub fn get<'a>(&self, network: &'a Network) -> Cow<'a, [f32]> {
+        match self {
+            Place::Parameters(r) => Cow::Borrowed(&network.parameters[r.clone()]),
+            Place::Moving(r) => Cow::Borrowed(&network.moving[r.clone()]),
+            Place::Transposed(r, shape) => {
+                let kernel = &network.parameters[r.clone()];
+                transposed(*shape).map(|i| kernel[i]).collect()
+            }
+            Place::Variance(r, added) => {
+                let variance = network.moving[r.clone()].iter();
+                variance.map(|v| (f64::from(*v) + added) as f32).collect()
+            }
+        }
+    }
+
+    pub fn set(&self, network: &mut Network, values: impl Iterator<Item = f32>) {
+        let vector = match self {
+            Place::Parameters(r) | Place::Transposed(r, _) => &mut network.parameters[r.clone()],
+            Place::Moving(r) | Place::Variance(r, _) => &mut network.moving[r.clone()],
+        };
+        match self {
+            Place::Parameters(_) | Place::Moving(_) => {
+                vector.iter_mut().zip(values).for_each(|(w, v)| *w = v);
+            }
+            Place::Transposed(_, shape) => {
+                transposed(*shape).zip(values).for_each(|(i, v)| vector[i] = v);
+            }
+            Place::Variance(_, added) => {
+                let values = values.map(|v| (f64::from(v) - added) as f32);
+                vector.iter_mut().zip(values).for_each(|(w, v)| *w = v);
+            }
+        }
+    }
+}
+
+/// Indices into a kernel `[height, width, inputs, outputs]`, in the order `[outputs, inputs, height,
+/// width]`.
+fn transposed([h, w, i, o]: [usize; 4]) -> impl Iterator<Item = usize> {
+    let planes = (0..o).flat_map(move |out| (0..i).map(move |input| input * o + out));
+    planes.flat_map(move |plane| (0..h * w).map(move |pixel| pixel * i * o + plane))
+}
+
+/// Every tensor of a model file of this project.
+pub fn tensors(layout: &Layout) -> Vec<Tensor> {
+    let parameters = layout.tensors().into_iter().map(|(name, shape, r)| Tensor {
+        name,
+        shape,
+        place: Place::Parameters(r),
+    });
+    let moving = layout.moving_tensors().into_iter();
+    parameters
+        .chain(moving.map(|(name, len, r)| Tensor {
+            name,
+            shape: vec![len],
+            place: Place::Moving(r),
+        }))
+        .collect()
+}
+
+/// A safetensors file of float32 tensors whose header has its keys in a fixed order (the library's
+/// own order of metadata varies from run to run).
+pub fn to_safetensors(
+    tensors: &[(String, Vec<usize>, &[f32])],
+    metadata: BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let internal = |e: String| Error::Internal(format!("safetensors: {e}"));
+    let data: Vec<Vec<u8>> =
+        tensors.iter().map(|(.., v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = tensors
+        .iter()
+        .zip(&data)
+        .map(|((name, shape, _), bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            Ok((name.clone(), view.map_err(|e| internal(e.to_string()))?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(views, None).map_err(|e| internal(e.to_string()))?;
+    let (n, _) = SafeTensors::read_metadata(&bytes).map_err(|e| internal(e.to_string()))?;
+    let (header, body) = bytes[8..].split_at(n);
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(header).map_err(|e| internal(e.to_string()))?;
+    header.insert("__metadata__".into(), serde_json::json!(metadata));
+    let mut header = serde_json::to_vec(&header).map_err(|e| internal(e.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes()[..], &header, body].concat())
+}

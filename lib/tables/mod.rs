@@ -1,0 +1,5 @@
+//! Parquet tables other than shards, and what keeps the stock reader of parquet in bounds.
+
+pub mod contained;
+pub mod table;
+mod thrift;
