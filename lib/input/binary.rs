@@ -1,15 +1,15 @@
 //! The binary files of CIFAR-10, CIFAR-100 and STL-10: pixels of one size, plane by plane, without
 //! headers.
 
-use super::{Class, Format, Item, Position, SplitName, Visit, class_names};
+use super::classes;
+use super::item::{Class, Item, Position, SplitName, Visit, Walked};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-const CIFAR_10: &str = "data_batch_1.bin";
+/// Of CIFAR-100 alone.
 const CIFAR_100: &str = "fine_label_names.txt";
-const STL_10: &str = "train_X.bin";
 
 #[derive(Debug)]
 pub struct Binary {
@@ -20,13 +20,12 @@ pub struct Binary {
     label_bytes: usize,
     /// Whether the pixels of a plane are stored column by column.
     by_column: bool,
-    parts: Vec<Part>,
+    files: Vec<PixelFile>,
     class_file: PathBuf,
 }
 
-/// One file of images.
 #[derive(Debug)]
-struct Part {
+struct PixelFile {
     path: PathBuf,
     split: SplitName,
     /// Keys are `<name>-<row>`.
@@ -34,19 +33,26 @@ struct Part {
     /// Row of its first image under that name.
     first: u64,
     count: u64,
-    /// Labels in a file of their own, counted from 1.
-    labels: Option<(PathBuf, Vec<u8>)>,
+    labels: Option<LabelFile>,
 }
 
-/// The format of a folder that has one of these sets.
-pub fn format(root: &Path) -> Option<Format> {
+/// Labels in a file of their own.
+#[derive(Debug)]
+struct LabelFile {
+    path: PathBuf,
+    /// Counted from 1.
+    labels: Vec<u8>,
+}
+
+/// Whether a folder has files of STL-10.
+pub fn has_stl10(root: &Path) -> bool {
+    ["train_X.bin", "test_X.bin", "unlabeled_X.bin"].iter().any(|name| root.join(name).is_file())
+}
+
+/// Whether a folder has files of CIFAR-10 or CIFAR-100.
+pub fn has_cifar(root: &Path) -> bool {
     let has = |name: &str| root.join(name).is_file();
-    match () {
-        () if has(STL_10) || has("test_X.bin") || has("unlabeled_X.bin") => Some(Format::Stl10),
-        () if has(CIFAR_10) || has("test_batch.bin") => Some(Format::Cifar),
-        () if has(CIFAR_100) && has("train.bin") => Some(Format::Cifar),
-        () => None,
-    }
+    has("data_batch_1.bin") || has("test_batch.bin") || has(CIFAR_100) && has("train.bin")
 }
 
 impl Binary {
@@ -60,10 +66,10 @@ impl Binary {
             shape: [32, 32, 3],
             label_bytes: if hundred { 2 } else { 1 },
             by_column: false,
-            parts: Vec::new(),
+            files: Vec::new(),
             class_file: root.join(if hundred { CIFAR_100 } else { "batches.meta.txt" }),
         };
-        binary.classes = class_names(&binary.class_file)?;
+        binary.classes = classes::read(&binary.class_file)?;
         if hundred {
             binary.add(root.join("train.bin"), SplitName::Train, "train", None)?;
             binary.add(root.join("test.bin"), SplitName::Test, "test", None)?;
@@ -86,10 +92,10 @@ impl Binary {
             shape: [96, 96, 3],
             label_bytes: 0,
             by_column: true,
-            parts: Vec::new(),
+            files: Vec::new(),
             class_file: root.join("class_names.txt"),
         };
-        binary.classes = class_names(&binary.class_file)?;
+        binary.classes = classes::read(&binary.class_file)?;
         for (split, name) in [(SplitName::Train, "train"), (SplitName::Test, "test")] {
             let labels = root.join(format!("{name}_y.bin"));
             binary.add(root.join(format!("{name}_X.bin")), split, name, Some(labels))?;
@@ -122,38 +128,16 @@ impl Binary {
         let count = bytes / record;
         let labels = match labels {
             None => None,
-            Some(file) => {
-                let labels = std::fs::read(&file).map_err(|e| match e.kind() {
-                    std::io::ErrorKind::NotFound => {
-                        Error::missing(&file, "labels", "put them beside the images")
-                    }
-                    _ => Error::io(&file)(e),
-                })?;
-                if labels.len() as u64 != count {
-                    return Err(Error::bad_data(
-                        &file,
-                        format!("{count} labels, one for each image"),
-                        format!("{}", labels.len()),
-                        "take images and labels from the same set",
-                    ));
-                }
-                Some((file, labels))
-            }
+            Some(path) => Some(LabelFile::read(path, count)?),
         };
-        let before = self.parts.iter().filter(|p| p.name == name);
-        self.parts.push(Part {
-            first: before.map(|p| p.count).sum(),
-            path,
-            split,
-            name,
-            count,
-            labels,
-        });
+        let before = self.files.iter().filter(|f| f.name == name);
+        let first = before.map(|f| f.count).sum();
+        self.files.push(PixelFile { path, split, name, first, count, labels });
         Ok(())
     }
 
     fn not_empty(self, root: &Path) -> Result<Binary> {
-        match self.parts.is_empty() {
+        match self.files.is_empty() {
             false => Ok(self),
             true => Err(Error::missing(
                 root,
@@ -169,44 +153,35 @@ impl Binary {
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let of_part = |p: &Part| {
-            let labels = p.labels.as_ref().map(|(path, _)| path.clone());
-            std::iter::once(p.path.clone()).chain(labels)
+        let both = |f: &PixelFile| {
+            let labels = f.labels.as_ref().map(|labels| labels.path.clone());
+            std::iter::once(f.path.clone()).chain(labels)
         };
         let class_file = std::iter::once(self.class_file.clone());
-        self.parts.iter().flat_map(of_part).chain(class_file)
+        self.files.iter().flat_map(both).chain(class_file)
     }
 
-    pub fn walk(&self, from: Position, _read: bool, visit: Visit) -> Result<()> {
+    /// All images are read in any case, since they are found by their bytes alone.
+    pub fn walk(&self, from: Position, visit: Visit) -> Walked {
         let mut record = vec![0; self.record()];
-        for (nth, part) in self.parts.iter().enumerate().skip(from.file) {
-            let start = if nth == from.file { from.at } else { 0 };
-            let mut file = File::open(&part.path).map_err(Error::io(&part.path))?;
-            file.seek(SeekFrom::Start(start * record.len() as u64))
-                .map_err(Error::io(&part.path))?;
-            let mut stream = BufReader::with_capacity(1 << 20, file);
-            for at in start..part.count {
-                stream.read_exact(&mut record).map_err(Error::io(&part.path))?;
+        for (nth, file) in self.files.iter().enumerate().skip(from.file) {
+            let start = from.start_in(nth);
+            let mut stream = File::open(&file.path).map_err(Error::io(&file.path))?;
+            stream
+                .seek(SeekFrom::Start(start * record.len() as u64))
+                .map_err(Error::io(&file.path))?;
+            let mut stream = BufReader::with_capacity(1 << 20, stream);
+            for at in start..file.count {
+                stream.read_exact(&mut record).map_err(Error::io(&file.path))?;
                 let (labels, planes) = record.split_at(self.label_bytes);
-                let class = match (&part.labels, labels.last()) {
-                    (Some((_, labels)), _) => match labels[at as usize].checked_sub(1) {
-                        Some(label) => Class::Index(label.into(), None),
-                        None => Class::Bad("label 0, labels count from 1".to_string()),
-                    },
-                    (None, Some(&label)) => Class::Index(label.into(), None),
-                    (None, None) => Class::Unknown,
-                };
-                let item = Item {
+                visit(Item {
                     position: Position { file: nth, at },
-                    split: part.split,
-                    name: format!("{}-{:06}", part.name, part.first + at),
-                    class,
+                    split: file.split,
+                    name: format!("{}-{:06}", file.name, file.first + at),
+                    class: file.class(at, labels),
                     size: planes.len() as u64,
                     image: Ok(self.interleave(planes)),
-                };
-                if visit(item)?.is_break() {
-                    return Ok(());
-                }
+                })?;
             }
         }
         Ok(())
@@ -226,5 +201,39 @@ impl Binary {
             }
         }
         pixels
+    }
+}
+
+impl PixelFile {
+    /// The class of an image, whose record has these labels.
+    fn class(&self, at: u64, labels: &[u8]) -> Class {
+        match (&self.labels, labels.last()) {
+            (Some(file), _) => match file.labels[at as usize].checked_sub(1) {
+                Some(label) => Class::Index(label.into(), None),
+                None => Class::Bad("label 0, labels count from 1".to_string()),
+            },
+            (None, Some(&label)) => Class::Index(label.into(), None),
+            (None, None) => Class::Unknown,
+        }
+    }
+}
+
+impl LabelFile {
+    fn read(path: PathBuf, images: u64) -> Result<LabelFile> {
+        let labels = std::fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::missing(&path, "labels", "put them beside the images")
+            }
+            _ => Error::io(&path)(e),
+        })?;
+        if labels.len() as u64 != images {
+            return Err(Error::bad_data(
+                &path,
+                format!("{images} labels, one for each image"),
+                format!("{}", labels.len()),
+                "take images and labels from the same set",
+            ));
+        }
+        Ok(LabelFile { path, labels })
     }
 }

@@ -1,86 +1,94 @@
-//! Which files a path holds, and of what format.
+//! The formats of an input, and how each is told by the content of a path.
 
-use super::{Format, SplitName, binary, idx, tfrecord};
+use super::{binary, idx, listing, parquet, tar, tfrecord};
 use crate::error::{Error, Result};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The format of a path, by the first bytes of its files and the names that a format prescribes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Images in class folders, or flat with --labels
+    Folder,
+    /// A CSV list of image files
+    Csv,
+    /// tar: class folders, ILSVRC's tar of tars, WebDataset
+    Tar,
+    /// TFRecord of slim or tensor2tensor
+    Tfrecord,
+    /// Parquet of Hugging Face datasets, or of s4l-shard
+    Parquet,
+    /// IDX files of MNIST
+    Idx,
+    /// Binary files of CIFAR-10 and CIFAR-100
+    Cifar,
+    /// Binary files of STL-10
+    Stl10,
+}
+
+/// Formats of a folder, by the names of files that they prescribe. The first that fits is taken.
+const BY_NAMES: [(Format, fn(&Path) -> bool); 3] = [
+    (Format::Idx, idx::has_images),
+    (Format::Stl10, binary::has_stl10),
+    (Format::Cifar, binary::has_cifar),
+];
+
+/// Formats of a file, or of the first such file of a folder, by its first bytes. The first that fits
+/// is taken.
+const BY_START: [(Format, fn(&[u8]) -> bool); 3] = [
+    (Format::Parquet, parquet::is_start),
+    (Format::Tar, tar::is_start),
+    (Format::Tfrecord, tfrecord::is_start),
+];
+
+/// The format of what a path holds.
 pub fn detect(path: &Path) -> Result<Format> {
-    if !path.is_dir() {
-        return match format_of_file(path)? {
-            Some(format) => Ok(format),
-            None if path.extension().is_some_and(|e| e == "csv") => Ok(Format::Csv),
-            None => Err(Error::bad_data(
-                path,
-                "a tar, TFRecord, parquet or CSV file, or a folder",
-                "a file of another kind",
-                "say what it is with --format, or name the folder that holds it",
-            )),
-        };
+    match path.is_dir() {
+        true => of_folder(path),
+        false => of_file(path)?.map_or_else(|| of_file_name(path), Ok),
     }
-    if idx::Idx::is_in(path) {
-        return Ok(Format::Idx);
+}
+
+fn of_folder(path: &Path) -> Result<Format> {
+    if let Some((format, _)) = BY_NAMES.iter().find(|(_, has_files)| has_files(path)) {
+        return Ok(*format);
     }
-    if let Some(format) = binary::format(path) {
-        return Ok(format);
-    }
-    for file in entries(path)?.iter().filter(|p| p.is_file()) {
-        if let Some(format) = format_of_file(file)? {
+    for file in listing::entries(path)?.iter().filter(|p| p.is_file()) {
+        if let Some(format) = of_file(file)? {
             return Ok(format);
         }
     }
     Ok(Format::Folder)
 }
 
-fn format_of_file(path: &Path) -> Result<Option<Format>> {
-    let mut start = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|f| f.take(512).read_to_end(&mut start))
-        .map_err(Error::io(path))?;
-    Ok(if start.starts_with(b"PAR1") {
-        Some(Format::Parquet)
-    } else if start.get(257..262) == Some(b"ustar") {
-        Some(Format::Tar)
-    } else if tfrecord::is_start(&start) {
-        Some(Format::Tfrecord)
-    } else {
-        None
-    })
+fn of_file(path: &Path) -> Result<Option<Format>> {
+    let start = listing::start(path)?;
+    let found = BY_START.iter().find(|(_, is_start)| is_start(&start));
+    Ok(found.map(|(format, _)| *format))
 }
 
-/// The entries of a folder sorted by name, hidden ones left out.
-pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = std::fs::read_dir(folder)
-        .map_err(Error::io(folder))?
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(Error::io(folder))?;
-    paths.retain(|p| p.file_name().is_some_and(|n| !n.as_encoded_bytes().starts_with(b".")));
-    paths.sort();
-    Ok(paths)
+fn of_file_name(path: &Path) -> Result<Format> {
+    if path.extension().is_some_and(|e| e == "csv") {
+        return Ok(Format::Csv);
+    }
+    Err(Error::bad_data(
+        path,
+        "a tar, TFRecord, parquet or CSV file, or a folder",
+        "a file of another kind",
+        "say what it is with --format, or name the folder that holds it",
+    ))
 }
 
-/// The path itself where it is a file, else the files in it that `is` of a format.
-pub fn files(path: &Path, is: Format) -> Result<Vec<(PathBuf, SplitName)>> {
-    let mut found = Vec::new();
-    let candidates = match path.is_dir() {
-        true => entries(path)?,
-        false => vec![path.to_path_buf()],
-    };
-    for file in candidates {
-        if file.is_file() && (!path.is_dir() || format_of_file(&file)? == Some(is)) {
-            let split = SplitName::of_file(&file);
-            found.push((file, split));
+impl Format {
+    /// What it is called in words to people, and in the hash of an input.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Folder => "image folder",
+            Format::Csv => "CSV list",
+            Format::Tar => "tar",
+            Format::Tfrecord => "TFRecord",
+            Format::Parquet => "parquet",
+            Format::Idx => "IDX",
+            Format::Cifar => "CIFAR binary",
+            Format::Stl10 => "STL-10 binary",
         }
     }
-    if found.is_empty() {
-        return Err(Error::bad_data(
-            path,
-            format!("{is:?} files"),
-            "none",
-            "name the folder that holds them, or another --format",
-        ));
-    }
-    Ok(found)
 }

@@ -2,13 +2,15 @@
 //! `root/val/<class>/*` and `root/test/<class>/*` are splits of their own. Images that lie in no
 //! class folder have no label but one of a list.
 
-use super::{
-    Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, entries, is_image_name, labels,
-};
+use super::item::{Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::labels;
+use super::listing::entries;
+use super::names::{is_image_name, split_and_class};
 use crate::cli;
 use crate::decode::encoded;
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +22,14 @@ pub struct Folder {
     /// grows with the number of files.
     names: Vec<u8>,
     ends: Vec<usize>,
-    /// Files that are not images.
-    passed_over: usize,
+    passed_over: PassedOver,
+}
+
+/// Files that are not images.
+#[derive(Debug, Default)]
+struct PassedOver {
+    files: usize,
+    first: Option<PathBuf>,
 }
 
 impl Folder {
@@ -29,23 +37,20 @@ impl Folder {
     ///
     /// Errors: `BadData` for an arrangement that leaves open what the classes are.
     pub fn open(root: &Path) -> Result<Folder> {
-        let mut folder = Folder {
-            root: root.to_path_buf(),
-            names: Vec::new(),
-            ends: Vec::new(),
-            passed_over: 0,
-        };
+        let mut folder = Folder::empty(root);
         let found = entries(root)?;
-        let split_of = |p: &PathBuf| p.file_name()?.to_str().and_then(SplitName::of_folder);
+        let is_split = |p: &&PathBuf| {
+            let name = p.file_name().and_then(OsStr::to_str);
+            name.and_then(SplitName::of_folder).is_some()
+        };
         let mut by_split = false;
-        for split in found.iter().filter(|p| p.is_dir() && split_of(p).is_some()) {
+        for split in found.iter().filter(|p| p.is_dir()).filter(is_split) {
             // A class may be named "train": then it holds images.
             by_split |= entries(split)?.iter().any(|p| p.is_dir());
         }
-        let mut first = None;
         if by_split {
             for path in found.iter().filter(|p| p.is_dir()) {
-                if split_of(path).is_none() {
+                if !is_split(&path) {
                     return Err(Error::bad_data(
                         root,
                         "only the folders train, val and test",
@@ -53,32 +58,35 @@ impl Folder {
                         "move it elsewhere",
                     ));
                 }
-                folder.add_split(path, &mut first)?;
+                folder.add_split(path)?;
             }
         } else {
-            folder.add_split(root, &mut first)?;
+            folder.add_split(root)?;
         }
-        if let Some(first) = first {
+        if let PassedOver { files, first: Some(first) } = &folder.passed_over {
             cli::warn(&format!(
-                "{}: {} files are not images by name and were passed over, the first is {}",
+                "{}: {files} files are not images by name and were passed over, the first is {}",
                 root.display(),
-                folder.passed_over,
                 first.display()
             ));
         }
         Ok(folder)
     }
 
-    /// The images that a CSV file lists by their paths below its folder.
-    pub fn listed(csv: &Path) -> Result<Folder> {
-        let mut folder = Folder {
-            root: csv.parent().unwrap_or(Path::new("")).to_path_buf(),
+    fn empty(root: &Path) -> Folder {
+        Folder {
+            root: root.to_path_buf(),
             names: Vec::new(),
             ends: Vec::new(),
-            passed_over: 0,
-        };
-        labels::for_each_row(csv, &mut |row| {
-            folder.push(row.name.as_bytes());
+            passed_over: PassedOver::default(),
+        }
+    }
+
+    /// The images that a CSV file lists by their paths below its folder.
+    pub fn listed(csv: &Path) -> Result<Folder> {
+        let mut folder = Folder::empty(csv.parent().unwrap_or(Path::new("")));
+        labels::for_each_line(csv, &mut |line| {
+            folder.push(line.name.as_bytes());
             Ok(())
         })?;
         Ok(folder)
@@ -90,11 +98,11 @@ impl Folder {
     }
 
     /// Adds the class folders of a split, or its images where it has no class folders.
-    fn add_split(&mut self, folder: &Path, first: &mut Option<PathBuf>) -> Result<()> {
+    fn add_split(&mut self, folder: &Path) -> Result<()> {
         let (folders, files): (Vec<_>, Vec<_>) =
             entries(folder)?.into_iter().partition(|p| p.is_dir());
         if folders.is_empty() {
-            return self.add_images(folder, files, first);
+            return self.add_images(folder, files);
         }
         if let Some(image) = files.iter().find(|p| is_image(p)) {
             return Err(Error::bad_data(
@@ -104,7 +112,7 @@ impl Folder {
                 "move it into its class folder",
             ));
         }
-        self.pass_over(&files, first);
+        self.pass_over(&files);
         for class in folders {
             let inside = entries(&class)?;
             if let Some(folder) = inside.iter().find(|p| p.is_dir()) {
@@ -115,18 +123,13 @@ impl Folder {
                     "arrange the images as <class>/<image> or <split>/<class>/<image>",
                 ));
             }
-            self.add_images(&class, inside, first)?;
+            self.add_images(&class, inside)?;
         }
         Ok(())
     }
 
     /// Adds the images among the files of one folder, which must have at least one.
-    fn add_images(
-        &mut self,
-        folder: &Path,
-        files: Vec<PathBuf>,
-        first: &mut Option<PathBuf>,
-    ) -> Result<()> {
+    fn add_images(&mut self, folder: &Path, files: Vec<PathBuf>) -> Result<()> {
         let (images, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|p| is_image(p));
         if images.is_empty() {
             return Err(Error::bad_data(
@@ -139,7 +142,7 @@ impl Folder {
                 "name a folder of images or of class folders, or remove this one",
             ));
         }
-        self.pass_over(&others, first);
+        self.pass_over(&others);
         for path in images {
             let name = path.strip_prefix(&self.root).unwrap_or(&path);
             self.push(name.as_os_str().as_bytes());
@@ -147,10 +150,10 @@ impl Folder {
         Ok(())
     }
 
-    fn pass_over(&mut self, files: &[PathBuf], first: &mut Option<PathBuf>) {
-        self.passed_over += files.len();
-        if first.is_none() {
-            *first = files.first().cloned();
+    fn pass_over(&mut self, files: &[PathBuf]) {
+        self.passed_over.files += files.len();
+        if self.passed_over.first.is_none() {
+            self.passed_over.first = files.first().cloned();
         }
     }
 
@@ -169,47 +172,21 @@ impl Folder {
         all.filter(|p| p.is_file())
     }
 
-    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
-        for nth in from.file..self.ends.len() {
-            let position = Position { file: nth, at: 0 };
-            if visit(self.item(nth, position, read)?)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
+    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
+        (from.file..self.ends.len()).try_for_each(|nth| visit(self.item(nth, read)?))
     }
 
-    fn item(&self, nth: usize, position: Position, read: bool) -> Result<Item> {
-        let path = self.path(nth);
+    fn item(&self, nth: usize, read: bool) -> Result<Item> {
         let bytes = self.name(nth);
         let name = String::from_utf8_lossy(bytes).into_owned();
-        let (split, class) = place(&name, SplitName::Train);
-        let mut size = 0;
-        let mut image = load(&path, read, &mut size)?;
+        let (split, class) = split_and_class(&name, SplitName::Train);
+        let position = Position { file: nth, at: 0 };
+        let mut item = Item { position, split, name, class, size: 0, image: Ok(Vec::new()) };
+        load(&mut item, &self.path(nth), read)?;
         if std::str::from_utf8(bytes).is_err() {
-            image = Err(Fault::Image("a name that is not UTF-8".to_string()));
+            item.image = Err(Fault::Image("a name that is not UTF-8".to_string()));
         }
-        Ok(Item { position, split, name, class, size, image })
-    }
-}
-
-/// SplitName and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are
-/// above. A folder named as a split above the class is the split.
-pub fn place(name: &str, split: SplitName) -> (SplitName, Class) {
-    let mut folders: Vec<&str> = name.split('/').collect();
-    folders.pop();
-    let named = |folder: &&str| SplitName::of_folder(folder);
-    match folders.as_slice() {
-        [] => (split, Class::Unknown),
-        // Alone, "train" is a split without classes.
-        [only] => match SplitName::of_folder(only) {
-            Some(split) => (split, Class::Unknown),
-            None => (split, Class::Folder(only.to_string())),
-        },
-        [above @ .., class] => match (above.iter().find_map(named), SplitName::of_folder(class)) {
-            (None, Some(split)) => (split, Class::Unknown),
-            (above, _) => (above.unwrap_or(split), Class::Folder(class.to_string())),
-        },
+        Ok(item)
     }
 }
 
@@ -219,31 +196,33 @@ fn is_image(path: &Path) -> bool {
         return true;
     }
     let mut start = [0; 12];
-    let file = std::fs::File::open(path);
+    let file = File::open(path);
     file.and_then(|mut f| f.read_exact(&mut start)).is_ok_and(|()| encoded::is_image(&start))
 }
 
-/// The bytes of an image file; a missing or too large one is a fault of the image.
-fn load(path: &Path, read: bool, size: &mut u64) -> Result<std::result::Result<Vec<u8>, Fault>> {
-    let mut file = match std::fs::File::open(path) {
+/// Puts size and bytes of an image file into an item; a missing or too large one is a fault of the
+/// image.
+fn load(item: &mut Item, path: &Path, read: bool) -> Result<()> {
+    let fault = |what: String| Err(Fault::Image(what));
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Err(Fault::Image("no such file".to_string())));
+            item.image = fault("no such file".to_string());
+            return Ok(());
         }
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Ok(Err(Fault::Image("a file that may not be read".to_string())));
+            item.image = fault("a file that may not be read".to_string());
+            return Ok(());
         }
         Err(e) => return Err(Error::io(path)(e)),
     };
-    *size = file.metadata().map_err(Error::io(path))?.len();
-    if *size > MAX_IMAGE_BYTES {
-        let fault = format!("{size} bytes, more than {MAX_IMAGE_BYTES}");
-        return Ok(Err(Fault::Image(fault)));
+    item.size = file.metadata().map_err(Error::io(path))?.len();
+    if item.size > MAX_IMAGE_BYTES {
+        item.image = fault(format!("{} bytes, more than {MAX_IMAGE_BYTES}", item.size));
+    } else if read {
+        let mut bytes = Vec::with_capacity(item.size as usize);
+        file.by_ref().take(item.size).read_to_end(&mut bytes).map_err(Error::io(path))?;
+        item.image = Ok(bytes);
     }
-    let mut bytes = Vec::new();
-    if read {
-        bytes.reserve_exact(*size as usize);
-        file.by_ref().take(*size).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    }
-    Ok(Ok(bytes))
+    Ok(())
 }

@@ -1,106 +1,88 @@
 //! IDX, the format of MNIST: a big-endian header (0, 0, 8 for uint8, number of dimensions, then one
 //! u32 a dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
 
-use super::{Class, Item, Position, SplitName, Visit, class_names};
+use super::classes;
+use super::item::{Class, Item, Position, SplitName, Visit, Walked};
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
+use crate::pixels::Size;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// SplitName and the prefix of its file names.
+/// Each split with the prefix of its file names.
 const SPLITS: [(SplitName, &str); 2] = [(SplitName::Train, "train"), (SplitName::Test, "t10k")];
 const ENDINGS: [&str; 3] = ["", ".gz", ".zst"];
 const CLASSES: &str = "classes.txt";
 const COPY_AGAIN: &str = "the file is damaged, copy it again";
+
+/// Whether a folder has IDX images.
+pub fn has_images(root: &Path) -> bool {
+    SPLITS.iter().any(|(_, prefix)| find(root, &images_of(prefix)).is_some())
+}
 
 #[derive(Debug)]
 pub struct Idx {
     pub classes: Vec<String>,
     /// Height, width, channels.
     pub shape: [usize; 3],
-    sets: Vec<Set>,
+    splits: Vec<SplitImages>,
     class_file: Option<PathBuf>,
 }
 
 /// Images and labels of one split.
 #[derive(Debug)]
-struct Set {
+struct SplitImages {
     split: SplitName,
     count: usize,
+    size: Size,
     images: PathBuf,
     label_file: Option<PathBuf>,
     labels: Option<Vec<u8>>,
 }
 
 impl Idx {
-    /// Whether a folder has IDX images.
-    pub fn is_in(root: &Path) -> bool {
-        SPLITS.iter().any(|(_, prefix)| find(root, &images_of(prefix)).is_some())
-    }
-
     /// Errors: `BadData` for a header that is none, labels that do not fit, or no images at all.
     pub fn open(root: &Path) -> Result<Idx> {
         let class_file = Some(root.join(CLASSES)).filter(|p| p.exists());
         let classes = match &class_file {
-            Some(path) => class_names(path)?,
+            Some(path) => classes::read(path)?,
             None => (0..10).map(|digit| digit.to_string()).collect(),
         };
-        let mut shape = None;
-        let mut sets = Vec::new();
+        let mut splits: Vec<SplitImages> = Vec::new();
         for (split, prefix) in SPLITS {
-            let Some(images) = find(root, &images_of(prefix)) else {
-                continue;
-            };
-            let [count, height, width] = header(&images, &mut stream(&images)?)?;
-            let size = height.saturating_mul(width);
-            if count == 0 || size == 0 || size > MAX_PIXELS {
-                return Err(Error::bad_data(
-                    &images,
-                    format!("at least one image, each of 1 to {MAX_PIXELS} pixels"),
-                    format!("{count} images of {height}x{width}"),
-                    COPY_AGAIN,
-                ));
+            if let Some(images) = find(root, &images_of(prefix)) {
+                let label_file = find(root, &format!("{prefix}-labels-idx1-ubyte"));
+                let images = SplitImages::open(split, images, label_file)?;
+                if let Some(first) = splits.first() {
+                    images.check_size(first.size)?;
+                }
+                splits.push(images);
             }
-            let [h, w, _] = *shape.get_or_insert([height, width, 1]);
-            if (h, w) != (height, width) {
-                return Err(Error::bad_data(
-                    &images,
-                    format!("images of {h}x{w} as in the train split"),
-                    format!("{height}x{width}"),
-                    "pixel data has one size; give each size a data set of its own",
-                ));
-            }
-            let label_file = find(root, &format!("{prefix}-labels-idx1-ubyte"));
-            let labels = label_file.as_deref().map(|path| labels(path, count)).transpose()?;
-            sets.push(Set { split, count, images, label_file, labels });
         }
-        let shape = shape.ok_or_else(|| {
-            Error::bad_data(
+        let Some(Size { height, width }) = splits.first().map(|first| first.size) else {
+            return Err(Error::bad_data(
                 root,
                 "train-images-idx3-ubyte or t10k-images-idx3-ubyte",
                 "neither",
                 "name the folder that holds them",
-            )
-        })?;
-        Ok(Idx { classes, shape, sets, class_file })
+            ));
+        };
+        Ok(Idx { classes, shape: [height, width, 1], splits, class_file })
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let of_set = |s: &Set| [Some(s.images.clone()), s.label_file.clone()];
-        let files = self.sets.iter().flat_map(of_set);
+        let of_split = |s: &SplitImages| [Some(s.images.clone()), s.label_file.clone()];
+        let files = self.splits.iter().flat_map(of_split);
         files.chain([self.class_file.clone()]).flatten()
     }
 
     /// Keys are `<split>-<row>`: these files have no names for their images. All are read in any
     /// case: there may be fewer than the header says.
-    pub fn walk(&self, from: Position, _read: bool, visit: Visit) -> Result<()> {
-        for (nth, set) in self.sets.iter().enumerate().skip(from.file) {
-            let at = if nth == from.file { from.at } else { 0 };
-            if set.walk(self.shape, Position { file: nth, at }, visit)?.is_break() {
-                break;
-            }
+    pub fn walk(&self, from: Position, visit: Visit) -> Walked {
+        for (nth, split) in self.splits.iter().enumerate().skip(from.file) {
+            let at = from.start_in(nth);
+            split.walk(Position { file: nth, at }, visit)?;
         }
         Ok(())
     }
@@ -110,14 +92,38 @@ fn images_of(prefix: &str) -> String {
     format!("{prefix}-images-idx3-ubyte")
 }
 
-impl Set {
-    fn walk(
-        &self,
-        [height, width, channels]: [usize; 3],
-        from: Position,
-        visit: Visit,
-    ) -> Result<ControlFlow<()>> {
-        let size = height * width * channels;
+impl SplitImages {
+    fn open(split: SplitName, images: PathBuf, label_file: Option<PathBuf>) -> Result<SplitImages> {
+        let [count, height, width] = header(&images, &mut stream(&images)?)?;
+        let size = height.saturating_mul(width);
+        if count == 0 || size == 0 || size > MAX_PIXELS {
+            return Err(Error::bad_data(
+                &images,
+                format!("at least one image, each of 1 to {MAX_PIXELS} pixels"),
+                format!("{count} images of {height}x{width}"),
+                COPY_AGAIN,
+            ));
+        }
+        let labels = label_file.as_deref().map(|path| labels(path, count)).transpose()?;
+        let size = Size { height, width };
+        Ok(SplitImages { split, count, size, images, label_file, labels })
+    }
+
+    fn check_size(&self, first: Size) -> Result<()> {
+        if self.size == first {
+            return Ok(());
+        }
+        Err(Error::bad_data(
+            &self.images,
+            format!("images of {}x{} as in the train split", first.height, first.width),
+            format!("{}x{}", self.size.height, self.size.width),
+            "pixel data has one size; give each size a data set of its own",
+        ))
+    }
+
+    fn walk(&self, from: Position, visit: Visit) -> Walked {
+        let Size { height, width } = self.size;
+        let size = height * width;
         let mut stream = stream(&self.images)?;
         header::<3>(&self.images, &mut stream)?;
         let before = from.at * size as u64;
@@ -132,25 +138,23 @@ impl Set {
                     format!("{} images of {height}x{width}", self.count),
                     format!("the end after {row} images"),
                     COPY_AGAIN,
-                ));
+                )
+                .into());
             }
             if row + 1 == self.count {
                 at_end(&self.images, &mut stream)?;
             }
             let label = self.labels.as_ref().map(|l| l[row]);
-            let item = Item {
+            visit(Item {
                 position: Position { at, ..from },
                 split: self.split,
                 name: format!("{}-{row:06}", self.split.name()),
                 class: label.map_or(Class::Unknown, |l| Class::Index(l.into(), None)),
                 size: size as u64,
                 image: Ok(pixels),
-            };
-            if visit(item)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+            })?;
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 }
 

@@ -2,7 +2,8 @@
 //! or plain binary), a column of labels whose ClassLabel names are kept. What `s4l-shard` writes is
 //! such a file, too.
 
-use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, files};
+use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::listing::{self, SplitFile};
 use crate::error::{Error, Result};
 use crate::schema;
 use crate::tables::contained;
@@ -19,15 +20,21 @@ const IMAGES: [&str; 5] = ["image", "img", "jpg", "png", "pixel_values"];
 const LABELS: [&str; 5] = ["label", "labels", "fine_label", "cls", "class"];
 const KEYS: [&str; 5] = ["key", "filename", "file_name", "image_id", "__key__"];
 
+/// Whether a file begins as parquet.
+pub fn is_start(start: &[u8]) -> bool {
+    start.starts_with(b"PAR1")
+}
+
 #[derive(Debug)]
 pub struct Parquet {
-    files: Vec<Table>,
+    files: Vec<ImageTable>,
     /// Names of the ClassLabel feature.
     pub classes: Option<Vec<String>>,
 }
 
+/// A file, and the columns that are read.
 #[derive(Debug)]
-struct Table {
+struct ImageTable {
     path: PathBuf,
     split: SplitName,
     image: String,
@@ -39,12 +46,12 @@ impl Parquet {
     pub fn open(path: &Path) -> Result<Parquet> {
         let mut tables = Vec::new();
         let mut classes: Option<Vec<String>> = None;
-        for (path, split) in files(path, Format::Parquet)? {
+        for SplitFile { path, split } in listing::files(path, "Parquet", is_start)? {
             // Beside shards of ours: a list of what is not in them.
             if path.file_name().is_some_and(|n| n == schema::REJECTS) {
                 continue;
             }
-            let (table, names) = Table::open(path, split)?;
+            let (table, names) = ImageTable::open(path, split)?;
             match (&classes, names) {
                 (Some(one), Some(other)) if *one != other => {
                     return Err(Error::bad_data(
@@ -66,9 +73,9 @@ impl Parquet {
         self.files.iter().map(|f| f.path.clone())
     }
 
-    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
         for (nth, table) in self.files.iter().enumerate().skip(from.file) {
-            let mut at = if nth == from.file { from.at } else { 0 };
+            let mut at = from.start_in(nth);
             let size = table.image_size()?;
             for batch in table.batches(at, read)? {
                 let batch = batch?;
@@ -81,9 +88,7 @@ impl Parquet {
                         item.size = size;
                         item.image = Ok(Vec::new());
                     }
-                    if visit(item)?.is_break() {
-                        return Ok(());
-                    }
+                    visit(item)?;
                 }
             }
         }
@@ -91,8 +96,8 @@ impl Parquet {
     }
 }
 
-impl Table {
-    fn open(path: PathBuf, split: SplitName) -> Result<(Table, Option<Vec<String>>)> {
+impl ImageTable {
+    fn open(path: PathBuf, split: SplitName) -> Result<(ImageTable, Option<Vec<String>>)> {
         let builder = builder(&path)?;
         let (metadata, fields) = (builder.metadata(), builder.schema().fields());
         let pairs = metadata.file_metadata().key_value_metadata();
@@ -133,7 +138,7 @@ impl Table {
             let names = features[label.as_str()]["names"].as_array()?.iter();
             names.map(|n| Some(n.as_str()?.to_string())).collect()
         });
-        let table = Table { key: named(&KEYS), path, split, image, label };
+        let table = ImageTable { key: named(&KEYS), path, split, image, label };
         Ok((table, names))
     }
 
@@ -223,7 +228,7 @@ impl Table {
     }
 }
 
-/// The columns of a batch in the types that are read.
+/// The columns of a batch, cast to the types that are read.
 struct Columns {
     bytes: Option<ArrayRef>,
     path: Option<ArrayRef>,
@@ -233,7 +238,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn item(&self, table: &Table, row: usize, position: Position) -> Item {
+    fn item(&self, table: &ImageTable, row: usize, position: Position) -> Item {
         let text = |column: &Option<ArrayRef>| {
             let column = column.as_ref()?.as_string::<i32>();
             column.is_valid(row).then(|| column.value(row).to_string())

@@ -1,230 +1,143 @@
 //! A pass over an input without its images: the classes, the keys that occur twice, and which
-//! items make which shard. After it, each shard is a pure function of the input and its place, so
-//! shards can be written in any order, by any thread, in any process.
+//! items make which file of the shards. After it, each file is a pure function of the input and its
+//! place, so files can be written in any order, by any thread, in any process.
 
-use super::{Class, Fault, Files, Input, Item, Position, SplitName, base_name};
+use super::Input;
+use super::classes::SeenClasses;
+use super::hash;
+use super::item::{Class, Fault, Item, Position, SplitName, Stop};
+use super::names::{base_name, without_split};
+use super::spans::Spans;
 use crate::cli;
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, HashMap};
 
-/// More classes than this are a mistake about what the classes are.
-const MAX_CLASSES: usize = 100_000;
-/// A file ends after so many images, however small: the writer keeps the place of each until then.
-const FILE_IMAGES: u64 = 1 << 16;
+pub use super::spans::FileSpan;
 
+/// What the pass has found.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Survey {
     /// Class names; a label is an index into them.
     pub classes: Vec<String>,
     /// Height, width and channels of pixels; `None` for encoded images.
     pub shape: Option<[usize; 3]>,
-    pub shards: Vec<Shard>,
+    pub spans: Vec<FileSpan>,
     class_numbers: HashMap<String, u32>,
     /// Whether the folders of the images are their classes.
     by_folder: bool,
-    /// Hashes of the base names that a split has in several places, sorted.
-    repeated: Vec<u64>,
-    /// Hashes of the paths that a split has twice, with the number of the first item of each.
-    firsts: HashMap<u64, u64>,
+    keys: RepeatedKeys,
 }
 
-/// Consecutive items of one split that make one file.
-#[derive(Debug, Clone)]
-pub struct Shard {
-    pub split: SplitName,
-    /// Number of the file in its split, and how many the split has.
-    pub file: usize,
-    pub files: usize,
-    /// Items, bad ones with them.
-    pub items: u64,
-    /// Number of the first item in its split.
-    first: u64,
-    start: Position,
-    /// Items of the split that a walk from `start` meets before the first.
-    skip: u64,
-}
-
-/// An item with its key and label. `image`: its bytes, or why it is rejected.
+/// An image with its key and label.
 #[derive(Debug)]
-pub struct Record {
-    /// Unique within its split: the base name, or the path where the split has the base name twice.
+pub struct Sample {
+    /// Unique within its split: the base name, or the path if the split has the base name twice.
     pub key: String,
     /// Where it is in the input.
     pub path: String,
-    /// Index into `Plan::classes`; `None` where the input has no label.
+    /// Index into `Survey::classes`; `None` if the input has no label.
     pub label: Option<u32>,
+    /// The image's bytes, or why it is rejected.
     pub image: std::result::Result<Vec<u8>, String>,
 }
 
-/// What the scan knows of a split so far.
-#[derive(Debug, Default)]
-struct Progress {
-    items: u64,
-    shards: usize,
-    /// Number of the shard begun last, and its bytes.
-    shard: usize,
-    bytes: u64,
-    last: Option<Position>,
-    /// Items so far at the position `last`.
-    at_last: u64,
-}
-
-#[derive(Debug, Default)]
-struct Classes {
-    folders: BTreeSet<String>,
-    names: BTreeSet<String>,
-    numbers: Option<u64>,
-    number_names: BTreeMap<u64, String>,
-}
-
-impl Plan {
-    /// Scans the input. A file of the shards ends before the image that would bring it above
-    /// `file_bytes`. Memory: 8 bytes an image, and 16 more where the base name is not its alone.
+impl Survey {
+    /// Goes through the input. A file of the shards ends before the image that would bring it above
+    /// `file_bytes`. Memory: 8 bytes an image, and 16 more if the base name is not its alone.
     ///
-    /// Errors: `BadData` where there is no image, and, unless `cut` is allowed, where a file of many
-    /// images ends in the middle.
-    pub fn new(source: &Input, file_bytes: u64, allow_cut: bool) -> Result<Plan> {
-        let mut shards: Vec<Shard> = Vec::new();
-        let mut splits: BTreeMap<SplitName, Progress> = BTreeMap::new();
-        let mut classes = Classes::default();
+    /// Errors: `BadData` if there is no image, and, unless `allow_cut`, if a file of many images
+    /// ends in the middle.
+    pub fn new(input: &Input, file_bytes: u64, allow_cut: bool) -> Result<Survey> {
+        let mut spans = Spans::new(file_bytes);
+        let mut seen = SeenClasses::default();
         let mut names = Vec::new();
         let mut unlisted = 0u64;
-        source.scan(&mut |item| {
-            if let (Err(Fault::Cut(found)), false) = (&item.image, allow_cut) {
-                return Err(Error::bad_data(
-                    &source.root,
-                    "complete files",
-                    format!("{:?}: {found}", item.name),
-                    "copy it again, or keep what is before with --allow-rejects 1",
-                ));
+        scan(input, &mut |item| {
+            if !allow_cut {
+                refuse_cut(input, &item)?;
             }
-            let progress = splits.entry(item.split).or_default();
-            match progress.last == Some(item.position) {
-                true => progress.at_last += 1,
-                false => progress.at_last = 0,
-            }
-            progress.last = Some(item.position);
-            if progress.shards == 0
-                || shards[progress.shard].items == FILE_IMAGES
-                || progress.bytes > 0 && progress.bytes.saturating_add(item.size) > file_bytes
-            {
-                progress.shard = shards.len();
-                shards.push(Shard {
-                    split: item.split,
-                    file: progress.shards,
-                    files: 0,
-                    items: 0,
-                    first: progress.items,
-                    start: item.position,
-                    skip: progress.at_last,
-                });
-                progress.shards += 1;
-                progress.bytes = 0;
-            }
-            progress.bytes = progress.bytes.saturating_add(item.size);
-            shards[progress.shard].items += 1;
-            progress.items += 1;
-            names.push(hash(item.split, base_name(&item.name)));
-            let listed = source.labels.as_ref().is_none_or(|l| l.lists(&item.name));
-            unlisted += u64::from(!listed);
-            classes.add(source.class(&item));
+            spans.add(&item);
+            names.push(name_hash(item.split, base_name(&item.name)));
+            unlisted += u64::from(!input.lists(&item.name));
+            seen.add(input.class(&item));
             Ok(())
         })?;
-        if shards.is_empty() {
+        let spans = spans.finish();
+        if spans.is_empty() {
             return Err(Error::bad_data(
-                &source.root,
+                &input.root,
                 "images",
                 "none",
                 "name a folder or file that holds images",
             ));
         }
-        if let Some(labels) = &source.labels {
+        if let Some(labels) = &input.labels {
             labels.warn_of_rest(unlisted)?;
         }
-        let repeated = several(names);
-        let firsts = source.firsts(&repeated)?;
-        for shard in &mut shards {
-            shard.files = splits[&shard.split].shards;
-        }
-        shards.sort_by_key(|s| (s.split, s.file));
-        let one_folder = matches!(source.files, Files::Tar(_)) && classes.folders.len() == 1;
-        let by_folder = classes.names.is_empty() && classes.numbers.is_none() && !one_folder;
-        let classes = match &source.classes {
+        let keys = RepeatedKeys::find(input, names)?;
+        let by_folder = seen.are_folders(input.is_tar());
+        let classes = match &input.classes {
             Some(classes) => classes.clone(),
-            None => classes.list(source, by_folder)?,
+            None => seen.list(&input.root, by_folder)?,
         };
         let numbers = classes.iter().enumerate();
-        Ok(Plan {
-            class_numbers: numbers.map(|(i, c)| (c.clone(), i as u32)).collect(),
-            classes,
-            shape: source.shape(),
-            shards,
-            by_folder,
-            repeated,
-            firsts,
-        })
+        let class_numbers = numbers.map(|(i, c)| (c.clone(), i as u32)).collect();
+        Ok(Survey { classes, shape: input.shape(), spans, class_numbers, by_folder, keys })
     }
 
     /// Splits that have images, with their numbers of items.
     pub fn splits(&self) -> BTreeMap<SplitName, u64> {
         let mut splits = BTreeMap::new();
-        for shard in &self.shards {
-            *splits.entry(shard.split).or_default() += shard.items;
+        for span in &self.spans {
+            *splits.entry(span.split).or_default() += span.items;
         }
         splits
     }
 
     /// Number of all items.
     pub fn items(&self) -> u64 {
-        self.shards.iter().map(|s| s.items).sum()
+        self.spans.iter().map(|s| s.items).sum()
     }
 
-    /// Reads the items of a shard in order.
+    /// Reads the items of a span in order.
+    ///
+    /// Errors: those of `visit`, and `BadData` if the input has fewer items than it had.
     pub fn read(
         &self,
-        source: &Input,
-        shard: &Shard,
-        visit: &mut dyn FnMut(Record) -> Result<()>,
+        input: &Input,
+        span: &FileSpan,
+        visit: &mut dyn FnMut(Sample) -> Result<()>,
     ) -> Result<()> {
-        let (mut skip, mut nth) = (shard.skip, shard.first);
-        let end = shard.first + shard.items;
-        source.walk(shard.start, true, &mut |item| {
-            if item.split != shard.split {
-                return Ok(ControlFlow::Continue(()));
+        let (mut skip, mut nth) = (span.skip, span.first);
+        let end = span.first + span.items;
+        input.walk(span.start, true, &mut |item| {
+            if item.split != span.split {
+                return Ok(());
             }
             if skip > 0 {
                 skip -= 1;
-                return Ok(ControlFlow::Continue(()));
+                return Ok(());
             }
-            visit(self.record(source, item, nth))?;
+            visit(self.sample(input, item, nth))?;
             nth += 1;
-            Ok(match nth == end {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })
+            if nth == end { Err(Stop::Enough) } else { Ok(()) }
         })?;
         if nth < end {
             return Err(Error::bad_data(
-                &source.root,
-                format!("{} images as a moment ago", shard.items),
-                format!("{}", nth - shard.first),
+                &input.root,
+                format!("{} images as a moment ago", span.items),
+                format!("{}", nth - span.first),
                 "let nothing change the input while it is read",
             ));
         }
         Ok(())
     }
 
-    fn record(&self, source: &Input, item: Item, nth: u64) -> Record {
-        let class = source.class(&item);
-        let name = base_name(&item.name);
-        let (key, first) = match self.repeated.binary_search(&hash(item.split, name)) {
-            Ok(_) => {
-                let path = key_path(&item.name);
-                (path, self.firsts.get(&hash(item.split, path)))
-            }
-            Err(_) => (name, None),
-        };
+    /// `nth`: the number of the item in its split.
+    fn sample(&self, input: &Input, item: Item, nth: u64) -> Sample {
+        let class = input.class(&item);
+        let (key, first) = self.keys.key(&item);
+        let key = key.to_string();
         let mut image = item.image.map_err(|fault| match fault {
             Fault::Image(what) | Fault::Cut(what) => what,
         });
@@ -235,10 +148,10 @@ impl Plan {
                 None
             }
         };
-        if first.is_some_and(|first| *first < nth) {
+        if first.is_some_and(|first| first < nth) {
             image = image.and(Err("a key that an earlier image has".to_string()));
         }
-        Record { key: key.to_string(), path: item.name, label, image }
+        Sample { key, path: item.name, label, image }
     }
 
     fn label(&self, class: Class) -> std::result::Result<Option<u32>, String> {
@@ -261,36 +174,52 @@ impl Plan {
     }
 }
 
-impl Input {
-    /// The class of an item, by the list of labels where there is one.
-    fn class(&self, item: &Item) -> Class {
-        match &self.labels {
-            Some(labels) => labels.class(&item.name),
-            None => item.class.clone(),
+/// Visits all items, without their images.
+fn scan(input: &Input, visit: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+    input.walk(Position::default(), false, &mut |item| {
+        if cli::stop_requested() {
+            let path = input.root.clone();
+            return Err(Error::Interrupted { path }.into());
         }
-    }
+        Ok(visit(item)?)
+    })
+}
 
-    /// Visits all items, without their images.
-    fn scan(&self, visit: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
-        self.walk(Position::default(), false, &mut |item| {
-            if cli::stop_requested() {
-                let path = self.root.clone();
-                return Err(Error::Interrupted { path });
-            }
-            visit(item).map(ControlFlow::Continue)
-        })
-    }
+fn refuse_cut(input: &Input, item: &Item) -> Result<()> {
+    let Err(Fault::Cut(found)) = &item.image else {
+        return Ok(());
+    };
+    Err(Error::bad_data(
+        &input.root,
+        "complete files",
+        format!("{:?}: {found}", item.name),
+        "copy it again, or keep what is before with --allow-rejects 1",
+    ))
+}
 
-    /// `Plan::firsts`, by a second pass where base names are `repeated`.
-    fn firsts(&self, repeated: &[u64]) -> Result<HashMap<u64, u64>> {
+/// The names that are no keys, because several images of a split have them.
+#[derive(Debug)]
+struct RepeatedKeys {
+    /// Hashes of the base names that a split has in several places, sorted.
+    names: Vec<u64>,
+    /// Hashes of the paths that a split has twice, with the number of the first item of each.
+    paths: HashMap<u64, u64>,
+}
+
+impl RepeatedKeys {
+    /// `names`: the hashes of all base names. If some are repeated, a second pass finds the paths.
+    fn find(input: &Input, mut names: Vec<u64>) -> Result<RepeatedKeys> {
+        names.sort_unstable();
+        let runs = names.chunk_by(|a, b| a == b);
+        let names: Vec<u64> = runs.filter(|run| run.len() > 1).map(|run| run[0]).collect();
         let mut paths = Vec::new();
-        if !repeated.is_empty() {
+        if !names.is_empty() {
             let mut numbers: BTreeMap<SplitName, u64> = BTreeMap::new();
-            self.scan(&mut |item| {
+            scan(input, &mut |item| {
                 let number = numbers.entry(item.split).or_default();
-                let name = hash(item.split, base_name(&item.name));
-                if repeated.binary_search(&name).is_ok() {
-                    paths.push((hash(item.split, key_path(&item.name)), *number));
+                let name = name_hash(item.split, base_name(&item.name));
+                if names.binary_search(&name).is_ok() {
+                    paths.push((name_hash(item.split, without_split(&item.name)), *number));
                 }
                 *number += 1;
                 Ok(())
@@ -298,81 +227,24 @@ impl Input {
         }
         paths.sort_unstable();
         let runs = paths.chunk_by(|a, b| a.0 == b.0);
-        Ok(runs.filter(|run| run.len() > 1).map(|run| run[0]).collect())
+        let paths = runs.filter(|run| run.len() > 1).map(|run| run[0]).collect();
+        Ok(RepeatedKeys { names, paths })
     }
-}
 
-/// Those that are there more than once, sorted.
-fn several(mut hashes: Vec<u64>) -> Vec<u64> {
-    hashes.sort_unstable();
-    let runs = hashes.chunk_by(|a, b| a == b);
-    runs.filter(|run| run.len() > 1).map(|run| run[0]).collect()
-}
-
-impl Classes {
-    fn add(&mut self, class: Class) {
-        let insert = |set: &mut BTreeSet<String>, name| {
-            if !set.contains(&name) && set.len() <= MAX_CLASSES {
-                set.insert(name);
+    /// The key of an item, and the number of the first item of its split that has the same one if
+    /// several have.
+    fn key<'a>(&self, item: &'a Item) -> (&'a str, Option<u64>) {
+        let name = base_name(&item.name);
+        match self.names.binary_search(&name_hash(item.split, name)) {
+            Ok(_) => {
+                let path = without_split(&item.name);
+                (path, self.paths.get(&name_hash(item.split, path)).copied())
             }
-        };
-        match class {
-            Class::Folder(name) => insert(&mut self.folders, name),
-            Class::Name(name) => insert(&mut self.names, name),
-            Class::Index(number, name) if number < MAX_CLASSES as u64 => {
-                self.numbers = self.numbers.max(Some(number));
-                if let Some(name) = name {
-                    self.number_names.entry(number).or_insert(name);
-                }
-            }
-            _ => {}
+            Err(_) => (name, None),
         }
     }
-
-    /// The names in order: as numbers where the input numbers its classes, else sorted.
-    fn list(self, source: &Input, by_folder: bool) -> Result<Vec<String>> {
-        let bad = |expected: &str, found: String| {
-            let hint = "name the classes with --classes, one a line";
-            Err(Error::bad_data(&source.root, expected, found, hint))
-        };
-        let list: Vec<String> = match (self.numbers, by_folder) {
-            (Some(number), _) if !self.names.is_empty() => {
-                let name = self.names.first().map_or("", |n| n);
-                return bad(
-                    "names of classes or numbers",
-                    format!("both, as {name:?} and {number}"),
-                );
-            }
-            (Some(last), _) => (0..=last)
-                .map(|n| self.number_names.get(&n).cloned().unwrap_or(n.to_string()))
-                .collect(),
-            (None, true) => self.folders.into_iter().collect(),
-            (None, false) => self.names.into_iter().collect(),
-        };
-        if list.len() > MAX_CLASSES {
-            return bad(&format!("at most {MAX_CLASSES} classes"), "more".to_string());
-        }
-        let distinct: HashSet<&String> = list.iter().collect();
-        if distinct.len() < list.len() {
-            return bad("a name of its own for each class", "one name twice".to_string());
-        }
-        Ok(list)
-    }
 }
 
-/// The path that tells images of one base name apart: without the folder of the split.
-fn key_path(name: &str) -> &str {
-    match name.split_once('/') {
-        Some((folder, rest)) if SplitName::of_folder(folder).is_some() => rest,
-        _ => name,
-    }
-}
-
-/// 64 bits: among a million names two share a hash in one of 40 million inputs.
-fn hash(split: SplitName, name: &str) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(split.name().as_bytes()).update(b"/").update(name.as_bytes());
-    let mut bytes = [0; 8];
-    hasher.finalize_xof().fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+fn name_hash(split: SplitName, name: &str) -> u64 {
+    hash::of_name(&[split.name(), "/", name])
 }

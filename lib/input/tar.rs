@@ -1,23 +1,26 @@
 //! tar files: images in class folders; ILSVRC-2012's tar of one tar a class; WebDataset, where files
 //! of one name and several endings are one sample (`0001.jpg`, `0001.cls`, `0001.json`).
 
-use super::{
-    Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, base_name, files,
-    folder, is_image_name,
-};
+use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::listing::{self, SplitFile};
+use super::names::{base_name, is_image_name, split_and_class};
 use crate::error::{Error, Result};
 use ::tar::{Archive, Entry};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const BLOCK: u64 = 512;
-/// Files of one sample that wait for its label.
-const SAMPLE: usize = 16;
+/// Images of one sample that wait for its label.
+const MAX_SIBLINGS: usize = 16;
 /// A label file is short; a longer one is no label.
 const MAX_LABEL: u64 = 1 << 20;
+
+/// Whether a file begins as a tar.
+pub fn is_start(start: &[u8]) -> bool {
+    start.get(257..262) == Some(b"ustar")
+}
 
 #[derive(Debug)]
 pub struct Tar {
@@ -38,7 +41,7 @@ struct Member {
 impl Tar {
     pub fn open(path: &Path) -> Result<Tar> {
         let mut members = Vec::new();
-        for (path, split) in files(path, Format::Tar)? {
+        for SplitFile { path, split } in listing::files(path, "Tar", is_start)? {
             let end = path.metadata().map_err(Error::io(&path))?.len();
             let whole = Member { path, start: 0, end, split, class: None };
             match whole.inner()? {
@@ -54,12 +57,9 @@ impl Tar {
         whole.map(|members| members[0].path.clone())
     }
 
-    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
         for (nth, member) in self.members.iter().enumerate().skip(from.file) {
-            let at = if nth == from.file { from.at } else { 0 };
-            if member.walk(nth, at, read, visit)?.is_break() {
-                break;
-            }
+            member.walk(Position { file: nth, at: from.start_in(nth) }, read, visit)?;
         }
         Ok(())
     }
@@ -69,7 +69,7 @@ impl Member {
     /// The tars in it, where the first file in it is a tar.
     fn inner(&self) -> Result<Vec<Member>> {
         let (mut members, mut rest) = (Vec::new(), 0);
-        let mut archive = Archive::new(self.window(0)?);
+        let mut archive = Archive::new(self.section(0)?);
         let entries = archive.entries_with_seek().map_err(Error::io(&self.path))?;
         for entry in entries {
             // What is wrong with it is said by the walk.
@@ -77,7 +77,7 @@ impl Member {
             if !entry.header().entry_type().is_file() {
                 continue;
             }
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let name = path_of(&entry);
             let Some(class) = base_name(&name).strip_suffix(".tar") else {
                 break;
             };
@@ -97,142 +97,169 @@ impl Member {
         Member { path: self.path.clone(), start, end, split: self.split, class }
     }
 
-    fn window(&self, at: u64) -> Result<Window> {
+    fn section(&self, at: u64) -> Result<Section> {
         let file = File::open(&self.path).map_err(Error::io(&self.path))?;
         let size = file.metadata().map_err(Error::io(&self.path))?.len();
         let start = self.start.saturating_add(at).min(size);
-        Ok(Window { file, start, at: 0, size: self.end.min(size).saturating_sub(start) })
+        Ok(Section { file, start, at: 0, size: self.end.min(size).saturating_sub(start) })
     }
 
-    fn walk(&self, nth: usize, from: u64, read: bool, visit: Visit) -> Result<ControlFlow<()>> {
-        let window = self.window(from)?;
-        let size = window.size;
-        let mut archive = Archive::new(window);
+    fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
+        let section = self.section(from.at)?;
+        let size = section.size;
+        let mut archive = Archive::new(section);
+        let entries = archive.entries_with_seek().map_err(Error::io(&self.path))?;
+        // The header of the next entry, in the section.
         let mut next = 0;
-        let mut sample = Sample::default();
-        let cut = |at: u64, found: String| Item {
-            position: Position { file: nth, at: from + at },
+        let mut siblings = Siblings::default();
+        for entry in entries {
+            let position = Position { at: from.at + next, ..from };
+            let entry = match self.whole(entry, size)? {
+                Ok(entry) => entry,
+                Err(found) => {
+                    siblings.end(visit)?;
+                    return visit(self.cut(position, found));
+                }
+            };
+            next = end(&entry).next_multiple_of(BLOCK);
+            let Some(name) = self.name(&entry) else {
+                continue;
+            };
+            siblings.go_on_with(stem(&name), visit)?;
+            if is_image_name(&name) {
+                let position = *siblings.position.get_or_insert(position);
+                let item = self.item(entry, name, position, read).map_err(Error::io(&self.path))?;
+                siblings.add(item, visit)?;
+            } else if let ending @ (".cls" | ".json") = &name[siblings.stem.len()..] {
+                siblings.position.get_or_insert(position);
+                let class = label(entry, ending).map_err(Error::io(&self.path))?;
+                siblings.class = class.or(siblings.class.take());
+            }
+        }
+        siblings.end(visit)?;
+        // Two blocks of zeros end a tar; the reader stops at the first.
+        if next + BLOCK > size {
+            let position = Position { at: from.at + next, ..from };
+            visit(self.cut(position, "no end mark, the tar is not complete".to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The next entry of a section of that size, or why the section ends before it.
+    fn whole<'a>(
+        &self,
+        entry: std::io::Result<Entry<'a, Section>>,
+        size: u64,
+    ) -> Result<std::result::Result<Entry<'a, Section>, String>> {
+        Ok(match entry {
+            Ok(entry) if end(&entry) > size => {
+                Err(format!("the tar ends within {:?}", path_of(&entry)))
+            }
+            Ok(entry) => Ok(entry),
+            Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.path)(e)),
+            Err(e) => Err(e.to_string().replace('\n', " ")),
+        })
+    }
+
+    /// The item that stands for what the tar no longer has.
+    fn cut(&self, position: Position, found: String) -> Item {
+        let file = self.path.file_name().unwrap_or_default().display();
+        Item {
+            position,
             split: self.split,
-            name: format!(
-                "{}@{}",
-                self.path.file_name().unwrap_or_default().display(),
-                self.start + from + at
-            ),
+            name: format!("{file}@{}", self.start + position.at),
             class: Class::Unknown,
             size: 0,
             image: Err(Fault::Cut(found)),
-        };
-        let entries = archive.entries_with_seek().map_err(Error::io(&self.path))?;
-        for entry in entries {
-            let mut entry = match entry {
-                Ok(entry) => entry,
-                Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.path)(e)),
-                Err(e) => {
-                    if sample.end(visit)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    return visit(cut(next, e.to_string().replace('\n', " ")));
-                }
-            };
-            let position = Position { file: nth, at: from + next };
-            let bytes = entry.path_bytes().into_owned();
-            let name = String::from_utf8_lossy(&bytes).into_owned();
-            let end = entry.raw_file_position().saturating_add(entry.size());
-            if end > size {
-                if sample.end(visit)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                return visit(cut(next, format!("the tar ends within {name:?}")));
-            }
-            next = end.next_multiple_of(BLOCK);
-            if !entry.header().entry_type().is_file() || base_name(&name).starts_with('.') {
-                continue;
-            }
-            let name = name.trim_start_matches("./");
-            let name = match &self.class {
-                Some(class) => format!("{class}/{name}"),
-                None => name.to_string(),
-            };
-            let stem = stem(&name);
-            if stem != sample.stem && sample.end(visit)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            if sample.stem != stem {
-                sample.stem = stem.to_string();
-            }
-            let ending = &name[stem.len()..];
-            if is_image_name(&name) {
-                let (split, class) = folder::place(&name, self.split);
-                let mut item = Item {
-                    position: *sample.position.get_or_insert(position),
-                    split,
-                    class: self.class.clone().map_or(class, Class::Name),
-                    size: entry.size(),
-                    image: load(&mut entry, read).map_err(Error::io(&self.path))?,
-                    name,
-                };
-                if std::str::from_utf8(&bytes).is_err() {
-                    item.image = Err(Fault::Image("a name that is not UTF-8".to_string()));
-                }
-                sample.items.push(item);
-                if sample.items.len() > SAMPLE && sample.flush(1, visit)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            } else if matches!(ending, ".cls" | ".json") {
-                sample.position.get_or_insert(position);
-                let mut text = Vec::new();
-                entry.take(MAX_LABEL).read_to_end(&mut text).map_err(Error::io(&self.path))?;
-                let class = match ending {
-                    ".cls" => Some(of_text(&String::from_utf8_lossy(&text))),
-                    _ => of_json(&text),
-                };
-                sample.class = class.or(sample.class.take());
-            }
         }
-        if sample.end(visit)?.is_break() {
-            return Ok(ControlFlow::Break(()));
+    }
+
+    /// The path of an entry below its class; `None` if it is hidden or no file.
+    fn name(&self, entry: &Entry<'_, Section>) -> Option<String> {
+        let name = path_of(entry);
+        if !entry.header().entry_type().is_file() || base_name(&name).starts_with('.') {
+            return None;
         }
-        // Two blocks of zeros end a tar; the reader stops at the first.
-        if next + BLOCK > size {
-            return visit(cut(next, "no end mark, the tar is not complete".to_string()));
+        let name = name.trim_start_matches("./");
+        Some(match &self.class {
+            Some(class) => format!("{class}/{name}"),
+            None => name.to_string(),
+        })
+    }
+
+    fn item(
+        &self,
+        mut entry: Entry<'_, Section>,
+        name: String,
+        position: Position,
+        read: bool,
+    ) -> std::io::Result<Item> {
+        let (split, class) = split_and_class(&name, self.split);
+        let class = self.class.clone().map_or(class, Class::Name);
+        let mut image = load(&mut entry, read)?;
+        if std::str::from_utf8(&entry.path_bytes()).is_err() {
+            image = Err(Fault::Image("a name that is not UTF-8".to_string()));
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(Item { position, split, name, class, size: entry.size(), image })
     }
 }
 
-/// Files of one name but for the ending, in a row.
+/// The files of one sample: those of one name but for the ending, in a row.
 #[derive(Debug, Default)]
-struct Sample {
+struct Siblings {
     stem: String,
     position: Option<Position>,
     class: Option<Class>,
     items: Vec<Item>,
 }
 
-impl Sample {
-    fn end(&mut self, visit: Visit) -> Result<ControlFlow<()>> {
-        let flow = self.flush(self.items.len(), visit)?;
-        *self = Sample::default();
-        Ok(flow)
+impl Siblings {
+    /// Ends the sample unless the next file is of it, too.
+    fn go_on_with(&mut self, stem: &str, visit: Visit) -> Walked {
+        if self.stem != stem {
+            self.end(visit)?;
+            self.stem = stem.to_string();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, image: Item, visit: Visit) -> Walked {
+        self.items.push(image);
+        match self.items.len() > MAX_SIBLINGS {
+            true => self.hand_out(1, visit),
+            false => Ok(()),
+        }
+    }
+
+    fn end(&mut self, visit: Visit) -> Walked {
+        self.hand_out(self.items.len(), visit)?;
+        *self = Siblings::default();
+        Ok(())
     }
 
     /// Hands out the first `count` images. In a sample with a label only `name.jpg` is the image,
     /// `name.mask.png` is not.
-    fn flush(&mut self, count: usize, visit: Visit) -> Result<ControlFlow<()>> {
-        let items: Vec<Item> = self.items.drain(..count).collect();
-        for mut item in items {
+    fn hand_out(&mut self, count: usize, visit: Visit) -> Walked {
+        for mut item in self.items.drain(..count) {
             if let Some(class) = &self.class {
                 if item.name[self.stem.len()..].matches('.').count() > 1 {
                     continue;
                 }
                 item.class = class.clone();
             }
-            if visit(item)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+            visit(item)?;
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
+}
+
+fn path_of(entry: &Entry<'_, Section>) -> String {
+    String::from_utf8_lossy(&entry.path_bytes()).into_owned()
+}
+
+/// Where the content of an entry ends in its section.
+fn end(entry: &Entry<'_, Section>) -> u64 {
+    entry.raw_file_position().saturating_add(entry.size())
 }
 
 /// The path up to the first dot of its base name.
@@ -243,7 +270,7 @@ fn stem(name: &str) -> &str {
 }
 
 fn load(
-    entry: &mut Entry<'_, Window>,
+    entry: &mut Entry<'_, Section>,
     read: bool,
 ) -> std::io::Result<std::result::Result<Vec<u8>, Fault>> {
     let size = entry.size();
@@ -254,6 +281,16 @@ fn load(
     let mut bytes = vec![0; if read { size as usize } else { 0 }];
     entry.read_exact(&mut bytes)?;
     Ok(Ok(bytes))
+}
+
+/// The class that a label file names, if it does.
+fn label(entry: Entry<'_, Section>, ending: &str) -> std::io::Result<Option<Class>> {
+    let mut text = Vec::new();
+    entry.take(MAX_LABEL).read_to_end(&mut text)?;
+    Ok(match ending {
+        ".cls" => Some(of_text(&String::from_utf8_lossy(&text))),
+        _ => of_json(&text),
+    })
 }
 
 /// The content of a `.cls` file: a number counted from 0, or a name.
@@ -287,14 +324,14 @@ fn of_json(text: &[u8]) -> Option<Class> {
 }
 
 /// A part of a file as a file of its own.
-struct Window {
+struct Section {
     file: File,
     start: u64,
     at: u64,
     size: u64,
 }
 
-impl Read for Window {
+impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let left = self.size.saturating_sub(self.at).min(buffer.len() as u64) as usize;
         // As in a file, there may be places beyond the end, with nothing to read.
@@ -307,7 +344,7 @@ impl Read for Window {
     }
 }
 
-impl Seek for Window {
+impl Seek for Section {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),

@@ -5,7 +5,8 @@
 //! A record is its length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C of
 //! the data, all little-endian.
 
-use super::{Class, Fault, Format, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, files};
+use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, Visit, Walked};
+use super::listing::{self, SplitFile};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -16,7 +17,7 @@ const CHECKSUM: u64 = 4;
 
 #[derive(Debug)]
 pub struct TfRecord {
-    pub(super) files: Vec<(PathBuf, SplitName)>,
+    files: Vec<SplitFile>,
 }
 
 /// What is read of a record.
@@ -49,12 +50,17 @@ fn masked(bytes: &[u8]) -> u32 {
 
 impl TfRecord {
     pub fn open(path: &Path) -> Result<TfRecord> {
-        Ok(TfRecord { files: files(path, Format::Tfrecord)? })
+        Ok(TfRecord { files: listing::files(path, "Tfrecord", is_start)? })
     }
 
-    pub fn walk(&self, from: Position, _read: bool, visit: Visit) -> Result<()> {
-        for (nth, (path, split)) in self.files.iter().enumerate().skip(from.file) {
-            let mut at = if nth == from.file { from.at } else { 0 };
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.files.iter().map(|f| f.path.clone())
+    }
+
+    /// All records are read in any case, to check them.
+    pub fn walk(&self, from: Position, visit: Visit) -> Walked {
+        for (nth, SplitFile { path, split }) in self.files.iter().enumerate().skip(from.file) {
+            let mut at = from.start_in(nth);
             let mut file = File::open(path).map_err(Error::io(path))?;
             let size = file.metadata().map_err(Error::io(path))?.len();
             file.seek(SeekFrom::Start(at)).map_err(Error::io(path))?;
@@ -68,23 +74,17 @@ impl TfRecord {
                     size: 0,
                     image: Ok(Vec::new()),
                 };
-                let record = next(&mut stream, size - at).map_err(Error::io(path))?;
-                match record {
+                match next(&mut stream, size - at).map_err(Error::io(path))? {
                     Ok(record) => {
                         at += HEADER + record.size + CHECKSUM;
-                        item.fill(record.data);
-                        if visit(item)?.is_break() {
-                            return Ok(());
-                        }
+                        fill(&mut item, record.data);
                     }
                     Err(found) => {
+                        at = size;
                         item.image = Err(Fault::Cut(found));
-                        if visit(item)?.is_break() {
-                            return Ok(());
-                        }
-                        break;
                     }
                 }
+                visit(item)?;
             }
         }
         Ok(())
@@ -129,36 +129,32 @@ fn next(
     Ok(Ok(Record { size, data }))
 }
 
-impl Item {
-    /// Takes what a record holds.
-    fn fill(&mut self, data: std::result::Result<Vec<u8>, String>) {
-        let found = data.and_then(|data| {
-            let example =
-                example(&data).ok_or_else(|| "a record that is no tf.train.Example".to_string())?;
-            if let Some(name) = example.filename.filter(|n| !n.is_empty()) {
-                self.name = String::from_utf8_lossy(name).into_owned();
-                if std::str::from_utf8(name).is_err() {
-                    return Err("a name that is not UTF-8".to_string());
-                }
+/// Puts into an item what its record holds.
+fn fill(item: &mut Item, data: std::result::Result<Vec<u8>, String>) {
+    let found = data.and_then(|data| {
+        let example =
+            example(&data).ok_or_else(|| "a record that is no tf.train.Example".to_string())?;
+        if let Some(name) = example.filename.filter(|n| !n.is_empty()) {
+            item.name = String::from_utf8_lossy(name).into_owned();
+            if std::str::from_utf8(name).is_err() {
+                return Err("a name that is not UTF-8".to_string());
             }
-            self.class = match example.label {
-                None => Class::Unknown,
-                Some(label @ 1..) => {
-                    let name = example.class.filter(|n| !n.is_empty());
-                    let name = name.and_then(|n| String::from_utf8(n.to_vec()).ok());
-                    Class::Index(label as u64 - 1, name)
-                }
-                Some(label) => Class::Bad(format!("label {label}, labels count from 1")),
-            };
-            let image =
-                example.encoded.ok_or_else(|| "a record without image/encoded".to_string())?;
-            self.size = image.len() as u64;
-            Ok(image.to_vec())
-        });
-        self.image = found.map_err(Fault::Image);
-    }
+        }
+        item.class = match example.label {
+            None => Class::Unknown,
+            Some(label @ 1..) => {
+                let name = example.class.filter(|n| !n.is_empty());
+                let name = name.and_then(|n| String::from_utf8(n.to_vec()).ok());
+                Class::Index(label as u64 - 1, name)
+            }
+            Some(label) => Class::Bad(format!("label {label}, labels count from 1")),
+        };
+        let image = example.encoded.ok_or_else(|| "a record without image/encoded".to_string())?;
+        item.size = image.len() as u64;
+        Ok(image.to_vec())
+    });
+    item.image = found.map_err(Fault::Image);
 }
-
 /// Parses a `tf.train.Example`, `None` where it is none. Of the fields
 /// `Example { features: 1 }`, `Features { map<string, Feature>: 1 }`, `Feature { bytes_list: 1,
 /// float_list: 2, int64_list: 3 }`, each list `{ value: 1 }`.

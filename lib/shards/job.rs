@@ -7,7 +7,8 @@ use crate::artifact::Lineage;
 use crate::cli;
 use crate::decode::encoded::{self, Resized, decode_rgb};
 use crate::error::{Error, Result};
-use crate::input::{self, Input, Plan, Record, Shard};
+use crate::input::survey::{FileSpan, Sample, Survey};
+use crate::input::{self, Input};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
@@ -22,8 +23,8 @@ const MAX_FILES: usize = 5;
 pub struct Job<'a> {
     pub input: &'a Path,
     pub source: &'a Input,
-    pub plan: &'a Plan,
-    pub shards: &'a [Shard],
+    pub plan: &'a Survey,
+    pub shards: &'a [FileSpan],
     pub staging: &'a Staging,
     pub lineage: &'a Lineage,
     pub decode: bool,
@@ -73,7 +74,7 @@ impl Job<'_> {
         }
     }
 
-    fn write(&self, shard: &Shard, failed: &AtomicBool) -> Result<()> {
+    fn write(&self, shard: &FileSpan, failed: &AtomicBool) -> Result<()> {
         let name = name(shard);
         let (classes, shape) = (&self.plan.classes, self.plan.shape);
         let path = self.staging.path(&name);
@@ -118,7 +119,7 @@ impl Job<'_> {
     }
 
     /// The rows of the images that are good; the others are rejects.
-    fn checked(&self, batch: Vec<Record>, record: &mut FileRecord) -> Result<Vec<Row>> {
+    fn checked(&self, batch: Vec<Sample>, record: &mut FileRecord) -> Result<Vec<Row>> {
         self.bar.inc(batch.len() as u64);
         let checked: Vec<_> = batch.into_par_iter().map(|item| self.check(item)).collect();
         let (mut rows, mut rejects) = (Vec::new(), Vec::new());
@@ -134,8 +135,8 @@ impl Job<'_> {
         Ok(rows)
     }
 
-    fn check(&self, record: Record) -> std::result::Result<Row, Reject> {
-        let Record { key, path, label, image } = record;
+    fn check(&self, record: Sample) -> std::result::Result<Row, Reject> {
+        let Sample { key, path, label, image } = record;
         let checked = image.and_then(|image| {
             if let Some([height, width, channels]) = self.plan.shape {
                 return match image.len() == height * width * channels {
@@ -175,6 +176,6 @@ impl Job<'_> {
     }
 }
 
-fn name(shard: &Shard) -> String {
+fn name(shard: &FileSpan) -> String {
     file_name(shard.split.name(), shard.file, shard.files)
 }

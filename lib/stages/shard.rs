@@ -4,7 +4,8 @@ use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
-use crate::input::{self, Format, Input, Plan};
+use crate::input::survey::Survey;
+use crate::input::{self, Format, Input};
 use crate::recipe;
 use crate::schema;
 use crate::shards::Shards;
@@ -159,13 +160,13 @@ impl Args {
         artifact::refuse_overlap(input, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         if self.common.dry_run {
-            let plan = Plan::new(&source, settings.file_bytes, allow_cut)?;
+            let plan = Survey::new(&source, settings.file_bytes, allow_cut)?;
             return cli::print(&describe(input, out, &source, &plan));
         }
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
         let recipe = recipe::hash(&(&settings, self.decode, resized));
         let (hash, plan) =
-            rayon::join(|| source.hash(), || Plan::new(&source, settings.file_bytes, allow_cut));
+            rayon::join(|| source.hash(), || Survey::new(&source, settings.file_bytes, allow_cut));
         let lineage = Lineage::new("s4l-shard", self.common.seed, recipe).input("images", hash?);
         let (goal, found) = match self.part {
             Some(Part { part, parts }) => {
@@ -185,7 +186,7 @@ impl Args {
         let plan = plan?;
         let (part, parts) = self.part.map_or((1, 1), |p| (p.part, p.parts));
         let mut splits = std::collections::BTreeMap::new();
-        for shard in &plan.shards {
+        for shard in &plan.spans {
             splits.insert(shard.split.name().to_string(), shard.files);
         }
         let head = Head {
@@ -202,12 +203,12 @@ impl Args {
             None => staging::partial(out),
         };
         let staging = Staging::open(&folder, head)?;
-        let of_part = |i: usize| i * plan.shards.len() / parts;
+        let of_part = |i: usize| i * plan.spans.len() / parts;
         let job = Job {
             input,
             source: &source,
             plan: &plan,
-            shards: &plan.shards[of_part(part - 1)..of_part(part)],
+            shards: &plan.spans[of_part(part - 1)..of_part(part)],
             staging: &staging,
             lineage: &lineage,
             decode: self.decode,
@@ -262,18 +263,18 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     Err(Error::NotOurs { path: out.to_path_buf(), what: "a shard folder".to_string() })
 }
 
-fn describe(input: &Path, out: &Path, source: &Input, plan: &Plan) -> String {
+fn describe(input: &Path, out: &Path, source: &Input, plan: &Survey) -> String {
     format!(
         "in   {} ({})\nout  {} ({} files)\n     {}\n",
         input.display(),
         source.format(),
         out.display(),
-        plan.shards.len(),
+        plan.spans.len(),
         summary(plan)
     )
 }
 
-fn summary(plan: &Plan) -> String {
+fn summary(plan: &Survey) -> String {
     let splits = plan.splits().into_iter();
     let splits: Vec<_> = splits.map(|(split, n)| format!("{} {n}", split.name())).collect();
     let form = plan.shape.map_or("encoded".to_string(), |[h, w, c]| format!("{h}x{w}x{c}"));

@@ -1,0 +1,134 @@
+//! What every format makes of an input: its images one by one, each with its split, its class and its
+//! place.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// A larger image file is a reject: it is never read into memory.
+pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
+
+/// The split of a data set that an image belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SplitName {
+    Train,
+    Val,
+    Test,
+}
+
+impl SplitName {
+    pub fn name(self) -> &'static str {
+        match self {
+            SplitName::Train => "train",
+            SplitName::Val => "val",
+            SplitName::Test => "test",
+        }
+    }
+
+    /// The split that a folder of this name holds.
+    pub fn of_folder(name: &str) -> Option<SplitName> {
+        match name.to_ascii_lowercase().as_str() {
+            "train" => Some(SplitName::Train),
+            "val" | "valid" | "validation" => Some(SplitName::Val),
+            "test" => Some(SplitName::Test),
+            _ => None,
+        }
+    }
+
+    /// The split that a file of this name holds: the first of its words that names one. What
+    /// ILSVRC-2012 calls validation is the test set of S4L, and tensor2tensor's `dev` is the same.
+    pub fn of_file(path: &Path) -> SplitName {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("ILSVRC2012_img_val") {
+            return SplitName::Test;
+        }
+        let words = name.split(|c: char| !c.is_ascii_alphabetic());
+        let mut named = words.filter_map(|word| match word {
+            "dev" => Some(SplitName::Test),
+            _ => SplitName::of_folder(word),
+        });
+        named.next().unwrap_or(SplitName::Train)
+    }
+}
+
+/// A place in the input: the number of a file of it, and a byte or row in that file, as the format
+/// counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    pub file: usize,
+    pub at: u64,
+}
+
+impl Position {
+    /// Where a walk that begins here begins in the file of that number, which is this one or a later
+    /// one.
+    pub fn start_in(self, file: usize) -> u64 {
+        if file == self.file { self.at } else { 0 }
+    }
+}
+
+/// What an input says about the class of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    Unknown,
+    /// The folder that the image is in.
+    Folder(String),
+    Name(String),
+    /// Counted from 0, with its name if the input has one.
+    Index(u64, Option<String>),
+    /// Not a class: what was found.
+    Bad(String),
+}
+
+/// One image of an input.
+#[derive(Debug)]
+pub struct Item {
+    /// Where a walk that begins with it starts. Several items may share one.
+    pub position: Position,
+    pub split: SplitName,
+    /// Path in the input, with slashes; its last part is the base name.
+    pub name: String,
+    pub class: Class,
+    /// Bytes of the image, an estimate if they are not known before they are read.
+    pub size: u64,
+    /// The image's bytes, empty if the walk does not read them.
+    pub image: std::result::Result<Vec<u8>, Fault>,
+}
+
+/// Why an item is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// This image is damaged.
+    Image(String),
+    /// The file ends or is damaged here, so nobody knows what else it held.
+    Cut(String),
+}
+
+/// What a walk through an input does with each item.
+pub type Visit<'a> = &'a mut dyn FnMut(Item) -> Walked;
+
+/// How a walk ends: after the last item, or before it.
+pub type Walked = std::result::Result<(), Stop>;
+
+/// Why a walk ends before the last item.
+#[derive(Debug)]
+pub enum Stop {
+    /// The visitor has all that it wants.
+    Enough,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+impl Stop {
+    /// To have enough is no error.
+    pub fn result(walked: Walked) -> Result<()> {
+        match walked {
+            Ok(()) | Err(Stop::Enough) => Ok(()),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+}

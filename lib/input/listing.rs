@@ -1,0 +1,59 @@
+//! Which files a path holds.
+
+use super::item::SplitName;
+use crate::error::{Error, Result};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A file of many images, all of one split.
+#[derive(Debug)]
+pub struct SplitFile {
+    pub path: PathBuf,
+    pub split: SplitName,
+}
+
+/// The entries of a folder sorted by name, hidden ones left out.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = std::fs::read_dir(folder)
+        .map_err(Error::io(folder))?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(Error::io(folder))?;
+    paths.retain(|p| p.file_name().is_some_and(|n| !n.as_encoded_bytes().starts_with(b".")));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The first 512 bytes of a file, or all of a smaller one.
+pub fn start(path: &Path) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|f| f.take(512).read_to_end(&mut start))
+        .map_err(Error::io(path))?;
+    Ok(start)
+}
+
+/// The path itself if it is a file, else the files in it that begin as those of a format do.
+///
+/// Errors: `BadData` if there is none.
+pub fn files(path: &Path, format: &str, is_start: fn(&[u8]) -> bool) -> Result<Vec<SplitFile>> {
+    let mut found = Vec::new();
+    let candidates = match path.is_dir() {
+        true => entries(path)?,
+        false => vec![path.to_path_buf()],
+    };
+    for file in candidates {
+        if file.is_file() && (!path.is_dir() || is_start(&start(&file)?)) {
+            found.push(SplitFile { split: SplitName::of_file(&file), path: file });
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::bad_data(
+            path,
+            format!("{format} files"),
+            "none",
+            "name the folder that holds them, or another --format",
+        ));
+    }
+    Ok(found)
+}
