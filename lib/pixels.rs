@@ -172,10 +172,10 @@ impl Image {
     pub fn rotate(&self, turns: usize) -> Image {
         let (h, w) = (self.height as isize, self.width as isize);
         let walk = match turns {
-            0 => (0, w, 1),
-            1 => (w - 1, -1, w),
-            2 => (h * w - 1, -w, -1),
-            _ => ((h - 1) * w, 1, -w),
+            0 => PixelWalk { start: 0, down: w, right: 1 },
+            1 => PixelWalk { start: w - 1, down: -1, right: w },
+            2 => PixelWalk { start: h * w - 1, down: -w, right: -1 },
+            _ => PixelWalk { start: (h - 1) * w, down: 1, right: -w },
         };
         let (height, width) = match turns {
             0 | 2 => (self.height, self.width),
@@ -210,16 +210,18 @@ pub fn flip_lr(values: &mut [f32], width: usize, channels: usize) {
     }
 }
 
-/// Fills `out`, rows of `width` pixels, by a walk through the pixels of `source`: the first one, and
-/// the steps from row to row and from pixel to pixel.
+/// A way through the pixels of an image: the first one, and the steps from row to row and from pixel to
+/// pixel.
+struct PixelWalk {
+    start: isize,
+    down: isize,
+    right: isize,
+}
+
+/// Fills `out`, rows of `width` pixels, by a walk through the pixels of `source`.
 #[inline(always)]
-fn copy_pixels(
-    source: &[f32],
-    (start, down, right): (isize, isize, isize),
-    width: usize,
-    channels: usize,
-    out: &mut [f32],
-) {
+fn copy_pixels(source: &[f32], walk: PixelWalk, width: usize, channels: usize, out: &mut [f32]) {
+    let PixelWalk { start, down, right } = walk;
     let mut row_start = start;
     for row in out.chunks_exact_mut(width * channels) {
         let mut at = row_start;

@@ -30,7 +30,7 @@ pub fn hsv_to_rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
 
 /// One draw of `hsvnoise`. RGB 0..255 in and out. The hue turns by `hue`; saturation and value each
 /// go through v -> v^power * scale + shift; all are clipped to 0..1 before the way back.
-/// PixelSource: S4L, preprocess.py.
+/// Source: S4L, preprocess.py.
 #[derive(Debug, Clone, Copy)]
 pub struct HsvNoise {
     pub hue: f32,
@@ -67,7 +67,7 @@ impl HsvNoise {
 
 /// One draw of slim's fast colour distortion. RGB 0..255 in, -1..1 out: `brightness` is added to
 /// values 0..1 (not clipped), the saturation is multiplied by `saturation` and clipped to 0..1, the
-/// colour is clipped to 0..1 and mapped to -1..1. PixelSource: S4L, inception_preprocessing.py.
+/// colour is clipped to 0..1 and mapped to -1..1. Source: S4L, inception_preprocessing.py.
 #[derive(Debug, Clone, Copy)]
 pub struct InceptionColor {
     pub brightness: f32,

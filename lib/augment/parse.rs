@@ -1,10 +1,9 @@
 //! The pipe string: steps joined by `|`, each `name`, `name(a,b)` or `name(key=a)`.
 
-use super::{Crop, Mode, Op, Step};
-use crate::cli;
+use super::step::{Crop, Mode, Op, Step};
 use crate::error::{Error, Result};
 use crate::pixels::Size;
-use std::sync::Once;
+use std::sync::Arc;
 
 const KNOWN: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \
     crop_inception_patches(n,h[,w]), resize(h[,w][,randomize_method][,dct_scaling]), resize_small(s), flip_lr, \
@@ -16,7 +15,8 @@ const KNOWN: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_cro
 const MAX_SIDE: usize = 1 << 14;
 const MAX_VIEWS: usize = 1 << 10;
 
-pub(super) fn steps(pipe: &str, mode: Mode) -> Result<Vec<Step>> {
+/// The steps that do something in that mode.
+pub fn steps(pipe: &Arc<str>, mode: Mode) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     for text in pipe.split('|').map(str::trim) {
         let mut args = Args::split(pipe, text)?;
@@ -29,7 +29,7 @@ pub(super) fn steps(pipe: &str, mode: Mode) -> Result<Vec<Step>> {
                 return Err(bad(pipe, text, &what));
             }
         }
-        steps.push(Step { text: text.to_string(), op });
+        steps.push(Step { pipe: pipe.clone(), text: text.to_string(), op });
     }
     Ok(steps)
 }
@@ -39,11 +39,6 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
     let train = mode == Mode::Train;
     Ok(Some(match args.name {
         "inception_crop" if train => Op::Crop(Crop::Inception),
-        "inception_crop" => {
-            static ONCE: Once = Once::new();
-            ONCE.call_once(|| cli::warn("inception_crop keeps the full image in evaluation"));
-            return Ok(None);
-        }
         "crop" if train => Op::Crop(Crop::Random(args.size()?)),
         "crop" | "central_crop" => Op::Crop(Crop::Central(args.size()?)),
         "multi_crop" => Op::MultiCrop(args.size()?),
@@ -61,7 +56,7 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
         },
         "resize_small" => Op::ResizeSmall(args.whole("s", MAX_SIDE)?),
         "flip_lr" if train => Op::FlipLr,
-        "flip_lr" | "plain_preprocess" => return Ok(None),
+        "inception_crop" | "flip_lr" | "plain_preprocess" => return Ok(None),
         "rotate" => Op::Rotate,
         "hsvnoise" => Op::HsvNoise,
         "-1_to_1" => Op::ValueRange { min: -1.0, max: 1.0 },

@@ -5,8 +5,7 @@
 //! nothing is rounded. Weights are f32, as in TensorFlow; the order of the sums differs, which
 //! moves a value of 0..255 by less than 1e-3.
 
-use crate::pixels::{Image, View};
-use crate::pixels::{Size, Window};
+use crate::pixels::{Image, Size, View, Window};
 use std::ops::Range;
 
 /// Position of output index `i` on the input axis, n -> m points: "legacy" is i * n / m (no

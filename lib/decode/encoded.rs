@@ -1,7 +1,9 @@
 //! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
 //! so the cost is a scan of the bytes, whatever size a header claims.
 
-use super::{Decoder, MAX_PIXELS, MAX_SCANS};
+use super::Decoder;
+use super::jpeg::MAX_SCANS;
+use super::upright::{Header, MAX_PIXELS};
 use crate::pixels::Size;
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
@@ -10,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Cursor;
 
-/// Checks the structure of an image file, which the content tells the kind of, and returns height
-/// and width as the image is shown, that is after the rotation that its EXIF data asks for.
+/// Checks the structure of an image file, which the content tells the kind of, and returns the size as
+/// the image is shown, that is after the rotation that its EXIF data asks for.
 ///
 /// - JPEG: the decoder takes its header, every marker within the compressed data is one that may stand
 ///   there, the scans are not too many to be decoded, and the end marker is present. Other damage
@@ -20,30 +22,24 @@ use std::io::Cursor;
 /// - WebP: the container is complete and its headers parse.
 ///
 /// Errors: what is wrong, for people; also an image of no pixels, or of more than are decoded.
-pub fn check(bytes: &[u8]) -> Result<(u32, u32), String> {
-    let (height, width, orientation) = match bytes {
+pub fn check(bytes: &[u8]) -> Result<Size, String> {
+    let header = match bytes {
         [] => return Err("an empty file".to_string()),
         [0xff, 0xd8, ..] => jpeg(bytes)?,
         [0x89, b'P', b'N', b'G', ..] => png(bytes)?,
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp(bytes)?,
         _ => return Err("neither JPEG nor PNG nor WebP".to_string()),
     };
+    let Size { height, width } = header.stored;
     if height == 0 || width == 0 {
         return Err(format!("an image of {height}x{width} pixels"));
     }
-    let pixels = u64::from(height) * u64::from(width);
-    if pixels > MAX_PIXELS as u64 {
+    if height.saturating_mul(width) > MAX_PIXELS {
         return Err(format!(
             "{height}x{width} is more than the {MAX_PIXELS} pixels that are decoded"
         ));
     }
-    Ok(match orientation {
-        Orientation::Rotate90
-        | Orientation::Rotate270
-        | Orientation::Rotate90FlipH
-        | Orientation::Rotate270FlipH => (width, height),
-        _ => (height, width),
-    })
+    Ok(header.upright())
 }
 
 /// Whether a file begins as an image of a kind that `check` knows.
@@ -77,17 +73,15 @@ pub fn decode_rgb(bytes: &[u8]) -> std::result::Result<image::RgbImage, String> 
         .ok_or_else(|| "an image that does not fill its size".to_string())
 }
 
-type Header = (u32, u32, Orientation);
-
 fn jpeg(bytes: &[u8]) -> Result<Header, String> {
     thread_local! {
         static DECODER: RefCell<Decoder> = RefCell::default();
     }
     jpeg_end(bytes)?;
     let size = DECODER.with_borrow_mut(|decoder| decoder.size(bytes));
-    let Size { height, width } = size.map_err(|e| format!("a JPEG that cannot be decoded: {e}"))?;
+    let size = size.map_err(|e| format!("a JPEG that cannot be decoded: {e}"))?;
     // The decoder has turned it.
-    Ok((height as u32, width as u32, Orientation::NoTransforms))
+    Ok(Header { stored: size, orientation: Orientation::NoTransforms })
 }
 
 /// Walks over the segments and the compressed data of a JPEG up to its end marker FF D9. A decoder
@@ -161,10 +155,12 @@ fn png(bytes: &[u8]) -> Result<Header, String> {
                 ) {
                     return Err(format!("a damaged PNG: color type {color} of {depth} bits"));
                 }
-                let width = u32::from_be_bytes([*w0, *w1, *w2, *w3]);
-                size = Some((u32::from_be_bytes([*h0, *h1, *h2, *h3]), width));
+                size = Some(Size {
+                    height: u32::from_be_bytes([*h0, *h1, *h2, *h3]) as usize,
+                    width: u32::from_be_bytes([*w0, *w1, *w2, *w3]) as usize,
+                });
             }
-            (b"IEND", _, Some((height, width))) if data => return Ok((height, width, orientation)),
+            (b"IEND", _, Some(stored)) if data => return Ok(Header { stored, orientation }),
             (_, _, None) | (b"IEND" | b"IHDR", ..) => {
                 return Err(format!("a damaged PNG: chunk {name} out of place"));
             }
@@ -186,31 +182,33 @@ fn webp(bytes: &[u8]) -> Result<Header, String> {
     let damaged = |e: image::ImageError| format!("a damaged WebP: {}", one_line(&e));
     let mut decoder = image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
     let (width, height) = decoder.dimensions();
-    let orientation = decoder.orientation().map_err(damaged)?;
-    Ok((height, width, orientation))
+    let stored = Size { height: height as usize, width: width as usize };
+    Ok(Header { stored, orientation: decoder.orientation().map_err(damaged)? })
 }
 
-/// The image with its smaller side made `small` (each side of the box average, aspect kept), as JPEG;
-/// `None` where it is not larger than that: then it stays as it is.
+/// The image with its smaller side made `small` (each side of the box average, aspect kept), as JPEG
+/// with its size; `None` if it is not larger than that: then it stays as it is.
 ///
 /// Errors: what the decoder says.
 pub fn resize(
     bytes: &[u8],
-    (height, width): (u32, u32),
+    Size { height, width }: Size,
     Resized { small, quality }: Resized,
-) -> Result<Option<(Vec<u8>, u32, u32)>, String> {
-    if height.min(width) <= small {
+) -> Result<Option<(Vec<u8>, Size)>, String> {
+    let smaller = height.min(width);
+    if smaller <= small as usize {
         return Ok(None);
     }
-    let side = |side: u32| {
-        let exact = f64::from(side) * f64::from(small) / f64::from(height.min(width));
+    let side = |side: usize| {
+        let exact = side as f64 * f64::from(small) / smaller as f64;
         (exact.round() as u32).max(1)
     };
-    let image = DynamicImage::from(decode_rgb(bytes)?).thumbnail_exact(side(width), side(height));
+    let (height, width) = (side(height), side(width));
+    let image = DynamicImage::from(decode_rgb(bytes)?).thumbnail_exact(width, height);
     let mut encoded = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut encoded, quality);
     image.write_with_encoder(encoder).map_err(|e| one_line(&e))?;
-    Ok(Some((encoded, side(height), side(width))))
+    Ok(Some((encoded, Size { height: height as usize, width: width as usize })))
 }
 
 fn one_line(e: &dyn std::fmt::Display) -> String {

@@ -34,7 +34,7 @@ const NATURAL_ORDER: [u8; 64] = {
 };
 
 /// A Huffman table.
-pub struct Table {
+pub struct HuffmanTable {
     /// The codes of each length, and the symbols of all.
     counts: [u8; 17],
     symbols: [u8; 256],
@@ -50,11 +50,11 @@ pub struct Table {
 
 /// Entries of two coefficients of a table: in the upper half the second one, or 0 where the bits are
 /// too few for it. The low byte has the bits of both.
-pub type Pairs = [u64; 1 << LOOK];
+pub type PairEntries = [u64; 1 << LOOK];
 
-impl Table {
-    pub fn new() -> Table {
-        Table {
+impl HuffmanTable {
+    pub fn new() -> HuffmanTable {
+        HuffmanTable {
             counts: [0; 17],
             symbols: [0; 256],
             ends: [0; 17],
@@ -80,7 +80,7 @@ impl Table {
                     let rest = LOOK - length;
                     let first = (code as usize) << rest;
                     for (bits, entry) in (0..1 << rest).zip(&mut self.entries[first..]) {
-                        *entry = Table::entry(symbol, length, bits, rest);
+                        *entry = HuffmanTable::entry(symbol, length, bits, rest);
                     }
                 }
                 code += 1;
@@ -92,7 +92,7 @@ impl Table {
         true
     }
 
-    pub fn pairs(&self) -> Pairs {
+    pub fn pairs(&self) -> PairEntries {
         std::array::from_fn(|bits| {
             let first = self.entries[bits];
             if first & PART != 0 || zeros_of(first) == END {
@@ -220,7 +220,7 @@ impl Bits {
 
     /// The zeros and the value of a `PART` entry.
     #[inline(always)]
-    fn read(&mut self, table: &Table, entry: u32) -> Option<(u32, i32)> {
+    fn read(&mut self, table: &HuffmanTable, entry: u32) -> Option<(u32, i32)> {
         let (length, symbol) = match entry & 0x1f {
             0 => table.long_code((self.buffer >> 48) as u32)?,
             length => (length, (entry >> 8) as u8),
@@ -241,7 +241,7 @@ impl Bits {
 
     /// The difference of a DC coefficient.
     #[inline(always)]
-    pub fn dc(&mut self, data: &[u8], table: &Table) -> Option<i32> {
+    pub fn dc(&mut self, data: &[u8], table: &HuffmanTable) -> Option<i32> {
         self.fill(data);
         let entry = table.entries[self.look()];
         if entry & PART != 0 {
@@ -257,7 +257,7 @@ impl Bits {
     pub fn ac(
         &mut self,
         data: &[u8],
-        (table, pairs): (&Table, &Pairs),
+        (table, pairs): (&HuffmanTable, &PairEntries),
         mut put: impl FnMut(usize, i32),
     ) -> Option<()> {
         let mut put = |i: usize, value| put(usize::from(NATURAL_ORDER[i]) & 63, value);

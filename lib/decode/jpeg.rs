@@ -6,7 +6,7 @@
 //! compiled for that (feature `unwinding`), up to `guarded`.
 
 use super::scan::Scan;
-use super::{Header, MAX_SCANS, Pixels, check_size};
+use super::upright::{Header, StoredPixels, checked_size};
 use crate::pixels::{Size, Window};
 use image::metadata::Orientation;
 use mozjpeg_sys::{
@@ -18,12 +18,16 @@ use mozjpeg_sys::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+/// A JPEG of more scans is refused: each passes over all pixels and may take but a hundred bytes of
+/// the file. libjpeg-turbo's own tools draw the line here; encoders write some ten.
+pub const MAX_SCANS: usize = 500;
+
 const APP1: c_int = 0xe1;
 const APP14: c_int = 0xee;
 const YES: boolean = 1;
 
 /// A decompressor of libjpeg, used again and again.
-pub(super) struct Jpeg {
+pub struct Jpeg {
     // libjpeg keeps pointers between them, so they stay where they are.
     state: Box<jpeg_decompress_struct>,
     _errors: Box<jpeg_error_mgr>,
@@ -68,7 +72,7 @@ impl Jpeg {
         &mut self,
         bytes: &[u8],
         choose: impl Fn(Header) -> Result<(Window, Option<Size>), String>,
-        pixels: &mut Pixels,
+        pixels: &mut StoredPixels,
     ) -> Result<Header, String> {
         let result = self.read(bytes, &choose, true, pixels);
         match self.scan.gave_up() {
@@ -83,7 +87,7 @@ impl Jpeg {
         bytes: &[u8],
         choose: impl Fn(Header) -> Result<(Window, Option<Size>), String>,
         ours: bool,
-        pixels: &mut Pixels,
+        pixels: &mut StoredPixels,
     ) -> Result<Header, String> {
         guarded(&mut self.state, |state| {
             let header = read_header(state, bytes)?;
@@ -131,16 +135,12 @@ fn read_header(state: &mut jpeg_decompress_struct, bytes: &[u8]) -> Result<Heade
         jpeg_mem_src(state, bytes.as_ptr(), bytes.len() as c_ulong);
         jpeg_read_header(state, YES);
     }
-    let (height, width) = (state.image_height as usize, state.image_width as usize);
-    check_size(height, width)?;
+    let stored = checked_size(state.image_height as usize, state.image_width as usize)?;
     let exif = segments(state).find_map(|(kind, data)| {
         let exif = data.strip_prefix(b"Exif\0\0").filter(|_| kind == APP1)?;
         Orientation::from_exif_chunk(exif)
     });
-    Ok(Header {
-        stored: Size { height, width },
-        orientation: exif.unwrap_or(Orientation::NoTransforms),
-    })
+    Ok(Header { stored, orientation: exif.unwrap_or(Orientation::NoTransforms) })
 }
 
 /// The saved segments: kind and contents.
@@ -171,7 +171,7 @@ fn read_window(
     state: &mut jpeg_decompress_struct,
     window: Window,
     scan: Option<&mut Scan>,
-    pixels: &mut Pixels,
+    pixels: &mut StoredPixels,
 ) -> Result<(), String> {
     let cmyk = matches!(state.jpeg_color_space, J_COLOR_SPACE::JCS_CMYK | J_COLOR_SPACE::JCS_YCCK);
     let inverted = segments(state).any(|(kind, data)| kind == APP14 && data.starts_with(b"Adobe"));
@@ -217,7 +217,7 @@ fn read_window(
 
 /// CMYK to RGB without a colour profile, as TensorFlow's `decode_jpeg`: c * k / 255 where Adobe's
 /// marker says that 255 is no ink, (255 - c) * (255 - k) / 255 elsewhere.
-fn cmyk_to_rgb(pixels: &mut Pixels, inverted: bool) {
+fn cmyk_to_rgb(pixels: &mut StoredPixels, inverted: bool) {
     let light = |ink: u8| u32::from(if inverted { ink } else { 255 - ink });
     let count = pixels.data.len() / 4;
     for i in 0..count {
@@ -310,7 +310,7 @@ mod tests {
                     Ok((window, None))
                 };
                 let mut decoded = [true, false].map(|ours| {
-                    let (mut jpeg, mut pixels) = (Jpeg::new(), Pixels::default());
+                    let (mut jpeg, mut pixels) = (Jpeg::new(), StoredPixels::default());
                     let result = jpeg.read(&bytes, choose, ours, &mut pixels);
                     let result = result.map(|_| (pixels.data, pixels.stride, pixels.start));
                     (result, jpeg.scan.gave_up())
@@ -340,7 +340,7 @@ mod tests {
         let none = [&[0xff, 0xc4, 0, 0x13, 0x10][..], &[0; 16]].concat();
         bytes.splice(at..at + 2 + 0xb5, none);
         let whole = |header: Header| Ok((Window::whole(header.stored), None));
-        let (mut jpeg, mut pixels) = (Jpeg::new(), Pixels::default());
+        let (mut jpeg, mut pixels) = (Jpeg::new(), StoredPixels::default());
         assert!(jpeg.read(&bytes, whole, true, &mut pixels).is_err());
         assert!(jpeg.scan.gave_up());
         jpeg.window(&bytes, whole, &mut pixels).unwrap();

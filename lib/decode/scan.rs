@@ -1,7 +1,7 @@
 //! The seat of libjpeg's entropy decoder, taken by `huffman` for images that have one Huffman-coded
 //! scan. It gives up where the data is not as it should be, so that libjpeg may say what it is.
 
-use super::huffman::{Bits, Pairs, Table};
+use super::huffman::{Bits, HuffmanTable, PairEntries};
 use mozjpeg_sys::{JHUFF_TBL, boolean, c_int, c_uint, jpeg_decompress_struct};
 use std::ptr::null;
 
@@ -19,7 +19,7 @@ unsafe extern "C-unwind" {
     /// In scan.c.
     fn s4l_replace_entropy_decoder(
         state: &mut jpeg_decompress_struct,
-        layout: &mut Layout,
+        layout: &mut ScanLayout,
         decode_mcu: DecodeMcu,
     ) -> c_int;
 }
@@ -35,7 +35,7 @@ struct BlockLayout {
 
 /// `struct layout` of scan.c.
 #[repr(C)]
-struct Layout {
+struct ScanLayout {
     dc_tables: [*const JHUFF_TBL; MAX_TABLES],
     ac_tables: [*const JHUFF_TBL; MAX_TABLES],
     blocks: [BlockLayout; MAX_BLOCKS],
@@ -48,10 +48,10 @@ struct Layout {
 
 /// The entropy decoder of one image after the other.
 pub struct Scan {
-    layout: Layout,
-    dc_tables: [Table; MAX_TABLES],
-    ac_tables: [Table; MAX_TABLES],
-    ac_pairs: [Pairs; MAX_TABLES],
+    layout: ScanLayout,
+    dc_tables: [HuffmanTable; MAX_TABLES],
+    ac_tables: [HuffmanTable; MAX_TABLES],
+    ac_pairs: [PairEntries; MAX_TABLES],
     /// The file from the first byte of the scan.
     data: *const [u8],
     bits: Bits,
@@ -68,7 +68,7 @@ pub struct Scan {
 impl Scan {
     pub fn new() -> Scan {
         Scan {
-            layout: Layout {
+            layout: ScanLayout {
                 dc_tables: [null(); MAX_TABLES],
                 ac_tables: [null(); MAX_TABLES],
                 blocks: [BlockLayout::default(); MAX_BLOCKS],
@@ -78,9 +78,9 @@ impl Scan {
                 last: 0,
                 restart_interval: 0,
             },
-            dc_tables: std::array::from_fn(|_| Table::new()),
-            ac_tables: std::array::from_fn(|_| Table::new()),
-            ac_pairs: std::array::from_fn(|_| Table::new().pairs()),
+            dc_tables: std::array::from_fn(|_| HuffmanTable::new()),
+            ac_tables: std::array::from_fn(|_| HuffmanTable::new()),
+            ac_pairs: std::array::from_fn(|_| HuffmanTable::new().pairs()),
             data: &[],
             bits: Bits::default(),
             dc: [0; MAX_TABLES],

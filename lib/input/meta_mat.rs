@@ -76,22 +76,22 @@ pub fn synsets(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
     Some(found)
 }
 
-/// A tagged piece of the file.
+/// A tagged piece of the file, a "data element" in MATLAB's words.
 #[derive(Clone, Copy)]
-struct Element<'a> {
+struct DataElement<'a> {
     kind: u32,
     data: &'a [u8],
 }
 
 /// Splits the first element off.
-fn take<'a>(bytes: &mut &'a [u8]) -> Option<Element<'a>> {
+fn take<'a>(bytes: &mut &'a [u8]) -> Option<DataElement<'a>> {
     let (tag, rest) = bytes.split_first_chunk::<4>()?;
     let tag = u32::from_le_bytes(*tag);
     // A small element has its size in the tag and its data in the four bytes after.
     if tag >> 16 != 0 {
         let (data, rest) = rest.split_at_checked(4)?;
         *bytes = rest;
-        return Some(Element { kind: tag & 0xffff, data: data.get(..(tag >> 16) as usize)? });
+        return Some(DataElement { kind: tag & 0xffff, data: data.get(..(tag >> 16) as usize)? });
     }
     let (size, rest) = rest.split_first_chunk::<4>()?;
     let size = u32::from_le_bytes(*size) as usize;
@@ -102,10 +102,10 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<Element<'a>> {
         _ => size.next_multiple_of(8) - size,
     };
     *bytes = rest.get(padding..).unwrap_or_default();
-    Some(Element { kind: tag, data })
+    Some(DataElement { kind: tag, data })
 }
 
-impl<'a> Element<'a> {
+impl<'a> DataElement<'a> {
     /// What follows flags, dimensions and name of a matrix of this class.
     fn matrix(self, class: u8) -> Option<&'a [u8]> {
         let (found, body) = self.header()?;
@@ -120,7 +120,7 @@ impl<'a> Element<'a> {
     }
 
     /// The values of a matrix of numbers or characters.
-    fn value(self) -> Option<Element<'a>> {
+    fn value(self) -> Option<DataElement<'a>> {
         let (_, mut body) = self.header()?;
         take(&mut body)
     }

@@ -7,7 +7,7 @@
 
 use super::config::Config;
 use super::tensors::{Place, Tensor, can_hold};
-use crate::augment::{Mode, Pipe};
+use crate::augment::Pipe;
 use crate::error::{Error, Result};
 use crate::network::engine::BATCH_NORM_EPSILON;
 use crate::network::layout::Stem;
@@ -96,7 +96,7 @@ pub fn to_config(path: &Path, config: &Config) -> Result<Value> {
             "train with stem = \"imagenet\"",
         );
     }
-    let pipe = Pipe::parse(&config.settings.augment_eval, Mode::Eval)?;
+    let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     let Some((min, max)) = pipe.value_range() else {
         return refuse(
             "one range of values for all images, as timm normalizes them",

@@ -9,6 +9,7 @@ use crate::decode::encoded::{self, Resized, decode_rgb};
 use crate::error::{Error, Result};
 use crate::input::survey::{FileSpan, Sample, Survey};
 use crate::input::{self, Input};
+use crate::pixels::Size;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
@@ -140,27 +141,27 @@ impl Job<'_> {
         let checked = image.and_then(|image| {
             if let Some([height, width, channels]) = self.plan.shape {
                 return match image.len() == height * width * channels {
-                    true => Ok((image, height as u32, width as u32)),
+                    true => Ok((image, Size { height, width })),
                     false => Err(format!("{} bytes of pixels", image.len())),
                 };
             }
-            let (height, width) = encoded::check(&image)?;
+            let size = encoded::check(&image)?;
             if self.decode {
                 decode_rgb(&image)?;
             }
             let smaller = match self.resized {
-                Some(to) => encoded::resize(&image, (height, width), to)?,
+                Some(to) => encoded::resize(&image, size, to)?,
                 None => None,
             };
-            Ok(smaller.unwrap_or((image, height, width)))
+            Ok(smaller.unwrap_or((image, size)))
         });
         match checked {
-            Ok((image, height, width)) => Ok(Row {
+            Ok((image, size)) => Ok(Row {
                 key,
                 name: input::base_name(&path).to_string(),
                 label,
-                height,
-                width,
+                height: size.height as u32,
+                width: size.width as u32,
                 content: blake3::hash(&image),
                 image,
             }),

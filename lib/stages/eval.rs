@@ -1,7 +1,7 @@
 //! `s4l-eval`: one pass of a model over a split whose labels are known.
 
 use crate::artifact::{self, Lineage, Target};
-use crate::augment::{Mode, Pipe};
+use crate::augment::Pipe;
 use crate::cli::{self, Common, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
@@ -64,7 +64,7 @@ impl Stage for Args {
         let mut lineage = Lineage::new("s4l-eval", self.common.seed, crate::recipe::hash(&pipe))
             .input("shards", split.content_hash())
             .input("model", model.hash.clone());
-        let pipe = Pipe::parse(&pipe, Mode::Eval)?;
+        let pipe = Pipe::for_evaluation(&pipe)?;
         logits::check_size(&model.config, &split, &pipe)?;
         let (rows, labels) = match &self.labelled {
             Some(path) => {

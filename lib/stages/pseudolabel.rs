@@ -1,7 +1,7 @@
 //! `s4l-pseudolabel`: labels every image by a model's mean over many views.
 
 use crate::artifact::{self, Lineage, Target};
-use crate::augment::{Mode, Pipe};
+use crate::augment::Pipe;
 use crate::cli::{self, Common, Stage};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
@@ -70,7 +70,7 @@ impl Stage for Args {
         if settings.views.is_empty() {
             settings.views = default_views(model.config.height, model.config.width);
         }
-        let pipe = Pipe::parse(&settings.views, Mode::Eval)?;
+        let pipe = Pipe::for_evaluation(&settings.views)?;
         logits::check_size(&model.config, &split, &pipe)?;
         let views = pipe.output(split.channels()?)?.views;
         let recipe = recipe::hash(&settings);

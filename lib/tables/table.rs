@@ -11,7 +11,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A table in memory takes no more than so many times its file beyond so many bytes: some bytes of a
@@ -46,7 +46,7 @@ pub fn write(
 
 /// A table in memory with the path it came from, for messages.
 pub struct Table {
-    pub path: std::path::PathBuf,
+    pub path: PathBuf,
     pub batch: RecordBatch,
     pub metadata: HashMap<String, String>,
 }
@@ -180,8 +180,7 @@ impl Table {
     pub fn float_lists(&self, name: &str) -> Result<(Vec<f32>, usize)> {
         let column = self.column(name, "fixed-size list of float32")?;
         let wrong = || self.wrong_type(name, "a list of float32 of one length");
-        let (values, offsets): (ArrayRef, usize) = if let Some(l) = column.as_fixed_size_list_opt()
-        {
+        let (values, len): (ArrayRef, usize) = if let Some(l) = column.as_fixed_size_list_opt() {
             (l.values().clone(), l.value_length() as usize)
         } else if let Some(l) = column.as_list_opt::<i32>() {
             let len = l.iter().flatten().next().map_or(0, |first| first.len());
@@ -193,7 +192,7 @@ impl Table {
             return Err(wrong());
         };
         let values = values.as_primitive_opt::<Float32Type>().ok_or_else(wrong)?;
-        Ok((values.values().to_vec(), offsets))
+        Ok((values.values().to_vec(), len))
     }
 }
 

@@ -4,25 +4,25 @@
 //! passes over a list of truth values without a byte for each; and in a page header it passes over
 //! what is behind the end of the file.
 
-use Kind::{Byte, Double, Int, List, Noted, Struct, Text, Truth};
+use FieldType::{Byte, Double, Int, List, Noted, Struct, Text, Truth};
 use parquet::errors::ParquetError;
 use std::io::Read;
 
 /// What a page header (parquet.thrift) says: bytes of the page, bytes of it in the file, values of a
 /// dictionary; 0 where it does not.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct PageClaims {
     pub uncompressed: i64,
     pub compressed: i64,
     pub dictionary: i64,
 }
 
 /// Looks at a page header.
-pub fn page_header(bytes: &mut impl Read) -> Result<Page, ParquetError> {
-    let mut walk = Walk {
+pub fn page_header(bytes: &mut impl Read) -> Result<PageClaims, ParquetError> {
+    let mut walk = HeaderWalk {
         // There are none.
         elements: 0,
-        page: Page::default(),
+        page: PageClaims::default(),
     };
     walk.fields(bytes, PAGE, MAX_DEPTH)?;
     Ok(walk.page)
@@ -39,10 +39,10 @@ pub fn offset_index(bytes: &[u8]) -> Result<(), ParquetError> {
 }
 
 fn whole(mut bytes: &[u8], fields: Fields) -> Result<(), ParquetError> {
-    let mut walk = Walk {
+    let mut walk = HeaderWalk {
         // Each has a byte at least.
         elements: bytes.len() as u64,
-        page: Page::default(),
+        page: PageClaims::default(),
     };
     walk.fields(&mut bytes, fields, MAX_DEPTH)
 }
@@ -53,23 +53,23 @@ fn broken(found: &str) -> ParquetError {
 
 /// What the reader takes a field for.
 #[derive(Clone, Copy)]
-enum Kind {
+enum FieldType {
     /// Of any size, and numbers of an enum.
     Int,
     /// An `Int` that is handed on.
-    Noted(fn(&mut Page) -> &mut i64),
+    Noted(fn(&mut PageClaims) -> &mut i64),
     Byte,
     Double,
     Text,
     Truth,
     Struct(Fields),
-    List(&'static Kind),
+    List(&'static FieldType),
 }
 
 /// The fields of a struct that the reader knows, with their numbers.
-type Fields = &'static [(i16, Kind)];
+type Fields = &'static [(i16, FieldType)];
 
-const EMPTY: Kind = Struct(&[]);
+const EMPTY: FieldType = Struct(&[]);
 
 const PAGE: Fields = &[
     (1, Int),
@@ -192,13 +192,13 @@ const COLUMN_ORDER: Fields = TIME_UNIT;
 /// Structs in structs: there are some ten in a footer.
 const MAX_DEPTH: usize = 16;
 
-struct Walk {
+struct HeaderWalk {
     /// Elements that lists may still have together.
     elements: u64,
-    page: Page,
+    page: PageClaims,
 }
 
-impl Walk {
+impl HeaderWalk {
     /// Reads the fields of a struct.
     fn fields(
         &mut self,
@@ -234,7 +234,7 @@ impl Walk {
         &mut self,
         bytes: &mut impl Read,
         code: u8,
-        kind: Option<Kind>,
+        kind: Option<FieldType>,
         depth: usize,
     ) -> Result<(), ParquetError> {
         match (code, kind) {

@@ -114,7 +114,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         seed: common.seed,
         settings,
     };
-    let eval_pipe = pipe(&config.settings.augment_eval, Mode::Eval)?;
+    let eval_pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     logits::check_size(&config, &split, &eval_pipe)?;
     let validation = validation.map(|(rows, labels)| Validation {
         split: split.clone(),
