@@ -39,7 +39,7 @@ impl Window {
         Window { y, x, height: bottom - y, width: right - x }
     }
 
-    /// The same pixels, where this window is counted from the top left corner of `outer`.
+    /// The same pixels, if this window is counted from the top left corner of `outer`.
     pub fn inside(self, outer: Window) -> Window {
         Window { y: self.y + outer.y, x: self.x + outer.x, ..self }
     }
@@ -78,7 +78,7 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T: Copy + Into<f32>> View<'a, T> {
-    /// A whole image, row-major HWC. Panics where `data` has another length.
+    /// A whole image, row-major HWC. Panics if `data` has another length.
     pub fn new(data: &'a [T], size: Size, channels: usize) -> View<'a, T> {
         let stride = size.width * channels;
         assert_eq!(data.len(), size.height * stride, "{size:?} x {channels}");
@@ -106,7 +106,7 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
         Image { height, width, channels: self.channels, data }
     }
 
-    /// Writes the values to `out`, row after row, mapped as the step `value_range` does where a range
+    /// Writes the values to `out`, row after row, mapped as the step `value_range` does if a range
     /// is given.
     pub fn write(&self, range: Option<(f32, f32)>, out: &mut [f32]) {
         let mut view = *self;

@@ -7,8 +7,7 @@ use s4l::augment::crop;
 use s4l::augment::resize::{self, Interpolation};
 use s4l::augment::{Mode, Output, Pipe};
 use s4l::error::{Error, Result};
-use s4l::pixels::{Image, View};
-use s4l::pixels::{Size, Window};
+use s4l::pixels::{Image, Size, View, Window};
 use s4l::rng::{RngExt, Stream, rng};
 
 fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {

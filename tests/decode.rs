@@ -5,8 +5,7 @@ mod common;
 
 use s4l::augment::{Mode, Pipe};
 use s4l::decode::Decoder;
-use s4l::pixels::View;
-use s4l::pixels::{Size, Window};
+use s4l::pixels::{Size, View, Window};
 use s4l::rng::{RngExt, Stream, rng};
 use serde_json::Value;
 

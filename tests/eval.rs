@@ -161,3 +161,14 @@ fn bad_input_leaves_no_table() {
         assert_eq!(scratch.names(), before, "{more}");
     }
 }
+
+#[test]
+fn each_stage_warns_once_that_evaluation_does_not_crop() {
+    let scratch = labelled_shards();
+    let set = "-s augment_eval=inception_crop|resize(28)|-1_to_1 -q";
+    let trained = pretrain(&scratch, "supervised_10p", "run/model", set).ok();
+    let line = words("--in shards --model run/model --out run/eval.parquet -q");
+    for stderr in [trained.stderr, scratch.run(EVAL, &line).ok().stderr] {
+        assert_eq!(stderr.matches("inception_crop keeps the full image").count(), 1, "{stderr}");
+    }
+}

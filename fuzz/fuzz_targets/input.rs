@@ -3,7 +3,9 @@
 // Each target is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
-use s4l::input::{Format, Plan, encoded};
+use s4l::decode::encoded;
+use s4l::input::Format;
+use s4l::input::survey::Survey;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -24,16 +26,16 @@ pub fn folder(files: &[(&str, &[u8])]) -> PathBuf {
 pub fn read(files: &[(&str, &[u8])], name: &str, format: Format, labels: Option<&str>) {
     let folder = folder(files);
     let labels = labels.map(|name| folder.join(name));
-    let Ok(source) = s4l::input::open(&folder.join(name), Some(format), labels.as_deref(), None)
+    let Ok(input) = s4l::input::open(&folder.join(name), Some(format), labels.as_deref(), None)
     else {
         return;
     };
-    let Ok(plan) = Plan::new(&source, 1 << 16, true) else {
+    let Ok(survey) = Survey::new(&input, 1 << 16, true) else {
         return;
     };
-    for shard in &plan.shards {
-        let _ = plan.read(&source, shard, &mut |record| {
-            let _ = record.image.map(|image| encoded::check(&image));
+    for span in &survey.spans {
+        let _ = survey.read(&input, span, &mut |sample| {
+            let _ = sample.image.map(|image| encoded::check(&image));
             Ok(())
         });
     }

@@ -13,7 +13,7 @@
 //! | `central_crop(h[,w])` | the central window |
 //! | `multi_crop(h[,w])` | five views: centre and the corners, [`crop::multi`] |
 //! | `crop_inception_patches(n,h[,w])` | n views: an inception crop each, resized |
-//! | `resize(h[,w])` | [`resize::Interpolation::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size where that is large enough: faster, and other pixels than the reference's |
+//! | `resize(h[,w])` | [`resize::Interpolation::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size if that is large enough: faster, and other pixels than the reference's |
 //! | `resize_small(s)` | smaller side to s, [`resize::Interpolation::Area`] |
 //! | `flip_lr` | mirrored with probability 1/2; evaluation: nothing |
 //! | `rotate` | four views: turned by 0, 90, 180, 270 degrees counter-clockwise |

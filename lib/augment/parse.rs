@@ -34,7 +34,7 @@ pub fn steps(pipe: &Arc<str>, mode: Mode) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The step of that name, or `None` where it does nothing in that mode.
+/// The step of that name, or `None` if it does nothing in that mode.
 fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
     let train = mode == Mode::Train;
     Ok(Some(match args.name {
@@ -77,7 +77,7 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
     }))
 }
 
-/// Why `op` makes no sense somewhere after `before`, if so.
+/// Why `op` makes no sense somewhere after `before`, if it makes none.
 fn conflict(before: &Op, op: &Op) -> Option<&'static str> {
     use Op::{HsvNoise, InceptionPreprocess, Standardize, ValueRange};
     let needs_pixels = matches!(op, HsvNoise | InceptionPreprocess { .. } | ValueRange { .. });
@@ -94,7 +94,7 @@ struct Args<'a> {
     pipe: &'a str,
     step: &'a str,
     name: &'a str,
-    /// The key where there is one, and the value.
+    /// The key if there is one, and the value.
     rest: Vec<(Option<&'a str>, &'a str)>,
 }
 
@@ -134,7 +134,7 @@ impl<'a> Args<'a> {
         self.rest.len() < before
     }
 
-    /// A number that `fits`, which takes no NaN; the default where it is absent.
+    /// A number that `fits`, which takes no NaN; the default if it is absent.
     fn number(&mut self, key: &str, default: f32, fits: fn(&f32) -> bool) -> Result<f32> {
         let Some(text) = self.take(key) else {
             return Ok(default);

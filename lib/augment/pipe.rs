@@ -101,7 +101,7 @@ impl Pipe {
         })
     }
 
-    /// The values that 0 and 255 become; `None` where that depends on the image.
+    /// The values that 0 and 255 become; `None` if that depends on the image.
     pub fn value_range(&self) -> Option<(f32, f32)> {
         let mut range = Some((0.0, 255.0));
         for step in &self.steps {
@@ -126,7 +126,7 @@ impl Pipe {
 
     /// The views of one image, one after the other. Reads no randomness but `rng`'s, so the same
     /// pixels and key give the same values. Of the image only what the views show is asked for,
-    /// where a crop or a resize comes first.
+    /// if a crop or a resize comes first.
     ///
     /// An error if a crop does not fit the image, as `output`, or from `source`.
     pub fn views(&self, source: &mut impl PixelSource, rng: &mut impl Rng) -> Result<Vec<Image>> {

@@ -1,5 +1,5 @@
 //! Huffman-coded coefficients of a JPEG (ITU T.81, F.2.2), as libjpeg decodes them. One look at the
-//! next bits finds up to two, codes and values, where libjpeg finds one code; blocks that nothing is
+//! next bits finds up to two, codes and values, while libjpeg finds one code; blocks that nothing is
 //! made of are only passed over. Data that is not as it should be is `None`.
 
 /// Bits of a look into a table. Of 9 to 12 these were the fastest.
@@ -48,7 +48,7 @@ pub struct HuffmanTable {
     entries: [u32; 1 << LOOK],
 }
 
-/// Entries of two coefficients of a table: in the upper half the second one, or 0 where the bits are
+/// Entries of two coefficients of a table: in the upper half the second one, or 0 if the bits are
 /// too few for it. The low byte has the bits of both.
 pub type PairEntries = [u64; 1 << LOOK];
 

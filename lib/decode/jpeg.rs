@@ -67,7 +67,7 @@ impl Jpeg {
     }
 
     /// The pixels inside the window that `choose` finds for a header: it is inside the image as it
-    /// is stored, and has pixels. Smaller by 2, 4 or 8 where that is still `enough`.
+    /// is stored, and has pixels. Smaller by 2, 4 or 8 if that is still `enough`.
     pub fn window(
         &mut self,
         bytes: &[u8],
@@ -215,7 +215,7 @@ fn read_window(
     Ok(())
 }
 
-/// CMYK to RGB without a colour profile, as TensorFlow's `decode_jpeg`: c * k / 255 where Adobe's
+/// CMYK to RGB without a colour profile, as TensorFlow's `decode_jpeg`: c * k / 255 if Adobe's
 /// marker says that 255 is no ink, (255 - c) * (255 - k) / 255 elsewhere.
 fn cmyk_to_rgb(pixels: &mut StoredPixels, inverted: bool) {
     let light = |ink: u8| u32::from(if inverted { ink } else { 255 - ink });

@@ -18,7 +18,7 @@ use image::{DynamicImage, ImageDecoder, ImageReader};
 use std::io::Cursor;
 use upright::{CHANNELS, Header, StoredPixels, checked_size};
 
-/// Decodes images one after the other in the same buffers: one a thread. The errors are what the
+/// Decodes images one after the other in the same buffers: one decoder per thread. The errors are what the
 /// decoder says, one line.
 #[derive(Default)]
 pub struct Decoder {
@@ -38,7 +38,7 @@ impl Decoder {
     }
 
     /// The pixels inside `window` of an image that is known to have that size. Those of a JPEG come
-    /// scaled down by 2, 4 or 8 where that leaves at least the size `enough`: nearly the means of
+    /// scaled down by 2, 4 or 8 if that leaves at least the size `enough`: nearly the means of
     /// squares of pixels, for less work.
     pub fn window(
         &mut self,

@@ -8,7 +8,7 @@ use std::path::Path;
 /// More classes than this are a mistake about what the classes are.
 const MAX_CLASSES: usize = 100_000;
 
-/// The names of a file of class names, one a line, each once.
+/// The names of a file of class names, one per line, each once.
 pub fn read(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {

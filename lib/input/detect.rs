@@ -4,6 +4,7 @@ use super::{binary, idx, listing, parquet, tar, tfrecord};
 use crate::error::{Error, Result};
 use std::path::Path;
 
+/// What `--format` may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Images in class folders, or flat with --labels
@@ -25,7 +26,7 @@ pub enum Format {
 }
 
 /// Formats of a folder, by the names of files that they prescribe. The first that fits is taken.
-const BY_NAMES: [(Format, fn(&Path) -> bool); 3] = [
+const BY_NAMES: &[(Format, fn(&Path) -> bool)] = &[
     (Format::Idx, idx::has_images),
     (Format::Stl10, binary::has_stl10),
     (Format::Cifar, binary::has_cifar),
@@ -33,7 +34,7 @@ const BY_NAMES: [(Format, fn(&Path) -> bool); 3] = [
 
 /// Formats of a file, or of the first such file of a folder, by its first bytes. The first that fits
 /// is taken.
-const BY_START: [(Format, fn(&[u8]) -> bool); 3] = [
+const BY_START: &[(Format, fn(&[u8]) -> bool)] = &[
     (Format::Parquet, parquet::is_start),
     (Format::Tar, tar::is_start),
     (Format::Tfrecord, tfrecord::is_start),

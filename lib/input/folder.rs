@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
-    /// Paths below the root, one after the other: some 40 bytes an image is all the memory that
+    /// Paths below the root, one after the other: some 40 bytes per image are all the memory that
     /// grows with the number of files.
     names: Vec<u8>,
     ends: Vec<usize>,
@@ -97,7 +97,7 @@ impl Folder {
         self.ends.push(self.names.len());
     }
 
-    /// Adds the class folders of a split, or its images where it has no class folders.
+    /// Adds the class folders of a split, or its images if it has no class folders.
     fn add_split(&mut self, folder: &Path) -> Result<()> {
         let (folders, files): (Vec<_>, Vec<_>) =
             entries(folder)?.into_iter().partition(|p| p.is_dir());

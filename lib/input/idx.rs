@@ -1,5 +1,5 @@
 //! IDX, the format of MNIST: a big-endian header (0, 0, 8 for uint8, number of dimensions, then one
-//! u32 a dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
+//! u32 per dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
 
 use super::classes;
 use super::item::{Class, Item, Position, SplitName, Visit, Walked};

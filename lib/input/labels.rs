@@ -1,5 +1,5 @@
 //! Labels in a file of their own: CSV (`name,label`, with or without a header; an empty label means
-//! unlabelled), lines of `name label`, or one label a line for images that are numbered by name, as
+//! unlabelled), lines of `name label`, or one label per line for images that are numbered by name, as
 //! the ground truth of ILSVRC-2012's validation images.
 
 use super::item::Class;
@@ -23,7 +23,7 @@ pub struct LabelList {
     /// The file that says what the ground truth of ILSVRC-2012 means.
     meta: Option<PathBuf>,
     classes: Vec<String>,
-    /// Hash of a name, or number of a line, to a class. 16 bytes a line.
+    /// Hash of a name, or number of a line, to a class. 16 bytes per line.
     lines: HashMap<u64, AtomicU32>,
     by_number: bool,
 }

@@ -17,7 +17,7 @@ const STRUCT: u8 = 2;
 
 /// Number of the class, from 1 → WordNet id, for the classes that have no others below them.
 ///
-/// Errors: `Missing` where the file is absent, `BadData` where it holds something else.
+/// Errors: `Missing` if the file is absent, `BadData` if it holds something else.
 pub fn read(path: &Path) -> Result<BTreeMap<u64, String>> {
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::missing(
@@ -37,7 +37,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<u64, String>> {
     })
 }
 
-/// What `read` does, of the bytes of the file; `None` where they are no such struct.
+/// What `read` does, of the bytes of the file; `None` if they are no such struct.
 pub fn synsets(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
     const HEADER: usize = 128;
     let mut rest = bytes.get(HEADER..)?;

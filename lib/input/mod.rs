@@ -57,7 +57,7 @@ enum Files {
 }
 
 /// Finds out what `path` holds if `format` does not say it. `labels`: a file of labels for images that
-/// have none of their own; `classes`: a file of class names, one a line, which the input's class
+/// have none of their own; `classes`: a file of class names, one per line, which the input's class
 /// numbers count.
 ///
 /// Errors: `Missing` if there is nothing, `BadData` if it is not a set of images.

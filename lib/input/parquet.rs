@@ -264,7 +264,7 @@ impl Columns {
             position,
             split: table.split,
             class: match number {
-                // What Hugging Face writes where there is no label.
+                // What Hugging Face writes if there is no label.
                 Some(-1) => Class::Unknown,
                 Some(number) => match u64::try_from(number) {
                     Ok(number) => Class::Index(number, None),

@@ -43,7 +43,7 @@ pub struct Sample {
 
 impl Survey {
     /// Goes through the input. A file of the shards ends before the image that would bring it above
-    /// `file_bytes`. Memory: 8 bytes an image, and 16 more if the base name is not its alone.
+    /// `file_bytes`. Memory: 8 bytes per image, and 16 more if another image has its base name.
     ///
     /// Errors: `BadData` if there is no image, and, unless `allow_cut`, if a file of many images
     /// ends in the middle.

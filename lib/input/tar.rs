@@ -1,5 +1,5 @@
-//! tar files: images in class folders; ILSVRC-2012's tar of one tar a class; WebDataset, where files
-//! of one name and several endings are one sample (`0001.jpg`, `0001.cls`, `0001.json`).
+//! tar files: images in class folders; ILSVRC-2012's tar of one tar per class; WebDataset, in which
+//! files of one name and several endings are one sample (`0001.jpg`, `0001.cls`, `0001.json`).
 
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
 use super::listing::{self, SplitFile};
@@ -66,7 +66,7 @@ impl Tar {
 }
 
 impl Member {
-    /// The tars in it, where the first file in it is a tar.
+    /// The tars in this one, if the first file in it is a tar.
     fn inner(&self) -> Result<Vec<Member>> {
         let (mut members, mut rest) = (Vec::new(), 0);
         let mut archive = Archive::new(self.section(0)?);

@@ -36,7 +36,7 @@ pub fn is_start(start: &[u8]) -> bool {
     start.first_chunk().and_then(length).is_some()
 }
 
-/// The length that a header states, where its checksum holds.
+/// The length that a header states, if its checksum holds.
 fn length(header: &[u8; 12]) -> Option<u64> {
     let (length, sum) = header.split_at(8);
     let length: [u8; 8] = length.try_into().ok()?;
@@ -155,7 +155,7 @@ fn fill(item: &mut Item, data: std::result::Result<Vec<u8>, String>) {
     });
     item.image = found.map_err(Fault::Image);
 }
-/// Parses a `tf.train.Example`, `None` where it is none. Of the fields
+/// Parses a `tf.train.Example`; `None` if the data is none. Of the fields
 /// `Example { features: 1 }`, `Features { map<string, Feature>: 1 }`, `Feature { bytes_list: 1,
 /// float_list: 2, int64_list: 3 }`, each list `{ value: 1 }`.
 pub fn example(data: &[u8]) -> Option<Example<'_>> {

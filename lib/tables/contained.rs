@@ -42,6 +42,7 @@ pub fn contained<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T
     }
 }
 
+/// A reader of a file in the making, whose page headers are looked at before it parses them.
 pub type Builder<R> = ParquetRecordBatchReaderBuilder<Pages<R>>;
 
 /// Errors: as `contained`.
@@ -61,7 +62,7 @@ pub fn batches<R: ChunkReader + 'static>(
     let mut reader = contained(|| builder.build())?;
     Ok(std::iter::from_fn(move || {
         let batch = contained(|| reader.next().transpose()).transpose()?;
-        // Where no column is read, there are as many rows as a footer claims.
+        // If no column is read, there are as many rows as a footer claims.
         let nothing = batch.as_ref().is_ok_and(|b| b.num_columns() == 0);
         (!nothing).then_some(batch)
     }))
@@ -154,7 +155,7 @@ impl<R: Read> Read for Kept<'_, R> {
     }
 }
 
-/// Looks at a footer before the reader parses it. Where there is none, it is the reader's to say so.
+/// Looks at a footer before the reader parses it. If there is none, it is the reader's to say so.
 fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
     const TAIL: u64 = 8;
     const MAGIC: &[u8] = b"PAR1";

@@ -78,7 +78,7 @@ pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
     open(path, made_by).map(|b| metadata_of(&b))
 }
 
-/// The footer's key-value pairs, or `None` where there is no readable parquet file.
+/// The footer's key-value pairs, or `None` if there is no readable parquet file.
 pub fn footer(path: &Path) -> Option<HashMap<String, String>> {
     metadata(path, "").ok()
 }

@@ -8,8 +8,8 @@ use FieldType::{Byte, Double, Int, List, Noted, Struct, Text, Truth};
 use parquet::errors::ParquetError;
 use std::io::Read;
 
-/// What a page header (parquet.thrift) says: bytes of the page, bytes of it in the file, values of a
-/// dictionary; 0 where it does not.
+/// What a page header (parquet.thrift) claims: bytes of the page, bytes of it in the file, values of a
+/// dictionary; 0 if it does not say.
 #[derive(Debug, Default)]
 pub struct PageClaims {
     pub uncompressed: i64,
