@@ -1,6 +1,6 @@
 //! Writing the files of a plan: several at once, each by the records of its own items.
 
-use super::file_name;
+use super::dataset::file_name;
 use super::staging::{self, FileRecord, Reject, Staging};
 use super::write::{GROUP_BYTES, Row, ShardFile, group_rows};
 use crate::artifact::Lineage;

@@ -1,7 +1,7 @@
 //! Reading: a split of a shard folder as one row space.
 
 use super::column::File;
-use super::{Dataset, SplitInfo, file_name};
+use super::dataset::{Dataset, SplitInfo, file_name};
 use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};

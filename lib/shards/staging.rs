@@ -8,10 +8,11 @@
 //! records/<file>.json     hashes and rejects of a finished file
 //! ```
 
+use super::dataset::{Dataset, FORMAT, SplitInfo, file_name};
 use super::write::{Row, digest};
-use super::{Dataset, FORMAT, Resized, SplitInfo, file_name};
 use crate::artifact::{self, Lineage};
 use crate::cli;
+use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::schema;
 use crate::tables::table;

@@ -1,8 +1,8 @@
 //! Writing one shard file: the same rows give the same bytes. Its images go straight from the rows to
 //! the file, page by page, so a row group is all that is held in memory.
 
-use super::Resized;
 use crate::artifact::Lineage;
+use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::schema;
 use parquet::arrow::ArrowSchemaConverter;
