@@ -2,7 +2,7 @@
 
 use super::dataset::file_name;
 use super::staging::{self, FileRecord, Reject, Staging};
-use super::write::{GROUP_BYTES, Row, ShardFile, group_rows};
+use super::write::{GROUP_BYTES, Row, ShardWriter, group_rows};
 use crate::artifact::Lineage;
 use crate::cli;
 use crate::decode::encoded::{self, Resized, decode_rgb};
@@ -77,13 +77,13 @@ impl Job<'_> {
         let name = name(shard);
         let (classes, shape) = (&self.plan.classes, self.plan.shape);
         let path = self.staging.path(&name);
-        let mut file = ShardFile::create(&path, shape, classes, self.lineage, self.resized)?;
+        let mut file = ShardWriter::create(&path, shape, classes, self.lineage, self.resized)?;
         let mut record = FileRecord::default();
         let stopped = || Error::Interrupted { path: self.input.to_path_buf() };
         let (read, written) = std::thread::scope(|scope| {
             // Of no places: a row group is filled while one is written, and no more wait.
             let (groups, full) = mpsc::sync_channel::<Vec<Row>>(0);
-            let writer = scope.spawn(|| -> Result<ShardFile> {
+            let writer = scope.spawn(|| -> Result<ShardWriter> {
                 for rows in full {
                     file.group(rows)?;
                 }

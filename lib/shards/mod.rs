@@ -4,12 +4,13 @@
 //! mapped into memory, and valid parquet for every other reader. The image bytes lie uncompressed and
 //! PLAIN, and the offset index gives the place of every page, so a row is a slice of the map.
 //!
-//! - reading: `dataset`; `read`, a split; `column`, one file
+//! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map
 //! - making: `write`, one file; `staging`, the folder; `job`, the loop over the files
 
 mod column;
 mod dataset;
 pub mod job;
+mod pages;
 mod read;
 pub mod staging;
 mod write;

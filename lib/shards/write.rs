@@ -68,13 +68,13 @@ pub fn digest(row: &Row) -> [u8; 16] {
 }
 
 /// A shard file in the making.
-pub struct ShardFile {
+pub struct ShardWriter {
     path: PathBuf,
     pixels: bool,
     writer: SerializedFileWriter<Hashing>,
 }
 
-impl ShardFile {
+impl ShardWriter {
     /// `shape`: height, width and channels of pixels, `None` for encoded images.
     pub fn create(
         path: &Path,
@@ -82,7 +82,7 @@ impl ShardFile {
         classes: &[String],
         lineage: &Lineage,
         resized: Option<Resized>,
-    ) -> Result<ShardFile> {
+    ) -> Result<ShardWriter> {
         let size = shape.map(|s| s.iter().product());
         let schema = schema::shards(size);
         let schema = ArrowSchemaConverter::new()
@@ -94,7 +94,7 @@ impl ShardFile {
             hasher: blake3::Hasher::new(),
             block: Vec::with_capacity(BLOCK),
         };
-        Ok(ShardFile {
+        Ok(ShardWriter {
             writer: SerializedFileWriter::new(file, schema.root_schema_ptr(), Arc::new(properties))
                 .map_err(failed(path))?,
             pixels: size.is_some(),
