@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
+use crate::schema;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -65,12 +66,12 @@ impl Lineage {
     }
 }
 
-/// The first 16 hex digits of the BLAKE3 hash of a file.
+/// The short hash of a file's bytes.
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     hasher.update_reader(file).map_err(Error::io(path))?;
-    Ok(hasher.finalize().to_hex()[..16].to_string())
+    Ok(schema::short_hash(&hasher.finalize()))
 }
 
 /// What to do about an output path.

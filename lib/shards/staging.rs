@@ -72,8 +72,7 @@ impl Content {
     }
 
     fn hex(&self) -> String {
-        let hash = blake3::hash(&self.0.to_le_bytes());
-        hash.to_hex()[..16].to_string()
+        schema::short_hash(&blake3::hash(&self.0.to_le_bytes()))
     }
 }
 

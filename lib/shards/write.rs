@@ -117,7 +117,7 @@ impl ShardWriter {
             let heights: Vec<i32> = rows.iter().map(|r| r.height as i32).collect();
             let widths: Vec<i32> = rows.iter().map(|r| r.width as i32).collect();
             let hashes: Vec<ByteArray> =
-                rows.iter().map(|r| text(&schema::content_hash(&r.content))).collect();
+                rows.iter().map(|r| text(&schema::short_hash(&r.content))).collect();
             if self.pixels {
                 let rows = rows.into_iter();
                 let images: Vec<_> =

@@ -288,7 +288,7 @@ impl Args {
         for label in labels {
             hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
         }
-        let labels = hasher.finalize().to_hex()[..16].to_string();
+        let labels = schema::short_hash(&hasher.finalize());
         let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&choice))
             .input("shards", split.content_hash())
             .input("labels", labels);
