@@ -5,12 +5,15 @@
 //! PLAIN, and the offset index gives the place of every page, so a row is a slice of the map.
 //!
 //! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map
-//! - making: `write`, one file; `staging`, the folder; `job`, the loop over the files
+//! - making: `identity`, what is made; `write`, one file; `staging`, the folder; `parts` of a run, and
+//!   joining them; `job`, the loop over the files
 
 mod column;
 mod dataset;
+pub mod identity;
 pub mod job;
 mod pages;
+pub mod parts;
 mod read;
 pub mod staging;
 mod write;
