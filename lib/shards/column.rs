@@ -1,4 +1,4 @@
-//! One shard file: its image column, mapped and sliced without a copy, and its small columns.
+//! One shard file, opened: its image column, mapped and sliced without a copy, and its small columns.
 
 use super::pages::ImagePages;
 use crate::error::{Error, Result};
@@ -150,7 +150,7 @@ const CACHE_LINE: usize = 64;
 
 /// Tells the system how a part of the map will be read.
 fn advise(part: &[u8], advice: libc::c_int) {
-    // SAFETY: the range is inside a map, and no advice of this file changes its contents. Where it
+    // SAFETY: the range is inside a map, and no advice of this file changes its contents. If it
     // fails, the bytes are read when they are used.
     unsafe {
         let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
@@ -160,7 +160,7 @@ fn advise(part: &[u8], advice: libc::c_int) {
     }
 }
 
-/// Starts to load a part of the map, where a processor has an instruction for it.
+/// Starts to load a part of the map, if the processor has an instruction for it.
 fn touch(part: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in part.chunks(CACHE_LINE) {

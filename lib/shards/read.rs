@@ -31,7 +31,7 @@ struct Inner {
     keys: Vec<String>,
     /// Rows in the order of their keys.
     by_key: Vec<u32>,
-    /// Height and width of each image; none where all have one shape.
+    /// Height and width of each image; none if all have one shape.
     sizes: Vec<(u32, u32)>,
     shape: Option<[usize; 3]>,
     classes: usize,
@@ -135,10 +135,10 @@ impl Split {
             .map(|at| order[at] as usize)
     }
 
-    /// Labels in row order, `None` where unknown. The column is read on the first call only, so a
+    /// Labels in row order, `None` if unknown. The column is read on the first call only, so a
     /// training stage, which takes its labels elsewhere, never touches it.
     ///
-    /// Errors: `BadData` where the column is absent, damaged, or has a label outside the classes.
+    /// Errors: `BadData` if the column is absent, damaged, or has a label outside the classes.
     pub fn labels(&self) -> Result<&[Option<u32>]> {
         if let Some(labels) = self.0.labels.get() {
             return Ok(labels);
@@ -161,9 +161,9 @@ impl Split {
         Ok(self.0.labels.get_or_init(|| labels))
     }
 
-    /// The content hash of each image, in row order: equal where the bytes are.
+    /// The content hash of each image, in row order: equal if the bytes are.
     ///
-    /// Errors: `BadData` where the column is absent or damaged.
+    /// Errors: `BadData` if the column is absent or damaged.
     pub fn hashes(&self) -> Result<Vec<String>> {
         let files = self.0.files.par_iter();
         let hashes: Result<Vec<_>> = files.map(|file| file.texts(schema::HASH)).collect();
@@ -188,7 +188,7 @@ impl Split {
 
     /// The bytes of a row, without a copy.
     ///
-    /// Errors: `BadData` where the file is damaged.
+    /// Errors: `BadData` if the file is damaged.
     pub fn stored(&self, row: usize) -> Result<Stored<'_>> {
         let (file, row_of_file) = self.place(row);
         let bytes = file.image(row_of_file)?;
@@ -205,7 +205,7 @@ impl Split {
     }
 
     /// Asks the system to have a row in memory soon. A loader does so some 64 images ahead, so that
-    /// a file that is not in the page cache is read in parallel and only where it is used.
+    /// a file that is not in the page cache is read in parallel, and no more of it than is used.
     pub fn prefetch(&self, row: usize) {
         let (file, row) = self.place(row);
         file.prefetch(row);
@@ -227,7 +227,7 @@ impl Split {
 
     /// The pixels of a row; an encoded image becomes RGB.
     ///
-    /// Errors: `BadData` where the file is damaged or the image does not decode.
+    /// Errors: `BadData` if the file is damaged or the image does not decode.
     pub fn decode(&self, row: usize) -> Result<Decoded<'_>> {
         let (height, width) = self.size(row);
         let (channels, pixels) = match self.stored(row)? {
@@ -262,7 +262,7 @@ impl Split {
         thread_local! {
             static DECODER: RefCell<Decoder> = RefCell::default();
         }
-        // All of it at once, where nobody asked for it ahead.
+        // All of it at once, if nobody asked for it ahead.
         self.prefetch(row);
         let stored = self.stored(row)?;
         DECODER.with_borrow_mut(|decoder| f(&mut RowSource { split: self, row, stored, decoder }))
