@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
+use crate::schema;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -65,12 +66,12 @@ impl Lineage {
     }
 }
 
-/// The first 16 hex digits of the BLAKE3 hash of a file.
+/// The short hash of a file's bytes.
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     hasher.update_reader(file).map_err(Error::io(path))?;
-    Ok(hasher.finalize().to_hex()[..16].to_string())
+    Ok(schema::short_hash(&hasher.finalize()))
 }
 
 /// What to do about an output path.
@@ -164,6 +165,14 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
+/// The path of what lies beside `path` under its name and an ending.
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
+    // Components drop the slash at the end of a folder's name.
+    let mut name = path.components().as_path().as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// Refuses an output that is an input, lies in it, or contains it.
 pub fn refuse_overlap(input: &Path, out: &Path) -> Result<()> {
     let input = real_path(input)?;
@@ -191,9 +200,6 @@ fn real_path(path: &Path) -> Result<PathBuf> {
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
 /// host, duration, threads).
 pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<()> {
-    // Components drop the slash at the end of a folder's name.
-    let mut name = out.components().as_path().as_os_str().to_owned();
-    name.push(".prov.json");
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({
         "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
@@ -203,5 +209,5 @@ pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<(
         "threads": common.threads(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    write_bytes(&PathBuf::from(name), format!("{record:#}\n").as_bytes())
+    write_bytes(&beside(out, ".prov.json"), format!("{record:#}\n").as_bytes())
 }

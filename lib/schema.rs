@@ -11,7 +11,7 @@ pub const IMAGE_BYTES: &str = "image.bytes";
 pub const PIXELS: &str = "pixels";
 pub const HEIGHT: &str = "height";
 pub const WIDTH: &str = "width";
-/// Of an image's bytes, by `content_hash`.
+/// `short_hash` of an image's bytes, which are the file if images are encoded.
 pub const HASH: &str = "hash";
 
 /// Names inside a shard folder.
@@ -49,10 +49,10 @@ pub fn shards(size: Option<usize>) -> Arc<Schema> {
     ]))
 }
 
-/// The column `hash` of an image: the first 16 hexadecimal digits of the BLAKE3 hash of its bytes,
-/// which are the file where images are encoded. Text, which every reader of parquet takes.
-pub fn content_hash(image: &blake3::Hash) -> String {
-    image.to_hex()[..16].to_string()
+/// A hash as it stands in columns, in lineages and in `dataset.json`: the first 16 hexadecimal digits
+/// of BLAKE3. Text, which every reader of parquet takes.
+pub fn short_hash(hash: &blake3::Hash) -> String {
+    hash.to_hex()[..16].to_string()
 }
 
 /// The fields of the struct `image`.

@@ -44,7 +44,7 @@ fn the_table_is_that_of_the_contract() {
     }
     let split = Shards::open(&scratch.path("shards")).unwrap().split("test").unwrap();
     assert_eq!(table.strings("key").unwrap(), split.keys());
-    let labels = (0..split.len()).map(|row| i64::from(split.label(row).unwrap()));
+    let labels = split.labels().unwrap().iter().map(|label| i64::from(label.unwrap()));
     assert_eq!(table.ints("label").unwrap(), labels.collect::<Vec<_>>());
 }
 

@@ -25,7 +25,7 @@ fn sharded(scratch: &Scratch, args: &[&str]) -> Shards {
 
 fn rows(split: &Split) -> Vec<(String, Option<u32>)> {
     let rows = 0..split.len();
-    rows.map(|r| (split.key(r).to_string(), split.label(r))).collect()
+    rows.map(|r| (split.key(r).to_string(), split.labels().unwrap()[r])).collect()
 }
 
 fn label_of(row: usize) -> u32 {
@@ -238,15 +238,15 @@ fn cifar_10_and_100_binary() {
     let shards = sharded(&scratch, &["--in", "ten"]);
     assert_eq!(shards.classes()[7], "horse");
     let train = shards.split("train").unwrap();
-    assert_eq!((train.len(), train.channels().unwrap()), (10, 3));
+    assert_eq!((train.len(), train.channels()), (10, 3));
     for batch in 1..=5 {
         let row = 2 * (batch - 1);
         assert_eq!(train.key(row), format!("train-{row:06}"));
-        assert_eq!(train.label(row), Some(batch as u32));
+        assert_eq!(train.labels().unwrap()[row], Some(batch as u32));
         holds_planes(&train, row, batch, 32, false);
         holds_planes(&train, row + 1, batch + 9, 32, false);
     }
-    assert_eq!(shards.split("test").unwrap().label(0), Some(7));
+    assert_eq!(shards.split("test").unwrap().labels().unwrap()[0], Some(7));
 
     let fine: String = (0..100).map(|i| format!("fine{i}\n")).collect();
     scratch.write("hundred/fine_label_names.txt", fine);
@@ -254,7 +254,7 @@ fn cifar_10_and_100_binary() {
     scratch.write("hundred/test.bin", record(4, &[2, 5]));
     let shards = sharded(&scratch, &["--in", "hundred"]);
     assert_eq!(shards.classes().len(), 100);
-    assert_eq!(shards.split("train").unwrap().label(0), Some(99));
+    assert_eq!(shards.split("train").unwrap().labels().unwrap()[0], Some(99));
     holds_planes(&shards.split("test").unwrap(), 0, 4, 32, false);
 }
 
@@ -281,7 +281,7 @@ fn stl_10_binary_with_its_unlabelled_images() {
     for (row, image) in [0, 5, 9, 2].into_iter().enumerate() {
         holds_planes(&train, row, image, 96, true);
     }
-    assert_eq!(shards.split("test").unwrap().label(0), Some(2));
+    assert_eq!(shards.split("test").unwrap().labels().unwrap()[0], Some(2));
 }
 
 /// Every kind of JPEG, PNG and WebP: kept byte for byte, of the size and the colours that Pillow shows

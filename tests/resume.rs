@@ -108,7 +108,7 @@ fn a_signal_during_validation_ends_training_with_a_checkpoint() {
     let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
     let rest: Vec<(&str, i64)> = (0..split.len())
         .filter(|&row| labelled.iter().all(|l| l.0 != split.key(row)))
-        .map(|row| (split.key(row), i64::from(split.label(row).unwrap())))
+        .map(|row| (split.key(row), i64::from(split.labels().unwrap()[row].unwrap())))
         .collect();
     write_labels(&scratch, "val.parquet", &rest);
     // 300 images in 20 views, against one step an epoch.

@@ -24,12 +24,12 @@ fn pixels_come_back_as_they_were() {
         let split = shards.split(name).unwrap();
         let images = smoke(&format!("{prefix}-images-idx3-ubyte"));
         let labels = smoke(&format!("{prefix}-labels-idx1-ubyte"));
-        assert_eq!((split.len(), split.channels().unwrap()), (count, 1));
+        assert_eq!((split.len(), split.channels()), (count, 1));
         for row in 0..count {
             let pixels = &images[16 + row * 784..][..784];
             assert_eq!(split.stored(row).unwrap(), Stored::Pixels(pixels));
             assert_eq!(split.decode(row).unwrap().pixels, pixels);
-            assert_eq!(split.label(row), Some(labels[8 + row].into()));
+            assert_eq!(split.labels().unwrap()[row], Some(labels[8 + row].into()));
             assert_eq!(split.key(row), format!("{name}-{row:06}"));
             assert_eq!(split.row(split.key(row)), Some(row));
             assert_eq!(split.size(row), (28, 28));
@@ -75,10 +75,10 @@ fn encoded_images_stay_byte_for_byte() {
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     assert_eq!(shards.classes(), ["bag", "coat", "shirt"]);
     let split = shards.split("train").unwrap();
-    assert_eq!((split.len(), split.channels().unwrap()), (12, 3));
+    assert_eq!((split.len(), split.channels()), (12, 3));
     for row in 0..12 {
         let key = split.key(row);
-        let class = &shards.classes()[split.label(row).unwrap() as usize];
+        let class = &shards.classes()[split.labels().unwrap()[row].unwrap() as usize];
         let file = std::fs::read(scratch.path(&format!("photos/{class}/{key}"))).unwrap();
         assert_eq!(split.stored(row).unwrap(), Stored::Encoded(&file));
         let decoded = split.decode(row).unwrap();
@@ -110,7 +110,7 @@ fn folders_of_splits_and_keys_of_equal_base_names() {
     assert_eq!(shards.splits(), ["test", "train", "val"]);
     let rows = |name| {
         let split = shards.split(name).unwrap();
-        let rows = (0..split.len()).map(|r| (split.key(r).to_string(), split.label(r)));
+        let rows = (0..split.len()).map(|r| (split.key(r).to_string(), split.labels().unwrap()[r]));
         rows.collect::<Vec<_>>()
     };
     let row = |key: &str, label| (key.to_string(), label);

@@ -36,7 +36,7 @@ fn a_fraction_is_balanced_in_shard_order_with_true_labels() {
     for (key, label) in &rows {
         count[*label as usize] += 1;
         let row = split.row(key).unwrap();
-        assert_eq!(split.label(row), Some(*label as u32));
+        assert_eq!(split.labels().unwrap()[row], Some(*label as u32));
     }
     assert_eq!(count, [4; 10]);
     assert!(rows.is_sorted());

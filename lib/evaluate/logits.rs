@@ -20,7 +20,7 @@ pub fn logits(
     pipe: &Pipe,
     what: &'static str,
 ) -> Result<Vec<f32>> {
-    let output = pipe.output(split.channels()?)?;
+    let output = pipe.output(split.channels())?;
     let (views, size) = (output.views, output.values());
     let bar = cli::progress(rows.len() as u64, what);
     let mut all = Vec::new();
@@ -45,7 +45,7 @@ pub fn logits(
 
 /// Errors unless the pipe gives images of the size that the model takes.
 pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
-    let out = pipe.output(split.channels()?)?;
+    let out = pipe.output(split.channels())?;
     let wanted = (config.height, config.width, config.architecture.channels);
     if (out.height, out.width, out.channels) == wanted {
         return Ok(());

@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::schema;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::os::unix::fs::FileExt;
@@ -20,7 +21,7 @@ pub fn of_input(
     loop {
         let some: Vec<PathBuf> = paths.by_ref().take(256).collect();
         if some.is_empty() {
-            return Ok(hasher.finalize().to_hex()[..16].to_string());
+            return Ok(schema::short_hash(&hasher.finalize()));
         }
         let digests = some.par_iter().map(|p| of_file(p, &bar)).collect::<Result<Vec<_>>>()?;
         for (path, digest) in some.iter().zip(digests) {

@@ -4,45 +4,52 @@
 use crate::augment::resize::{self, Interpolation};
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::pixels::Size;
-use crate::pixels::View;
+use crate::pixels::{Size, View};
 use crate::shards::Split;
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Rows of a split and what they are called in messages.
-pub struct Set<'a> {
+pub struct NamedRows<'a> {
     pub name: String,
     pub split: &'a Split,
     pub rows: Vec<usize>,
 }
 
-impl<'a> Set<'a> {
+impl<'a> NamedRows<'a> {
     /// All images of a split.
-    pub fn whole(name: &str, split: &'a Split) -> Set<'a> {
-        Set { name: format!("split {name:?}"), split, rows: (0..split.len()).collect() }
+    pub fn whole(name: &str, split: &'a Split) -> NamedRows<'a> {
+        NamedRows { name: format!("split {name:?}"), split, rows: (0..split.len()).collect() }
     }
 }
 
 /// The rows of a split that have the bytes of one of `rows`, those among them.
 pub fn copies_of(rows: &[usize], hashes: &[String]) -> Vec<usize> {
-    let known: HashMap<&str, usize> = rows.iter().map(|&r| (&*hashes[r], r)).collect();
-    let all = 0..hashes.len();
-    all.filter(|&row| known.contains_key(&*hashes[row])).collect()
+    let known: HashSet<&str> = rows.iter().map(|&row| &*hashes[row]).collect();
+    (0..hashes.len()).filter(|&row| known.contains(&*hashes[row])).collect()
 }
 
-/// The images of `others` that have the bytes of a labelled one: their number and, of the first,
-/// its key and that of the labelled image.
-pub fn leaks(labelled: &Set, others: &Set) -> Result<Option<(usize, String, String)>> {
+/// Images to test on that have the bytes of a labelled one.
+pub struct Leak {
+    /// How many there are.
+    pub count: usize,
+    /// Key of the first, and that of the labelled image.
+    pub key: String,
+    pub labelled: String,
+}
+
+/// The images of `others` that have the bytes of a labelled one; `None` if there are none.
+pub fn leak(labelled: &NamedRows, others: &NamedRows) -> Result<Option<Leak>> {
     let hashes = labelled.split.hashes()?;
     let known: HashMap<&str, usize> = labelled.rows.iter().map(|&r| (&*hashes[r], r)).collect();
     let hashes = others.split.hashes()?;
     let rows = others.rows.iter();
     let found = rows.filter_map(|&row| Some((row, *known.get(&*hashes[row])?)));
     let found: Vec<_> = found.collect();
-    Ok(found.first().map(|&(row, known)| {
-        let keys = (others.split.key(row), labelled.split.key(known));
-        (found.len(), keys.0.to_string(), keys.1.to_string())
+    Ok(found.first().map(|&(row, known)| Leak {
+        count: found.len(),
+        key: others.split.key(row).to_string(),
+        labelled: labelled.split.key(known).to_string(),
     }))
 }
 
@@ -80,7 +87,7 @@ fn perceptual(split: &Split, row: usize) -> Result<Perceptual> {
     Ok(hash)
 }
 
-fn perceptuals(set: &Set) -> Result<Vec<Perceptual>> {
+fn perceptuals(set: &NamedRows) -> Result<Vec<Perceptual>> {
     let stopped = || Error::Interrupted { path: set.split.path().to_path_buf() };
     let rows = set.rows.par_iter();
     rows.map(|&row| match cli::stop_requested() {
@@ -90,7 +97,7 @@ fn perceptuals(set: &Set) -> Result<Vec<Perceptual>> {
     .collect()
 }
 
-/// Whether a hash is near one of the known ones; with the processor's bit count where it has one.
+/// Whether a hash is near one of the known ones; with the processor's bit count if it has one.
 struct IsNear<'a> {
     hash: &'a Perceptual,
     known: &'a [Perceptual],
@@ -113,10 +120,10 @@ impl pulp::WithSimd for IsNear<'_> {
 }
 
 /// For each of `others`, how many of its images nearly equal a labelled one.
-pub fn near(labelled: &Set, others: &[Set]) -> Result<Vec<usize>> {
+pub fn near(labelled: &NamedRows, others: &[NamedRows]) -> Result<Vec<usize>> {
     let known = &perceptuals(labelled)?;
     let arch = pulp::Arch::new();
-    let count = |set: &Set| {
+    let count = |set: &NamedRows| {
         let hashes = perceptuals(set)?;
         let near = hashes.par_iter();
         Ok(near.filter(|hash| arch.dispatch(IsNear { hash, known })).count())

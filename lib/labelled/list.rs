@@ -16,8 +16,10 @@ const SHOWN: usize = 3;
 const MAX_NAME: usize = 4096;
 
 /// The rows that a list names, sorted. A name is a key; or a path that ends in one; or either of them
-/// but for the ending of its file. Errors: `BadData` where a name belongs to no image or to several, to
-/// one without a label, or to the image of another name.
+/// but for the ending of its file.
+///
+/// Errors: `BadData` if a name belongs to no image or to several, to one without a label, or to the
+/// image of another name.
 pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
     let names = names(list)?;
     let bad = |expected: &str, found: String| {
@@ -79,7 +81,7 @@ fn stem(name: &str) -> &str {
     }
 }
 
-/// The row of each key without its ending, `None` where several have the same.
+/// The row of each key without its ending, `None` if several have the same.
 fn stems(split: &Split) -> HashMap<&str, Option<usize>> {
     let mut stems = HashMap::with_capacity(split.len());
     for (row, key) in split.keys().iter().enumerate() {
@@ -89,7 +91,7 @@ fn stems(split: &Split) -> HashMap<&str, Option<usize>> {
     stems
 }
 
-/// The names in a list: JSON where it begins with a brace, else text.
+/// The names in a list: JSON if it begins with a brace, else text.
 fn names(list: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct LabelMap {

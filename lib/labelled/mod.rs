@@ -1,4 +1,10 @@
-//! Everything that may know a label: which images have one, and which.
+//! Everything that may know a label: which images have one, and which. A training stage takes its
+//! labels through `rows`, from a table that it is given, and never from the shards.
+//!
+//! - `rows`: the rows and labels that a table (`labelled.parquet`, `labels.parquet`) names
+//! - `list`: the rows that a published list of names names
+//! - `draw`: which images are labelled, and which are validated on
+//! - `duplicates`: images that stand twice, to the byte or nearly
 
 pub mod draw;
 pub mod duplicates;

@@ -1,18 +1,22 @@
 //! The rows of a split that a table of labels names.
 
 use crate::error::{Error, Result};
+use crate::schema;
 use crate::shards::Split;
 use crate::tables::table::Table;
 use std::collections::HashSet;
 
-/// Rows of the split and labels that a table with `key` and a label column names.
+/// Rows of the split and labels that a table names in `schema::KEY` and a label column.
+///
+/// Errors: `BadData` if there are none, if a key is not in the split or there twice, or if a label is
+/// outside of the classes.
 pub fn labelled_rows(
     table: &Table,
     split: &Split,
     classes: usize,
     column: &str,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
-    let keys = table.strings("key")?;
+    let keys = table.strings(schema::KEY)?;
     let labels = table.ints(column)?;
     let mut seen = HashSet::new();
     let mut rows = Vec::with_capacity(keys.len());

@@ -1,5 +1,6 @@
-//! One shard file: its image column, mapped and sliced without a copy, and its small columns.
+//! One shard file, opened: its image column, mapped and sliced without a copy, and its small columns.
 
+use super::pages::ImagePages;
 use crate::error::{Error, Result};
 use crate::tables::contained;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -7,14 +8,13 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::basic::{Compression, Encoding, Type};
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::metadata::ColumnChunkMetaData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The images of one file.
+/// An open shard file.
 #[derive(Debug)]
-pub struct File {
+pub struct ShardFile {
     pub path: PathBuf,
     pub rows: usize,
     map: Bytes,
@@ -23,24 +23,18 @@ pub struct File {
 
 #[derive(Debug)]
 enum Images {
-    /// Slices of the map. `width`: bytes a row of a fixed-size column, `None` for variable sizes.
-    Mapped { pages: Vec<Page>, width: Option<usize> },
+    /// Slices of the map.
+    Mapped(ImagePages),
     /// Another tool rewrote the file (compressed, dictionary, nullable): its rows decoded into
     /// memory, row `i` at `ends[i - 1]..ends[i]`.
     Memory { bytes: Vec<u8>, ends: Vec<usize> },
 }
 
-/// Place of a page in the map and its first row in the file.
-#[derive(Debug, Clone, Copy)]
-struct Page {
-    start: usize,
-    end: usize,
-    first_row: usize,
-}
-
-impl File {
+impl ShardFile {
     /// Opens a file whose images are in the leaf column `image`.
-    pub fn open(path: &Path, image: &str) -> Result<File> {
+    ///
+    /// Errors: `Missing` if there is no file, `BadData` if it is damaged.
+    pub fn open(path: &Path, image: &str) -> Result<ShardFile> {
         let file = std::fs::File::open(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::missing(
                 path,
@@ -56,27 +50,27 @@ impl File {
         let builder = builder(path, &map)?;
         let metadata = builder.metadata();
         let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        let images = match mapped(path, &map, metadata, image)? {
-            Some(images) => images,
+        let pages = ImagePages::find(&map, metadata, image).map_err(|e| damaged(path, &e))?;
+        let images = match pages {
+            Some(pages) => {
+                // Large rows are asked for. The system would read their neighbours too, which are the
+                // whole file if it reads far ahead.
+                if pages.width.is_none_or(|width| width >= PREFETCH_BYTES) {
+                    advise(&map, libc::MADV_RANDOM);
+                }
+                Images::Mapped(pages)
+            }
             None => in_memory(path, &map, image, rows)?,
         };
-        // Large rows are asked for. The system would read their neighbours too, which are the whole file
-        // where it reads far ahead.
-        if matches!(images, Images::Mapped { width, .. } if width.is_none_or(|w| w >= PREFETCH_BYTES))
-        {
-            advise(&map, libc::MADV_RANDOM);
-        }
-        Ok(File { path: path.to_path_buf(), rows, map, images })
+        Ok(ShardFile { path: path.to_path_buf(), rows, map, images })
     }
 
     /// The image bytes of a row below `rows`.
+    ///
+    /// Errors: `BadData` if its page is damaged.
     pub fn image(&self, row: usize) -> Result<&[u8]> {
         let slice = match &self.images {
-            Images::Mapped { pages, width } => {
-                let (page, rows) = self.page(pages, row);
-                payload(&self.map[page.start..page.end])
-                    .and_then(|p| value(p, row - page.first_row, rows, *width))
-            }
+            Images::Mapped(pages) => pages.image(&self.map, row),
             Images::Memory { bytes, ends } => {
                 let start = row.checked_sub(1).map_or(0, |before| ends[before]);
                 bytes.get(start..ends[row])
@@ -103,29 +97,12 @@ impl File {
         }
     }
 
-    /// Where a row is in the map; with the head of its page, where sizes vary.
+    /// Where a row is in the map.
     fn place(&self, row: usize) -> Option<Range<usize>> {
-        let Images::Mapped { pages, width } = &self.images else {
-            return None;
-        };
-        let (page, rows) = self.page(pages, row);
-        // A page ends with its values.
-        Some(match width {
-            Some(width) => {
-                let after = (page.first_row + rows - 1 - row).saturating_mul(*width);
-                let end = page.end.saturating_sub(after).max(page.start);
-                end.saturating_sub(*width).max(page.start)..end
-            }
-            None => page.start..page.end,
-        })
-    }
-
-    /// The page that a row is on, and the number of rows on it.
-    fn page(&self, pages: &[Page], row: usize) -> (Page, usize) {
-        // The first page starts at row 0, so at least one is before any row.
-        let nth = pages.partition_point(|p| p.first_row <= row) - 1;
-        let end = pages.get(nth + 1).map_or(self.rows, |p| p.first_row);
-        (pages[nth], end - pages[nth].first_row)
+        match &self.images {
+            Images::Mapped(pages) => Some(pages.place(row)),
+            Images::Memory { .. } => None,
+        }
     }
 
     /// All values of a column of text, none of which is null.
@@ -173,7 +150,7 @@ const CACHE_LINE: usize = 64;
 
 /// Tells the system how a part of the map will be read.
 fn advise(part: &[u8], advice: libc::c_int) {
-    // SAFETY: the range is inside a map, and no advice of this file changes its contents. Where it
+    // SAFETY: the range is inside a map, and no advice of this file changes its contents. If it
     // fails, the bytes are read when they are used.
     unsafe {
         let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
@@ -183,7 +160,7 @@ fn advise(part: &[u8], advice: libc::c_int) {
     }
 }
 
-/// Starts to load a part of the map, where a processor has an instruction for it.
+/// Starts to load a part of the map, if the processor has an instruction for it.
 fn touch(part: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in part.chunks(CACHE_LINE) {
@@ -208,81 +185,6 @@ fn builder(path: &Path, map: &Bytes) -> Result<contained::Builder<Bytes>> {
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     contained::open(map.clone(), options).map_err(|e| damaged(path, &e))
-}
-
-/// The pages of the image column, or `None` where its rows are not plain bytes in the file.
-fn mapped(
-    path: &Path,
-    map: &Bytes,
-    metadata: &ParquetMetaData,
-    image: &str,
-) -> Result<Option<Images>> {
-    let schema = metadata.file_metadata().schema_descr();
-    let columns = schema.columns();
-    let Some(column) = columns.iter().position(|c| c.path().string() == image) else {
-        return Err(damaged(path, &format!("no column {image:?}")));
-    };
-    let description = &columns[column];
-    // A nullable column of pages of several rows has its values at no fixed place; of one, see `value`.
-    let nullable = description.max_def_level() > 0;
-    if description.max_def_level() > 2 || description.max_rep_level() > 0 {
-        return Ok(None);
-    }
-    let width = match description.physical_type() {
-        Type::FIXED_LEN_BYTE_ARRAY => Some(description.type_length().max(0) as usize),
-        Type::BYTE_ARRAY => None,
-        other => return Err(damaged(path, &format!("column {image:?} of {other}"))),
-    };
-
-    let mut pages: Vec<Page> = Vec::new();
-    let mut first_row = 0usize;
-    for group in metadata.row_groups() {
-        let chunk = group.column(column);
-        let plain = chunk.encodings().all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
-        let (true, Compression::UNCOMPRESSED, Some(start), Some(length)) =
-            (plain, chunk.compression(), chunk.offset_index_offset(), chunk.offset_index_length())
-        else {
-            return Ok(None);
-        };
-        let index = usize::try_from(start).ok().zip(usize::try_from(length).ok());
-        let index = index.and_then(|(start, length)| map.get(start..start.checked_add(length)?));
-        let index = index.ok_or_else(|| damaged(path, "an offset index beyond its end"))?;
-        let locations = contained::page_locations(index).map_err(|e| damaged(path, &e))?;
-        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
-        for (nth, location) in locations.iter().enumerate() {
-            let (Ok(start), Ok(size), Ok(row)) = (
-                usize::try_from(location.offset),
-                usize::try_from(location.compressed_page_size),
-                usize::try_from(location.first_row_index),
-            ) else {
-                return Err(damaged(path, "a broken offset index"));
-            };
-            let page = Page {
-                start,
-                end: start.saturating_add(size),
-                first_row: first_row.saturating_add(row),
-            };
-            let after = match (nth, pages.last()) {
-                (0, _) => row == 0,
-                (_, last) => last.is_some_and(|last| last.first_row < page.first_row),
-            };
-            if page.end > map.len() || row >= rows || !after {
-                return Err(damaged(path, "a broken offset index"));
-            }
-            pages.push(page);
-        }
-        if nullable && locations.len() < rows {
-            return Ok(None);
-        }
-        if rows > 0 && locations.is_empty() {
-            return Err(damaged(path, "a broken offset index"));
-        }
-        first_row = first_row.saturating_add(rows);
-    }
-    if first_row as i64 != metadata.file_metadata().num_rows() {
-        return Err(damaged(path, "row groups that do not add up"));
-    }
-    Ok(Some(Images::Mapped { pages, width }))
 }
 
 /// Decodes the image column through the stock reader.
@@ -339,69 +241,4 @@ fn chunk_range(chunk: &ColumnChunkMetaData) -> Option<Range<usize>> {
     let start = dictionary.unwrap_or(chunk.data_page_offset());
     let end = start.checked_add(chunk.compressed_size())?;
     Some(start.try_into().ok()?..end.try_into().ok()?)
-}
-
-/// The values of an uncompressed data page: what follows its thrift header, whose length is what
-/// the header's third field, the payload's size, leaves of the page.
-fn payload(page: &[u8]) -> Option<&[u8]> {
-    const DATA_PAGE: u64 = 0;
-    const DATA_PAGE_V2: u64 = 3;
-    let mut rest = page;
-    let kind = i32_field(&mut rest)?;
-    let uncompressed = i32_field(&mut rest)?;
-    let stored = i32_field(&mut rest)?;
-    if !matches!(kind, DATA_PAGE | DATA_PAGE_V2) || uncompressed != stored {
-        return None;
-    }
-    let start = page.len().checked_sub(usize::try_from(stored).ok()?)?;
-    page.get(start..)
-}
-
-/// Reads one field of thrift's compact protocol: type i32, number one above the last, not negative.
-fn i32_field(bytes: &mut &[u8]) -> Option<u64> {
-    const NEXT_FIELD_I32: u8 = 0x15;
-    let (&head, mut rest) = bytes.split_first()?;
-    if head != NEXT_FIELD_I32 {
-        return None;
-    }
-    let mut zigzag = 0u64;
-    for shift in [0, 7, 14, 21, 28] {
-        let (&byte, tail) = rest.split_first()?;
-        rest = tail;
-        zigzag |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            *bytes = rest;
-            return (zigzag & 1 == 0).then_some(zigzag >> 1);
-        }
-    }
-    None
-}
-
-/// Value number `nth` of a PLAIN page of `rows` values.
-fn value(payload: &[u8], nth: usize, rows: usize, width: Option<usize>) -> Option<&[u8]> {
-    match width {
-        Some(width) if payload.len() == rows.checked_mul(width)? => {
-            payload.get(nth * width..(nth + 1) * width)
-        }
-        Some(_) => None,
-        None => {
-            let mut rest = payload;
-            // A page with one value of a nullable struct's nullable field begins with its level, 2.
-            // A page that is nothing but a value of two bytes is shorter.
-            const ONE_PRESENT: [u8; 6] = [2, 0, 0, 0, 2, 2];
-            if rows == 1 && payload.len() > ONE_PRESENT.len() {
-                rest = payload.strip_prefix(&ONE_PRESENT).unwrap_or(payload);
-            }
-            for _ in 0..nth {
-                rest = split_value(rest)?.1;
-            }
-            Some(split_value(rest)?.0)
-        }
-    }
-}
-
-/// Splits a length-prefixed value off.
-fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }

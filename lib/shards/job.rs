@@ -1,11 +1,10 @@
-//! Writing the files of a plan: several at once, each by the records of its own items.
+//! Writing the files of a run: several at once, each by the samples of its own items.
 
-use super::file_name;
-use super::staging::{self, FileRecord, Reject, Staging};
-use super::write::{GROUP_BYTES, Row, ShardFile, group_rows};
-use crate::artifact::Lineage;
+use super::dataset::file_name;
+use super::staging::{FileRecord, Reject, Staging, check_rejects};
+use super::write::{GROUP_BYTES, ImageRow, ShardWriter, group_rows};
 use crate::cli;
-use crate::decode::encoded::{self, Resized, decode_rgb};
+use crate::decode::encoded::{self, decode_rgb};
 use crate::error::{Error, Result};
 use crate::input::survey::{FileSpan, Sample, Survey};
 use crate::input::{self, Input};
@@ -13,35 +12,61 @@ use crate::pixels::Size;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Files made at once are half as many as threads, as each has one that reads and one that writes, and one
 /// more, since one waits for the disk; but not more than this, since each takes memory.
 const MAX_FILES: usize = 5;
 
-/// Writing the files of a plan.
+/// What a run is to write.
 pub struct Job<'a> {
-    pub input: &'a Path,
-    pub source: &'a Input,
-    pub plan: &'a Survey,
+    /// Where the input is, for messages.
+    pub path: &'a Path,
+    pub input: &'a Input,
+    pub survey: &'a Survey,
+    /// The files of this part.
     pub shards: &'a [FileSpan],
     pub staging: &'a Staging,
-    pub lineage: &'a Lineage,
+    /// Whether every image is decoded whole.
     pub decode: bool,
-    pub resized: Option<Resized>,
     /// Share of rejects above which the run ends.
     pub allowed: f64,
-    pub rejects: AtomicU64,
-    pub bar: ProgressBar,
 }
 
 impl Job<'_> {
     /// Writes the files that are missing, several at once.
     pub fn run(&self, threads: usize) -> Result<()> {
+        let writing = Writing {
+            job: self,
+            rejects: AtomicU64::new(0),
+            error: OnceLock::new(),
+            bar: cli::progress(self.survey.items(), "images"),
+        };
+        let done = writing.missing().map(|missing| writing.write_all(&missing, threads));
+        writing.bar.finish_and_clear();
+        done?;
+        writing.error.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+/// A job under way.
+struct Writing<'a> {
+    job: &'a Job<'a>,
+    /// Of all files.
+    rejects: AtomicU64,
+    /// Of the file that failed first; the others end then.
+    error: OnceLock<Error>,
+    bar: ProgressBar,
+}
+
+impl Writing<'_> {
+    /// The files that an earlier run has not finished.
+    fn missing(&self) -> Result<Vec<&FileSpan>> {
         let mut missing = Vec::new();
-        for shard in self.shards {
-            match self.staging.record(&name(shard)) {
+        for shard in self.job.shards {
+            match self.job.staging.record(&name(shard)) {
                 Some(record) => {
                     self.bar.inc(shard.items);
                     self.count(&record.rejects)?;
@@ -49,80 +74,85 @@ impl Job<'_> {
                 None => missing.push(shard),
             }
         }
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let error = Mutex::new(None);
+        Ok(missing)
+    }
+
+    /// Writes files, or as many as there are until one fails.
+    fn write_all(&self, missing: &[&FileSpan], threads: usize) {
+        let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..(threads / 2 + 1).min(MAX_FILES).min(missing.len()) {
                 scope.spawn(|| {
                     while let Some(shard) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(e) = self.write(shard, &failed) {
+                        if let Err(e) = self.write(shard) {
                             // It would only take space until the next run.
-                            let _ = std::fs::remove_file(self.staging.path(&name(shard)));
-                            failed.store(true, Ordering::Relaxed);
-                            if let Ok(mut error) = error.lock() {
-                                error.get_or_insert(e);
-                            }
+                            let _ = std::fs::remove_file(self.job.staging.path(&name(shard)));
+                            let _ = self.error.set(e);
                             break;
                         }
                     }
                 });
             }
         });
-        match error.into_inner() {
-            Ok(None) => Ok(()),
-            Ok(Some(e)) => Err(e),
-            Err(e) => Err(Error::Internal(e.to_string())),
-        }
     }
 
-    fn write(&self, shard: &FileSpan, failed: &AtomicBool) -> Result<()> {
-        let name = name(shard);
-        let (classes, shape) = (&self.plan.classes, self.plan.shape);
-        let path = self.staging.path(&name);
-        let mut file = ShardFile::create(&path, shape, classes, self.lineage, self.resized)?;
+    /// Writes a file: one thread reads and checks its images while another writes those before.
+    fn write(&self, shard: &FileSpan) -> Result<()> {
+        let (name, staging) = (name(shard), self.job.staging);
+        let mut file = ShardWriter::create(&staging.path(&name), &staging.identity)?;
         let mut record = FileRecord::default();
-        let stopped = || Error::Interrupted { path: self.input.to_path_buf() };
         let (read, written) = std::thread::scope(|scope| {
             // Of no places: a row group is filled while one is written, and no more wait.
-            let (groups, full) = mpsc::sync_channel::<Vec<Row>>(0);
-            let writer = scope.spawn(|| -> Result<ShardFile> {
+            let (groups, full) = sync_channel::<Vec<ImageRow>>(0);
+            let writer = scope.spawn(|| -> Result<ShardWriter> {
                 for rows in full {
                     file.group(rows)?;
                 }
                 Ok(file)
             });
-            let mut send = |batch| {
-                let rows = self.checked(batch, &mut record)?;
-                groups.send(rows).map_err(|_| stopped())
-            };
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            let read = self.plan.read(self.source, shard, &mut |item| {
-                if failed.load(Ordering::Relaxed) || cli::stop_requested() {
-                    return Err(stopped());
-                }
-                bytes += item.image.as_ref().map_or(0, Vec::len);
-                batch.push(item);
-                if batch.len() == group_rows(shape.is_some()) || bytes >= GROUP_BYTES {
-                    bytes = 0;
-                    send(std::mem::take(&mut batch))?;
-                }
-                Ok(())
-            });
-            let read = read.and_then(|()| send(batch));
+            let read = self.read(shard, &mut record, &groups);
             drop(groups);
             (read, writer.join())
         });
-        // Where both failed, writing is why reading was stopped.
+        // If both failed, writing is why reading was stopped.
         let file = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         read?;
-        let hash = file.finish()?;
-        self.staging.finished(&name, record, hash)
+        staging.finished(&name, record, file.finish()?)
+    }
+
+    /// Reads the images of a file and hands them on, a row group at a time.
+    fn read(
+        &self,
+        shard: &FileSpan,
+        record: &mut FileRecord,
+        groups: &SyncSender<Vec<ImageRow>>,
+    ) -> Result<()> {
+        let stopped = || Error::Interrupted { path: self.job.path.to_path_buf() };
+        let mut send = |batch| {
+            let rows = self.rows(batch, record)?;
+            groups.send(rows).map_err(|_| stopped())
+        };
+        let most = group_rows(self.job.survey.shape.is_some());
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        self.job.survey.read(self.job.input, shard, &mut |sample| {
+            if self.error.get().is_some() || cli::stop_requested() {
+                return Err(stopped());
+            }
+            bytes += sample.image.as_ref().map_or(0, Vec::len);
+            batch.push(sample);
+            if batch.len() == most || bytes >= GROUP_BYTES {
+                bytes = 0;
+                send(std::mem::take(&mut batch))?;
+            }
+            Ok(())
+        })?;
+        send(batch)
     }
 
     /// The rows of the images that are good; the others are rejects.
-    fn checked(&self, batch: Vec<Sample>, record: &mut FileRecord) -> Result<Vec<Row>> {
+    fn rows(&self, batch: Vec<Sample>, record: &mut FileRecord) -> Result<Vec<ImageRow>> {
         self.bar.inc(batch.len() as u64);
-        let checked: Vec<_> = batch.into_par_iter().map(|item| self.check(item)).collect();
+        let checked: Vec<_> = batch.into_par_iter().map(|sample| self.row(sample)).collect();
         let (mut rows, mut rejects) = (Vec::new(), Vec::new());
         for row in checked {
             match row {
@@ -136,27 +166,10 @@ impl Job<'_> {
         Ok(rows)
     }
 
-    fn check(&self, record: Sample) -> std::result::Result<Row, Reject> {
-        let Sample { key, path, label, image } = record;
-        let checked = image.and_then(|image| {
-            if let Some([height, width, channels]) = self.plan.shape {
-                return match image.len() == height * width * channels {
-                    true => Ok((image, Size { height, width })),
-                    false => Err(format!("{} bytes of pixels", image.len())),
-                };
-            }
-            let size = encoded::check(&image)?;
-            if self.decode {
-                decode_rgb(&image)?;
-            }
-            let smaller = match self.resized {
-                Some(to) => encoded::resize(&image, size, to)?,
-                None => None,
-            };
-            Ok(smaller.unwrap_or((image, size)))
-        });
-        match checked {
-            Ok((image, size)) => Ok(Row {
+    fn row(&self, sample: Sample) -> std::result::Result<ImageRow, Reject> {
+        let Sample { key, path, label, image } = sample;
+        match image.and_then(|image| self.checked(image)) {
+            Ok((image, size)) => Ok(ImageRow {
                 key,
                 name: input::base_name(&path).to_string(),
                 label,
@@ -169,11 +182,31 @@ impl Job<'_> {
         }
     }
 
-    /// Adds rejects to those of all files, and ends the run where they are too many.
+    /// An image as it will be stored, or what is wrong with it.
+    fn checked(&self, image: Vec<u8>) -> std::result::Result<(Vec<u8>, Size), String> {
+        if let Some([height, width, channels]) = self.job.survey.shape {
+            return match image.len() == height * width * channels {
+                true => Ok((image, Size { height, width })),
+                false => Err(format!("{} bytes of pixels", image.len())),
+            };
+        }
+        let size = encoded::check(&image)?;
+        if self.job.decode {
+            decode_rgb(&image)?;
+        }
+        let smaller = match self.job.staging.identity.resized {
+            Some(to) => encoded::resize(&image, size, to)?,
+            None => None,
+        };
+        Ok(smaller.unwrap_or((image, size)))
+    }
+
+    /// Adds rejects to those of all files, and ends the run if they are too many.
     fn count(&self, rejects: &[Reject]) -> Result<()> {
+        let job = self.job;
         let new = rejects.len() as u64;
         let all = self.rejects.fetch_add(new, Ordering::Relaxed) + new;
-        staging::check_rejects(self.input, all, rejects.first(), self.plan.items(), self.allowed)
+        check_rejects(job.path, all, rejects.first(), job.survey.items(), job.allowed)
     }
 }
 

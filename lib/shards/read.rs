@@ -1,12 +1,11 @@
 //! Reading: a split of a shard folder as one row space.
 
-use super::column::File;
-use super::{Dataset, SplitInfo, file_name};
+use super::column::ShardFile;
+use super::dataset::{Dataset, SplitInfo, file_name};
 use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
-use crate::pixels::View;
-use crate::pixels::{Size, Window};
+use crate::pixels::{Size, View, Window};
 use crate::rng::Rng;
 use crate::schema;
 use rayon::prelude::*;
@@ -14,6 +13,9 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+/// What to do about a damaged folder.
+const AGAIN: &str = "make the shards again with s4l-shard --force";
 
 /// All images of a split. Cheap to clone, shared between threads. A row number that is not below
 /// `len` is a mistake of the caller and panics, as with a slice.
@@ -23,13 +25,13 @@ pub struct Split(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
-    files: Vec<File>,
+    files: Vec<ShardFile>,
     /// First row of each file.
     first_rows: Vec<usize>,
     keys: Vec<String>,
     /// Rows in the order of their keys.
     by_key: Vec<u32>,
-    /// Height and width of each image; none where all have one shape.
+    /// Height and width of each image; none if all have one shape.
     sizes: Vec<(u32, u32)>,
     shape: Option<[usize; 3]>,
     classes: usize,
@@ -56,27 +58,21 @@ pub struct Decoded<'a> {
 }
 
 impl Split {
+    /// Errors: as `Shards::split`.
     pub(super) fn open(
         folder: &Path,
         name: &str,
         info: &SplitInfo,
         dataset: &Dataset,
     ) -> Result<Split> {
-        let image = match dataset.shape {
-            Some(_) => schema::PIXELS,
-            None => schema::IMAGE_BYTES,
-        };
-        let files = (0..info.files)
-            .into_par_iter()
-            .map(|i| File::open(&folder.join(file_name(name, i, info.files)), image))
-            .collect::<Result<Vec<_>>>()?;
+        let files = files(folder, name, info, dataset.shape.is_some())?;
         let rows: usize = files.iter().map(|f| f.rows).sum();
         if rows != info.images || u32::try_from(rows).is_err() {
             return Err(Error::bad_data(
                 folder,
                 format!("{} images in split {name:?}", info.images),
                 format!("{rows}"),
-                "make the shards again with s4l-shard --force",
+                AGAIN,
             ));
         }
         let mut first_rows = Vec::with_capacity(files.len());
@@ -90,18 +86,14 @@ impl Split {
                 sizes.extend(found);
             }
         }
-        let mut by_key: Vec<u32> = (0..rows as u32).collect();
-        // Stable, since that is fast where the keys are sorted already, as they mostly are.
-        by_key.sort_by_key(|&row| &keys[row as usize]);
-        let key = |row: u32| &keys[row as usize];
-        if let Some(pair) = by_key.windows(2).find(|w| key(w[0]) == key(w[1])) {
-            return Err(Error::bad_data(
+        let by_key = by_key(&keys).map_err(|[first, second]| {
+            Error::bad_data(
                 folder,
                 format!("each key once in split {name:?}"),
-                format!("{:?} in rows {} and {}", key(pair[0]), pair[0], pair[1]),
-                "make the shards again with s4l-shard --force",
-            ));
-        }
+                format!("{:?} in rows {first} and {second}", keys[first as usize]),
+                AGAIN,
+            )
+        })?;
         Ok(Split(Arc::new(Inner {
             folder: folder.to_path_buf(),
             files,
@@ -116,6 +108,7 @@ impl Split {
         })))
     }
 
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.0.keys.len()
     }
@@ -142,10 +135,10 @@ impl Split {
             .map(|at| order[at] as usize)
     }
 
-    /// Labels in row order, `None` where unknown. The column is read on the first call only, so a
+    /// Labels in row order, `None` if unknown. The column is read on the first call only, so a
     /// training stage, which takes its labels elsewhere, never touches it.
     ///
-    /// Errors: `BadData` where the column is absent, damaged, or has a label outside the classes.
+    /// Errors: `BadData` if the column is absent, damaged, or has a label outside the classes.
     pub fn labels(&self) -> Result<&[Option<u32>]> {
         if let Some(labels) = self.0.labels.get() {
             return Ok(labels);
@@ -160,7 +153,7 @@ impl Split {
                         &file.path,
                         format!("labels below the number of classes, {}", self.0.classes),
                         format!("{}", label.unwrap_or_default()),
-                        "make the shards again with s4l-shard --force",
+                        AGAIN,
                     )
                 })?);
             }
@@ -168,14 +161,9 @@ impl Split {
         Ok(self.0.labels.get_or_init(|| labels))
     }
 
-    /// The label of a row: `labels` for callers that treat an unreadable column as no labels.
-    pub fn label(&self, row: usize) -> Option<u32> {
-        self.labels().ok().and_then(|labels| labels[row])
-    }
-
-    /// The content hash of each image, in row order: equal where the bytes are.
+    /// The content hash of each image, in row order: equal if the bytes are.
     ///
-    /// Errors: `BadData` where the column is absent or damaged.
+    /// Errors: `BadData` if the column is absent or damaged.
     pub fn hashes(&self) -> Result<Vec<String>> {
         let files = self.0.files.par_iter();
         let hashes: Result<Vec<_>> = files.map(|file| file.texts(schema::HASH)).collect();
@@ -183,8 +171,8 @@ impl Split {
     }
 
     /// Channels of a decoded image: 1 for grey pixels, else 3.
-    pub fn channels(&self) -> Result<usize> {
-        Ok(self.0.shape.map_or(3, |[_, _, channels]| channels))
+    pub fn channels(&self) -> usize {
+        self.0.shape.map_or(3, |[_, _, channels]| channels)
     }
 
     /// Height and width of a row.
@@ -200,7 +188,7 @@ impl Split {
 
     /// The bytes of a row, without a copy.
     ///
-    /// Errors: `BadData` where the file is damaged.
+    /// Errors: `BadData` if the file is damaged.
     pub fn stored(&self, row: usize) -> Result<Stored<'_>> {
         let (file, row_of_file) = self.place(row);
         let bytes = file.image(row_of_file)?;
@@ -211,13 +199,13 @@ impl Split {
                 &file.path,
                 format!("images of shape {shape:?}"),
                 format!("{} bytes for {:?}", bytes.len(), self.key(row)),
-                "make the shards again with s4l-shard --force",
+                AGAIN,
             )),
         }
     }
 
     /// Asks the system to have a row in memory soon. A loader does so some 64 images ahead, so that
-    /// a file that is not in the page cache is read in parallel and only where it is used.
+    /// a file that is not in the page cache is read in parallel, and no more of it than is used.
     pub fn prefetch(&self, row: usize) {
         let (file, row) = self.place(row);
         file.prefetch(row);
@@ -230,7 +218,7 @@ impl Split {
     }
 
     /// The file that a row is in, and its row there.
-    fn place(&self, row: usize) -> (&File, usize) {
+    fn place(&self, row: usize) -> (&ShardFile, usize) {
         assert!(row < self.len(), "row {row} of {}", self.len());
         // The first file starts at row 0, so at least one is before any row.
         let file = self.0.first_rows.partition_point(|&first| first <= row) - 1;
@@ -239,11 +227,11 @@ impl Split {
 
     /// The pixels of a row; an encoded image becomes RGB.
     ///
-    /// Errors: `BadData` where the file is damaged or the image does not decode.
+    /// Errors: `BadData` if the file is damaged or the image does not decode.
     pub fn decode(&self, row: usize) -> Result<Decoded<'_>> {
         let (height, width) = self.size(row);
         let (channels, pixels) = match self.stored(row)? {
-            Stored::Pixels(pixels) => (self.channels()?, Cow::Borrowed(pixels)),
+            Stored::Pixels(pixels) => (self.channels(), Cow::Borrowed(pixels)),
             Stored::Encoded(_) => {
                 let pixels = self.with_source(row, |source| {
                     let whole = Window::whole(source.size());
@@ -274,7 +262,7 @@ impl Split {
         thread_local! {
             static DECODER: RefCell<Decoder> = RefCell::default();
         }
-        // All of it at once, where nobody asked for it ahead.
+        // All of it at once, if nobody asked for it ahead.
         self.prefetch(row);
         let stored = self.stored(row)?;
         DECODER.with_borrow_mut(|decoder| f(&mut RowSource { split: self, row, stored, decoder }))
@@ -306,7 +294,7 @@ impl PixelSource for RowSource<'_> {
     }
 
     fn channels(&self) -> usize {
-        self.split.0.shape.map_or(3, |[_, _, channels]| channels)
+        self.split.channels()
     }
 
     fn window(&mut self, window: Window) -> Result<View<'_, u8>> {
@@ -332,7 +320,7 @@ impl RowSource<'_> {
                         &split.0.folder,
                         format!("a {height}x{width} image under {:?}", split.key(self.row)),
                         found,
-                        "make the shards again with s4l-shard --force",
+                        AGAIN,
                     )
                 })
             }
@@ -340,8 +328,30 @@ impl RowSource<'_> {
     }
 }
 
+/// Opens the files of a split: `pixels`, or encoded images.
+fn files(folder: &Path, split: &str, info: &SplitInfo, pixels: bool) -> Result<Vec<ShardFile>> {
+    let image = match pixels {
+        true => schema::PIXELS,
+        false => schema::IMAGE_BYTES,
+    };
+    let names = (0..info.files).into_par_iter().map(|file| file_name(split, file, info.files));
+    names.map(|name| ShardFile::open(&folder.join(name), image)).collect()
+}
+
+/// Rows in the order of their keys, or two rows that have the same.
+fn by_key(keys: &[String]) -> std::result::Result<Vec<u32>, [u32; 2]> {
+    let key = |row: u32| &keys[row as usize];
+    let mut rows: Vec<u32> = (0..keys.len() as u32).collect();
+    // Stable, since that is fast if the keys are sorted already, as they mostly are.
+    rows.sort_by_key(|&row| key(row));
+    match rows.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
+        Some(pair) => Err([pair[0], pair[1]]),
+        None => Ok(rows),
+    }
+}
+
 /// Height and width of all rows of a file, checked against the shape of pixels.
-fn sizes(file: &File, shape: Option<[usize; 3]>) -> Result<Vec<(u32, u32)>> {
+fn sizes(file: &ShardFile, shape: Option<[usize; 3]>) -> Result<Vec<(u32, u32)>> {
     let heights = file.ints(schema::HEIGHT)?;
     let widths = file.ints(schema::WIDTH)?;
     let size = |side: Option<i64>| side.and_then(|s| u32::try_from(s).ok()).filter(|&s| s > 0);
@@ -359,7 +369,7 @@ fn sizes(file: &File, shape: Option<[usize; 3]>) -> Result<Vec<(u32, u32)>> {
                     format!("only images of {h}x{w}")
                 }),
                 format!("{}x{}", h.unwrap_or_default(), w.unwrap_or_default()),
-                "make the shards again with s4l-shard --force",
+                AGAIN,
             )),
         })
         .collect()

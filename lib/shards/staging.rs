@@ -1,15 +1,16 @@
 //! A shard folder in the making, `<out>.partial`: finished files with a record of each. A run that was
 //! stopped or killed goes on with the files that are missing; a part of a run is such a folder under a
-//! name of its own, and merging joins parts.
+//! name of its own.
 //!
 //! ```text
-//! plan.json               what is being made: a folder of another plan is begun anew
+//! plan.json               the identity of what is made: a folder of another one is begun anew
 //! files/                  the future shard folder
 //! records/<file>.json     hashes and rejects of a finished file
 //! ```
 
-use super::write::{Row, digest};
-use super::{Dataset, FORMAT, Resized, SplitInfo, file_name};
+use super::dataset::{Dataset, FORMAT, SplitInfo, file_name};
+use super::identity::Identity;
+use super::write::{ImageRow, digest};
 use crate::artifact::{self, Lineage};
 use crate::cli;
 use crate::error::{Error, Result};
@@ -17,30 +18,15 @@ use crate::schema;
 use crate::tables::table;
 use arrow::array::{ArrayRef, StringArray};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const PARTIAL: &str = ".partial";
-const PLAN: &str = "plan.json";
+pub const PARTIAL: &str = ".partial";
+const IDENTITY: &str = "plan.json";
 const FILES: &str = "files";
 const RECORDS: &str = "records";
-
-/// What is being made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
-    pub classes: Vec<String>,
-    pub shape: Option<[usize; 3]>,
-    /// Number of files of each split.
-    pub splits: BTreeMap<String, usize>,
-    /// Images of the input, rejects with them.
-    pub items: u64,
-    pub lineage: BTreeMap<String, String>,
-    pub resized: Option<Resized>,
-    /// Which part of how many, from 1.
-    pub part: (usize, usize),
-}
 
 /// An image that is not in the shards.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,15 +57,14 @@ impl Content {
     }
 
     fn hex(&self) -> String {
-        let hash = blake3::hash(&self.0.to_le_bytes());
-        hash.to_hex()[..16].to_string()
+        schema::short_hash(&blake3::hash(&self.0.to_le_bytes()))
     }
 }
 
 /// What is kept of a finished file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FileRecord {
-    pub images: usize,
+    images: usize,
     /// BLAKE3 of the file.
     hash: String,
     content: Content,
@@ -87,7 +72,7 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    pub fn add(&mut self, row: &Row) {
+    pub fn add(&mut self, row: &ImageRow) {
         self.images += 1;
         self.content.add(digest(row));
     }
@@ -97,43 +82,49 @@ impl FileRecord {
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
-    pub head: Head,
+    pub identity: Identity,
     _lock: File,
 }
 
 impl Staging {
-    /// Opens the folder `root`, keeping the finished files in it if they are of the same plan.
+    /// Opens the folder `root`, keeping the finished files in it if they are of the same identity.
     ///
-    /// Errors: `NotOurs` for a folder of something else, `Io` where another process writes it.
-    pub fn open(root: &Path, head: Head) -> Result<Staging> {
+    /// Errors: `NotOurs` for a folder of something else, `Io` if another process writes it.
+    pub fn open(root: &Path, identity: Identity) -> Result<Staging> {
         std::fs::create_dir_all(root).map_err(Error::io(root))?;
         let found = std::fs::read_dir(root).map_err(Error::io(root))?.count();
-        let plan = root.join(PLAN);
-        if found > 0 && !plan.is_file() {
+        if found > 0 && !is_one(root) {
             return Err(Error::NotOurs {
                 path: root.to_path_buf(),
                 what: "a folder that s4l-shard left behind".to_string(),
             });
         }
+        let path = root.join(IDENTITY);
         let lock =
-            File::options().create(true).append(true).open(&plan).map_err(Error::io(&plan))?;
+            File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
         if lock.try_lock().is_err() {
             let busy = std::io::Error::other("another s4l-shard writes it; wait for its end");
             return Err(Error::io(root)(busy));
         }
-        let staging = Staging { root: root.to_path_buf(), head, _lock: lock };
-        if read_head(root).ok().as_ref() != Some(&staging.head) {
-            for folder in [FILES, RECORDS] {
-                let folder = root.join(folder);
-                if folder.exists() {
-                    std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
-                }
-                std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
-            }
-            // In place: the lock is on this file.
-            std::fs::write(&plan, to_json(&staging.head)?).map_err(Error::io(&plan))?;
+        let staging = Staging { root: root.to_path_buf(), identity, _lock: lock };
+        if self::identity(root).ok().as_ref() != Some(&staging.identity) {
+            staging.begin()?;
         }
         Ok(staging)
+    }
+
+    /// Removes what is there and says what will be.
+    fn begin(&self) -> Result<()> {
+        for folder in [FILES, RECORDS] {
+            let folder = self.root.join(folder);
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+            }
+            std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
+        }
+        let path = self.root.join(IDENTITY);
+        // In place: the lock is on this file.
+        std::fs::write(&path, to_json(&self.identity)?).map_err(Error::io(&path))
     }
 
     /// Where a file is written before it is `finished`.
@@ -154,7 +145,7 @@ impl Staging {
         self.root.join(RECORDS).join(format!("{name}.json"))
     }
 
-    /// The record of a finished file, `None` where it is still to be written.
+    /// The record of a finished file, `None` if it is still to be written.
     pub fn record(&self, name: &str) -> Option<FileRecord> {
         let text = std::fs::read(self.record_path(name)).ok()?;
         serde_json::from_slice(&text).ok()
@@ -172,187 +163,150 @@ impl Staging {
         finished
     }
 
-    /// Makes the folder part I of N of `out`.
-    pub fn commit_part(self, out: &Path) -> Result<()> {
-        let name = part_name(out, self.head.part);
-        if name.exists() {
-            std::fs::remove_dir_all(&name).map_err(Error::io(&name))?;
+    /// Takes over the finished files of a part, linked if the file system can, else copied.
+    pub fn link(&self, part: &Path) -> Result<()> {
+        for kind in [FILES, RECORDS] {
+            let folder = part.join(kind);
+            for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+                let entry = entry.map_err(Error::io(&folder))?;
+                let (from, to) = (entry.path(), self.root.join(kind).join(entry.file_name()));
+                if !to.exists() {
+                    std::fs::hard_link(&from, &to)
+                        .or_else(|_| std::fs::copy(&from, &to).map(|_| ()))
+                        .map_err(Error::io(&from))?;
+                }
+            }
         }
-        std::fs::rename(&self.root, &name).map_err(Error::io(&name))
+        Ok(())
+    }
+
+    /// Makes this the folder of a part.
+    pub fn commit_part(self, folder: &Path) -> Result<()> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        std::fs::rename(&self.root, folder).map_err(Error::io(folder))
     }
 
     /// Makes the finished files the shard folder `out`. More rejects than the share `allowed` of all
     /// images are an error.
     pub fn commit(self, out: &Path, allowed: f64, input: &Path) -> Result<()> {
-        let files = self.root.join(FILES);
-        let mut splits = BTreeMap::new();
-        let mut manifest = Vec::new();
-        let (mut rejects, mut of_split) = (Vec::new(), Vec::new());
-        for (split, &count) in &self.head.splits {
-            let mut content = Content::default();
-            let mut images = 0;
-            for i in 0..count {
-                let name = file_name(split, i, count);
-                let record = self.record(&name).ok_or_else(|| {
-                    Error::missing(&self.record_path(&name), "file", "run the same command again")
-                })?;
-                images += record.images;
-                content.extend(&record.content, record.images);
-                of_split.extend(record.rejects.iter().map(|_| split.as_str()));
-                rejects.extend(record.rejects);
-                manifest.push((name, record.hash));
-            }
-            let info = SplitInfo { images, files: count, content: content.hex() };
-            splits.insert(split.clone(), info);
-        }
-        check_rejects(input, rejects.len() as u64, rejects.first(), self.head.items, allowed)?;
-        let dataset = Dataset {
-            format: FORMAT,
-            classes: self.head.classes.clone(),
-            shape: self.head.shape,
-            splits,
-            resized: self.head.resized,
-            lineage: self.head.lineage.clone(),
-        };
-        let path = files.join(schema::DATASET_JSON);
-        let json = to_json(&dataset)?;
-        artifact::write_bytes(&path, &json)?;
-        let hash = blake3::hash(&json).to_hex().to_string();
-        manifest.insert(0, (schema::DATASET_JSON.to_string(), hash));
-        let path = files.join(schema::REJECTS);
+        let finished = self.all_finished()?;
+        let (rejects, items) = (&finished.rejects, self.identity.items);
+        let first = rejects.first().map(|(_, reject)| reject);
+        check_rejects(input, rejects.len() as u64, first, items, allowed)?;
+        let mut manifest = self.write_dataset(finished.splits)? + &finished.manifest;
         if !rejects.is_empty() {
-            let lineage = Lineage::of_metadata("s4l-shard", &self.head.lineage);
-            write_rejects(&path, &rejects, &of_split, &lineage)?;
-            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-            let hash = blake3::hash(&bytes).to_hex().to_string();
-            manifest.push((schema::REJECTS.to_string(), hash));
+            manifest += &self.write_rejects(rejects)?;
             cli::warn(&format!(
-                "{}: {} of {} images are not in the shards: see {}",
+                "{}: {} of {items} images are not in the shards: see {}",
                 input.display(),
                 rejects.len(),
-                self.head.items,
                 out.join(schema::REJECTS).display()
             ));
         }
-        let manifest: String =
-            manifest.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+        let files = self.root.join(FILES);
         artifact::write_bytes(&files.join(schema::MANIFEST), manifest.as_bytes())?;
         artifact::commit_folder(&files, out)?;
         std::fs::remove_dir_all(&self.root).map_err(Error::io(&self.root))
     }
 
-    /// Joins all parts of `out`, whose files are linked, not copied, where the file system can.
-    ///
-    /// Errors: `Missing` where there is no part or not each, `BadData` where they are not parts of
-    /// one run.
-    pub fn merge(out: &Path) -> Result<Staging> {
-        let parts = parts(out)?;
-        let hint = "run s4l-shard --part I/N for it, with the same --out";
-        let Some(first) = parts.first() else {
-            let path = part_name(out, (1, 2));
-            return Err(Error::missing(&path, "part", hint));
-        };
-        let head = read_head(first)?;
-        let all = head.part.1;
-        if parts.len() > all {
-            return Err(Error::bad_data(
-                first,
-                format!("{all} parts"),
-                format!("{}", parts.len()),
-                "remove those of another number of parts",
-            ));
-        }
-        let mut paths = Vec::new();
-        for part in 1..=all {
-            let path = part_name(out, (part, all));
-            if !path.is_dir() {
-                return Err(Error::missing(&path, "part", hint));
+    /// Errors: `Missing` if a file of the identity is not finished.
+    fn all_finished(&self) -> Result<Finished> {
+        let mut all = Finished::default();
+        for (split, &files) in &self.identity.splits {
+            let (mut content, mut images) = (Content::default(), 0);
+            for file in 0..files {
+                let name = file_name(split, file, files);
+                let record = self.record(&name).ok_or_else(|| {
+                    Error::missing(&self.record_path(&name), "file", "run the same command again")
+                })?;
+                images += record.images;
+                content.extend(&record.content, record.images);
+                all.manifest += &manifest_line(&name, &record.hash);
+                all.rejects.extend(record.rejects.into_iter().map(|r| (split.clone(), r)));
             }
-            let of_part = read_head(&path)?;
-            if of_part != (Head { part: (part, all), ..head.clone() }) {
-                return Err(Error::bad_data(
-                    &path,
-                    format!("a part of the run that {} is of", first.display()),
-                    "a part of another one",
-                    "make all parts from the same input with the same settings",
-                ));
-            }
-            paths.push(path);
+            let info = SplitInfo { images, files, content: content.hex() };
+            all.splits.insert(split.clone(), info);
         }
-        let merged = Staging::open(&partial(out), Head { part: (1, 1), ..head })?;
-        for folder in paths.iter().flat_map(|p| [p.join(FILES), p.join(RECORDS)]) {
-            for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-                let from = entry.map_err(Error::io(&folder))?.path();
-                let kind = folder.file_name().unwrap_or_default();
-                let to = merged.root.join(kind).join(from.file_name().unwrap_or_default());
-                if to.exists() {
-                    continue;
-                }
-                std::fs::hard_link(&from, &to)
-                    .or_else(|_| std::fs::copy(&from, &to).map(|_| ()))
-                    .map_err(Error::io(&from))?;
-            }
-        }
-        Ok(merged)
+        Ok(all)
     }
+
+    /// Writes `dataset.json` and returns its line of the manifest.
+    fn write_dataset(&self, splits: BTreeMap<String, SplitInfo>) -> Result<String> {
+        let identity = self.identity.clone();
+        let json = to_json(&Dataset {
+            format: FORMAT,
+            classes: identity.classes,
+            shape: identity.shape,
+            splits,
+            resized: identity.resized,
+            lineage: identity.lineage,
+        })?;
+        let name = schema::DATASET_JSON;
+        artifact::write_bytes(&self.root.join(FILES).join(name), &json)?;
+        Ok(manifest_line(name, blake3::hash(&json).to_hex().as_str()))
+    }
+
+    /// Writes `rejects.parquet` and returns its line of the manifest.
+    fn write_rejects(&self, rejects: &[(String, Reject)]) -> Result<String> {
+        let text = |of: fn(&(String, Reject)) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rejects.iter().map(of)))
+        };
+        let columns = vec![
+            text(|(_, reject)| &reject.key),
+            text(|(split, _)| split),
+            text(|(_, reject)| &reject.path),
+            text(|(_, reject)| &reject.reason),
+        ];
+        let path = self.root.join(FILES).join(schema::REJECTS);
+        let lineage = Lineage::of_metadata("s4l-shard", &self.identity.lineage);
+        table::write(&path, schema::rejects(), columns, &lineage, BTreeMap::new())?;
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        Ok(manifest_line(schema::REJECTS, blake3::hash(&bytes).to_hex().as_str()))
+    }
+}
+
+/// What the records of all files say together.
+#[derive(Default)]
+struct Finished {
+    splits: BTreeMap<String, SplitInfo>,
+    /// A line of each file.
+    manifest: String,
+    /// With the split of each.
+    rejects: Vec<(String, Reject)>,
+}
+
+/// As `b3sum` prints it.
+fn manifest_line(name: &str, hash: &str) -> String {
+    format!("{hash}  {name}\n")
 }
 
 /// The folder in which `out` is made.
 pub fn partial(out: &Path) -> PathBuf {
-    beside(out, PARTIAL)
+    artifact::beside(out, PARTIAL)
 }
 
-/// The folder of a part of `out`.
-pub fn part_name(out: &Path, (part, parts): (usize, usize)) -> PathBuf {
-    beside(out, &format!(".part-{part}-of-{parts}"))
+/// Whether a folder is one that `Staging::open` made.
+pub fn is_one(folder: &Path) -> bool {
+    folder.join(IDENTITY).is_file()
 }
 
-/// Lineage of the parts of `out`, as `lineage_of_part`.
-pub fn lineage_of_parts(out: &Path) -> Option<std::collections::HashMap<String, String>> {
-    lineage_of_part(parts(out).ok()?.first()?)
-}
-
-/// Lineage of a finished part, as `artifact::target` wants it.
-pub fn lineage_of_part(path: &Path) -> Option<std::collections::HashMap<String, String>> {
-    Some(read_head(path).ok()?.lineage.into_iter().collect())
-}
-
-fn beside(out: &Path, ending: &str) -> PathBuf {
-    // Components drop the slash at the end of a folder's name.
-    let mut name = out.components().as_path().as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
-/// The folders that are parts of `out`.
-fn parts(out: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = beside(out, ".part-");
-    let folder = pattern.parent().filter(|p| !p.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let start = pattern.file_name().unwrap_or_default().as_encoded_bytes();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let name = path.file_name().unwrap_or_default();
-        let name = name.as_encoded_bytes();
-        let part = name.starts_with(start) && !name.ends_with(PARTIAL.as_bytes());
-        if part && path.join(PLAN).is_file() {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn read_head(root: &Path) -> Result<Head> {
-    let path = root.join(PLAN);
+/// The identity of what a folder holds or will hold.
+pub fn identity(folder: &Path) -> Result<Identity> {
+    let path = folder.join(IDENTITY);
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map_err(|e| {
         Error::bad_data(&path, "a plan of s4l-shard", e.to_string(), "make the part again")
     })
 }
 
-/// An error where `rejects` are more than the share `allowed` of all images.
+/// What a folder is made from, as `artifact::target` wants it; `None` if there is none.
+pub fn lineage(folder: &Path) -> Option<HashMap<String, String>> {
+    Some(identity(folder).ok()?.lineage.into_iter().collect())
+}
+
+/// An error if `rejects` are more than the share `allowed` of all images.
 pub fn check_rejects(
     input: &Path,
     rejects: u64,
@@ -369,24 +323,6 @@ pub fn check_rejects(
         )),
         _ => Ok(()),
     }
-}
-
-fn write_rejects(
-    path: &Path,
-    rejects: &[Reject],
-    splits: &[&str],
-    lineage: &Lineage,
-) -> Result<()> {
-    let keys = rejects.iter().map(|r| r.key.as_str());
-    let paths = rejects.iter().map(|r| r.path.as_str());
-    let reasons = rejects.iter().map(|r| r.reason.as_str());
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(keys)),
-        Arc::new(StringArray::from_iter_values(splits)),
-        Arc::new(StringArray::from_iter_values(paths)),
-        Arc::new(StringArray::from_iter_values(reasons)),
-    ];
-    table::write(path, schema::rejects(), columns, lineage, BTreeMap::new())
 }
 
 fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -1,8 +1,7 @@
 //! Writing one shard file: the same rows give the same bytes. Its images go straight from the rows to
 //! the file, page by page, so a row group is all that is held in memory.
 
-use super::Resized;
-use crate::artifact::Lineage;
+use super::identity::Identity;
 use crate::error::{Error, Result};
 use crate::schema;
 use parquet::arrow::ArrowSchemaConverter;
@@ -19,12 +18,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rows a page of `pixels`. Any number from 64 to 1,024 reads at the same speed; an encoded image
+/// Rows per page of `pixels`. Any number from 64 to 1,024 reads at the same speed; an encoded image
 /// has a page of its own.
 const PIXEL_PAGE_ROWS: usize = 256;
 const PIXEL_GROUP_ROWS: usize = 8192;
 const ENCODED_GROUP_ROWS: usize = 1000;
-/// A row group ends before its rows where large images would fill the memory and leave the cache.
+/// A row group ends before it has all its rows if large images would fill the memory and leave the
+/// cache.
 pub const GROUP_BYTES: usize = 16 << 20;
 /// Bytes hashed and written at once: whole subtrees of BLAKE3, whole pages of the file, and little
 /// enough for the second-level cache.
@@ -40,14 +40,14 @@ pub fn group_rows(pixels: bool) -> usize {
 
 /// One image of a shard.
 #[derive(Debug)]
-pub struct Row {
+pub struct ImageRow {
     pub key: String,
     /// Base name of the image file; unused for pixels.
     pub name: String,
     pub label: Option<u32>,
     pub height: u32,
     pub width: u32,
-    /// Row-major HWC uint8 where the shards have a shape, else the file as it was.
+    /// Row-major HWC uint8 if the shards have a shape, else the file as it was.
     pub image: Vec<u8>,
     /// BLAKE3 of `image`.
     pub content: blake3::Hash,
@@ -55,7 +55,7 @@ pub struct Row {
 
 /// Hash of key, size and image of a row. Labels do not enter it, so what a training stage makes of
 /// the images does not depend on the labels beside them.
-pub fn digest(row: &Row) -> [u8; 16] {
+pub fn digest(row: &ImageRow) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(row.key.len() as u64).to_le_bytes());
     hasher.update(row.key.as_bytes());
@@ -68,33 +68,27 @@ pub fn digest(row: &Row) -> [u8; 16] {
 }
 
 /// A shard file in the making.
-pub struct ShardFile {
+pub struct ShardWriter {
     path: PathBuf,
     pixels: bool,
     writer: SerializedFileWriter<Hashing>,
 }
 
-impl ShardFile {
-    /// `shape`: height, width and channels of pixels, `None` for encoded images.
-    pub fn create(
-        path: &Path,
-        shape: Option<[usize; 3]>,
-        classes: &[String],
-        lineage: &Lineage,
-        resized: Option<Resized>,
-    ) -> Result<ShardFile> {
-        let size = shape.map(|s| s.iter().product());
+impl ShardWriter {
+    /// Begins a file of what `identity` says.
+    pub fn create(path: &Path, identity: &Identity) -> Result<ShardWriter> {
+        let size = identity.shape.map(|shape| shape.iter().product());
         let schema = schema::shards(size);
         let schema = ArrowSchemaConverter::new()
             .convert(&schema)
             .map_err(|e| Error::Internal(e.to_string()))?;
-        let properties = properties(size, classes, lineage, resized)?;
+        let properties = properties(identity)?;
         let file = Hashing {
             file: File::create(path).map_err(Error::io(path))?,
             hasher: blake3::Hasher::new(),
             block: Vec::with_capacity(BLOCK),
         };
-        Ok(ShardFile {
+        Ok(ShardWriter {
             writer: SerializedFileWriter::new(file, schema.root_schema_ptr(), Arc::new(properties))
                 .map_err(failed(path))?,
             pixels: size.is_some(),
@@ -102,8 +96,8 @@ impl ShardFile {
         })
     }
 
-    /// Writes a row group, none where there are no rows.
-    pub fn group(&mut self, rows: Vec<Row>) -> Result<()> {
+    /// Writes a row group, none if there are no rows.
+    pub fn group(&mut self, rows: Vec<ImageRow>) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -117,7 +111,7 @@ impl ShardFile {
             let heights: Vec<i32> = rows.iter().map(|r| r.height as i32).collect();
             let widths: Vec<i32> = rows.iter().map(|r| r.width as i32).collect();
             let hashes: Vec<ByteArray> =
-                rows.iter().map(|r| text(&schema::content_hash(&r.content))).collect();
+                rows.iter().map(|r| text(&schema::short_hash(&r.content))).collect();
             if self.pixels {
                 let rows = rows.into_iter();
                 let images: Vec<_> =
@@ -153,8 +147,8 @@ impl ShardFile {
     }
 }
 
-/// Writes the next column of a row group. `levels`: the definition level of each row where the column
-/// is nullable.
+/// Writes the next column of a row group. `levels`: the definition level of each row of a nullable
+/// column.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Hashing>,
     values: &[T::T],
@@ -184,7 +178,7 @@ impl Hashing {
     /// Lets the disk begin with what is written, so that there is little left for `finish` to wait
     /// for.
     fn start_writeback(&self) {
-        // SAFETY: a system call on an open file that changes no bytes. Where it fails, nothing is lost.
+        // SAFETY: a system call on an open file that changes no bytes. If it fails, nothing is lost.
         #[cfg(target_os = "linux")]
         unsafe {
             let file = std::os::fd::AsRawFd::as_raw_fd(&self.file);
@@ -215,33 +209,27 @@ fn failed(path: &Path) -> impl FnOnce(ParquetError) -> Error + '_ {
 
 /// The layout that makes a row a slice of the file: image bytes PLAIN, neither compressed nor in a
 /// dictionary, in pages that the offset index finds.
-fn properties(
-    size: Option<usize>,
-    classes: &[String],
-    lineage: &Lineage,
-    resized: Option<Resized>,
-) -> Result<WriterProperties> {
-    let (image, page_rows) = match size {
+fn properties(identity: &Identity) -> Result<WriterProperties> {
+    let (image, page_rows) = match identity.shape {
         Some(_) => (schema::PIXELS, PIXEL_PAGE_ROWS),
         None => (schema::IMAGE_BYTES, 1),
     };
     let image = ColumnPath::new(image.split('.').map(str::to_string).collect());
     let level = ZstdLevel::try_new(3).map_err(|e| Error::Internal(e.to_string()))?;
-    let features = schema::features(size.is_some(), classes);
-    let footer = lineage.metadata().into_iter();
-    let footer = footer.chain([(schema::HUGGING_FACE.to_string(), features)]);
-    let resized = resized.map(|r| {
+    let features = schema::features(identity.shape.is_some(), &identity.classes);
+    let resized = identity.resized.map(|r| {
         let what = format!("JPEG of quality {}, smaller side {}", r.quality, r.small);
         ("s4l.resized".to_string(), what)
     });
-    let footer = footer.chain(resized);
+    let footer = identity.lineage.clone().into_iter();
+    let footer = footer.chain([(schema::HUGGING_FACE.to_string(), features)]).chain(resized);
     Ok(WriterProperties::builder()
         .set_created_by(format!("s4l {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(footer.map(|(k, v)| KeyValue::new(k, v)).collect()))
         .set_compression(Compression::ZSTD(level))
         // `group` ends row groups.
         .set_max_row_group_row_count(None)
-        // The writer looks at the limit of rows a page only after each batch.
+        // The writer looks at the limit of rows per page only after each batch.
         .set_write_batch_size(page_rows)
         .set_column_data_page_row_count_limit(image.clone(), page_rows)
         .set_column_compression(image.clone(), Compression::UNCOMPRESSED)

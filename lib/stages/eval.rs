@@ -76,7 +76,7 @@ impl Stage for Args {
         };
         let out = self.common.out_or("eval.parquet");
         if self.common.dry_run {
-            println!("images {}\nviews {}", rows.len(), pipe.output(split.channels()?)?.views);
+            println!("images {}\nviews {}", rows.len(), pipe.output(split.channels())?.views);
             return Ok(());
         }
         let found = table::footer(&out);
@@ -85,7 +85,7 @@ impl Stage for Args {
             println!("{}", footer.get("s4l.summary").map_or("", String::as_str));
             return Ok(());
         }
-        let output = pipe.output(split.channels()?)?;
+        let output = pipe.output(split.channels())?;
         let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "evaluating")?;
         let c = classes.len();
         let first: Vec<f32> =

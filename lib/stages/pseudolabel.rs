@@ -72,7 +72,7 @@ impl Stage for Args {
         }
         let pipe = Pipe::for_evaluation(&settings.views)?;
         logits::check_size(&model.config, &split, &pipe)?;
-        let views = pipe.output(split.channels()?)?.views;
+        let views = pipe.output(split.channels())?.views;
         let recipe = recipe::hash(&settings);
         let mut lineage = Lineage::new("s4l-pseudolabel", self.common.seed, recipe)
             .input("shards", split.content_hash())

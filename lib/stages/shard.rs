@@ -9,12 +9,13 @@ use crate::input::{self, Format, Input};
 use crate::recipe;
 use crate::schema;
 use crate::shards::Shards;
+use crate::shards::identity::{Identity, Part};
 use crate::shards::job::Job;
-use crate::shards::staging::{self, Head, Staging};
+use crate::shards::parts;
+use crate::shards::staging::{self, Staging};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 /// Share of bad images that is passed over.
@@ -88,36 +89,18 @@ pub struct Args {
     common: Common,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    part: usize,
-    parts: usize,
-}
-
-impl FromStr for Part {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Part, String> {
-        let numbers = text.split_once('/');
-        let numbers = numbers.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((part, parts)) if (1..=parts).contains(&part) => Ok(Part { part, parts }),
-            _ => Err("expected I/N with I from 1 to N, as 3/8".to_string()),
-        }
-    }
-}
-
+/// Settings of the stage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+struct ShardSettings {
     /// A file ends before the image that would bring it above this many bytes of image data, and after
     /// 65,536 images.
-    pub file_bytes: u64,
+    file_bytes: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { file_bytes: 512 << 20 }
+impl Default for ShardSettings {
+    fn default() -> ShardSettings {
+        ShardSettings { file_bytes: 512 << 20 }
     }
 }
 
@@ -128,14 +111,14 @@ impl cli::Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let allowed = self.allow_rejects.unwrap_or(ALLOWED_REJECTS);
-        if !(0.0..=1.0).contains(&allowed) {
-            return Err(Error::Usage(format!("--allow-rejects {allowed}: a share is from 0 to 1")));
+        if !(0.0..=1.0).contains(&self.allowed()) {
+            let share = self.allowed();
+            return Err(Error::Usage(format!("--allow-rejects {share}: a share is from 0 to 1")));
         }
         let out = self.common.out_or("shards");
         let done = match &self.input {
-            Some(input) => self.shard(input, &out, allowed, start),
-            None => self.join(&out, allowed, start),
+            Some(input) => self.shard(input, &out, start),
+            None => self.join(&out, start),
         };
         done.map_err(|e| match e {
             // Wherever it was, to people it is the output that is not there.
@@ -146,112 +129,94 @@ impl cli::Stage for Args {
 }
 
 impl Args {
-    fn shard(&self, input: &Path, out: &Path, allowed: f64, start: Instant) -> Result<()> {
-        let settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
-        if settings.file_bytes == 0 {
-            return Err(Error::Recipe {
-                recipe: "file_bytes".to_string(),
-                what: "0 bytes a file".to_string(),
-                hint: "give at least 1".to_string(),
-            });
-        }
-        let source =
-            input::open(input, self.format, self.labels.as_deref(), self.classes.as_deref())?;
-        artifact::refuse_overlap(input, out)?;
+    /// Makes the shards, or a part of them.
+    fn shard(&self, path: &Path, out: &Path, start: Instant) -> Result<()> {
+        let settings = self.settings()?;
+        let input =
+            input::open(path, self.format, self.labels.as_deref(), self.classes.as_deref())?;
+        artifact::refuse_overlap(path, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
+        let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
         if self.common.dry_run {
-            let plan = Survey::new(&source, settings.file_bytes, allow_cut)?;
-            return cli::print(&describe(input, out, &source, &plan));
+            return cli::print(&describe(path, out, &input, &survey()?));
         }
+
+        let (hash, survey) = rayon::join(|| input.hash(), survey);
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
         let recipe = recipe::hash(&(&settings, self.decode, resized));
-        let (hash, plan) =
-            rayon::join(|| source.hash(), || Survey::new(&source, settings.file_bytes, allow_cut));
         let lineage = Lineage::new("s4l-shard", self.common.seed, recipe).input("images", hash?);
-        let (goal, found) = match self.part {
-            Some(Part { part, parts }) => {
-                let name = staging::part_name(out, (part, parts));
-                let found = staging::lineage_of_part(&name);
-                (name, found)
-            }
-            None => {
-                refuse_foreign(out)?;
-                (out.to_path_buf(), Shards::lineage(out))
-            }
-        };
-        if artifact::target(&self.common, &goal, &lineage, found)? == Target::UpToDate {
+        let goal = self.part.map_or(out.to_path_buf(), |part| parts::folder(out, part));
+        if artifact::target(&self.common, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
+        {
             return Ok(());
         }
 
-        let plan = plan?;
-        let (part, parts) = self.part.map_or((1, 1), |p| (p.part, p.parts));
-        let mut splits = std::collections::BTreeMap::new();
-        for shard in &plan.spans {
-            splits.insert(shard.split.name().to_string(), shard.files);
-        }
-        let head = Head {
-            classes: plan.classes.clone(),
-            shape: plan.shape,
-            splits,
-            items: plan.items(),
-            lineage: lineage.metadata(),
-            resized,
-            part: (part, parts),
-        };
-        let folder = match self.part {
-            Some(_) => staging::partial(&goal),
-            None => staging::partial(out),
-        };
-        let staging = Staging::open(&folder, head)?;
-        let of_part = |i: usize| i * plan.spans.len() / parts;
+        let survey = survey?;
+        let part = self.part.unwrap_or(Part::WHOLE);
+        let identity = Identity::new(&survey, &lineage, resized, part);
+        let staging = Staging::open(&staging::partial(&goal), identity)?;
         let job = Job {
-            input,
-            source: &source,
-            plan: &plan,
-            shards: &plan.spans[of_part(part - 1)..of_part(part)],
+            path,
+            input: &input,
+            survey: &survey,
+            shards: part.of(&survey.spans),
             staging: &staging,
-            lineage: &lineage,
             decode: self.decode,
-            resized,
-            allowed: if self.strict { 0.0 } else { allowed },
-            rejects: AtomicU64::new(0),
-            bar: cli::progress(plan.items(), "images"),
+            allowed: if self.strict { 0.0 } else { self.allowed() },
         };
-        let done = job.run(self.common.threads());
-        job.bar.finish_and_clear();
         let total = job.shards.len();
-        if let Err(e) = done {
-            return Err(match (e, staging.leave()) {
-                (Error::Interrupted { .. }, done @ 1..) => {
-                    Error::Paused { path: goal, done, total }
-                }
-                (e, _) => e,
-            });
+        if let Err(e) = job.run(self.common.threads()) {
+            return Err(left_behind(e, staging, goal, total));
         }
-        if self.part.is_some() {
-            staging.commit_part(out)?;
-        } else {
-            staging.commit(out, allowed, input)?;
+
+        match self.part {
+            Some(_) => staging.commit_part(&goal)?,
+            None => staging.commit(out, self.allowed(), path)?,
         }
         artifact::write_provenance(&goal, &self.common, start)?;
-        cli::info(&format!("{}: {}", goal.display(), summary(&plan)));
+        cli::info(&format!("{}: {}", goal.display(), summary(&survey)));
         Ok(())
     }
 
     /// Joins the parts.
-    fn join(&self, out: &Path, allowed: f64, start: Instant) -> Result<()> {
+    fn join(&self, out: &Path, start: Instant) -> Result<()> {
         refuse_foreign(out)?;
-        let found = Shards::lineage(out);
         if !self.common.force && out.exists() {
-            if found != staging::lineage_of_parts(out) {
-                let path = out.to_path_buf();
-                return Err(Error::Exists { path });
+            if Shards::lineage(out) != parts::lineage(out) {
+                return Err(Error::Exists { path: out.to_path_buf() });
             }
             cli::info(&format!("{}: up to date", out.display()));
             return Ok(());
         }
-        Staging::merge(out)?.commit(out, allowed, out)?;
+        parts::merge(out)?.commit(out, self.allowed(), out)?;
         artifact::write_provenance(out, &self.common, start)
+    }
+
+    fn settings(&self) -> Result<ShardSettings> {
+        let settings: ShardSettings =
+            recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        match settings.file_bytes {
+            0 => Err(Error::Recipe {
+                recipe: "file_bytes".to_string(),
+                what: "0 bytes a file".to_string(),
+                hint: "give at least 1".to_string(),
+            }),
+            _ => Ok(settings),
+        }
+    }
+
+    /// The share of bad images up to which a run goes on.
+    fn allowed(&self) -> f64 {
+        self.allow_rejects.unwrap_or(ALLOWED_REJECTS)
+    }
+
+    /// The lineage of what is there already.
+    fn found(&self, goal: &Path) -> Result<Option<HashMap<String, String>>> {
+        if self.part.is_some() {
+            return Ok(staging::lineage(goal));
+        }
+        refuse_foreign(goal)?;
+        Ok(Shards::lineage(goal))
     }
 }
 
@@ -263,20 +228,28 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     Err(Error::NotOurs { path: out.to_path_buf(), what: "a shard folder".to_string() })
 }
 
-fn describe(input: &Path, out: &Path, source: &Input, plan: &Survey) -> String {
+/// Leaves the finished files for a later run, which is what to say if this one was stopped.
+fn left_behind(error: Error, staging: Staging, goal: PathBuf, total: usize) -> Error {
+    match (error, staging.leave()) {
+        (Error::Interrupted { .. }, done @ 1..) => Error::Paused { path: goal, done, total },
+        (error, _) => error,
+    }
+}
+
+fn describe(path: &Path, out: &Path, input: &Input, survey: &Survey) -> String {
     format!(
         "in   {} ({})\nout  {} ({} files)\n     {}\n",
-        input.display(),
-        source.format(),
+        path.display(),
+        input.format(),
         out.display(),
-        plan.spans.len(),
-        summary(plan)
+        survey.spans.len(),
+        summary(survey)
     )
 }
 
-fn summary(plan: &Survey) -> String {
-    let splits = plan.splits().into_iter();
+fn summary(survey: &Survey) -> String {
+    let splits = survey.splits().into_iter();
     let splits: Vec<_> = splits.map(|(split, n)| format!("{} {n}", split.name())).collect();
-    let form = plan.shape.map_or("encoded".to_string(), |[h, w, c]| format!("{h}x{w}x{c}"));
-    format!("{} images, {form}, {} classes", splits.join(" + "), plan.classes.len())
+    let form = survey.shape.map_or("encoded".to_string(), |[h, w, c]| format!("{h}x{w}x{c}"));
+    format!("{} images, {form}, {} classes", splits.join(" + "), survey.classes.len())
 }

@@ -3,18 +3,17 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
-use crate::labelled::draw::{TooFew, draw};
-use crate::labelled::duplicates::{self, Set};
+use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew};
+use crate::labelled::duplicates::{self, Leak, NamedRows};
 use crate::labelled::list;
 use crate::labelled::rows::labelled_rows;
-use crate::recipe;
-use crate::rng::Stream;
+use crate::recipe::{self, NoSettings};
 use crate::schema;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,19 +69,21 @@ pub struct Args {
     common: Common,
 }
 
-/// This stage is set by options alone: a recipe with any key is an error.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {}
-
 /// What decides the rows of an output, for its lineage. The validation set does not depend on the
-/// size of the subset, so neither does this.
+/// size of the subset, so neither do these.
 #[derive(Serialize)]
-struct Choice<'a> {
+struct SubsetSettings<'a> {
     split: &'a str,
     fraction: Option<f64>,
     per_class: Option<usize>,
     val_per_class: Option<usize>,
+    validation: bool,
+}
+
+/// A file to make: the subset or the validation set.
+struct SubsetFile<'a> {
+    path: &'a Path,
+    rows: &'a [usize],
     validation: bool,
 }
 
@@ -93,85 +94,49 @@ impl cli::Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let Settings {} = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let NoSettings {} = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         let out = self.common.out_or("labelled.parquet");
         self.refuse_overlaps(&out)?;
         let shards = Shards::open(&self.input)?;
         let split = shards.split(&self.split)?;
-        let labels = split.labels()?;
 
-        let listed = self.list.as_deref().map(|l| list::rows(l, &split));
-        let listed = listed.transpose()?;
-        let outer = self.outer(&split, shards.classes().len())?;
-        let per_class = self.per_class(labels, shards.classes().len())?;
-        let draw = |n, stream, taken: &[usize]| {
-            draw(labels, shards.classes().len(), n, self.common.seed, stream, taken)
-                .map_err(|few| self.too_few(few, &shards))
+        let chosen = self.choose(&shards, &split)?;
+        let named = |name: &str, rows: &[usize]| {
+            let (name, rows) = (name.to_string(), rows.to_vec());
+            NamedRows { name, split: &split, rows }
         };
-        // Copies of an image count as that image.
-        let hashes = split.hashes()?;
-        let copies = |rows: &[usize]| duplicates::copies_of(rows, &hashes);
-        let kept_out = listed.as_ref().or(outer.as_ref());
-        let kept_out = copies(kept_out.map_or(&[][..], |rows| rows));
-        let validation = match self.val_per_class {
-            Some(n) => draw(n, Stream::Validation, &kept_out)?,
-            None => Vec::new(),
-        };
-        let labelled = match listed {
-            Some(rows) => rows,
-            None => {
-                let mut taken = copies(&validation);
-                if let Some(outer) = outer {
-                    let outer: HashSet<usize> = outer.into_iter().collect();
-                    taken.extend((0..split.len()).filter(|row| !outer.contains(row)));
-                }
-                draw(per_class, Stream::Subset, &taken)?
-            }
-        };
+        let labelled = named("the subset", &chosen.labelled);
         let others = self.other_splits(&shards)?;
-        let known = Set { name: "the subset".to_string(), split: &split, rows: labelled.clone() };
-        let mut tests: Vec<Set> = others.iter().map(|(n, s)| Set::whole(n, s)).collect();
-        self.refuse_leaks(&known, &tests)?;
-
-        let mut outputs = vec![(&out, &labelled, false)];
-        if let Some(val_out) = &self.val_out {
-            outputs.insert(0, (val_out, &validation, true));
-        }
-        let words = |path: &Path, rows: usize| {
-            let names = (path.display(), &self.split, shards.classes().len());
-            format!("{}: {rows} images of {}, {} classes", names.0, names.1, names.2)
+        let mut tests: Vec<_> = others.iter().map(|(n, s)| NamedRows::whole(n, s)).collect();
+        self.refuse_leaks(&labelled, &tests)?;
+        let files = self.files(&out, &chosen);
+        let words = |file: &SubsetFile| {
+            let (path, rows, split) = (file.path.display(), file.rows.len(), &self.split);
+            format!("{path}: {rows} images of {split}, {} classes", shards.classes().len())
         };
         if self.common.dry_run {
-            let plan = outputs.iter().map(|(path, rows, _)| words(path, rows.len()) + "\n");
+            let plan = files.iter().map(|file| words(file) + "\n");
             return cli::print(&plan.collect::<String>());
         }
+
         let mut todo = Vec::new();
-        for (path, rows, validation) in outputs {
-            let lineage = self.lineage(&split, labels, validation)?;
-            if artifact::target(&self.common, path, &lineage, table::footer(path))? == Target::Write
-            {
-                todo.push((path, rows, lineage));
+        for file in files {
+            let lineage = self.lineage(&split, file.validation)?;
+            let found = table::footer(file.path);
+            if artifact::target(&self.common, file.path, &lineage, found)? == Target::Write {
+                todo.push((file, lineage));
             }
         }
-        if !todo.is_empty() {
-            tests.push(Set {
-                name: "the validation set".to_string(),
-                split: &split,
-                rows: validation.clone(),
-            });
-            tests.retain(|set| !set.rows.is_empty());
-            for (set, near) in tests.iter().zip(duplicates::near(&known, &tests)?) {
-                let of = (set.rows.len(), &set.name);
-                cli::info(&format!(
-                    "{near} of {} images of {} nearly equal a labelled one",
-                    of.0, of.1
-                ));
-            }
+        if todo.is_empty() {
+            return Ok(());
         }
-        for (path, rows, lineage) in todo {
-            write(path, &split, labels, rows, &lineage)?;
-            artifact::write_provenance(path, &self.common, start)?;
-            cli::info(&words(path, rows.len()));
+        tests.push(named("the validation set", &chosen.validation));
+        tests.retain(|set| !set.rows.is_empty());
+        say_near(&labelled, &tests)?;
+        for (file, lineage) in todo {
+            write(&file, &split, &lineage)?;
+            artifact::write_provenance(file.path, &self.common, start)?;
+            cli::info(&words(&file));
         }
         Ok(())
     }
@@ -192,8 +157,22 @@ impl Args {
         }
     }
 
+    fn choose(&self, shards: &Shards, split: &Split) -> Result<Chosen> {
+        let (labels, classes) = (split.labels()?, shards.classes().len());
+        let choice = match &self.list {
+            Some(list) => Choice::Listed(list::rows(list, split)?),
+            None => Choice::Drawn {
+                within: self.within(split, classes)?,
+                per_class: self.per_class(labels, classes)?,
+            },
+        };
+        let pool = Pool { labels, hashes: &split.hashes()?, classes };
+        draw::choose(&pool, choice, self.val_per_class.unwrap_or(0), self.common.seed)
+            .map_err(|few| self.too_few(few, shards))
+    }
+
     /// The rows of `--nested-in`.
-    fn outer(&self, split: &Split, classes: usize) -> Result<Option<Vec<usize>>> {
+    fn within(&self, split: &Split, classes: usize) -> Result<Option<Vec<usize>>> {
         let Some(path) = &self.nested_in else {
             return Ok(None);
         };
@@ -202,19 +181,30 @@ impl Args {
         Ok(Some(rows.into_iter().map(|row| row as usize).collect()))
     }
 
+    /// The validation set comes first: a subset that is there has what it is validated on.
+    fn files<'a>(&'a self, out: &'a Path, chosen: &'a Chosen) -> Vec<SubsetFile<'a>> {
+        let validation = self.val_out.as_deref().map(|path| SubsetFile {
+            path,
+            rows: &chosen.validation,
+            validation: true,
+        });
+        let labelled = SubsetFile { path: out, rows: &chosen.labelled, validation: false };
+        validation.into_iter().chain([labelled]).collect()
+    }
+
     /// The splits that are not chosen from, with their names.
     fn other_splits(&self, shards: &Shards) -> Result<Vec<(String, Split)>> {
         let names = shards.splits().into_iter().filter(|n| *n != self.split);
         names.map(|name| shards.split(&name).map(|split| (name, split))).collect()
     }
 
-    /// Errors where an image to test on has the bytes of a labelled one.
-    fn refuse_leaks(&self, labelled: &Set, tests: &[Set]) -> Result<()> {
+    /// Errors if an image to test on has the bytes of a labelled one.
+    fn refuse_leaks(&self, labelled: &NamedRows, tests: &[NamedRows]) -> Result<()> {
         for set in tests {
-            let Some((count, key, known)) = duplicates::leaks(labelled, set)? else {
+            let Some(Leak { count, key, labelled }) = duplicates::leak(labelled, set)? else {
                 continue;
             };
-            let found = format!("{count} of {}, the first is {key:?} = {known:?}", set.name);
+            let found = format!("{count} of {}, the first is {key:?} = {labelled:?}", set.name);
             if self.allow_duplicates {
                 cli::warn(&format!("labelled images with the bytes of {found}"));
                 continue;
@@ -229,7 +219,7 @@ impl Args {
         Ok(())
     }
 
-    /// Images a class that `--fraction` or `--per-class` asks for; 0 with `--list`.
+    /// Images per class that `--fraction` or `--per-class` asks for.
     fn per_class(&self, labels: &[Option<u32>], classes: usize) -> Result<usize> {
         let known = labels.iter().flatten().count();
         if known == 0 || classes == 0 {
@@ -247,8 +237,7 @@ impl Args {
                 )));
             }
             (Some(f), _) => (f * known as f64 / classes as f64).round() as usize,
-            (None, Some(n)) => n,
-            (None, None) => return Ok(0),
+            (None, n) => n.unwrap_or(0),
         };
         if per_class == 0 {
             return Err(Error::Usage(format!(
@@ -276,8 +265,8 @@ impl Args {
         )
     }
 
-    fn lineage(&self, split: &Split, labels: &[Option<u32>], validation: bool) -> Result<Lineage> {
-        let choice = Choice {
+    fn lineage(&self, split: &Split, validation: bool) -> Result<Lineage> {
+        let settings = SubsetSettings {
             split: &self.split,
             fraction: self.fraction.filter(|_| !validation),
             per_class: self.per_class.filter(|_| !validation),
@@ -285,11 +274,11 @@ impl Args {
             validation,
         };
         let mut hasher = blake3::Hasher::new();
-        for label in labels {
+        for label in split.labels()? {
             hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
         }
-        let labels = hasher.finalize().to_hex()[..16].to_string();
-        let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&choice))
+        let labels = schema::short_hash(&hasher.finalize());
+        let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&settings))
             .input("shards", split.content_hash())
             .input("labels", labels);
         let lineage = match &self.list {
@@ -303,16 +292,20 @@ impl Args {
     }
 }
 
-fn write(
-    path: &Path,
-    split: &Split,
-    labels: &[Option<u32>],
-    rows: &[usize],
-    lineage: &Lineage,
-) -> Result<()> {
-    let keys = StringArray::from_iter_values(rows.iter().map(|&row| split.key(row)));
+/// Says how many images of each set nearly equal a labelled one.
+fn say_near(labelled: &NamedRows, tests: &[NamedRows]) -> Result<()> {
+    for (set, near) in tests.iter().zip(duplicates::near(labelled, tests)?) {
+        let (all, name) = (set.rows.len(), &set.name);
+        cli::info(&format!("{near} of {all} images of {name} nearly equal a labelled one"));
+    }
+    Ok(())
+}
+
+fn write(file: &SubsetFile, split: &Split, lineage: &Lineage) -> Result<()> {
+    let (labels, rows) = (split.labels()?, file.rows.iter());
+    let keys = StringArray::from_iter_values(rows.clone().map(|&row| split.key(row)));
     // Only rows with a label are drawn or pass `list::rows`.
-    let labels: Int64Array = rows.iter().map(|&row| labels[row].map(i64::from)).collect();
+    let labels: Int64Array = rows.map(|&row| labels[row].map(i64::from)).collect();
     let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(labels)];
-    table::write(path, schema::labelled(), columns, lineage, BTreeMap::new())
+    table::write(file.path, schema::labelled(), columns, lineage, BTreeMap::new())
 }

@@ -55,7 +55,7 @@ const READY: usize = 2;
 impl Source {
     /// Views of an image and their size.
     pub fn output(&self) -> Result<Output> {
-        self.labelled.pipe.output(self.split.channels()?)
+        self.labelled.pipe.output(self.split.channels())
     }
 
     /// Keys of a part's images in a step, for messages.
@@ -97,7 +97,7 @@ impl Source {
 
     /// The augmented images of a part, in the place of others.
     fn images(&self, part: &Part, draws: &[Draw], mut images: Vec<f32>) -> Result<Vec<f32>> {
-        let size = part.pipe.output(self.split.channels()?)?.values();
+        let size = part.pipe.output(self.split.channels())?.values();
         images.resize(draws.len() * size, 0.0);
         images.par_chunks_exact_mut(size).enumerate().try_for_each(|(i, out)| {
             if let Some(&(_, index)) = draws.get(i + NEAR) {

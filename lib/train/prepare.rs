@@ -80,7 +80,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         order: Stream::UnlabelledOrder,
         augment: Stream::UnlabelledAugment,
     };
-    let channels = split.channels()?;
+    let channels = split.channels();
     let output = labelled.pipe.output(channels)?;
     check::views(common, &settings, &output, &unlabelled.pipe.output(channels)?)?;
     let architecture = Architecture {

@@ -220,7 +220,7 @@ impl Run {
         let Some(v) = &self.validation else {
             return Ok(());
         };
-        let views = v.pipe.output(v.split.channels()?)?.views;
+        let views = v.pipe.output(v.split.channels())?.views;
         let logits = logits::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
         let classes = self.config.classes.len();
         let right = logits

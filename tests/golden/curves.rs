@@ -34,8 +34,9 @@ fn training_follows_pytorch_step_by_step() {
     let scratch = rough_shards();
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("train").unwrap();
-    let labels: Vec<(&str, i64)> =
-        (0..LABELLED).map(|row| (split.key(row), i64::from(split.label(row).unwrap()))).collect();
+    let labels: Vec<(&str, i64)> = (0..LABELLED)
+        .map(|row| (split.key(row), i64::from(split.labels().unwrap()[row].unwrap())))
+        .collect();
     write_labels(&scratch, "labelled.parquet", &labels);
     for golden in rows("curves.json") {
         let recipe = golden["recipe"].as_str().unwrap();

@@ -1,0 +1,73 @@
+//! What a run of `s4l-shard` makes. Runs of one identity make the same bytes, so one may go on with the
+//! files of another, and parts of one identity may be joined.
+
+use crate::artifact::Lineage;
+use crate::decode::encoded::Resized;
+use crate::input::survey::Survey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub classes: Vec<String>,
+    /// Height, width and channels of pixels; `None` for encoded images.
+    pub shape: Option<[usize; 3]>,
+    /// Number of files of each split.
+    pub splits: BTreeMap<String, usize>,
+    /// Images of the input, rejects with them.
+    pub items: u64,
+    /// As `Lineage::metadata` has it.
+    pub lineage: BTreeMap<String, String>,
+    pub resized: Option<Resized>,
+    pub part: Part,
+}
+
+impl Identity {
+    pub fn new(
+        survey: &Survey,
+        lineage: &Lineage,
+        resized: Option<Resized>,
+        part: Part,
+    ) -> Identity {
+        let splits = survey.spans.iter().map(|s| (s.split.name().to_string(), s.files));
+        Identity {
+            classes: survey.classes.clone(),
+            shape: survey.shape,
+            splits: splits.collect(),
+            items: survey.items(),
+            lineage: lineage.metadata(),
+            resized,
+            part,
+        }
+    }
+}
+
+/// Number of a part of a run, from 1, and how many parts the run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part(pub usize, pub usize);
+
+impl Part {
+    /// A run that is not cut into parts.
+    pub const WHOLE: Part = Part(1, 1);
+
+    /// The files of this part, which follow on those of the part before.
+    pub fn of<T>(self, files: &[T]) -> &[T] {
+        let Part(part, parts) = self;
+        let end = |part| part * files.len() / parts;
+        &files[end(part - 1)..end(part)]
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Part, String> {
+        let numbers = text.split_once('/');
+        let numbers = numbers.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((part, parts)) if (1..=parts).contains(&part) => Ok(Part(part, parts)),
+            _ => Err("expected I/N with I from 1 to N, as 3/8".to_string()),
+        }
+    }
+}
