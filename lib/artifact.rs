@@ -2,7 +2,9 @@
 
 use crate::cli::{self, Common};
 use crate::error::{Error, Result};
+use crate::schema;
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,13 +34,13 @@ impl Lineage {
     /// The key-value pairs of a footer or header.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from([
-            ("s4l.tool".to_string(), self.tool.to_string()),
-            ("s4l.version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-            ("s4l.recipe".to_string(), self.recipe.clone()),
-            ("s4l.seed".to_string(), self.seed.to_string()),
+            (schema::TOOL_KEY.to_string(), self.tool.to_string()),
+            (schema::VERSION_KEY.to_string(), env!("CARGO_PKG_VERSION").to_string()),
+            (schema::RECIPE_KEY.to_string(), self.recipe.clone()),
+            (schema::SEED_KEY.to_string(), self.seed.to_string()),
         ]);
         for (name, hash) in &self.inputs {
-            map.insert(format!("s4l.input.{name}"), hash.clone());
+            map.insert(format!("{}{name}", schema::INPUT_PREFIX), hash.clone());
         }
         map
     }
@@ -47,12 +49,12 @@ impl Lineage {
     pub fn of_metadata(tool: &'static str, metadata: &BTreeMap<String, String>) -> Lineage {
         let value = |key: &str| metadata.get(key).cloned().unwrap_or_default();
         let inputs = metadata.iter().filter_map(|(key, hash)| {
-            Some((key.strip_prefix("s4l.input.")?.to_string(), hash.clone()))
+            Some((key.strip_prefix(schema::INPUT_PREFIX)?.to_string(), hash.clone()))
         });
         Lineage {
             tool,
-            seed: value("s4l.seed").parse().unwrap_or_default(),
-            recipe: value("s4l.recipe"),
+            seed: value(schema::SEED_KEY).parse().unwrap_or_default(),
+            recipe: value(schema::RECIPE_KEY),
             inputs: inputs.collect(),
         }
     }
@@ -61,16 +63,19 @@ impl Lineage {
     pub fn matches(&self, found: &HashMap<String, String>) -> bool {
         let wanted = self.metadata();
         wanted.iter().all(|(k, v)| found.get(k) == Some(v))
-            && found.keys().filter(|k| k.starts_with("s4l.input.")).all(|k| wanted.contains_key(k))
+            && found
+                .keys()
+                .filter(|k| k.starts_with(schema::INPUT_PREFIX))
+                .all(|k| wanted.contains_key(k))
     }
 }
 
-/// The first 16 hex digits of the BLAKE3 hash of a file.
+/// The `short_hash` of a file.
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     hasher.update_reader(file).map_err(Error::io(path))?;
-    Ok(hasher.finalize().to_hex()[..16].to_string())
+    Ok(schema::short_hash(&hasher.finalize()))
 }
 
 /// What to do about an output path.
@@ -107,12 +112,7 @@ pub fn write_atomic(
 ) -> Result<()> {
     let folder = parent(path);
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".s4l-")
-        .suffix(".tmp")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(Error::io(folder))?;
+    let mut file = temporary(0o644).tempfile_in(folder).map_err(Error::io(folder))?;
     write(file.as_file_mut())?;
     file.as_file().sync_all().map_err(Error::io(path))?;
     file.persist(path).map_err(|e| Error::io(path)(e.error)).map(|_| ())
@@ -127,12 +127,15 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
     let parent = parent(out);
     std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    tempfile::Builder::new()
-        .prefix(".s4l-")
-        .suffix(".tmp")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir_in(parent)
-        .map_err(Error::io(parent))
+    temporary(0o755).tempdir_in(parent).map_err(Error::io(parent))
+}
+
+/// Names what is not complete, and opens it to those that `mode` says.
+fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
+    let (prefix, suffix) = schema::TEMPORARY;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(suffix).permissions(PermissionsExt::from_mode(mode));
+    builder
 }
 
 /// Renames a folder beside `out`, whose files are synced, to `out`. What was there is moved away first
@@ -193,7 +196,7 @@ fn real_path(path: &Path) -> Result<PathBuf> {
 pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<()> {
     // Components drop the slash at the end of a folder's name.
     let mut name = out.components().as_path().as_os_str().to_owned();
-    name.push(".prov.json");
+    name.push(schema::PROVENANCE);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({
         "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::schema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
 
@@ -62,5 +63,5 @@ fn bad(recipe: &str, message: &str) -> Error {
 /// Hash of the settings in force: comments, order and defaults spelled out make no difference.
 pub fn hash<T: Serialize>(settings: &T) -> String {
     let json = serde_json::to_vec(settings).unwrap_or_default();
-    blake3::hash(&json).to_hex()[..16].to_string()
+    schema::short_hash(&blake3::hash(&json))
 }

@@ -5,7 +5,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field};
 use s4l::artifact::Lineage;
-use s4l::evaluate::metrics::{self, EvalSummary, SUMMARY_KEY};
+use s4l::evaluate::metrics::{self, EvalSummary};
 use s4l::schema;
 use s4l::tables::table;
 use std::collections::BTreeMap;
@@ -56,8 +56,10 @@ fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
     ];
     let lineage = Lineage::new("s4l-eval", seed, "0123456789abcdef".into())
         .input("model", "fedcba9876543210");
-    let footer =
-        BTreeMap::from([(SUMMARY_KEY.to_string(), serde_json::to_string(&summary).unwrap())]);
+    let footer = BTreeMap::from([(
+        schema::SUMMARY_KEY.to_string(),
+        serde_json::to_string(&summary).unwrap(),
+    )]);
     let path = folder.join("eval.parquet");
     table::write(&path, schema::eval(3), columns, &lineage, footer).unwrap();
 }

@@ -6,9 +6,6 @@
 use crate::rng::{self, RngExt, Stream};
 use serde::{Deserialize, Serialize};
 
-/// Key of the `EvalSummary` (JSON) in the footer of `eval.parquet`.
-pub const SUMMARY_KEY: &str = "s4l.summary";
-
 const CALIBRATION_BINS: usize = 15;
 const RESAMPLES: u64 = 1000;
 

@@ -20,6 +20,7 @@ pub use tfrecord::example;
 
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::schema;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -293,7 +294,7 @@ impl Input {
                 hasher.update(digest.as_bytes());
             }
         }
-        Ok(hasher.finalize().to_hex()[..16].to_string())
+        Ok(schema::short_hash(&hasher.finalize()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{count, json, parquet, safetensors, section, size};
 use crate::error::{Error, Result};
-use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS};
+use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS, split_of};
 use indicatif::DecimalBytes;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -34,14 +34,6 @@ pub fn describe_shards(folder: &Path) -> Result<String> {
         folder.display(),
         section("splits", &lines)
     ))
-}
-
-/// `train` of `train-00000-of-00004.parquet`.
-fn split_of(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let first = stem.rsplit_once("-of-").map(|(part, _)| part);
-    let split = first.and_then(|part| part.rsplit_once('-'));
-    split.map_or(stem.to_string(), |(split, _)| split.to_string())
 }
 
 /// `dataset.json` parses, every line of the manifest holds as for `b3sum -c`, and the manifest
@@ -130,17 +122,4 @@ pub fn verify_model(folder: &Path) -> Result<()> {
         return Err(Error::bad_data(folder, WEIGHTS, "none", hint));
     }
     safetensors::verify(&weights)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_split_is_what_stands_before_the_part() {
-        let split = |name: &str| split_of(Path::new(name));
-        assert_eq!(split("a/train-00000-of-00004.parquet"), "train");
-        assert_eq!(split("my-test-00000-of-00001.parquet"), "my-test");
-        assert_eq!(split("other.parquet"), "other");
-    }
 }

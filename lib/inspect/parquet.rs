@@ -2,10 +2,11 @@
 
 use super::{count, lineage, section, title};
 use crate::error::{Error, Result};
-use crate::evaluate::metrics::{EvalSummary, SUMMARY_KEY, Summary};
+use crate::evaluate::metrics::{EvalSummary, Summary};
+use crate::schema::SUMMARY_KEY;
 use crate::tables::contained;
-use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
+use ::parquet::arrow::{ARROW_SCHEMA_META_KEY, ProjectionMask};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use indicatif::HumanCount;
@@ -50,7 +51,7 @@ pub fn describe(path: &Path) -> Result<String> {
         .into_iter()
         .flatten()
         // The Arrow schema is what "columns" shows.
-        .filter(|pair| pair.key != "ARROW:schema")
+        .filter(|pair| pair.key != ARROW_SCHEMA_META_KEY)
         .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
         .collect();
     let summary = pairs.remove(SUMMARY_KEY).map_or(Ok(String::new()), |json| {

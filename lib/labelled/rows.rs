@@ -1,6 +1,7 @@
 //! The rows of a split that a table of labels names.
 
 use crate::error::{Error, Result};
+use crate::schema;
 use crate::shards::Split;
 use crate::tables::table::Table;
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ pub fn labelled_rows(
     classes: usize,
     column: &str,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
-    let keys = table.strings("key")?;
+    let keys = table.strings(schema::KEY)?;
     let labels = table.ints(column)?;
     let mut seen = HashSet::new();
     let mut rows = Vec::with_capacity(keys.len());

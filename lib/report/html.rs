@@ -4,6 +4,7 @@ use super::curves;
 use super::rows::{Estimate, Row};
 use super::svg::{self, Dot, Line, escape};
 use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
+use crate::schema::{self, metric};
 use std::fmt::Write;
 
 /// The heat table shows at most so many classes.
@@ -145,15 +146,17 @@ fn dot(row: &Row, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: S
 
 /// The loss terms, each with its colour class.
 const LOSSES: [(&str, &str, &str); 6] = [
-    ("loss", "total", "total"),
-    ("loss/supervised", "supervised", "supervised"),
-    ("loss/rotation", "rotation", "rotation"),
-    ("loss/exemplar", "exemplar", "exemplar"),
-    ("loss/vat", "VAT", "vat"),
-    ("loss/entmin", "EntMin", "entmin"),
+    (metric::LOSS, "total", "total"),
+    (metric::LOSS_SUPERVISED, "supervised", "supervised"),
+    (metric::LOSS_ROTATION, "rotation", "rotation"),
+    (metric::LOSS_EXEMPLAR, "exemplar", "exemplar"),
+    (metric::LOSS_VAT, "VAT", "vat"),
+    (metric::LOSS_ENTMIN, "EntMin", "entmin"),
 ];
-const ACCURACIES: [(&str, &str, &str); 2] =
-    [("train/top1", "training", "total"), ("validation/top1", "validation", "supervised")];
+const ACCURACIES: [(&str, &str, &str); 2] = [
+    (metric::TRAIN_TOP1, "training", "total"),
+    (metric::VALIDATION_TOP1, "validation", "supervised"),
+];
 
 fn learning_curves(rows: &[Row]) -> String {
     let accuracies: Vec<Vec<Line>> = rows.iter().map(|r| lines(r, &ACCURACIES)).collect();
@@ -268,7 +271,7 @@ fn lineage(rows: &[Row]) -> String {
         let of = |key: &str| run.lineage.get(key).map_or(String::new(), |v| escape(v));
         let mut inputs = String::new();
         for (key, hash) in &run.lineage {
-            if let Some(name) = key.strip_prefix("s4l.input.") {
+            if let Some(name) = key.strip_prefix(schema::INPUT_PREFIX) {
                 let _ =
                     write!(inputs, "<span>{} <code>{}</code></span> ", escape(name), escape(hash));
             }
@@ -280,9 +283,9 @@ fn lineage(rows: &[Row]) -> String {
             escape(row.title),
             run.summary.seed,
             escape(&run.summary.method),
-            of("s4l.tool"),
-            of("s4l.version"),
-            of("s4l.recipe"),
+            of(schema::TOOL_KEY),
+            of(schema::VERSION_KEY),
+            of(schema::RECIPE_KEY),
         );
     }
     section(

@@ -1,6 +1,5 @@
 //! Writing the files of a plan: several at once, each by the records of its own items.
 
-use super::file_name;
 use super::staging::{self, FileRecord, Reject, Staging};
 use super::write::{GROUP_BYTES, Row, ShardFile, group_rows};
 use crate::artifact::Lineage;
@@ -8,6 +7,7 @@ use crate::cli;
 use crate::decode::encoded::{self, Resized, decode_rgb};
 use crate::error::{Error, Result};
 use crate::input::{self, Input, Plan, Record, Shard};
+use crate::schema::shard_file;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
@@ -176,5 +176,5 @@ impl Job<'_> {
 }
 
 fn name(shard: &Shard) -> String {
-    file_name(shard.split.name(), shard.file, shard.files)
+    shard_file(shard.split.name(), shard.file, shard.files)
 }

@@ -43,11 +43,6 @@ struct SplitInfo {
 
 const FORMAT: u32 = 1;
 
-/// Name of a shard file.
-pub fn file_name(split: &str, file: usize, files: usize) -> String {
-    format!("{split}-{file:05}-of-{files:05}.parquet")
-}
-
 /// An open shard folder. Splits are opened one by one, on demand.
 #[derive(Debug)]
 pub struct Shards {

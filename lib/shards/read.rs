@@ -1,7 +1,7 @@
 //! Reading: a split of a shard folder as one row space.
 
 use super::column::File;
-use super::{Dataset, SplitInfo, file_name};
+use super::{Dataset, SplitInfo};
 use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl Split {
         };
         let files = (0..info.files)
             .into_par_iter()
-            .map(|i| File::open(&folder.join(file_name(name, i, info.files)), image))
+            .map(|i| File::open(&folder.join(schema::shard_file(name, i, info.files)), image))
             .collect::<Result<Vec<_>>>()?;
         let rows: usize = files.iter().map(|f| f.rows).sum();
         if rows != info.images || u32::try_from(rows).is_err() {

@@ -9,11 +9,11 @@
 //! ```
 
 use super::write::{Row, digest};
-use super::{Dataset, FORMAT, Resized, SplitInfo, file_name};
+use super::{Dataset, FORMAT, Resized, SplitInfo};
 use crate::artifact::{self, Lineage};
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::schema;
+use crate::schema::{self, FILES, PARTIAL, PLAN, RECORDS, shard_file};
 use crate::tables::table;
 use arrow::array::{ArrayRef, StringArray};
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-const PARTIAL: &str = ".partial";
-const PLAN: &str = "plan.json";
-const FILES: &str = "files";
-const RECORDS: &str = "records";
 
 /// What is being made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +66,7 @@ impl Content {
     }
 
     fn hex(&self) -> String {
-        let hash = blake3::hash(&self.0.to_le_bytes());
-        hash.to_hex()[..16].to_string()
+        schema::short_hash(&blake3::hash(&self.0.to_le_bytes()))
     }
 }
 
@@ -192,7 +186,7 @@ impl Staging {
             let mut content = Content::default();
             let mut images = 0;
             for i in 0..count {
-                let name = file_name(split, i, count);
+                let name = shard_file(split, i, count);
                 let record = self.record(&name).ok_or_else(|| {
                     Error::missing(&self.record_path(&name), "file", "run the same command again")
                 })?;
@@ -304,7 +298,7 @@ pub fn partial(out: &Path) -> PathBuf {
 
 /// The folder of a part of `out`.
 pub fn part_name(out: &Path, (part, parts): (usize, usize)) -> PathBuf {
-    beside(out, &format!(".part-{part}-of-{parts}"))
+    beside(out, &schema::part_ending(part, parts))
 }
 
 /// Lineage of the parts of `out`, as `lineage_of_part`.
@@ -326,7 +320,7 @@ fn beside(out: &Path, ending: &str) -> PathBuf {
 
 /// The folders that are parts of `out`.
 fn parts(out: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = beside(out, ".part-");
+    let pattern = beside(out, schema::PART);
     let folder = pattern.parent().filter(|p| !p.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let start = pattern.file_name().unwrap_or_default().as_encoded_bytes();

@@ -117,7 +117,7 @@ impl ShardFile {
             let heights: Vec<i32> = rows.iter().map(|r| r.height as i32).collect();
             let widths: Vec<i32> = rows.iter().map(|r| r.width as i32).collect();
             let hashes: Vec<ByteArray> =
-                rows.iter().map(|r| text(&schema::content_hash(&r.content))).collect();
+                rows.iter().map(|r| text(&schema::short_hash(&r.content))).collect();
             if self.pixels {
                 let rows = rows.into_iter();
                 let images: Vec<_> =
@@ -232,7 +232,7 @@ fn properties(
     let footer = footer.chain([(schema::HUGGING_FACE.to_string(), features)]);
     let resized = resized.map(|r| {
         let what = format!("JPEG of quality {}, smaller side {}", r.quality, r.small);
-        ("s4l.resized".to_string(), what)
+        (schema::RESIZED_KEY.to_string(), what)
     });
     let footer = footer.chain(resized);
     Ok(WriterProperties::builder()

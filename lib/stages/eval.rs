@@ -82,7 +82,7 @@ impl Stage for Args {
         let found = table::footer(&out);
         if artifact::target(&self.common, &out, &lineage, found)? == Target::UpToDate {
             let footer = table::footer(&out).unwrap_or_default();
-            println!("{}", footer.get("s4l.summary").map_or("", String::as_str));
+            println!("{}", footer.get(schema::SUMMARY_KEY).map_or("", String::as_str));
             return Ok(());
         }
         let output = pipe.output(split.channels()?)?;
@@ -109,7 +109,7 @@ impl Stage for Args {
             schema::eval(c),
             columns(keys, &labels, &first, c),
             &lineage,
-            BTreeMap::from([("s4l.summary".to_string(), json.clone())]),
+            BTreeMap::from([(schema::SUMMARY_KEY.to_string(), json.clone())]),
         )?;
         artifact::write_provenance(&out, &self.common, start)?;
         println!("{json}");
