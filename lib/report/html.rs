@@ -1,7 +1,7 @@
 //! The page: one file that needs no network and no script.
 
 use super::curves;
-use super::rows::{Estimate, Row};
+use super::rows::{Estimate, TableRow};
 use super::svg::{self, Dot, Line, escape};
 use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
 use crate::schema::{self, metric};
@@ -11,7 +11,7 @@ use std::fmt::Write;
 const MOST_CLASSES: usize = 30;
 
 /// The whole page. `rows` is not empty.
-pub fn page(rows: &[Row]) -> String {
+pub fn page(rows: &[TableRow]) -> String {
     let sections = [
         headline(rows),
         accuracy(rows),
@@ -40,7 +40,7 @@ fn section(title: &str, note: &str, content: &str) -> String {
 }
 
 /// The figures beside the published ones. Spreads of others than top-1 are in the files.
-fn headline(rows: &[Row]) -> String {
+fn headline(rows: &[TableRow]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
     let (head, note) =
         if averaged { ("<th scope=col>4 rotations", table::ROTATIONS_NOTE) } else { ("", "") };
@@ -80,12 +80,12 @@ fn headline(rows: &[Row]) -> String {
     )
 }
 
-fn top1(row: &Row) -> f64 {
+fn top1(row: &TableRow) -> f64 {
     row.estimate(|s| s.top1).mean
 }
 
 /// `± 0.4` over seeds, `82.1–83.6` of one seed.
-fn range(row: &Row) -> String {
+fn range(row: &TableRow) -> String {
     match (row.bootstrap(), row.estimate(|s| s.top1).sd) {
         (Some((low, high)), _) => format!("{}\u{2013}{}", percent(low), percent(high)),
         (None, Some(sd)) => format!("\u{b1} {}", percent(sd)),
@@ -94,7 +94,7 @@ fn range(row: &Row) -> String {
 }
 
 /// The best row in words, against the supervised row with 10% of the labels where there is one.
-fn lead(rows: &[Row]) -> String {
+fn lead(rows: &[TableRow]) -> String {
     let better = |a, b| if top1(b) > top1(a) { b } else { a };
     let Some(best) = rows.iter().reduce(better) else {
         return String::new();
@@ -113,7 +113,7 @@ fn lead(rows: &[Row]) -> String {
     text + "."
 }
 
-fn accuracy(rows: &[Row]) -> String {
+fn accuracy(rows: &[TableRow]) -> String {
     let dots: Vec<Dot> = rows
         .iter()
         .map(|row| Dot {
@@ -129,7 +129,7 @@ fn accuracy(rows: &[Row]) -> String {
     )
 }
 
-fn dot(row: &Row, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: String) -> Dot {
+fn dot(row: &TableRow, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: String) -> Dot {
     let Estimate { mean, sd } = row.estimate(figure);
     let single = |run: &&super::runs::Run| {
         let value = figure(&run.summary.unrotated);
@@ -158,7 +158,7 @@ const ACCURACIES: [(&str, &str, &str); 2] = [
     (metric::VALIDATION_TOP1, "validation", "supervised"),
 ];
 
-fn learning_curves(rows: &[Row]) -> String {
+fn learning_curves(rows: &[TableRow]) -> String {
     let accuracies: Vec<Vec<Line>> = rows.iter().map(|r| lines(r, &ACCURACIES)).collect();
     // One range for all rows, so that they compare.
     let range: Vec<f64> = accuracies
@@ -197,7 +197,7 @@ fn learning_curves(rows: &[Row]) -> String {
     )
 }
 
-fn lines<'a>(row: &Row, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {
+fn lines<'a>(row: &TableRow, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {
     known
         .iter()
         .map(|(key, name, class)| Line { class, name, points: curves::curve(row, key) })
@@ -205,8 +205,8 @@ fn lines<'a>(row: &Row, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>
         .collect()
 }
 
-fn classes(rows: &[Row]) -> String {
-    let accuracies: Vec<Vec<Option<f64>>> = rows.iter().map(Row::per_class).collect();
+fn classes(rows: &[TableRow]) -> String {
+    let accuracies: Vec<Vec<Option<f64>>> = rows.iter().map(TableRow::per_class).collect();
     let names = &rows[0].runs[0].summary.unrotated.per_class;
     let lowest = |class: usize| {
         let values = accuracies.iter().filter_map(|row| row[class]);
@@ -245,7 +245,7 @@ fn classes(rows: &[Row]) -> String {
     section("Accuracy by class", &note, &(html + "</tbody></table>"))
 }
 
-fn calibration(rows: &[Row]) -> String {
+fn calibration(rows: &[TableRow]) -> String {
     let dots: Vec<Dot> = rows
         .iter()
         .map(|row| {
@@ -262,7 +262,7 @@ fn calibration(rows: &[Row]) -> String {
 }
 
 /// What each evaluation was made from, as its footer has it.
-fn lineage(rows: &[Row]) -> String {
+fn lineage(rows: &[TableRow]) -> String {
     let mut html = "<table class=lineage>\n<thead><tr><th scope=col>Row\
         <th scope=col>Seed<th scope=col>Method<th scope=col>Tool<th scope=col>Recipe\
         <th scope=col>Inputs</thead>\n<tbody>\n"

@@ -1,6 +1,6 @@
 //! The table as Markdown for people, as CSV and parquet for programs.
 
-use super::rows::{Estimate, Row};
+use super::rows::{Estimate, TableRow};
 use crate::artifact::Lineage;
 use crate::error::Result;
 use crate::schema;
@@ -31,7 +31,7 @@ pub fn percent(fraction: f64) -> String {
 }
 
 /// `82.9 ± 0.4` of several runs, `82.9 [82.1, 83.6]` of one.
-pub fn top1(row: &Row) -> String {
+pub fn top1(row: &TableRow) -> String {
     match row.bootstrap() {
         Some((low, high)) => {
             let mean = row.estimate(|s| s.top1).mean;
@@ -56,7 +56,7 @@ pub fn published(figure: Option<f64>) -> String {
 }
 
 /// One sentence about what was evaluated.
-pub fn subject(rows: &[Row]) -> String {
+pub fn subject(rows: &[TableRow]) -> String {
     let summary = &rows[0].runs[0].summary;
     let runs: usize = rows.iter().map(|r| r.runs.len()).sum();
     format!(
@@ -70,7 +70,7 @@ pub fn subject(rows: &[Row]) -> String {
 }
 
 /// A Markdown table, padded so that it reads in a terminal too.
-pub fn markdown(rows: &[Row]) -> String {
+pub fn markdown(rows: &[TableRow]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
     let mut header = vec!["Row", "Top-1 %"];
     if averaged {
@@ -137,11 +137,12 @@ enum Column {
 }
 
 /// The columns of `schema::report`.
-fn columns(rows: &[Row]) -> Vec<Column> {
-    let text = |f: &dyn Fn(&Row) -> String| Column::Text(rows.iter().map(f).collect());
-    let count = |f: &dyn Fn(&Row) -> i64| Column::Count(rows.iter().map(f).collect());
-    let figure = |f: &dyn Fn(&Row) -> Option<f64>| Column::Figure(rows.iter().map(f).collect());
-    let percent = |f: &dyn Fn(&Row) -> Option<f64>| figure(&|r| Some(f(r)? * 100.0));
+fn columns(rows: &[TableRow]) -> Vec<Column> {
+    let text = |f: &dyn Fn(&TableRow) -> String| Column::Text(rows.iter().map(f).collect());
+    let count = |f: &dyn Fn(&TableRow) -> i64| Column::Count(rows.iter().map(f).collect());
+    let figure =
+        |f: &dyn Fn(&TableRow) -> Option<f64>| Column::Figure(rows.iter().map(f).collect());
+    let percent = |f: &dyn Fn(&TableRow) -> Option<f64>| figure(&|r| Some(f(r)? * 100.0));
     vec![
         text(&|r| r.name.to_string()),
         text(&|r| r.title.to_string()),
@@ -168,7 +169,7 @@ fn columns(rows: &[Row]) -> Vec<Column> {
 }
 
 /// RFC 4180, with a header; an unknown figure is an empty field.
-pub fn csv(rows: &[Row]) -> String {
+pub fn csv(rows: &[TableRow]) -> String {
     let columns = columns(rows);
     let schema = schema::report();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -192,7 +193,7 @@ pub fn csv(rows: &[Row]) -> String {
 }
 
 /// The same columns as parquet; an unknown figure is null.
-pub fn parquet(path: &Path, rows: &[Row], lineage: &Lineage) -> Result<()> {
+pub fn parquet(path: &Path, rows: &[TableRow], lineage: &Lineage) -> Result<()> {
     let arrays = columns(rows).into_iter().map(|column| -> ArrayRef {
         match column {
             Column::Text(v) => Arc::new(StringArray::from(v)),
