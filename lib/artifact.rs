@@ -1,12 +1,15 @@
 //! Outputs: committed atomically, with lineage inside and time and host beside.
 
-use crate::cli::{self, Common};
+use crate::cli::{self, Output};
 use crate::error::{Error, Result};
-use crate::schema;
+use crate::{recipe, schema};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The seed in the lineage of a stage that draws nothing.
+pub const UNSEEDED: u64 = 0;
 
 /// What an output was made from. Written into every parquet footer and safetensors header, so the
 /// same inputs give the same bytes.
@@ -23,6 +26,11 @@ pub struct Lineage {
 impl Lineage {
     pub fn new(tool: &'static str, seed: u64, recipe: String) -> Lineage {
         Lineage { tool, seed, recipe, inputs: BTreeMap::new() }
+    }
+
+    /// Of a stage without settings that draws nothing.
+    pub fn without_settings(tool: &'static str) -> Lineage {
+        Lineage::new(tool, UNSEEDED, recipe::hash(&serde_json::json!({})))
     }
 
     /// Adds an input by the hash of its content.
@@ -88,13 +96,13 @@ pub enum Target {
 /// Decides about an output whose footer or header is `found` (`None`: there is no output).
 /// Errors with `Exists` when it is there, differs, and `--force` is absent.
 pub fn target(
-    common: &Common,
+    output: &Output,
     path: &Path,
     lineage: &Lineage,
     found: Option<HashMap<String, String>>,
 ) -> Result<Target> {
     match found {
-        _ if common.force => Ok(Target::Write),
+        _ if output.force => Ok(Target::Write),
         None if !path.exists() => Ok(Target::Write),
         Some(found) if lineage.matches(&found) => {
             cli::info(&format!("{}: up to date", path.display()));
@@ -193,7 +201,7 @@ fn real_path(path: &Path) -> Result<PathBuf> {
 
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
 /// host, duration, threads).
-pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<()> {
+pub fn write_provenance(out: &Path, start: Instant) -> Result<()> {
     // Components drop the slash at the end of a folder's name.
     let mut name = out.components().as_path().as_os_str().to_owned();
     name.push(schema::PROVENANCE);
@@ -203,7 +211,7 @@ pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<(
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host.trim(),
         "seconds": start.elapsed().as_secs_f64(),
-        "threads": common.threads(),
+        "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
     });
     write_bytes(&PathBuf::from(name), format!("{record:#}\n").as_bytes())

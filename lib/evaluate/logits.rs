@@ -59,6 +59,11 @@ pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
     ))
 }
 
+/// The first view of each row: `[rows, classes]` of `[rows, views, classes]`.
+pub fn first_view(logits: &[f32], views: usize, classes: usize) -> Vec<f32> {
+    logits.chunks_exact(views * classes).flat_map(|row| &row[..classes]).copied().collect()
+}
+
 /// Mean over the views of each row: `[rows, classes]` of `[rows, views, classes]`.
 pub fn mean_over_views(logits: &[f32], views: usize, classes: usize) -> Vec<f32> {
     logits

@@ -1,11 +1,11 @@
 //! `s4l-shard`: images of any form → a shard folder.
 
-use crate::artifact::{self, Lineage, Target};
-use crate::cli::{self, Common};
+use crate::artifact::{self, Lineage, Target, UNSEEDED};
+use crate::cli::{self, Limits, Output, Stage, Words};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::{self, Format, Input, Plan};
-use crate::recipe;
+use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::Shards;
 use crate::shards::job::Job;
@@ -16,15 +16,7 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-/// Share of bad images that is passed over.
-const ALLOWED_REJECTS: f64 = 0.01;
-
-/// Turn images into shards: parquet files that every stage maps into memory
-#[derive(Debug, clap::Parser)]
-#[command(
-    name = "s4l-shard",
-    version,
-    before_help = "\
+const EXAMPLES: &str = "\
 EXAMPLES
   s4l-shard --in photos --out shards                photos/[{train,val,test}/]<class>/*.jpg
   s4l-shard --in photos --labels labels.csv         name,label; an empty label: unlabelled
@@ -46,7 +38,14 @@ word (train, val, validation, test; dev is test). A bad image is left out and li
 in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912].
 Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
-an image of the input for its key; the names too where --in is a folder or a list.",
+an image of the input for its key; the names too where --in is a folder or a list.";
+
+/// Turn images into shards: parquet files that every stage maps into memory
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "s4l-shard",
+    version,
+    before_help = EXAMPLES,
     after_help = "The format is found by content."
 )]
 pub struct Args {
@@ -81,11 +80,35 @@ pub struct Args {
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     part: Option<Part>,
     /// Join the parts of --out
-    #[arg(long, conflicts_with = "input")]
+    #[arg(long, conflicts_with_all = OF_MAKING)]
     merge: bool,
     #[command(flatten)]
-    common: Common,
+    recipe: Recipe,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
 }
+
+/// Options of making shards, which `--merge` would not obey.
+const OF_MAKING: [&str; 11] = [
+    "input",
+    "format",
+    "labels",
+    "classes",
+    "strict",
+    "decode",
+    "resize_small",
+    "quality",
+    "file",
+    "set",
+    "dry_run",
+];
+
+/// Share of bad images that is passed over.
+const ALLOWED_REJECTS: f64 = 0.01;
 
 #[derive(Debug, Clone, Copy)]
 struct Part {
@@ -108,21 +131,25 @@ impl FromStr for Part {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct ShardSettings {
     /// A file ends before the image that would bring it above this many bytes of image data, and after
     /// 65,536 images.
     pub file_bytes: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { file_bytes: 512 << 20 }
+impl Default for ShardSettings {
+    fn default() -> ShardSettings {
+        ShardSettings { file_bytes: 512 << 20 }
     }
 }
 
-impl cli::Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+impl Stage for Args {
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn run(self) -> Result<()> {
@@ -131,7 +158,7 @@ impl cli::Stage for Args {
         if !(0.0..=1.0).contains(&allowed) {
             return Err(Error::Usage(format!("--allow-rejects {allowed}: a share is from 0 to 1")));
         }
-        let out = self.common.out_or("shards");
+        let out = self.output.out_or(schema::SHARDS);
         let done = match &self.input {
             Some(input) => self.shard(input, &out, allowed, start),
             None => self.join(&out, allowed, start),
@@ -146,7 +173,7 @@ impl cli::Stage for Args {
 
 impl Args {
     fn shard(&self, input: &Path, out: &Path, allowed: f64, start: Instant) -> Result<()> {
-        let settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let settings: ShardSettings = self.recipe.load()?;
         if settings.file_bytes == 0 {
             return Err(Error::Recipe {
                 recipe: "file_bytes".to_string(),
@@ -158,7 +185,7 @@ impl Args {
             input::open(input, self.format, self.labels.as_deref(), self.classes.as_deref())?;
         artifact::refuse_overlap(input, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
-        if self.common.dry_run {
+        if self.output.dry_run {
             let plan = Plan::new(&source, settings.file_bytes, allow_cut)?;
             return cli::print(&describe(input, out, &source, &plan));
         }
@@ -166,7 +193,8 @@ impl Args {
         let recipe = recipe::hash(&(&settings, self.decode, resized));
         let (hash, plan) =
             rayon::join(|| source.hash(), || Plan::new(&source, settings.file_bytes, allow_cut));
-        let lineage = Lineage::new("s4l-shard", self.common.seed, recipe).input("images", hash?);
+        let lineage =
+            Lineage::new("s4l-shard", UNSEEDED, recipe).input(schema::input::IMAGES, hash?);
         let (goal, found) = match self.part {
             Some(Part { part, parts }) => {
                 let name = staging::part_name(out, (part, parts));
@@ -178,7 +206,7 @@ impl Args {
                 (out.to_path_buf(), Shards::lineage(out))
             }
         };
-        if artifact::target(&self.common, &goal, &lineage, found)? == Target::UpToDate {
+        if artifact::target(&self.output, &goal, &lineage, found)? == Target::UpToDate {
             return Ok(());
         }
 
@@ -216,7 +244,7 @@ impl Args {
             rejects: AtomicU64::new(0),
             bar: cli::progress(plan.items(), "images"),
         };
-        let done = job.run(self.common.threads());
+        let done = job.run(self.limits.threads());
         job.bar.finish_and_clear();
         let total = job.shards.len();
         if let Err(e) = done {
@@ -232,7 +260,7 @@ impl Args {
         } else {
             staging.commit(out, allowed, input)?;
         }
-        artifact::write_provenance(&goal, &self.common, start)?;
+        artifact::write_provenance(&goal, start)?;
         cli::info(&format!("{}: {}", goal.display(), summary(&plan)));
         Ok(())
     }
@@ -241,7 +269,7 @@ impl Args {
     fn join(&self, out: &Path, allowed: f64, start: Instant) -> Result<()> {
         refuse_foreign(out)?;
         let found = Shards::lineage(out);
-        if !self.common.force && out.exists() {
+        if !self.output.force && out.exists() {
             if found != staging::lineage_of_parts(out) {
                 let path = out.to_path_buf();
                 return Err(Error::Exists { path });
@@ -250,7 +278,7 @@ impl Args {
             return Ok(());
         }
         Staging::merge(out)?.commit(out, allowed, out)?;
-        artifact::write_provenance(out, &self.common, start)
+        artifact::write_provenance(out, start)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `s4l-subset`: which images a training stage may know the labels of.
 
 use crate::artifact::{self, Lineage, Target};
-use crate::cli::{self, Common};
+use crate::cli::{self, InputShards, Limits, Output, Seed, Stage, Words};
 use crate::error::{Error, Result};
 use crate::labelled::draw::{TooFew, draw};
 use crate::labelled::duplicates::{self, Set};
@@ -13,18 +13,13 @@ use crate::schema;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Choose the labelled images: class-balanced and seeded, or by a list of names
-#[derive(Debug, clap::Parser)]
-#[command(
-    name = "s4l-subset",
-    version,
-    before_help = "\
+const EXAMPLES: &str = "\
 EXAMPLES
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet
   s4l-subset --in shards --per-class 13 --seed 1 --out labelled.parquet
@@ -35,13 +30,19 @@ EXAMPLES
 For one seed a smaller subset lies within every larger one, and the validation set is the same
 whatever the fraction. A list may give names with folders before them, and with or without the ending
 of an image file. No image is drawn into both whose bytes are equal, and a labelled image that is also in
-another split is an error. Memory: some 250 bytes an image.",
+another split is an error. Memory: some 250 bytes an image.";
+
+/// Choose the labelled images: class-balanced and seeded, or by a list of names
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "s4l-subset",
+    version,
+    before_help = EXAMPLES,
     group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
 )]
 pub struct Args {
-    /// Shard folder
-    #[arg(long = "in", value_name = "DIR")]
-    input: PathBuf,
+    #[command(flatten)]
+    shards: InputShards,
     /// Share of the labelled images of the split, the same number of each class
     #[arg(long, value_name = "F")]
     fraction: Option<f64>,
@@ -67,13 +68,14 @@ pub struct Args {
     #[arg(long)]
     allow_duplicates: bool,
     #[command(flatten)]
-    common: Common,
+    seed: Seed,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
 }
-
-/// This stage is set by options alone: a recipe with any key is an error.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {}
 
 /// What decides the rows of an output, for its lineage. The validation set does not depend on the
 /// size of the subset, so neither does this.
@@ -86,17 +88,20 @@ struct Choice<'a> {
     validation: bool,
 }
 
-impl cli::Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+impl Stage for Args {
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let Settings {} = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
-        let out = self.common.out_or("labelled.parquet");
+        let out = self.output.out_or(schema::LABELLED);
         self.refuse_overlaps(&out)?;
-        let shards = Shards::open(&self.input)?;
+        let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
         let labels = split.labels()?;
 
@@ -105,7 +110,7 @@ impl cli::Stage for Args {
         let outer = self.outer(&split, shards.classes().len())?;
         let per_class = self.per_class(labels, shards.classes().len())?;
         let draw = |n, stream, taken: &[usize]| {
-            draw(labels, shards.classes().len(), n, self.common.seed, stream, taken)
+            draw(labels, shards.classes().len(), n, self.seed.value, stream, taken)
                 .map_err(|few| self.too_few(few, &shards))
         };
         // Copies of an image count as that image.
@@ -141,14 +146,14 @@ impl cli::Stage for Args {
             let names = (path.display(), &self.split, shards.classes().len());
             format!("{}: {rows} images of {}, {} classes", names.0, names.1, names.2)
         };
-        if self.common.dry_run {
+        if self.output.dry_run {
             let plan = outputs.iter().map(|(path, rows, _)| words(path, rows.len()) + "\n");
             return cli::print(&plan.collect::<String>());
         }
         let mut todo = Vec::new();
         for (path, rows, validation) in outputs {
             let lineage = self.lineage(&split, labels, validation)?;
-            if artifact::target(&self.common, path, &lineage, table::footer(path))? == Target::Write
+            if artifact::target(&self.output, path, &lineage, table::footer(path))? == Target::Write
             {
                 todo.push((path, rows, lineage));
             }
@@ -170,7 +175,7 @@ impl cli::Stage for Args {
         }
         for (path, rows, lineage) in todo {
             write(path, &split, labels, rows, &lineage)?;
-            artifact::write_provenance(path, &self.common, start)?;
+            artifact::write_provenance(path, start)?;
             cli::info(&words(path, rows.len()));
         }
         Ok(())
@@ -180,7 +185,8 @@ impl cli::Stage for Args {
 impl Args {
     fn refuse_overlaps(&self, out: &Path) -> Result<()> {
         let outputs = [Some(out), self.val_out.as_deref()];
-        let inputs = [Some(self.input.as_path()), self.list.as_deref(), self.nested_in.as_deref()];
+        let inputs =
+            [Some(self.shards.path.as_path()), self.list.as_deref(), self.nested_in.as_deref()];
         for out in outputs.into_iter().flatten() {
             for input in inputs.into_iter().flatten().filter(|i| i.exists()) {
                 artifact::refuse_overlap(input, out)?;
@@ -220,7 +226,7 @@ impl Args {
                 continue;
             }
             return Err(Error::bad_data(
-                &self.input,
+                &self.shards.path,
                 "no labelled image with the bytes of one to test on",
                 found,
                 "remove the copies from the input of s4l-shard, or pass --allow-duplicates",
@@ -234,7 +240,7 @@ impl Args {
         let known = labels.iter().flatten().count();
         if known == 0 || classes == 0 {
             return Err(Error::bad_data(
-                &self.input,
+                &self.shards.path,
                 format!("labels in split {:?}", self.split),
                 "none",
                 "make shards from images in class folders or with a label file",
@@ -260,7 +266,7 @@ impl Args {
 
     fn too_few(&self, few: TooFew, shards: &Shards) -> Error {
         Error::bad_data(
-            &self.input,
+            &self.shards.path,
             format!(
                 "{} images of class {:?} in split {:?}",
                 few.asked,
@@ -288,16 +294,16 @@ impl Args {
         for label in labels {
             hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
         }
-        let labels = hasher.finalize().to_hex()[..16].to_string();
-        let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&choice))
-            .input("shards", split.content_hash())
-            .input("labels", labels);
+        let labels = schema::short_hash(&hasher.finalize());
+        let lineage = Lineage::new("s4l-subset", self.seed.value, recipe::hash(&choice))
+            .input(schema::input::SHARDS, split.content_hash())
+            .input(schema::input::LABELS, labels);
         let lineage = match &self.list {
-            Some(list) => lineage.input("list", artifact::hash_file(list)?),
+            Some(list) => lineage.input(schema::input::LIST, artifact::hash_file(list)?),
             None => lineage,
         };
         Ok(match &self.nested_in {
-            Some(outer) => lineage.input("nested_in", artifact::hash_file(outer)?),
+            Some(outer) => lineage.input(schema::input::NESTED_IN, artifact::hash_file(outer)?),
             None => lineage,
         })
     }
