@@ -34,7 +34,7 @@ pub struct Limits {
     /// Worker threads [default: all cores]; results do not depend on it
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// End after N seconds, with a checkpoint and exit code 75 where the stage trains
+    /// End after N seconds with exit code 75; a stage that trains leaves a checkpoint
     #[arg(long, value_name = "N")]
     max_seconds: Option<u64>,
 }

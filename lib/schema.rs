@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 // ---- Columns.
 
-/// Unique and stable name of an image: in every table with a row an image.
+/// Unique and stable name of an image: in every table with a row per image.
 pub const KEY: &str = "key";
 /// Index of a class: the known one, in `labels.parquet` the one to train on.
 pub const LABEL: &str = "label";
@@ -19,7 +19,7 @@ pub const IMAGE_BYTES: &str = "image.bytes";
 pub const PIXELS: &str = "pixels";
 pub const HEIGHT: &str = "height";
 pub const WIDTH: &str = "width";
-/// `short_hash` of an image's bytes, which are the file where images are encoded. Text, which every
+/// `short_hash` of an image's bytes, which are the file when images are encoded. Text, which every
 /// reader of parquet takes.
 pub const HASH: &str = "hash";
 
@@ -181,7 +181,7 @@ pub fn short_hash(hash: &blake3::Hash) -> String {
 
 // ---- Tables.
 
-/// Shards: `pixels` of so many bytes where `size` is given, else encoded images (the Hugging Face
+/// Shards: `pixels` of so many bytes when `size` is given, else encoded images (the Hugging Face
 /// Image feature).
 pub fn shards(size: Option<usize>) -> Arc<Schema> {
     let image = match size {
@@ -207,7 +207,7 @@ pub fn image_fields() -> Fields {
     ])
 }
 
-/// `rejects.parquet`: one row an image that is not in the shards.
+/// `rejects.parquet`: one row per image that is not in the shards.
 pub fn rejects() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
@@ -218,7 +218,7 @@ pub fn rejects() -> Arc<Schema> {
 }
 
 /// The columns of shards as features of Hugging Face datasets, which then show images and names of
-/// classes. They have no type for pixels of a fixed size, and read them as `binary` where these
+/// classes. They have no type for pixels of a fixed size, and read them as `binary` when these
 /// features are handed to them.
 pub fn features(pixels: bool, classes: &[String]) -> String {
     let value = |kind: &str| serde_json::json!({"dtype": kind, "_type": "Value"});
@@ -259,7 +259,7 @@ pub fn labels(classes: usize) -> Arc<Schema> {
     ]))
 }
 
-/// `eval.parquet`: one row an evaluated image.
+/// `eval.parquet`: one row per evaluated image.
 pub fn eval(classes: usize) -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
@@ -271,7 +271,7 @@ pub fn eval(classes: usize) -> Arc<Schema> {
     ]))
 }
 
-/// `metrics.parquet`: the learning curves of a run, one row a (step, name).
+/// `metrics.parquet`: the learning curves of a run, one row per (step, name).
 pub fn metrics() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(STEP, DataType::Int64, false),
@@ -280,7 +280,7 @@ pub fn metrics() -> Arc<Schema> {
     ]))
 }
 
-/// `table.parquet` and `table.csv`: one row a row of the report. Names say the unit where it is not a
+/// `table.parquet` and `table.csv`: one row per row of the report. Names say the unit unless it is a
 /// fraction or nats; an unknown figure is null.
 pub fn report() -> Arc<Schema> {
     let text = |name| Field::new(name, DataType::Utf8, false);

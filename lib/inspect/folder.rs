@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Images, files and bytes of each split, and `dataset.json`.
 pub fn describe_shards(folder: &Path) -> Result<String> {
     let mut splits: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     for path in parquet_files(folder)? {
@@ -91,6 +92,7 @@ fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Configuration, metrics and weights, each as a file of its own.
 pub fn describe_model(folder: &Path) -> Result<String> {
     let mut text = format!("{}: model folder\n", folder.display());
     let config = folder.join(CONFIG_JSON);
@@ -110,6 +112,8 @@ pub fn describe_model(folder: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Configuration, metrics and weights are there and whole. Errors: `BadData`, also while training has not
+/// ended.
 pub fn verify_model(folder: &Path) -> Result<()> {
     json::read(&folder.join(CONFIG_JSON))?;
     let metrics = folder.join(METRICS);

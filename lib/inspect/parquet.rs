@@ -17,6 +17,7 @@ use std::path::Path;
 /// The values of a column are counted one by one up to so many.
 const MOST_VALUES: usize = 20;
 
+/// Rows, statistics of each column, the evaluation that a footer sums up, lineage.
 pub fn describe(path: &Path) -> Result<String> {
     let builder = open(path)?;
     let metadata = builder.metadata().clone();
@@ -160,7 +161,7 @@ impl Column {
     }
 }
 
-/// How often each value occurs while there are few, the ends of the range where there are many.
+/// How often each value occurs while there are few, the ends of the range when there are many.
 #[derive(Default)]
 struct Tally<T> {
     counts: BTreeMap<T, u64>,

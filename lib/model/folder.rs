@@ -36,7 +36,7 @@ const HINT: &str = "s4l-pretrain or s4l-moam makes a model";
 const MAX_HEADER: u64 = 100_000_000;
 
 impl Model {
-    /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` where config
+    /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` when config
     /// and weights do not fit.
     pub fn open(path: &Path, device: &Device) -> Result<Model> {
         let weights = path.join(schema::WEIGHTS);

@@ -16,7 +16,7 @@ pub struct Point {
     pub high: f64,
 }
 
-/// A curve over the seeds of a row; empty where no run has it. Values that are not finite, as a
+/// A curve over the seeds of a row; empty when no run has it. Values that are not finite, as a
 /// diverging loss leaves them, are left out.
 pub fn curve(row: &TableRow, name: &str) -> Vec<Point> {
     let mut by_step: BTreeMap<i64, Vec<f64>> = BTreeMap::new();

@@ -93,7 +93,7 @@ fn range(row: &TableRow) -> String {
     }
 }
 
-/// The best row in words, against the supervised row with 10% of the labels where there is one.
+/// The best row in words, against the supervised row with 10% of the labels if there is one.
 fn lead(rows: &[TableRow]) -> String {
     let better = |a, b| if top1(b) > top1(a) { b } else { a };
     let Some(best) = rows.iter().reduce(better) else {

@@ -16,7 +16,7 @@ pub struct Run {
     pub summary: EvalSummary,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
-    /// Learning curves of the model beside it, name → (step, value); empty where there are none.
+    /// Learning curves of the model beside it, name → (step, value); empty when there are none.
     pub curves: BTreeMap<String, Vec<(i64, f64)>>,
 }
 

@@ -50,7 +50,7 @@ pub fn spread(estimate: Estimate, scale: f64, decimals: usize) -> String {
     }
 }
 
-/// A published figure as it was published, nothing where there is none.
+/// A published figure as it was published, nothing when there is none.
 pub fn published(figure: Option<f64>) -> String {
     figure.map_or(String::new(), |f| format!("{f:.2}"))
 }
