@@ -1,11 +1,15 @@
 //! Outputs: committed atomically, with lineage inside and time and host beside.
 
-use crate::cli::{self, Common};
+use crate::cli::{self, Output};
 use crate::error::{Error, Result};
-use crate::schema;
+use crate::{recipe, schema};
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The seed in the lineage of a stage that draws nothing.
+pub const UNSEEDED: u64 = 0;
 
 /// What an output was made from. Written into every parquet footer and safetensors header, so the
 /// same inputs give the same bytes.
@@ -24,6 +28,11 @@ impl Lineage {
         Lineage { tool, seed, recipe, inputs: BTreeMap::new() }
     }
 
+    /// Of a stage without settings that draws nothing.
+    pub fn without_settings(tool: &'static str) -> Lineage {
+        Lineage::new(tool, UNSEEDED, recipe::hash(&serde_json::json!({})))
+    }
+
     /// Adds an input by the hash of its content.
     pub fn input(mut self, name: &str, hash: impl Into<String>) -> Lineage {
         self.inputs.insert(name.to_string(), hash.into());
@@ -33,13 +42,13 @@ impl Lineage {
     /// The key-value pairs of a footer or header.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::from([
-            ("s4l.tool".to_string(), self.tool.to_string()),
-            ("s4l.version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-            ("s4l.recipe".to_string(), self.recipe.clone()),
-            ("s4l.seed".to_string(), self.seed.to_string()),
+            (schema::TOOL_KEY.to_string(), self.tool.to_string()),
+            (schema::VERSION_KEY.to_string(), env!("CARGO_PKG_VERSION").to_string()),
+            (schema::RECIPE_KEY.to_string(), self.recipe.clone()),
+            (schema::SEED_KEY.to_string(), self.seed.to_string()),
         ]);
         for (name, hash) in &self.inputs {
-            map.insert(format!("s4l.input.{name}"), hash.clone());
+            map.insert(format!("{}{name}", schema::INPUT_PREFIX), hash.clone());
         }
         map
     }
@@ -48,12 +57,12 @@ impl Lineage {
     pub fn of_metadata(tool: &'static str, metadata: &BTreeMap<String, String>) -> Lineage {
         let value = |key: &str| metadata.get(key).cloned().unwrap_or_default();
         let inputs = metadata.iter().filter_map(|(key, hash)| {
-            Some((key.strip_prefix("s4l.input.")?.to_string(), hash.clone()))
+            Some((key.strip_prefix(schema::INPUT_PREFIX)?.to_string(), hash.clone()))
         });
         Lineage {
             tool,
-            seed: value("s4l.seed").parse().unwrap_or_default(),
-            recipe: value("s4l.recipe"),
+            seed: value(schema::SEED_KEY).parse().unwrap_or_default(),
+            recipe: value(schema::RECIPE_KEY),
             inputs: inputs.collect(),
         }
     }
@@ -62,11 +71,14 @@ impl Lineage {
     pub fn matches(&self, found: &HashMap<String, String>) -> bool {
         let wanted = self.metadata();
         wanted.iter().all(|(k, v)| found.get(k) == Some(v))
-            && found.keys().filter(|k| k.starts_with("s4l.input.")).all(|k| wanted.contains_key(k))
+            && found
+                .keys()
+                .filter(|k| k.starts_with(schema::INPUT_PREFIX))
+                .all(|k| wanted.contains_key(k))
     }
 }
 
-/// The short hash of a file's bytes.
+/// The `short_hash` of a file.
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
@@ -84,13 +96,13 @@ pub enum Target {
 /// Decides about an output whose footer or header is `found` (`None`: there is no output).
 /// Errors with `Exists` when it is there, differs, and `--force` is absent.
 pub fn target(
-    common: &Common,
+    output: &Output,
     path: &Path,
     lineage: &Lineage,
     found: Option<HashMap<String, String>>,
 ) -> Result<Target> {
     match found {
-        _ if common.force => Ok(Target::Write),
+        _ if output.force => Ok(Target::Write),
         None if !path.exists() => Ok(Target::Write),
         Some(found) if lineage.matches(&found) => {
             cli::info(&format!("{}: up to date", path.display()));
@@ -108,12 +120,7 @@ pub fn write_atomic(
 ) -> Result<()> {
     let folder = parent(path);
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".s4l-")
-        .suffix(".tmp")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(Error::io(folder))?;
+    let mut file = temporary(0o644).tempfile_in(folder).map_err(Error::io(folder))?;
     write(file.as_file_mut())?;
     file.as_file().sync_all().map_err(Error::io(path))?;
     file.persist(path).map_err(|e| Error::io(path)(e.error)).map(|_| ())
@@ -128,12 +135,15 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
     let parent = parent(out);
     std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    tempfile::Builder::new()
-        .prefix(".s4l-")
-        .suffix(".tmp")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir_in(parent)
-        .map_err(Error::io(parent))
+    temporary(0o755).tempdir_in(parent).map_err(Error::io(parent))
+}
+
+/// Names what is not complete, and opens it to those that `mode` says.
+fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
+    let (prefix, suffix) = schema::TEMPORARY;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(suffix).permissions(PermissionsExt::from_mode(mode));
+    builder
 }
 
 /// Renames a folder beside `out`, whose files are synced, to `out`. What was there is moved away first
@@ -199,15 +209,15 @@ fn real_path(path: &Path) -> Result<PathBuf> {
 
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
 /// host, duration, threads).
-pub fn write_provenance(out: &Path, common: &Common, start: Instant) -> Result<()> {
+pub fn write_provenance(out: &Path, start: Instant) -> Result<()> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({
         "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host.trim(),
         "seconds": start.elapsed().as_secs_f64(),
-        "threads": common.threads(),
+        "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    write_bytes(&beside(out, ".prov.json"), format!("{record:#}\n").as_bytes())
+    write_bytes(&beside(out, schema::PROVENANCE), format!("{record:#}\n").as_bytes())
 }

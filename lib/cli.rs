@@ -1,7 +1,8 @@
-//! What every binary shares: common options, the way `main` runs a stage, words on stderr,
-//! progress, and the stop flag.
+//! What the binaries share: options in groups, of which a stage takes those that it obeys; the way
+//! `main` runs a stage; words on stderr, progress, and the stop flag.
 
 use crate::error::{Error, Result};
+use crate::schema;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,24 +12,57 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Options of every binary.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Common {
+/// Options of the stages that read shards.
+#[derive(Debug, clap::Args)]
+pub struct InputShards {
+    /// Shards, as s4l-shard makes them
+    #[arg(long = "in", value_name = "SHARDS", default_value = schema::SHARDS, display_order = 0)]
+    pub path: PathBuf,
+}
+
+/// Options of the stages that draw.
+#[derive(Debug, clap::Args)]
+pub struct Seed {
     /// Seed of all randomness
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub seed: u64,
+    #[arg(long = "seed", default_value_t = 0, value_name = "N")]
+    pub value: u64,
+}
+
+/// Options of the stages that work for long.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Limits {
     /// Worker threads [default: all cores]; results do not depend on it
     #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    threads: Option<usize>,
+    /// End after N seconds with exit code 75; a stage that trains leaves a checkpoint
+    #[arg(long, value_name = "N")]
+    max_seconds: Option<u64>,
+}
+
+impl Limits {
+    /// The number of worker threads in force.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        })
+    }
+}
+
+/// Options of the stages that run a network.
+#[derive(Debug, clap::Args)]
+pub struct Computing {
+    #[command(flatten)]
+    pub seed: Seed,
+    #[command(flatten)]
+    pub limits: Limits,
     /// Where to compute: cpu or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
-    /// Settings, a TOML file
-    #[arg(long, value_name = "FILE")]
-    pub recipe: Option<PathBuf>,
-    /// Override one setting of the recipe; repeatable
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+}
+
+/// Options of every stage about its result.
+#[derive(Debug, clap::Args)]
+pub struct Output {
     /// Where the result goes
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
@@ -38,37 +72,36 @@ pub struct Common {
     /// Print what would be done and stop
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+}
+
+impl Output {
+    /// The output path, or `default` when none was given.
+    pub fn out_or(&self, default: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from(default))
+    }
+}
+
+/// Options of every stage about what it says on stderr.
+#[derive(Debug, clap::Args)]
+pub struct Words {
     /// Say only what went wrong
     #[arg(short, long)]
     pub quiet: bool,
     /// Form of the words on stderr
     #[arg(long, default_value = "text", value_parser = ["text", "json"], value_name = "FORM")]
-    pub log_format: String,
-    /// End after N seconds, with a checkpoint and exit code 75 where the stage trains
-    #[arg(long, value_name = "N")]
-    pub max_seconds: Option<u64>,
-}
-
-impl Common {
-    /// The output path, or `default` when none was given.
-    pub fn out_or(&self, default: &str) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| PathBuf::from(default))
-    }
-
-    /// The number of worker threads in force.
-    pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        })
-    }
+    log_format: String,
 }
 
 /// Implemented by the `Args` of each stage.
 pub trait Stage: clap::Parser {
-    fn common(&self) -> &Common;
+    fn words(&self) -> &Words;
     /// Whether words that tell of no trouble are left out.
     fn quiet(&self) -> bool {
-        self.common().quiet
+        self.words().quiet
+    }
+    /// Those of the command line, in a stage that takes them.
+    fn limits(&self) -> Limits {
+        Limits::default()
     }
     fn run(self) -> Result<()>;
 }
@@ -101,13 +134,13 @@ pub fn main<S: Stage>() -> ExitCode {
 }
 
 fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
-    let common = stage.common();
-    LOG.get_or_init(|| Log { quiet: stage.quiet(), json: common.log_format == "json" });
-    if common.threads == Some(0) {
+    let limits = stage.limits();
+    LOG.get_or_init(|| Log { quiet: stage.quiet(), json: stage.words().log_format == "json" });
+    if limits.threads == Some(0) {
         return Err(Error::Usage("--threads 0: at least one thread".into()));
     }
     rayon::ThreadPoolBuilder::new()
-        .num_threads(common.threads())
+        .num_threads(limits.threads())
         // A task that panics has said so, and who waits for it finds it gone.
         .panic_handler(|_| ())
         .build_global()
@@ -121,7 +154,7 @@ fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
             .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
             .map_err(|e| Error::Internal(e.to_string()))?;
     }
-    let deadline = common.max_seconds.map(|s| start + Duration::from_secs(s));
+    let deadline = limits.max_seconds.map(|s| start + Duration::from_secs(s));
     STOP.get_or_init(|| (flag, deadline));
     Ok(())
 }

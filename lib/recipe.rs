@@ -5,43 +5,58 @@
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::schema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::path::Path;
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
 
-/// Reads settings of type `T`. `T` should derive `Default` through `#[serde(default,
-/// deny_unknown_fields)]`, so that an absent key keeps its default.
-///
-/// Errors: `Missing` for an absent file, `Recipe` for a syntax error, an unknown key or a wrong type.
-pub fn load<T: DeserializeOwned>(file: Option<&Path>, sets: &[String]) -> Result<T> {
-    let mut table = toml::Table::new();
-    let mut name = "--set".to_string();
-    if let Some(path) = file {
-        name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::missing(path, "recipe", "name a TOML file, see pipelines/")
-            }
-            _ => Error::io(path)(e),
-        })?;
-        table = text.parse().map_err(|e: toml::de::Error| bad(&name, &e.to_string()))?;
-    }
-    for set in sets {
-        let (key, value) = set
-            .split_once('=')
-            .ok_or_else(|| Error::Usage(format!("--set {set}: expected key=value")))?;
-        let value = parse_value(value);
-        match table.insert(key.to_string(), value.clone()) {
-            Some(old) => cli::info(&format!("{key} = {value} (recipe has {old})")),
-            None => cli::info(&format!("{key} = {value}")),
-        }
-    }
-    table.try_into().map_err(|e: toml::de::Error| bad(&name, &e.to_string()))
+/// Options of the stages that have settings.
+#[derive(Debug, Default, clap::Args)]
+pub struct Recipe {
+    /// Settings, a TOML file
+    #[arg(long = "recipe", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Override one setting of the recipe; repeatable
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
-/// For a stage without settings: any key is an unknown key.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoSettings {}
+impl Recipe {
+    /// Reads settings of type `T`, which should derive `Default` through `#[serde(default,
+    /// deny_unknown_fields)]`, so that an absent key keeps its default.
+    ///
+    /// Errors: `Missing` for an absent file, `Recipe` for a syntax error, an unknown key or a wrong
+    /// type.
+    pub fn load<T: DeserializeOwned>(&self) -> Result<T> {
+        let mut table = toml::Table::new();
+        let mut name = "--set".to_string();
+        if let Some(path) = &self.file {
+            name = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => {
+                    Error::missing(path, "recipe", "name a TOML file, see pipelines/")
+                }
+                _ => Error::io(path)(e),
+            })?;
+            table = text.parse().map_err(|e: toml::de::Error| bad(&name, &e.to_string()))?;
+        }
+        for set in &self.set {
+            let (key, value) = set
+                .split_once('=')
+                .ok_or_else(|| Error::Usage(format!("--set {set}: expected key=value")))?;
+            let value = parse_value(value);
+            match table.insert(key.to_string(), value.clone()) {
+                Some(old) => cli::info(&format!("{key} = {value} (recipe has {old})")),
+                None => cli::info(&format!("{key} = {value}")),
+            }
+        }
+        table.try_into().map_err(|e: toml::de::Error| bad(&name, &e.to_string()))
+    }
+
+    /// An error about a setting: `what` is wrong, and what to do.
+    pub fn error(&self, what: String, hint: &str) -> Error {
+        let file = self.file.as_ref().map(|path| path.display().to_string());
+        Error::Recipe { recipe: file.unwrap_or_else(|| "settings".into()), what, hint: hint.into() }
+    }
+}
 
 /// A value as TOML would read it; anything else is a bare string.
 fn parse_value(text: &str) -> toml::Value {

@@ -1,37 +1,187 @@
-//! The contract between the stages: file names, column names and Arrow schemas, once.
+//! The contract between the stages, once: names of files, columns, metrics and metadata keys, and the
+//! Arrow schemas of the tables.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
+use std::path::Path;
 use std::sync::Arc;
 
+// ---- Columns.
+
+/// Unique and stable name of an image: in every table with a row per image.
 pub const KEY: &str = "key";
+/// Index of a class: the known one, in `labels.parquet` the one to train on.
 pub const LABEL: &str = "label";
+
+// Of shards.
 pub const IMAGE: &str = "image";
 /// The leaf of `IMAGE` that holds the file.
 pub const IMAGE_BYTES: &str = "image.bytes";
 pub const PIXELS: &str = "pixels";
 pub const HEIGHT: &str = "height";
 pub const WIDTH: &str = "width";
-/// `short_hash` of an image's bytes, which are the file if images are encoded.
+/// `short_hash` of an image's bytes, which are the file when images are encoded. Text, which every
+/// reader of parquet takes.
 pub const HASH: &str = "hash";
+
+// Of `rejects.parquet`.
+pub const SPLIT: &str = "split";
+pub const PATH: &str = "path";
+pub const REASON: &str = "reason";
+
+// Of `labels.parquet`.
+/// Whether `LABEL` is the known label.
+pub const KNOWN: &str = "known";
+/// Argmax of the centre view.
+pub const LABEL_SINGLE: &str = "label_single";
+/// Largest of `PROBS`.
+pub const CONFIDENCE: &str = "confidence";
+/// Of `PROBS`, in nats.
+pub const ENTROPY: &str = "entropy";
+/// Share of views whose argmax is `LABEL`.
+pub const AGREEMENT: &str = "agreement";
+/// Softmax of the mean logits over the views.
+pub const PROBS: &str = "probs";
+
+// Of `eval.parquet`.
+pub const PREDICTION: &str = "prediction";
+pub const TOP5: &str = "top5";
+pub const NLL: &str = "nll";
+pub const LOGITS: &str = "logits";
+
+// Of `metrics.parquet` and the lines of `metrics.jsonl`.
+pub const STEP: &str = "step";
+pub const NAME: &str = "name";
+pub const VALUE: &str = "value";
+
+/// Names of the metrics of a run: the loss of a step, its unweighted terms, accuracies.
+pub mod metric {
+    pub const LOSS: &str = "loss";
+    pub const LOSS_SUPERVISED: &str = "loss/supervised";
+    pub const LOSS_ROTATION: &str = "loss/rotation";
+    pub const LOSS_EXEMPLAR: &str = "loss/exemplar";
+    pub const LOSS_VAT: &str = "loss/vat";
+    pub const LOSS_ENTMIN: &str = "loss/entmin";
+    pub const TRAIN_TOP1: &str = "train/top1";
+    pub const VALIDATION_TOP1: &str = "validation/top1";
+    pub const LEARNING_RATE: &str = "learning_rate";
+}
+
+/// Heads of a network, as `config.json` and the names of the tensors have them.
+pub mod head {
+    pub const CLASSES: &str = "classes";
+    pub const ROTATIONS: &str = "rotations";
+    pub const EMBEDDINGS: &str = "embeddings";
+}
+
+// ---- Metadata: keys of parquet footers and safetensors headers.
+
+/// Keys of the lineage, and of what this project alone writes, begin so.
+pub const METADATA_PREFIX: &str = "s4l.";
+pub const TOOL_KEY: &str = "s4l.tool";
+pub const VERSION_KEY: &str = "s4l.version";
+/// `recipe::hash` of the settings.
+pub const RECIPE_KEY: &str = "s4l.recipe";
+pub const SEED_KEY: &str = "s4l.seed";
+/// Before the name of an input; the value is the hash of its content.
+pub const INPUT_PREFIX: &str = "s4l.input.";
+/// The `EvalSummary` (JSON) of `eval.parquet`.
+pub const SUMMARY_KEY: &str = "s4l.summary";
+/// What was done to the images of shards.
+pub const RESIZED_KEY: &str = "s4l.resized";
+/// Under which Hugging Face datasets keep the features.
+pub const HUGGING_FACE: &str = "huggingface";
+/// Says to Hugging Face's loaders that tensors are PyTorch's.
+pub const PYTORCH: (&str, &str) = ("format", "pt");
+
+/// Names of inputs, after `INPUT_PREFIX`. Those of a report are the paths of its files.
+pub mod input {
+    pub const IMAGES: &str = "images";
+    pub const SHARDS: &str = "shards";
+    pub const LABELS: &str = "labels";
+    pub const LABELLED: &str = "labelled";
+    pub const LIST: &str = "list";
+    pub const NESTED_IN: &str = "nested_in";
+    pub const VALIDATION: &str = "validation";
+    pub const INIT: &str = "init";
+    pub const MODEL: &str = "model";
+}
+
+// ---- Files.
+
+/// Outputs, when `--out` does not say otherwise.
+pub const SHARDS: &str = "shards";
+pub const LABELLED: &str = "labelled.parquet";
+pub const LABELS: &str = "labels.parquet";
+pub const MODEL: &str = "model";
+pub const EVAL: &str = "eval.parquet";
+pub const REPORT: &str = "report";
+pub const TIMM: &str = "timm";
+
+/// After the name of an output: what varies between runs that give the same bytes.
+pub const PROVENANCE: &str = ".prov.json";
+/// Begin and end of the name under which an output is written.
+pub const TEMPORARY: (&str, &str) = (".s4l-", ".tmp");
 
 /// Names inside a shard folder.
 pub const DATASET_JSON: &str = "dataset.json";
 pub const MANIFEST: &str = "MANIFEST.b3";
-/// There where some images of the input are not in the shards.
+/// There when some images of the input are not in the shards.
 pub const REJECTS: &str = "rejects.parquet";
 
-/// The footer's key under which Hugging Face datasets keep the features.
-pub const HUGGING_FACE: &str = "huggingface";
+/// After the name of a shard folder: the folder in which it is made.
+pub const PARTIAL: &str = ".partial";
+/// Names inside it: what is being made; the future shard folder; a record of each finished file.
+pub const PLAN: &str = "plan.json";
+pub const FILES: &str = "files";
+pub const RECORDS: &str = "records";
 
 /// Names inside a model folder. `WEIGHTS` is written last: a folder that has it is complete.
 pub const CONFIG_JSON: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";
 pub const METRICS_JSONL: &str = "metrics.jsonl";
 pub const METRICS: &str = "metrics.parquet";
+/// TensorBoard finds files by `tfevents` in their names.
+pub const EVENTS: &str = "events.out.tfevents.0.s4l";
 pub const MODEL_CARD: &str = "README.md";
+/// There while the stage runs: a folder, and the file in it.
 pub const CHECKPOINT: &str = "checkpoint";
+pub const STATE: &str = "state.safetensors";
 
-/// Shards: `pixels` of so many bytes where `size` is given, else encoded images (the Hugging Face
+/// Names inside a report. `PAGE` is written last: a folder that has it is complete.
+pub const TABLE_MD: &str = "table.md";
+pub const TABLE_CSV: &str = "table.csv";
+pub const TABLE: &str = "table.parquet";
+pub const PAGE: &str = "index.html";
+
+/// Name of a shard file: `train-00000-of-00004.parquet`.
+pub fn shard_file(split: &str, file: usize, files: usize) -> String {
+    format!("{split}-{file:05}-of-{files:05}.parquet")
+}
+
+/// The split of a shard file by its name; the stem of any other file.
+pub fn split_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let first = stem.rsplit_once("-of-").map(|(part, _)| part);
+    let split = first.and_then(|part| part.rsplit_once('-'));
+    split.map_or(stem.to_string(), |(split, _)| split.to_string())
+}
+
+/// After the name of a shard folder: part I of N of it, from 1.
+pub fn part_ending(part: usize, parts: usize) -> String {
+    format!("{PART}{part}-of-{parts}")
+}
+
+/// The beginning of `part_ending`.
+pub const PART: &str = ".part-";
+
+/// The first 16 hexadecimal digits of a BLAKE3 hash: its form in columns and metadata.
+pub fn short_hash(hash: &blake3::Hash) -> String {
+    hash.to_hex()[..16].to_string()
+}
+
+// ---- Tables.
+
+/// Shards: `pixels` of so many bytes when `size` is given, else encoded images (the Hugging Face
 /// Image feature).
 pub fn shards(size: Option<usize>) -> Arc<Schema> {
     let image = match size {
@@ -49,12 +199,6 @@ pub fn shards(size: Option<usize>) -> Arc<Schema> {
     ]))
 }
 
-/// A hash as it stands in columns, in lineages and in `dataset.json`: the first 16 hexadecimal digits
-/// of BLAKE3. Text, which every reader of parquet takes.
-pub fn short_hash(hash: &blake3::Hash) -> String {
-    hash.to_hex()[..16].to_string()
-}
-
 /// The fields of the struct `image`.
 pub fn image_fields() -> Fields {
     Fields::from(vec![
@@ -63,18 +207,18 @@ pub fn image_fields() -> Fields {
     ])
 }
 
-/// `rejects.parquet`: one row an image that is not in the shards.
+/// `rejects.parquet`: one row per image that is not in the shards.
 pub fn rejects() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
-        Field::new("split", DataType::Utf8, false),
-        Field::new("path", DataType::Utf8, false),
-        Field::new("reason", DataType::Utf8, false),
+        Field::new(SPLIT, DataType::Utf8, false),
+        Field::new(PATH, DataType::Utf8, false),
+        Field::new(REASON, DataType::Utf8, false),
     ]))
 }
 
 /// The columns of shards as features of Hugging Face datasets, which then show images and names of
-/// classes. They have no type for pixels of a fixed size, and read them as `binary` where these
+/// classes. They have no type for pixels of a fixed size, and read them as `binary` when these
 /// features are handed to them.
 pub fn features(pixels: bool, classes: &[String]) -> String {
     let value = |kind: &str| serde_json::json!({"dtype": kind, "_type": "Value"});
@@ -106,36 +250,81 @@ pub fn labels(classes: usize) -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
         Field::new(LABEL, DataType::Int64, false),
-        Field::new("known", DataType::Boolean, false),
-        Field::new("label_single", DataType::Int64, false),
-        Field::new("confidence", DataType::Float32, false),
-        Field::new("entropy", DataType::Float32, false),
-        Field::new("agreement", DataType::Float32, false),
-        Field::new("probs", float_list(classes), false),
+        Field::new(KNOWN, DataType::Boolean, false),
+        Field::new(LABEL_SINGLE, DataType::Int64, false),
+        Field::new(CONFIDENCE, DataType::Float32, false),
+        Field::new(ENTROPY, DataType::Float32, false),
+        Field::new(AGREEMENT, DataType::Float32, false),
+        Field::new(PROBS, float_list(classes), false),
     ]))
 }
 
-/// `eval.parquet`: one row an evaluated image.
+/// `eval.parquet`: one row per evaluated image.
 pub fn eval(classes: usize) -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(KEY, DataType::Utf8, false),
         Field::new(LABEL, DataType::Int64, false),
-        Field::new("prediction", DataType::Int64, false),
-        Field::new("top5", DataType::Boolean, false),
-        Field::new("nll", DataType::Float32, false),
-        Field::new("logits", float_list(classes), false),
+        Field::new(PREDICTION, DataType::Int64, false),
+        Field::new(TOP5, DataType::Boolean, false),
+        Field::new(NLL, DataType::Float32, false),
+        Field::new(LOGITS, float_list(classes), false),
     ]))
 }
 
-/// `metrics.parquet`: the learning curves of a run, one row a (step, name).
+/// `metrics.parquet`: the learning curves of a run, one row per (step, name).
 pub fn metrics() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
-        Field::new("step", DataType::Int64, false),
-        Field::new("name", DataType::Utf8, false),
-        Field::new("value", DataType::Float64, false),
+        Field::new(STEP, DataType::Int64, false),
+        Field::new(NAME, DataType::Utf8, false),
+        Field::new(VALUE, DataType::Float64, false),
+    ]))
+}
+
+/// `table.parquet` and `table.csv`: one row per row of the report. Names say the unit unless it is a
+/// fraction or nats; an unknown figure is null.
+pub fn report() -> Arc<Schema> {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let count = |name| Field::new(name, DataType::Int64, false);
+    let figure = |name| Field::new(name, DataType::Float64, true);
+    Arc::new(Schema::new(vec![
+        text("row"),
+        text("title"),
+        text("method"),
+        text("split"),
+        count("images"),
+        count("seeds"),
+        figure("top1_percent"),
+        figure("top1_sd_percent"),
+        figure("top1_low_percent"),
+        figure("top1_high_percent"),
+        figure("top1_rotation_averaged_percent"),
+        figure("top5_percent"),
+        figure("top5_sd_percent"),
+        figure("nll"),
+        figure("nll_sd"),
+        figure("ece_percent"),
+        figure("ece_sd_percent"),
+        figure("imagenet_resnet50v2_paper_top5_percent"),
+        figure("imagenet_resnet50v2_rerun_top5_percent"),
+        figure("imagenet_resnet50v2_paper_top1_percent"),
+        figure("imagenet_resnet50v2_rerun_top1_percent"),
     ]))
 }
 
 fn float_list(len: usize) -> DataType {
     DataType::FixedSizeList(Arc::new(Field::new_list_field(DataType::Float32, false)), len as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_split_is_what_stands_before_the_part() {
+        let split = |name: &str| split_of(Path::new(name));
+        assert_eq!(split(&shard_file("train", 0, 4)), "train");
+        assert_eq!(split("a/train-00000-of-00004.parquet"), "train");
+        assert_eq!(split("my-test-00000-of-00001.parquet"), "my-test");
+        assert_eq!(split("other.parquet"), "other");
+    }
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::ROWS;
+use s4l::recipe::Recipe;
 use s4l::settings::Settings;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -149,7 +150,7 @@ fn summary(line: &str) -> String {
 
 fn recipe(pipeline: &str, row: &str) -> Settings {
     let file = Path::new(ROOT).join(format!("pipelines/{pipeline}/{row}.toml"));
-    s4l::recipe::load(Some(&file), &[]).unwrap_or_else(|e| panic!("{e}"))
+    Recipe { file: Some(file), set: Vec::new() }.load().unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field};
 use s4l::artifact::Lineage;
-use s4l::evaluate::metrics::{self, EvalSummary, SUMMARY_KEY};
+use s4l::evaluate::metrics::{self, EvalSummary, Prediction};
 use s4l::schema;
 use s4l::tables::table;
 use std::collections::BTreeMap;
@@ -43,21 +43,23 @@ fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
         unrotated: metrics::summarize(&logits, &classes, &labels, seed),
         rotation_averaged: None,
     };
-    let rows: Vec<metrics::Row> =
-        logits.chunks(3).zip(&labels).map(|(l, &label)| metrics::row(l, label)).collect();
+    let rows: Vec<Prediction> =
+        logits.chunks(3).zip(&labels).map(|(l, &label)| Prediction::new(l, label)).collect();
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values((0..30).map(|i| i.to_string()))),
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| l.into()))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.prediction.into()))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.class.into()))),
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.top5)))),
         Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.nll as f32))),
         Arc::new(FixedSizeListArray::new(item, 3, Arc::new(Float32Array::from(logits)), None)),
     ];
     let lineage = Lineage::new("s4l-eval", seed, "0123456789abcdef".into())
         .input("model", "fedcba9876543210");
-    let footer =
-        BTreeMap::from([(SUMMARY_KEY.to_string(), serde_json::to_string(&summary).unwrap())]);
+    let footer = BTreeMap::from([(
+        schema::SUMMARY_KEY.to_string(),
+        serde_json::to_string(&summary).unwrap(),
+    )]);
     let path = folder.join("eval.parquet");
     table::write(&path, schema::eval(3), columns, &lineage, footer).unwrap();
 }
@@ -232,11 +234,4 @@ fn runs_that_do_not_compare_are_65() {
     let out = report(folder.path(), &[]);
     assert_eq!(out.status.code(), Some(65));
     assert!(text(&out.stderr).contains("seed 1"), "{}", text(&out.stderr));
-}
-
-#[test]
-fn a_setting_is_refused_since_there_are_none() {
-    let folder = some_runs();
-    let out = report(folder.path(), &["--set", "colour=red"]);
-    assert_eq!(out.status.code(), Some(78));
 }

@@ -182,7 +182,6 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
     fails(&["--list", "empty.txt"], 65, &["empty.txt"]);
     fails(&["--list", "slashes.txt"], 65, &["one of 1000000 bytes"]);
     fails(&["--list", "bad.json"], 65, &["bad.json", "values"]);
-    fails(&["--per-class", "1", "-q", "-s", "fraction=1"], 78, &["fraction"]);
     let same = ["--val-per-class", "1", "--val-out", "l.parquet", "--per-class", "1"];
     fails(&same, 2, &["l.parquet"]);
     let inside = subset(&scratch, &["--per-class", "1", "--out", "shards/l.parquet"]);

@@ -4,12 +4,13 @@
 mod input;
 
 use s4l::augment::{Mode, Pipe};
+use s4l::recipe::Recipe;
 use s4l::settings::Settings;
-use s4l::recipe;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = input::folder(&[("recipe.toml", bytes)]).join("recipe.toml");
-    let pipes = match recipe::load::<Settings>(Some(&path), &[]) {
+    let recipe = Recipe { file: Some(path), set: Vec::new() };
+    let pipes = match recipe.load::<Settings>() {
         Ok(s) => vec![s.augment_labelled, s.augment_unlabelled, s.augment_eval],
         // A bare pipe.
         Err(_) => vec![String::from_utf8_lossy(bytes).into_owned()],

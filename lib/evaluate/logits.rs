@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::network::Network;
 use crate::rng::{Stream, rng};
+use crate::schema;
 use crate::shards::Split;
 use rayon::prelude::*;
 
@@ -36,7 +37,7 @@ pub fn logits(
             let mut rng = rng(0, Stream::LabelledAugment, 0, u64::from(row));
             split.augment(row as usize, pipe, &mut rng, out)
         })?;
-        all.extend(inference.run(&images, "classes")?);
+        all.extend(inference.run(&images, schema::head::CLASSES)?);
         bar.inc(rows.len() as u64);
     }
     bar.finish_and_clear();
@@ -56,6 +57,11 @@ pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
         format!("{}x{}x{}", out.height, out.width, out.channels),
         "name the model that was trained on such images, or change the pipe",
     ))
+}
+
+/// The first view of each row: `[rows, classes]` of `[rows, views, classes]`.
+pub fn first_view(logits: &[f32], views: usize, classes: usize) -> Vec<f32> {
+    logits.chunks_exact(views * classes).flat_map(|row| &row[..classes]).copied().collect()
 }
 
 /// Mean over the views of each row: `[rows, classes]` of `[rows, views, classes]`.

@@ -6,9 +6,6 @@
 use crate::rng::{self, RngExt, Stream};
 use serde::{Deserialize, Serialize};
 
-/// Key of the `EvalSummary` (JSON) in the footer of `eval.parquet`.
-pub const SUMMARY_KEY: &str = "s4l.summary";
-
 const CALIBRATION_BINS: usize = 15;
 const RESAMPLES: u64 = 1000;
 
@@ -51,13 +48,13 @@ pub struct ClassAccuracy {
     pub top1: Option<f64>,
 }
 
-/// Figures of one image.
+/// What a classifier makes of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
+pub struct Prediction {
     /// The class with the largest logit; of equal ones the lowest index. `top1` counts these, so
     /// that it can be recomputed from the `prediction` column.
-    pub prediction: u32,
-    /// Softmax probability of `prediction`.
+    pub class: u32,
+    /// Softmax probability of `class`.
     pub confidence: f64,
     /// True if fewer than min(5, classes) logits are strictly larger than the true class's, which
     /// is how `tf.math.in_top_k` treats ties.
@@ -76,18 +73,20 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Figures of one image from its logits (one a class).
-pub fn row(logits: &[f32], label: u32) -> Row {
-    let target = logits[label as usize];
-    let prediction = argmax(logits);
-    let larger = logits.iter().filter(|&&l| l > target).count();
-    let max = f64::from(logits[prediction as usize]);
-    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
-    Row {
-        prediction,
-        confidence: 1.0 / sum,
-        top5: larger < logits.len().min(5),
-        nll: sum.ln() + max - f64::from(target),
+impl Prediction {
+    /// From the logits of an image (one a class) and its true class.
+    pub fn new(logits: &[f32], label: u32) -> Prediction {
+        let target = logits[label as usize];
+        let class = argmax(logits);
+        let larger = logits.iter().filter(|&&l| l > target).count();
+        let max = f64::from(logits[class as usize]);
+        let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
+        Prediction {
+            class,
+            confidence: 1.0 / sum,
+            top5: larger < logits.len().min(5),
+            nll: sum.ln() + max - f64::from(target),
+        }
     }
 }
 
@@ -96,13 +95,13 @@ pub fn row(logits: &[f32], label: u32) -> Row {
 pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) -> Summary {
     assert_eq!(logits.len(), labels.len() * classes.len(), "logits: shape");
     assert!(!labels.is_empty(), "an accuracy needs an image");
-    let rows: Vec<Row> = logits
+    let predictions: Vec<Prediction> = logits
         .chunks_exact(classes.len())
         .zip(labels)
-        .map(|(logits, &label)| row(logits, label))
+        .map(|(logits, &label)| Prediction::new(logits, label))
         .collect();
     let correct: Vec<bool> =
-        rows.iter().zip(labels).map(|(row, &label)| row.prediction == label).collect();
+        predictions.iter().zip(labels).map(|(p, &label)| p.class == label).collect();
     let images = labels.len() as f64;
     let (top1_low, top1_high) = bootstrap(&correct, seed);
     Summary {
@@ -110,9 +109,9 @@ pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) 
         top1: count(&correct) as f64 / images,
         top1_low,
         top1_high,
-        top5: rows.iter().filter(|r| r.top5).count() as f64 / images,
-        nll: rows.iter().map(|r| r.nll).sum::<f64>() / images,
-        ece: calibration_error(&rows, &correct),
+        top5: predictions.iter().filter(|p| p.top5).count() as f64 / images,
+        nll: predictions.iter().map(|p| p.nll).sum::<f64>() / images,
+        ece: calibration_error(&predictions, &correct),
         per_class: per_class(classes, labels, &correct),
     }
 }
@@ -135,13 +134,13 @@ fn bootstrap(correct: &[bool], seed: u64) -> (f64, f64) {
     (at(25), at(975))
 }
 
-fn calibration_error(rows: &[Row], correct: &[bool]) -> f64 {
+fn calibration_error(predictions: &[Prediction], correct: &[bool]) -> f64 {
     let mut gaps = [0f64; CALIBRATION_BINS];
-    for (row, &correct) in rows.iter().zip(correct) {
-        let bin = (row.confidence * CALIBRATION_BINS as f64).ceil() as usize;
-        gaps[bin.clamp(1, CALIBRATION_BINS) - 1] += f64::from(u8::from(correct)) - row.confidence;
+    for (Prediction { confidence, .. }, &correct) in predictions.iter().zip(correct) {
+        let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
+        gaps[bin.clamp(1, CALIBRATION_BINS) - 1] += f64::from(u8::from(correct)) - confidence;
     }
-    gaps.iter().map(|gap| gap.abs()).sum::<f64>() / rows.len() as f64
+    gaps.iter().map(|gap| gap.abs()).sum::<f64>() / predictions.len() as f64
 }
 
 fn per_class(classes: &[String], labels: &[u32], correct: &[bool]) -> Vec<ClassAccuracy> {
@@ -173,8 +172,8 @@ mod tests {
     #[test]
     fn a_row_by_hand() {
         // Logits ln 1, ln 2, ln 5: the softmax is 1/8, 2/8, 5/8.
-        let r = row(&[0.0, 2f32.ln(), 5f32.ln()], 1);
-        assert_eq!(r.prediction, 2);
+        let r = Prediction::new(&[0.0, 2f32.ln(), 5f32.ln()], 1);
+        assert_eq!(r.class, 2);
         assert!((r.confidence - 0.625).abs() < 1e-7);
         assert!((r.nll - 4f64.ln()).abs() < 1e-7);
     }
@@ -182,22 +181,22 @@ mod tests {
     #[test]
     fn ties_favour_the_lowest_class_and_the_target() {
         let level = [1.0; 7];
-        assert_eq!(row(&level, 6).prediction, 0);
-        assert!(row(&level, 6).top5);
-        close(row(&level, 6).nll, 7f64.ln());
+        assert_eq!(Prediction::new(&level, 6).class, 0);
+        assert!(Prediction::new(&level, 6).top5);
+        close(Prediction::new(&level, 6).nll, 7f64.ln());
         // Five are strictly larger than class 0.
-        assert!(!row(&[0.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0).top5);
-        assert!(row(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0], 0).top5);
+        assert!(!Prediction::new(&[0.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0).top5);
+        assert!(Prediction::new(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0], 0).top5);
     }
 
     #[test]
     fn fewer_than_five_classes_are_always_in_the_top() {
-        assert!(row(&[3.0, 2.0, 1.0], 2).top5);
+        assert!(Prediction::new(&[3.0, 2.0, 1.0], 2).top5);
     }
 
     #[test]
     fn large_logits_do_not_overflow() {
-        let r = row(&[1e30, -1e30], 0);
+        let r = Prediction::new(&[1e30, -1e30], 0);
         close(r.nll, 0.0);
         close(r.confidence, 1.0);
     }
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_bins_are_closed_above() {
-        let at = |confidence| Row { prediction: 0, confidence, top5: true, nll: 0.0 };
+        let at = |confidence| Prediction { class: 0, confidence, top5: true, nll: 0.0 };
         // 0.2 is the upper end of bin 3, 0.21 lies in bin 4: the gaps 0.8 and -0.21 do not cancel.
         close(calibration_error(&[at(0.2), at(0.21)], &[true, false]), (0.8 + 0.21) / 2.0);
         // Both in bin 4: they do.

@@ -2,12 +2,13 @@
 
 use super::{count, json, parquet, safetensors, section, size};
 use crate::error::{Error, Result};
-use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS};
+use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS, split_of};
 use indicatif::DecimalBytes;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Images, files and bytes of each split, and `dataset.json`.
 pub fn describe_shards(folder: &Path) -> Result<String> {
     let mut splits: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     for path in parquet_files(folder)? {
@@ -34,14 +35,6 @@ pub fn describe_shards(folder: &Path) -> Result<String> {
         folder.display(),
         section("splits", &lines)
     ))
-}
-
-/// `train` of `train-00000-of-00004.parquet`.
-fn split_of(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let first = stem.rsplit_once("-of-").map(|(part, _)| part);
-    let split = first.and_then(|part| part.rsplit_once('-'));
-    split.map_or(stem.to_string(), |(split, _)| split.to_string())
 }
 
 /// `dataset.json` parses, every line of the manifest holds as for `b3sum -c`, and the manifest
@@ -99,6 +92,7 @@ fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Configuration, metrics and weights, each as a file of its own.
 pub fn describe_model(folder: &Path) -> Result<String> {
     let mut text = format!("{}: model folder\n", folder.display());
     let config = folder.join(CONFIG_JSON);
@@ -118,6 +112,8 @@ pub fn describe_model(folder: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Configuration, metrics and weights are there and whole. Errors: `BadData`, also while training has not
+/// ended.
 pub fn verify_model(folder: &Path) -> Result<()> {
     json::read(&folder.join(CONFIG_JSON))?;
     let metrics = folder.join(METRICS);
@@ -130,17 +126,4 @@ pub fn verify_model(folder: &Path) -> Result<()> {
         return Err(Error::bad_data(folder, WEIGHTS, "none", hint));
     }
     safetensors::verify(&weights)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_split_is_what_stands_before_the_part() {
-        let split = |name: &str| split_of(Path::new(name));
-        assert_eq!(split("a/train-00000-of-00004.parquet"), "train");
-        assert_eq!(split("my-test-00000-of-00001.parquet"), "my-test");
-        assert_eq!(split("other.parquet"), "other");
-    }
 }

@@ -9,11 +9,13 @@ use std::path::Path;
 /// More entries of a list than this are counted, not shown.
 const MOST_ENTRIES: usize = 12;
 
+/// All of a file, as an outline.
 pub fn describe(path: &Path) -> Result<String> {
     let value = read(path)?;
     Ok(title(path, "JSON", "")? + &outline(&value))
 }
 
+/// Reads a file. Errors: `Io`, `BadData` when it is not JSON.
 pub fn read(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&bytes)

@@ -1,4 +1,5 @@
-//! Descriptions and checks of the project's files, one module a kind.
+//! What `s4l-inspect` says of a file or folder and how it verifies one: a file here per kind, and the
+//! layout of the text. Nothing here knows how to make such a file.
 
 pub mod folder;
 pub mod json;
@@ -28,7 +29,7 @@ fn size(path: &Path) -> Result<u64> {
     Ok(metadata.len())
 }
 
-/// Names and what is known of each, in columns under a heading; nothing where there are none.
+/// Names and what is known of each, in columns under a heading; nothing when there are none.
 fn section(heading: &str, lines: &[Vec<String>]) -> String {
     if lines.is_empty() {
         return String::new();

@@ -2,10 +2,11 @@
 
 use super::{count, lineage, section, title};
 use crate::error::{Error, Result};
-use crate::evaluate::metrics::{EvalSummary, SUMMARY_KEY, Summary};
+use crate::evaluate::metrics::{EvalSummary, Summary};
+use crate::schema::SUMMARY_KEY;
 use crate::tables::contained;
-use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
+use ::parquet::arrow::{ARROW_SCHEMA_META_KEY, ProjectionMask};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use indicatif::HumanCount;
@@ -16,6 +17,7 @@ use std::path::Path;
 /// The values of a column are counted one by one up to so many.
 const MOST_VALUES: usize = 20;
 
+/// Rows, statistics of each column, the evaluation that a footer sums up, lineage.
 pub fn describe(path: &Path) -> Result<String> {
     let builder = open(path)?;
     let metadata = builder.metadata().clone();
@@ -50,7 +52,7 @@ pub fn describe(path: &Path) -> Result<String> {
         .into_iter()
         .flatten()
         // The Arrow schema is what "columns" shows.
-        .filter(|pair| pair.key != "ARROW:schema")
+        .filter(|pair| pair.key != ARROW_SCHEMA_META_KEY)
         .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
         .collect();
     let summary = pairs.remove(SUMMARY_KEY).map_or(Ok(String::new()), |json| {
@@ -159,7 +161,7 @@ impl Column {
     }
 }
 
-/// How often each value occurs while there are few, the ends of the range where there are many.
+/// How often each value occurs while there are few, the ends of the range when there are many.
 #[derive(Default)]
 struct Tally<T> {
     counts: BTreeMap<T, u64>,

@@ -7,6 +7,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
+/// Type, shape and size of each tensor, lineage.
 pub fn describe(path: &Path) -> Result<String> {
     let bytes = map(path)?;
     let tensors = parse(path, &bytes)?;

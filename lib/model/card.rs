@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use crate::artifact::Lineage;
+use crate::schema::metric;
 use crate::settings::method_name;
 
 /// What the weights are, how they were made and how good they looked, as Markdown.
@@ -23,9 +24,11 @@ pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64
         lineage.tool,
         method_name(s.method),
         config.seed,
-        last("loss").map_or(0, |m| m.0),
+        last(metric::LOSS).map_or(0, |m| m.0),
     );
-    for (name, what) in [("loss", "training loss"), ("validation/top1", "validation top-1")] {
+    for (name, what) in
+        [(metric::LOSS, "training loss"), (metric::VALIDATION_TOP1, "validation top-1")]
+    {
         if let Some((_, _, value)) = last(name) {
             text += &format!("Last {what}: {value:.4}.\n");
         }

@@ -11,11 +11,13 @@ use crate::network::engine::Precision;
 use crate::network::layout::Layout;
 use crate::schema;
 use candle_core::Device;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::Serialize;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A model on disk, its weights mapped into a network.
@@ -27,73 +29,46 @@ pub struct Model {
     pub hash: String,
 }
 
+/// What to do about a model that cannot be read.
+const HINT: &str = "s4l-pretrain or s4l-moam makes a model";
+
+/// Bytes that the header of a weights file has at most, as in the library.
+const MAX_HEADER: u64 = 100_000_000;
+
 impl Model {
-    /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` where config
+    /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` when config
     /// and weights do not fit.
     pub fn open(path: &Path, device: &Device) -> Result<Model> {
-        let hint = "s4l-pretrain or s4l-moam makes a model";
         let weights = path.join(schema::WEIGHTS);
         if !weights.is_file() {
-            return Err(Error::missing(&weights, "model", hint));
+            return Err(Error::missing(&weights, "model", HINT));
         }
-        let config_path = path.join(schema::CONFIG_JSON);
-        let text = std::fs::read(&config_path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::missing(&config_path, "model", hint),
-            _ => Error::io(&config_path)(e),
-        })?;
-        let config_error =
-            |found: String| Error::bad_data(&config_path, "a model configuration", found, hint);
-        let json: Value = serde_json::from_slice(&text).map_err(|e| config_error(e.to_string()))?;
+        let json = read_json(path)?;
         let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
-        let bad = |found: String| {
-            Error::bad_data(&weights, "weights of config.json's network", found, hint)
-        };
-        let found = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        let found = SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
         let foreign = timm::is_config(&json);
-        let config: Config = if foreign {
-            timm::config(&config_path, json, &found)?
-        } else {
-            serde_json::from_value(json).map_err(|e| config_error(e.to_string()))?
+        let config = match foreign {
+            true => timm::config(&path.join(schema::CONFIG_JSON), json, &found)?,
+            false => serde_json::from_value(json).map_err(|e| bad_config(path, e))?,
         };
-        if !can_hold(&found, &config.architecture) {
-            return Err(bad("those of a smaller one".to_string()));
-        }
-        let (height, width) = (config.height, config.width);
-        if !(1..=MAX_PIXELS).contains(&height.saturating_mul(width)) {
-            return Err(config_error(format!("images of {height}x{width}")));
-        }
+        check_size(path, &config, &found)?;
         let layout = Layout::new(&config.architecture);
         let tensors = match foreign {
             true => timm::tensors(&layout),
             false => tensors(&layout),
         };
         // Checked before there is a network, which is as large as the configuration says.
-        let mut views = Vec::with_capacity(tensors.len());
-        for Tensor { name, shape, .. } in &tensors {
-            let view = found.tensor(name).map_err(|e| bad(e.to_string()))?;
-            if view.dtype() != Dtype::F32 || view.shape() != shape {
-                return Err(bad(format!("{name} of {:?} {:?}", view.dtype(), view.shape())));
-            }
-            views.push(view);
-        }
-        let mut network = Network::new(
-            &config.architecture,
-            (height, width),
-            device,
-            Precision::F32,
-            config.seed,
-        );
+        let views = views(path, &tensors, &found)?;
+        let size = (config.height, config.width);
+        let mut network =
+            Network::new(&config.architecture, size, device, Precision::F32, config.seed);
         for (tensor, view) in tensors.iter().zip(views) {
             let (values, _) = view.data().as_chunks::<4>();
             let values = values.iter().map(|b| f32::from_le_bytes(*b));
             tensor.place.set(&mut network, values);
         }
-        Ok(Model {
-            hash: artifact::hash_file(&weights)?,
-            path: path.to_path_buf(),
-            config,
-            network,
-        })
+        let hash = schema::short_hash(&blake3::hash(&bytes));
+        Ok(Model { hash, path: path.to_path_buf(), config, network })
     }
 
     /// Errors unless the model's classes are those of the data set.
@@ -112,6 +87,55 @@ impl Model {
             "name the model that was trained on these shards",
         ))
     }
+}
+
+fn bad_config(model: &Path, found: impl Display) -> Error {
+    let path = model.join(schema::CONFIG_JSON);
+    Error::bad_data(&path, "a model configuration", found.to_string(), HINT)
+}
+
+fn bad_weights(model: &Path, found: impl Display) -> Error {
+    let path = model.join(schema::WEIGHTS);
+    Error::bad_data(&path, "weights of config.json's network", found.to_string(), HINT)
+}
+
+/// `config.json` of a model folder, in whichever format.
+fn read_json(model: &Path) -> Result<Value> {
+    let path = model.join(schema::CONFIG_JSON);
+    let text = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::missing(&path, "model", HINT),
+        _ => Error::io(&path)(e),
+    })?;
+    serde_json::from_slice(&text).map_err(|e| bad_config(model, e))
+}
+
+/// Errors unless the weights are as large as the network needs, and its images of a size.
+fn check_size(model: &Path, config: &Config, found: &SafeTensors) -> Result<()> {
+    if !can_hold(found, &config.architecture) {
+        return Err(bad_weights(model, "those of a smaller one"));
+    }
+    let (height, width) = (config.height, config.width);
+    if !(1..=MAX_PIXELS).contains(&height.saturating_mul(width)) {
+        return Err(bad_config(model, format!("images of {height}x{width}")));
+    }
+    Ok(())
+}
+
+/// What a weights file has for each of `tensors`, in their order.
+fn views<'a>(
+    model: &Path,
+    tensors: &[Tensor],
+    found: &SafeTensors<'a>,
+) -> Result<Vec<TensorView<'a>>> {
+    let view = |Tensor { name, shape, .. }: &Tensor| {
+        let view = found.tensor(name).map_err(|e| bad_weights(model, e))?;
+        if view.dtype() != Dtype::F32 || view.shape() != shape {
+            let found = format!("{name} of {:?} {:?}", view.dtype(), view.shape());
+            return Err(bad_weights(model, found));
+        }
+        Ok(view)
+    };
+    tensors.iter().map(view).collect()
 }
 
 /// Writes `config.json`, then `model.safetensors`.
@@ -140,9 +164,43 @@ pub fn write_files(
     artifact::write_bytes(&path.join(schema::WEIGHTS), &bytes)
 }
 
-/// The header's key-value pairs of a model folder's weights, or `None` where there are none.
+/// The header's key-value pairs of a model folder's weights, or `None` when there are none, or not
+/// all of the weights. The weights themselves are not read.
 pub fn header(path: &Path) -> Option<HashMap<String, String>> {
-    let bytes = std::fs::read(path.join(schema::WEIGHTS)).ok()?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
-    metadata.metadata().clone()
+    let mut file = std::fs::File::open(path.join(schema::WEIGHTS)).ok()?;
+    let size = file.metadata().ok()?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER.min(size) {
+        return None;
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).ok()?;
+    let header: Metadata = serde_json::from_slice(&header).ok()?;
+    let whole = 8 + length + header.data_len() as u64 == size;
+    header.metadata().clone().filter(|_| whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_of_a_file_that_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |bytes: &[u8]| {
+            std::fs::write(folder.path().join(schema::WEIGHTS), bytes).unwrap();
+            header(folder.path())
+        };
+        let metadata = BTreeMap::from([("s4l.tool".to_string(), "s4l-pretrain".to_string())]);
+        let bytes = to_safetensors(&[("w".into(), vec![3], &[1.0, 2.0, 3.0])], metadata).unwrap();
+        assert_eq!(of(&bytes).unwrap()["s4l.tool"], "s4l-pretrain");
+        assert_eq!(of(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(of(&[&bytes[..], &[0]].concat()), None);
+        assert_eq!(of(&bytes[..20]), None);
+        assert_eq!(of(&[&u64::MAX.to_le_bytes()[..], &bytes[8..]].concat()), None);
+        assert_eq!(of(b""), None);
+        assert_eq!(header(&folder.path().join("absent")), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! Models on disk.
+//! Models on disk: the files of a model folder, and the formats of other libraries, one file each.
 
 pub mod card;
 pub mod config;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::network::engine::BATCH_NORM_EPSILON;
 use crate::network::layout::Stem;
 use crate::network::layout::{Architecture, Layout};
+use crate::schema::head;
 use crate::settings::Settings;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,6 @@ use std::path::Path;
 
 /// Added to the variance by PyTorch's batch norm, unless its constructor is told otherwise.
 const EPSILON: f64 = 1e-5;
-
-const HEAD: &str = "classes";
 
 /// timm's networks that differ from ours in width and depth at most, once the stem is "fixed".
 const ARCHITECTURES: [&str; 3] = ["resnetv2_50", "resnetv2_101", "resnetv2_152"];
@@ -53,7 +52,7 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
             add(name(&n.name, part), vec![n.channels], place);
         }
     }
-    if let Some(head) = layout.head(HEAD) {
+    if let Some(head) = layout.head(head::CLASSES) {
         let [i, o] = [layout.features, head.outputs];
         let place = Place::Transposed(layout.head_kernel(head), [1, 1, i, o]);
         add("head.fc.weight".into(), vec![o, i, 1, 1], place);
@@ -245,7 +244,7 @@ fn architecture(tensors: &SafeTensors, classes: usize) -> Option<Architecture> {
         units,
         width_factor: base / 16,
         stem: Stem::Imagenet,
-        heads: vec![(HEAD.to_string(), classes)],
+        heads: vec![(head::CLASSES.to_string(), classes)],
     };
     // More blocks than these would leave less than a pixel of any image.
     let whole = found.units.len() <= 12 && base % 16 == 0 && can_hold(tensors, &found);

@@ -1,6 +1,6 @@
 //! Learning curves of a row: over its seeds, and thinned to what a small chart can show.
 
-use super::rows::Row;
+use super::rows::TableRow;
 use std::collections::BTreeMap;
 
 /// More points than this cannot be told apart in a chart of some 300 pixels.
@@ -16,9 +16,9 @@ pub struct Point {
     pub high: f64,
 }
 
-/// A curve over the seeds of a row; empty where no run has it. Values that are not finite, as a
+/// A curve over the seeds of a row; empty when no run has it. Values that are not finite, as a
 /// diverging loss leaves them, are left out.
-pub fn curve(row: &Row, name: &str) -> Vec<Point> {
+pub fn curve(row: &TableRow, name: &str) -> Vec<Point> {
     let mut by_step: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
     for (step, value) in row.runs.iter().filter_map(|r| r.curves.get(name)).flatten() {
         if value.is_finite() {

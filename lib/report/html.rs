@@ -1,16 +1,17 @@
 //! The page: one file that needs no network and no script.
 
 use super::curves;
-use super::rows::{Estimate, Row};
+use super::rows::{Estimate, TableRow};
 use super::svg::{self, Dot, Line, escape};
 use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
+use crate::schema::{self, metric};
 use std::fmt::Write;
 
 /// The heat table shows at most so many classes.
 const MOST_CLASSES: usize = 30;
 
 /// The whole page. `rows` is not empty.
-pub fn page(rows: &[Row]) -> String {
+pub fn page(rows: &[TableRow]) -> String {
     let sections = [
         headline(rows),
         accuracy(rows),
@@ -39,7 +40,7 @@ fn section(title: &str, note: &str, content: &str) -> String {
 }
 
 /// The figures beside the published ones. Spreads of others than top-1 are in the files.
-fn headline(rows: &[Row]) -> String {
+fn headline(rows: &[TableRow]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
     let (head, note) =
         if averaged { ("<th scope=col>4 rotations", table::ROTATIONS_NOTE) } else { ("", "") };
@@ -79,12 +80,12 @@ fn headline(rows: &[Row]) -> String {
     )
 }
 
-fn top1(row: &Row) -> f64 {
+fn top1(row: &TableRow) -> f64 {
     row.estimate(|s| s.top1).mean
 }
 
 /// `± 0.4` over seeds, `82.1–83.6` of one seed.
-fn range(row: &Row) -> String {
+fn range(row: &TableRow) -> String {
     match (row.bootstrap(), row.estimate(|s| s.top1).sd) {
         (Some((low, high)), _) => format!("{}\u{2013}{}", percent(low), percent(high)),
         (None, Some(sd)) => format!("\u{b1} {}", percent(sd)),
@@ -92,8 +93,8 @@ fn range(row: &Row) -> String {
     }
 }
 
-/// The best row in words, against the supervised row with 10% of the labels where there is one.
-fn lead(rows: &[Row]) -> String {
+/// The best row in words, against the supervised row with 10% of the labels if there is one.
+fn lead(rows: &[TableRow]) -> String {
     let better = |a, b| if top1(b) > top1(a) { b } else { a };
     let Some(best) = rows.iter().reduce(better) else {
         return String::new();
@@ -112,7 +113,7 @@ fn lead(rows: &[Row]) -> String {
     text + "."
 }
 
-fn accuracy(rows: &[Row]) -> String {
+fn accuracy(rows: &[TableRow]) -> String {
     let dots: Vec<Dot> = rows
         .iter()
         .map(|row| Dot {
@@ -128,7 +129,7 @@ fn accuracy(rows: &[Row]) -> String {
     )
 }
 
-fn dot(row: &Row, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: String) -> Dot {
+fn dot(row: &TableRow, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: String) -> Dot {
     let Estimate { mean, sd } = row.estimate(figure);
     let single = |run: &&super::runs::Run| {
         let value = figure(&run.summary.unrotated);
@@ -145,17 +146,19 @@ fn dot(row: &Row, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: S
 
 /// The loss terms, each with its colour class.
 const LOSSES: [(&str, &str, &str); 6] = [
-    ("loss", "total", "total"),
-    ("loss/supervised", "supervised", "supervised"),
-    ("loss/rotation", "rotation", "rotation"),
-    ("loss/exemplar", "exemplar", "exemplar"),
-    ("loss/vat", "VAT", "vat"),
-    ("loss/entmin", "EntMin", "entmin"),
+    (metric::LOSS, "total", "total"),
+    (metric::LOSS_SUPERVISED, "supervised", "supervised"),
+    (metric::LOSS_ROTATION, "rotation", "rotation"),
+    (metric::LOSS_EXEMPLAR, "exemplar", "exemplar"),
+    (metric::LOSS_VAT, "VAT", "vat"),
+    (metric::LOSS_ENTMIN, "EntMin", "entmin"),
 ];
-const ACCURACIES: [(&str, &str, &str); 2] =
-    [("train/top1", "training", "total"), ("validation/top1", "validation", "supervised")];
+const ACCURACIES: [(&str, &str, &str); 2] = [
+    (metric::TRAIN_TOP1, "training", "total"),
+    (metric::VALIDATION_TOP1, "validation", "supervised"),
+];
 
-fn learning_curves(rows: &[Row]) -> String {
+fn learning_curves(rows: &[TableRow]) -> String {
     let accuracies: Vec<Vec<Line>> = rows.iter().map(|r| lines(r, &ACCURACIES)).collect();
     // One range for all rows, so that they compare.
     let range: Vec<f64> = accuracies
@@ -194,7 +197,7 @@ fn learning_curves(rows: &[Row]) -> String {
     )
 }
 
-fn lines<'a>(row: &Row, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {
+fn lines<'a>(row: &TableRow, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {
     known
         .iter()
         .map(|(key, name, class)| Line { class, name, points: curves::curve(row, key) })
@@ -202,8 +205,8 @@ fn lines<'a>(row: &Row, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>
         .collect()
 }
 
-fn classes(rows: &[Row]) -> String {
-    let accuracies: Vec<Vec<Option<f64>>> = rows.iter().map(Row::per_class).collect();
+fn classes(rows: &[TableRow]) -> String {
+    let accuracies: Vec<Vec<Option<f64>>> = rows.iter().map(TableRow::per_class).collect();
     let names = &rows[0].runs[0].summary.unrotated.per_class;
     let lowest = |class: usize| {
         let values = accuracies.iter().filter_map(|row| row[class]);
@@ -242,7 +245,7 @@ fn classes(rows: &[Row]) -> String {
     section("Accuracy by class", &note, &(html + "</tbody></table>"))
 }
 
-fn calibration(rows: &[Row]) -> String {
+fn calibration(rows: &[TableRow]) -> String {
     let dots: Vec<Dot> = rows
         .iter()
         .map(|row| {
@@ -259,7 +262,7 @@ fn calibration(rows: &[Row]) -> String {
 }
 
 /// What each evaluation was made from, as its footer has it.
-fn lineage(rows: &[Row]) -> String {
+fn lineage(rows: &[TableRow]) -> String {
     let mut html = "<table class=lineage>\n<thead><tr><th scope=col>Row\
         <th scope=col>Seed<th scope=col>Method<th scope=col>Tool<th scope=col>Recipe\
         <th scope=col>Inputs</thead>\n<tbody>\n"
@@ -268,7 +271,7 @@ fn lineage(rows: &[Row]) -> String {
         let of = |key: &str| run.lineage.get(key).map_or(String::new(), |v| escape(v));
         let mut inputs = String::new();
         for (key, hash) in &run.lineage {
-            if let Some(name) = key.strip_prefix("s4l.input.") {
+            if let Some(name) = key.strip_prefix(schema::INPUT_PREFIX) {
                 let _ =
                     write!(inputs, "<span>{} <code>{}</code></span> ", escape(name), escape(hash));
             }
@@ -280,9 +283,9 @@ fn lineage(rows: &[Row]) -> String {
             escape(row.title),
             run.summary.seed,
             escape(&run.summary.method),
-            of("s4l.tool"),
-            of("s4l.version"),
-            of("s4l.recipe"),
+            of(schema::TOOL_KEY),
+            of(schema::VERSION_KEY),
+            of(schema::RECIPE_KEY),
         );
     }
     section(

@@ -49,7 +49,7 @@ const KNOWN: [(&str, &str, Published); 10] = [
 ];
 
 /// The runs of one method, one a seed.
-pub struct Row<'a> {
+pub struct TableRow<'a> {
     pub name: &'a str,
     pub title: &'a str,
     pub published: Published,
@@ -64,7 +64,7 @@ pub struct Estimate {
     pub sd: Option<f64>,
 }
 
-impl Row<'_> {
+impl TableRow<'_> {
     /// Estimate of a figure of the unrotated evaluation.
     pub fn estimate(&self, figure: impl Fn(&Summary) -> f64) -> Estimate {
         let values: Vec<f64> = self.summaries().map(figure).collect();
@@ -111,19 +111,19 @@ impl Row<'_> {
 }
 
 /// Groups runs into rows: those of the paper in its order, then others by name.
-pub fn group(runs: &[Run]) -> Vec<Row<'_>> {
+pub fn group(runs: &[Run]) -> Vec<TableRow<'_>> {
     let mut by_name: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     for run in runs {
         by_name.entry(&run.row).or_default().push(run);
     }
-    let mut rows: Vec<(usize, Row)> = by_name
+    let mut rows: Vec<(usize, TableRow)> = by_name
         .into_iter()
         .map(|(name, mut runs)| {
             runs.sort_by_key(|r| r.summary.seed);
             let rank = KNOWN.iter().position(|k| k.0 == name);
             let (title, published) =
                 rank.map_or((name, Published::NOTHING), |i| (KNOWN[i].1, KNOWN[i].2));
-            let row = Row { name, title, published, runs };
+            let row = TableRow { name, title, published, runs };
             (rank.unwrap_or(KNOWN.len()), row)
         })
         .collect();

@@ -2,13 +2,11 @@
 
 use crate::artifact;
 use crate::error::{Error, Result};
-use crate::evaluate::metrics::{EvalSummary, SUMMARY_KEY};
-use crate::schema;
+use crate::evaluate::metrics::EvalSummary;
+use crate::schema::{self, EVAL, SUMMARY_KEY};
 use crate::tables::table;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-
-const EVAL: &str = "eval.parquet";
 
 /// One evaluated model.
 pub struct Run {
@@ -18,7 +16,7 @@ pub struct Run {
     pub summary: EvalSummary,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
-    /// Learning curves of the model beside it, name → (step, value); empty where there are none.
+    /// Learning curves of the model beside it, name → (step, value); empty when there are none.
     pub curves: BTreeMap<String, Vec<(i64, f64)>>,
 }
 
@@ -57,7 +55,7 @@ pub fn find(folder: &Path) -> Result<Found> {
 }
 
 fn metrics_of(eval: &Path) -> PathBuf {
-    eval.with_file_name("model").join(schema::METRICS)
+    eval.with_file_name(schema::MODEL).join(schema::METRICS)
 }
 
 fn read(path: &Path) -> Result<Run> {
@@ -76,7 +74,10 @@ fn read(path: &Path) -> Result<Run> {
         row: row.map_or_else(|| summary.row.clone(), |name| name.to_string_lossy().into_owned()),
         path: path.to_path_buf(),
         summary,
-        lineage: footer.into_iter().filter(|(key, _)| key.starts_with("s4l.")).collect(),
+        lineage: footer
+            .into_iter()
+            .filter(|(key, _)| key.starts_with(schema::METADATA_PREFIX))
+            .collect(),
         curves: curves(&metrics_of(path))?,
     })
 }
@@ -85,9 +86,9 @@ fn curves(path: &Path) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {
     let mut curves: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
     if path.exists() {
         let metrics = table::read(path, "s4l-pretrain")?;
-        let steps = metrics.ints("step")?;
-        let points = steps.into_iter().zip(metrics.doubles("value")?);
-        for (name, point) in metrics.strings("name")?.into_iter().zip(points) {
+        let steps = metrics.ints(schema::STEP)?;
+        let points = steps.into_iter().zip(metrics.doubles(schema::VALUE)?);
+        for (name, point) in metrics.strings(schema::NAME)?.into_iter().zip(points) {
             curves.entry(name).or_default().push(point);
         }
     }

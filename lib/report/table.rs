@@ -1,11 +1,11 @@
 //! The table as Markdown for people, as CSV and parquet for programs.
 
-use super::rows::{Estimate, Row};
+use super::rows::{Estimate, TableRow};
 use crate::artifact::Lineage;
 use crate::error::Result;
+use crate::schema;
 use crate::tables::table;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
-use arrow::datatypes::{Field, Schema};
 use indicatif::HumanCount;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -31,7 +31,7 @@ pub fn percent(fraction: f64) -> String {
 }
 
 /// `82.9 ± 0.4` of several runs, `82.9 [82.1, 83.6]` of one.
-pub fn top1(row: &Row) -> String {
+pub fn top1(row: &TableRow) -> String {
     match row.bootstrap() {
         Some((low, high)) => {
             let mean = row.estimate(|s| s.top1).mean;
@@ -50,13 +50,13 @@ pub fn spread(estimate: Estimate, scale: f64, decimals: usize) -> String {
     }
 }
 
-/// A published figure as it was published, nothing where there is none.
+/// A published figure as it was published, nothing when there is none.
 pub fn published(figure: Option<f64>) -> String {
     figure.map_or(String::new(), |f| format!("{f:.2}"))
 }
 
 /// One sentence about what was evaluated.
-pub fn subject(rows: &[Row]) -> String {
+pub fn subject(rows: &[TableRow]) -> String {
     let summary = &rows[0].runs[0].summary;
     let runs: usize = rows.iter().map(|r| r.runs.len()).sum();
     format!(
@@ -70,7 +70,7 @@ pub fn subject(rows: &[Row]) -> String {
 }
 
 /// A Markdown table, padded so that it reads in a terminal too.
-pub fn markdown(rows: &[Row]) -> String {
+pub fn markdown(rows: &[TableRow]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
     let mut header = vec!["Row", "Top-1 %"];
     if averaged {
@@ -136,46 +136,48 @@ enum Column {
     Figure(Vec<Option<f64>>),
 }
 
-/// The table in full, in the order of both file forms. Percentages are in percent.
-fn columns(rows: &[Row]) -> Vec<(&'static str, Column)> {
-    let text = |f: &dyn Fn(&Row) -> String| Column::Text(rows.iter().map(f).collect());
-    let count = |f: &dyn Fn(&Row) -> i64| Column::Count(rows.iter().map(f).collect());
-    let figure = |f: &dyn Fn(&Row) -> Option<f64>| Column::Figure(rows.iter().map(f).collect());
-    let percent = |f: &dyn Fn(&Row) -> Option<f64>| figure(&|r| Some(f(r)? * 100.0));
+/// The columns of `schema::report`.
+fn columns(rows: &[TableRow]) -> Vec<Column> {
+    let text = |f: &dyn Fn(&TableRow) -> String| Column::Text(rows.iter().map(f).collect());
+    let count = |f: &dyn Fn(&TableRow) -> i64| Column::Count(rows.iter().map(f).collect());
+    let figure =
+        |f: &dyn Fn(&TableRow) -> Option<f64>| Column::Figure(rows.iter().map(f).collect());
+    let percent = |f: &dyn Fn(&TableRow) -> Option<f64>| figure(&|r| Some(f(r)? * 100.0));
     vec![
-        ("row", text(&|r| r.name.to_string())),
-        ("title", text(&|r| r.title.to_string())),
-        ("method", text(&|r| r.runs[0].summary.method.clone())),
-        ("split", text(&|r| r.runs[0].summary.split.clone())),
-        ("images", count(&|r| r.runs[0].summary.unrotated.images as i64)),
-        ("seeds", count(&|r| r.runs.len() as i64)),
-        ("top1_percent", percent(&|r| Some(r.estimate(|s| s.top1).mean))),
-        ("top1_sd_percent", percent(&|r| r.estimate(|s| s.top1).sd)),
-        ("top1_low_percent", percent(&|r| Some(r.bootstrap()?.0))),
-        ("top1_high_percent", percent(&|r| Some(r.bootstrap()?.1))),
-        ("top1_rotation_averaged_percent", percent(&|r| Some(r.rotation_averaged_top1()?.mean))),
-        ("top5_percent", percent(&|r| Some(r.estimate(|s| s.top5).mean))),
-        ("top5_sd_percent", percent(&|r| r.estimate(|s| s.top5).sd)),
-        ("nll", figure(&|r| Some(r.estimate(|s| s.nll).mean))),
-        ("nll_sd", figure(&|r| r.estimate(|s| s.nll).sd)),
-        ("ece_percent", percent(&|r| Some(r.estimate(|s| s.ece).mean))),
-        ("ece_sd_percent", percent(&|r| r.estimate(|s| s.ece).sd)),
-        ("imagenet_resnet50v2_paper_top5_percent", figure(&|r| r.published.paper_top5)),
-        ("imagenet_resnet50v2_rerun_top5_percent", figure(&|r| r.published.rerun_top5)),
-        ("imagenet_resnet50v2_paper_top1_percent", figure(&|r| r.published.paper_top1)),
-        ("imagenet_resnet50v2_rerun_top1_percent", figure(&|r| r.published.rerun_top1)),
+        text(&|r| r.name.to_string()),
+        text(&|r| r.title.to_string()),
+        text(&|r| r.runs[0].summary.method.clone()),
+        text(&|r| r.runs[0].summary.split.clone()),
+        count(&|r| r.runs[0].summary.unrotated.images as i64),
+        count(&|r| r.runs.len() as i64),
+        percent(&|r| Some(r.estimate(|s| s.top1).mean)),
+        percent(&|r| r.estimate(|s| s.top1).sd),
+        percent(&|r| Some(r.bootstrap()?.0)),
+        percent(&|r| Some(r.bootstrap()?.1)),
+        percent(&|r| Some(r.rotation_averaged_top1()?.mean)),
+        percent(&|r| Some(r.estimate(|s| s.top5).mean)),
+        percent(&|r| r.estimate(|s| s.top5).sd),
+        figure(&|r| Some(r.estimate(|s| s.nll).mean)),
+        figure(&|r| r.estimate(|s| s.nll).sd),
+        percent(&|r| Some(r.estimate(|s| s.ece).mean)),
+        percent(&|r| r.estimate(|s| s.ece).sd),
+        figure(&|r| r.published.paper_top5),
+        figure(&|r| r.published.rerun_top5),
+        figure(&|r| r.published.paper_top1),
+        figure(&|r| r.published.rerun_top1),
     ]
 }
 
 /// RFC 4180, with a header; an unknown figure is an empty field.
-pub fn csv(rows: &[Row]) -> String {
+pub fn csv(rows: &[TableRow]) -> String {
     let columns = columns(rows);
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let schema = schema::report();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let mut text = names.join(",") + "\n";
     for i in 0..rows.len() {
         let fields: Vec<String> = columns
             .iter()
-            .map(|(_, column)| match column {
+            .map(|column| match column {
                 Column::Text(v) if v[i].contains([',', '"', '\n', '\r']) => {
                     format!("\"{}\"", v[i].replace('"', "\"\""))
                 }
@@ -191,17 +193,13 @@ pub fn csv(rows: &[Row]) -> String {
 }
 
 /// The same columns as parquet; an unknown figure is null.
-pub fn parquet(path: &Path, rows: &[Row], lineage: &Lineage) -> Result<()> {
-    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns(rows)
-        .into_iter()
-        .map(|(name, column)| {
-            let (nullable, array): (bool, ArrayRef) = match column {
-                Column::Text(v) => (false, Arc::new(StringArray::from(v))),
-                Column::Count(v) => (false, Arc::new(Int64Array::from(v))),
-                Column::Figure(v) => (true, Arc::new(Float64Array::from(v))),
-            };
-            (Field::new(name, array.data_type().clone(), nullable), array)
-        })
-        .unzip();
-    table::write(path, Arc::new(Schema::new(fields)), arrays, lineage, BTreeMap::new())
+pub fn parquet(path: &Path, rows: &[TableRow], lineage: &Lineage) -> Result<()> {
+    let arrays = columns(rows).into_iter().map(|column| -> ArrayRef {
+        match column {
+            Column::Text(v) => Arc::new(StringArray::from(v)),
+            Column::Count(v) => Arc::new(Int64Array::from(v)),
+            Column::Figure(v) => Arc::new(Float64Array::from(v)),
+        }
+    });
+    table::write(path, schema::report(), arrays.collect(), lineage, BTreeMap::new())
 }

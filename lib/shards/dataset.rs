@@ -32,11 +32,6 @@ pub struct SplitInfo {
 /// The format that is written, and the only one that is read.
 pub const FORMAT: u32 = 1;
 
-/// Name of a shard file: number `file`, from 0, of the `files` of a split.
-pub fn file_name(split: &str, file: usize, files: usize) -> String {
-    format!("{split}-{file:05}-of-{files:05}.parquet")
-}
-
 impl Dataset {
     /// Errors: `Missing` if there is no shard folder, `BadData` if `dataset.json` is damaged.
     pub fn read(folder: &Path) -> Result<Dataset> {

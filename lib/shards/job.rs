@@ -1,6 +1,5 @@
 //! Writing the files of a run: several at once, each by the samples of its own items.
 
-use super::dataset::file_name;
 use super::staging::{FileRecord, Reject, Staging, check_rejects};
 use super::write::{GROUP_BYTES, ImageRow, ShardWriter, group_rows};
 use crate::cli;
@@ -9,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::input::survey::{FileSpan, Sample, Survey};
 use crate::input::{self, Input};
 use crate::pixels::Size;
+use crate::schema::shard_file;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::path::Path;
@@ -211,5 +211,5 @@ impl Writing<'_> {
 }
 
 fn name(shard: &FileSpan) -> String {
-    file_name(shard.split.name(), shard.file, shard.files)
+    shard_file(shard.split.name(), shard.file, shard.files)
 }

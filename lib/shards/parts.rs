@@ -2,15 +2,16 @@
 //! them.
 
 use super::identity::{Identity, Part};
-use super::staging::{self, PARTIAL, Staging};
+use super::staging::{self, Staging};
 use crate::artifact::beside;
 use crate::error::{Error, Result};
+use crate::schema::{self, PARTIAL};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The folder of a part of `out`.
 pub fn folder(out: &Path, Part(part, parts): Part) -> PathBuf {
-    beside(out, &format!(".part-{part}-of-{parts}"))
+    beside(out, &schema::part_ending(part, parts))
 }
 
 /// Lineage of the parts of `out`, as `staging::lineage`.
@@ -60,7 +61,7 @@ fn missing(folder: &Path) -> Error {
 
 /// The folders that are parts of `out`, sorted.
 fn found(out: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = beside(out, ".part-");
+    let pattern = beside(out, schema::PART);
     let folder = pattern.parent().filter(|p| !p.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let start = pattern.file_name().unwrap_or_default().as_encoded_bytes();

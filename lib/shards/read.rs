@@ -1,13 +1,13 @@
 //! Reading: a split of a shard folder as one row space.
 
 use super::column::ShardFile;
-use super::dataset::{Dataset, SplitInfo, file_name};
+use super::dataset::{Dataset, SplitInfo};
 use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::pixels::{Size, View, Window};
 use crate::rng::Rng;
-use crate::schema;
+use crate::schema::{self, shard_file};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -334,7 +334,7 @@ fn files(folder: &Path, split: &str, info: &SplitInfo, pixels: bool) -> Result<V
         true => schema::PIXELS,
         false => schema::IMAGE_BYTES,
     };
-    let names = (0..info.files).into_par_iter().map(|file| file_name(split, file, info.files));
+    let names = (0..info.files).into_par_iter().map(|file| shard_file(split, file, info.files));
     names.map(|name| ShardFile::open(&folder.join(name), image)).collect()
 }
 

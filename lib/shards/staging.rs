@@ -8,13 +8,13 @@
 //! records/<file>.json     hashes and rejects of a finished file
 //! ```
 
-use super::dataset::{Dataset, FORMAT, SplitInfo, file_name};
+use super::dataset::{Dataset, FORMAT, SplitInfo};
 use super::identity::Identity;
 use super::write::{ImageRow, digest};
 use crate::artifact::{self, Lineage};
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::schema;
+use crate::schema::{self, FILES, PARTIAL, PLAN, RECORDS, shard_file};
 use crate::tables::table;
 use arrow::array::{ArrayRef, StringArray};
 use serde::{Deserialize, Serialize};
@@ -22,11 +22,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-pub const PARTIAL: &str = ".partial";
-const IDENTITY: &str = "plan.json";
-const FILES: &str = "files";
-const RECORDS: &str = "records";
 
 /// An image that is not in the shards.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,7 +94,7 @@ impl Staging {
                 what: "a folder that s4l-shard left behind".to_string(),
             });
         }
-        let path = root.join(IDENTITY);
+        let path = root.join(PLAN);
         let lock =
             File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
         if lock.try_lock().is_err() {
@@ -122,7 +117,7 @@ impl Staging {
             }
             std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
         }
-        let path = self.root.join(IDENTITY);
+        let path = self.root.join(PLAN);
         // In place: the lock is on this file.
         std::fs::write(&path, to_json(&self.identity)?).map_err(Error::io(&path))
     }
@@ -217,7 +212,7 @@ impl Staging {
         for (split, &files) in &self.identity.splits {
             let (mut content, mut images) = (Content::default(), 0);
             for file in 0..files {
-                let name = file_name(split, file, files);
+                let name = shard_file(split, file, files);
                 let record = self.record(&name).ok_or_else(|| {
                     Error::missing(&self.record_path(&name), "file", "run the same command again")
                 })?;
@@ -289,12 +284,12 @@ pub fn partial(out: &Path) -> PathBuf {
 
 /// Whether a folder is one that `Staging::open` made.
 pub fn is_one(folder: &Path) -> bool {
-    folder.join(IDENTITY).is_file()
+    folder.join(PLAN).is_file()
 }
 
 /// The identity of what a folder holds or will hold.
 pub fn identity(folder: &Path) -> Result<Identity> {
-    let path = folder.join(IDENTITY);
+    let path = folder.join(PLAN);
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map_err(|e| {
         Error::bad_data(&path, "a plan of s4l-shard", e.to_string(), "make the part again")

@@ -219,7 +219,7 @@ fn properties(identity: &Identity) -> Result<WriterProperties> {
     let features = schema::features(identity.shape.is_some(), &identity.classes);
     let resized = identity.resized.map(|r| {
         let what = format!("JPEG of quality {}, smaller side {}", r.quality, r.small);
-        ("s4l.resized".to_string(), what)
+        (schema::RESIZED_KEY.to_string(), what)
     });
     let footer = identity.lineage.clone().into_iter();
     let footer = footer.chain([(schema::HUGGING_FACE.to_string(), features)]).chain(resized);

@@ -2,42 +2,23 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::augment::Pipe;
-use crate::cli::{self, Common, Stage};
+use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
-use crate::evaluate::metrics::{self, EvalSummary, summarize};
+use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
 use crate::labelled::rows::labelled_rows;
 use crate::model::folder::Model;
 use crate::network::device::device;
+use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::settings::method_name;
-use crate::shards::Shards;
+use crate::shards::{Shards, Split};
 use crate::tables::table::{self, fixed_lists};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Evaluate a model on labelled images
-#[derive(Debug, clap::Parser)]
-#[command(name = "s4l-eval", version, before_help = EXAMPLES)]
-pub struct Args {
-    /// Shards, as s4l-shard makes them
-    #[arg(long = "in", value_name = "SHARDS", default_value = "shards")]
-    input: PathBuf,
-    /// Split to evaluate on
-    #[arg(long, value_name = "NAME", default_value = "test")]
-    split: String,
-    /// Evaluate on the images of this file (key, label) of the split only
-    #[arg(long, value_name = "FILE")]
-    labelled: Option<PathBuf>,
-    /// Model to evaluate
-    #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = "model")]
-    model: PathBuf,
-    #[command(flatten)]
-    common: Common,
-}
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -46,103 +27,166 @@ EXAMPLES
 Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy by class.
 Memory: the model for 256 images, and 4 bytes x images x views x classes.";
 
+/// Evaluate a model on labelled images
+#[derive(Debug, clap::Parser)]
+#[command(name = "s4l-eval", version, before_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    shards: InputShards,
+    /// Split to evaluate on
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    split: String,
+    /// Evaluate on the images of this file (key, label) of the split only
+    #[arg(long, value_name = "FILE")]
+    labelled: Option<PathBuf>,
+    /// Model to evaluate
+    #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
+    model: PathBuf,
+    #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
+    computing: Computing,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct EvalSettings {
+    /// Absent: the model's own.
+    augment_eval: Option<String>,
+}
+
 impl Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.computing.limits
     }
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let mut model = Model::open(&self.model, &device(&self.common)?)?;
-        let shards = Shards::open(&self.input)?;
+        let mut evaluation = self.open()?;
+        let out = self.output.out_or(schema::EVAL);
+        if self.output.dry_run {
+            return cli::print(&evaluation.describe());
+        }
+        let found = table::footer(&out);
+        let done = found.as_ref().and_then(|footer| footer.get(schema::SUMMARY_KEY).cloned());
+        if artifact::target(&self.output, &out, &evaluation.lineage, found)? == Target::UpToDate {
+            return cli::print(&format!("{}\n", done.unwrap_or_default()));
+        }
+        let logits = evaluation.logits()?;
+        let summary = evaluation.summarize(&logits, row_name(&out), self.computing.seed.value);
+        let json = serde_json::to_string(&summary).map_err(|e| Error::Internal(e.to_string()))?;
+        evaluation.write(&out, &logits, &json)?;
+        artifact::write_provenance(&out, start)?;
+        cli::print(&format!("{json}\n"))?;
+        cli::info(&words(&out, &summary));
+        Ok(())
+    }
+}
+
+/// What is evaluated: a model on some rows of a split.
+struct Evaluation {
+    model: Model,
+    split: Split,
+    split_name: String,
+    rows: Vec<u32>,
+    /// Of each row.
+    labels: Vec<u32>,
+    pipe: Pipe,
+    /// Views of an image, and whether they are its four rotations.
+    views: usize,
+    rotated: bool,
+    lineage: Lineage,
+}
+
+impl Args {
+    /// Opens and checks all inputs.
+    fn open(&self) -> Result<Evaluation> {
+        let model = Model::open(&self.model, &device(&self.computing.device)?)?;
+        let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
-        let classes = shards.classes();
-        model.check_classes(classes, &self.input)?;
-        let settings =
-            crate::recipe::load::<Pipes>(self.common.recipe.as_deref(), &self.common.set)?;
-        let pipe = settings.augment_eval.unwrap_or(model.config.settings.augment_eval.clone());
-        let mut lineage = Lineage::new("s4l-eval", self.common.seed, crate::recipe::hash(&pipe))
-            .input("shards", split.content_hash())
-            .input("model", model.hash.clone());
+        model.check_classes(shards.classes(), &self.shards.path)?;
+        let settings: EvalSettings = self.recipe.load()?;
+        let own = &model.config.settings.augment_eval;
+        let pipe = settings.augment_eval.unwrap_or_else(|| own.clone());
+        let seed = self.computing.seed.value;
+        let mut lineage = Lineage::new("s4l-eval", seed, recipe::hash(&pipe))
+            .input(schema::input::SHARDS, split.content_hash())
+            .input(schema::input::MODEL, model.hash.clone());
         let pipe = Pipe::for_evaluation(&pipe)?;
         logits::check_size(&model.config, &split, &pipe)?;
         let (rows, labels) = match &self.labelled {
             Some(path) => {
                 let table = table::read(path, "s4l-subset")?;
-                lineage = lineage.input("labelled", artifact::hash_file(path)?);
-                labelled_rows(&table, &split, classes.len(), "label")?
+                lineage = lineage.input(schema::input::LABELLED, artifact::hash_file(path)?);
+                labelled_rows(&table, &split, shards.classes().len(), schema::LABEL)?
             }
-            None => all_rows(&split, &self.input)?,
+            None => all_rows(&split, &self.shards.path)?,
         };
-        let out = self.common.out_or("eval.parquet");
-        if self.common.dry_run {
-            println!("images {}\nviews {}", rows.len(), pipe.output(split.channels())?.views);
-            return Ok(());
-        }
-        let found = table::footer(&out);
-        if artifact::target(&self.common, &out, &lineage, found)? == Target::UpToDate {
-            let footer = table::footer(&out).unwrap_or_default();
-            println!("{}", footer.get("s4l.summary").map_or("", String::as_str));
-            return Ok(());
-        }
         let output = pipe.output(split.channels())?;
-        let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "evaluating")?;
-        let c = classes.len();
-        let first: Vec<f32> =
-            logits.chunks_exact(output.views * c).flat_map(|l| &l[..c]).copied().collect();
-        let config = &model.config;
-        let summary = EvalSummary {
-            row: row_name(&out),
-            method: method_name(config.settings.method),
-            seed: config.seed,
-            split: self.split.clone(),
-            unrotated: summarize(&first, classes, &labels, self.common.seed),
-            rotation_averaged: output.rotated.then(|| {
-                let mean = logits::mean_over_views(&logits, output.views, c);
-                summarize(&mean, classes, &labels, self.common.seed)
-            }),
-        };
-        let json = serde_json::to_string(&summary).map_err(|e| Error::Internal(e.to_string()))?;
-        let keys = rows.iter().map(|&r| split.key(r as usize));
-        table::write(
-            &out,
-            schema::eval(c),
-            columns(keys, &labels, &first, c),
-            &lineage,
-            BTreeMap::from([("s4l.summary".to_string(), json.clone())]),
-        )?;
-        artifact::write_provenance(&out, &self.common, start)?;
-        println!("{json}");
-        let s = &summary.unrotated;
-        cli::info(&format!(
-            "{}: top-1 {:.2}% (95% interval {:.2} to {:.2}) on {} images",
-            out.display(),
-            100.0 * s.top1,
-            100.0 * s.top1_low,
-            100.0 * s.top1_high,
-            s.images
-        ));
-        Ok(())
+        Ok(Evaluation {
+            model,
+            split,
+            split_name: self.split.clone(),
+            rows,
+            labels,
+            pipe,
+            views: output.views,
+            rotated: output.rotated,
+            lineage,
+        })
     }
 }
 
-/// Settings of the stage.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Pipes {
-    /// Absent: the model's own.
-    augment_eval: Option<String>,
+impl Evaluation {
+    fn describe(&self) -> String {
+        format!("images {}\nviews {}\n", self.rows.len(), self.views)
+    }
+
+    /// Logits `[rows, views, classes]`.
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        let network = &mut self.model.network;
+        logits::logits(network, &self.split, &self.rows, &self.pipe, "evaluating")
+    }
+
+    /// `seed` draws the bootstrap's resamples.
+    fn summarize(&self, logits: &[f32], row: String, seed: u64) -> EvalSummary {
+        let (config, views) = (&self.model.config, self.views);
+        let (classes, c) = (&config.classes, config.classes.len());
+        let first = logits::first_view(logits, views, c);
+        EvalSummary {
+            row,
+            method: method_name(config.settings.method),
+            seed: config.seed,
+            split: self.split_name.clone(),
+            unrotated: summarize(&first, classes, &self.labels, seed),
+            rotation_averaged: self.rotated.then(|| {
+                let mean = logits::mean_over_views(logits, views, c);
+                summarize(&mean, classes, &self.labels, seed)
+            }),
+        }
+    }
+
+    /// Writes `eval.parquet`, of the first view of each image.
+    fn write(&self, out: &Path, logits: &[f32], summary: &str) -> Result<()> {
+        let classes = self.model.config.classes.len();
+        let first = logits::first_view(logits, self.views, classes);
+        let keys = self.rows.iter().map(|&row| self.split.key(row as usize));
+        let columns = columns(keys, &self.labels, &first, classes);
+        let extra = BTreeMap::from([(schema::SUMMARY_KEY.to_string(), summary.to_string())]);
+        table::write(out, schema::eval(classes), columns, &self.lineage, extra)
+    }
 }
 
-/// The name of the folder that the evaluation lies in: the row of the table.
-fn row_name(out: &Path) -> String {
-    std::path::absolute(out)
-        .ok()
-        .and_then(|p| Some(p.parent()?.file_name()?.to_string_lossy().into_owned()))
-        .unwrap_or_default()
-}
-
-fn all_rows(split: &crate::shards::Split, path: &Path) -> Result<(Vec<u32>, Vec<u32>)> {
+/// All rows of a split, with their labels.
+fn all_rows(split: &Split, path: &Path) -> Result<(Vec<u32>, Vec<u32>)> {
     let labels = split.labels()?.iter().enumerate().map(|(row, label)| {
         label.ok_or_else(|| {
             let key = split.key(row);
@@ -153,23 +197,44 @@ fn all_rows(split: &crate::shards::Split, path: &Path) -> Result<(Vec<u32>, Vec<
     Ok(((0..split.len() as u32).collect(), labels.collect::<Result<_>>()?))
 }
 
+/// The columns of `schema::eval`.
 fn columns<'a>(
     keys: impl Iterator<Item = &'a str>,
     labels: &[u32],
     logits: &[f32],
     classes: usize,
 ) -> Vec<ArrayRef> {
-    let rows: Vec<metrics::Row> = logits
+    let predictions: Vec<Prediction> = logits
         .chunks_exact(classes)
         .zip(labels)
-        .map(|(l, &label)| metrics::row(l, label))
+        .map(|(l, &label)| Prediction::new(l, label))
         .collect();
     vec![
         Arc::new(StringArray::from_iter_values(keys)),
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| i64::from(l)))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| i64::from(r.prediction)))),
-        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.top5)))),
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.nll as f32))),
+        Arc::new(Int64Array::from_iter_values(predictions.iter().map(|p| i64::from(p.class)))),
+        Arc::new(BooleanArray::from_iter(predictions.iter().map(|p| Some(p.top5)))),
+        Arc::new(Float32Array::from_iter_values(predictions.iter().map(|p| p.nll as f32))),
         fixed_lists(logits.iter().copied(), classes),
     ]
+}
+
+/// The name of the folder that the evaluation lies in: the row of the table.
+fn row_name(out: &Path) -> String {
+    std::path::absolute(out)
+        .ok()
+        .and_then(|p| Some(p.parent()?.file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_default()
+}
+
+fn words(out: &Path, summary: &EvalSummary) -> String {
+    let s = &summary.unrotated;
+    format!(
+        "{}: top-1 {:.2}% (95% interval {:.2} to {:.2}) on {} images",
+        out.display(),
+        100.0 * s.top1,
+        100.0 * s.top1_low,
+        100.0 * s.top1_high,
+        s.images
+    )
 }

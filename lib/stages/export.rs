@@ -1,35 +1,16 @@
 //! `s4l-export`: a model in the format of another library.
 
 use crate::artifact::{self, Lineage, Target};
-use crate::cli::{self, Common, Stage};
+use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::model::folder::{self, Model};
+use crate::model::tensors::Tensor;
 use crate::model::timm;
-use crate::network::device::device;
-use crate::recipe::{self, NoSettings};
+use crate::schema;
+use candle_core::Device;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// Formats of other libraries.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// timm's ResNetV2, for `timm.create_model("local-dir:DIR", pretrained=True)`
-    Timm,
-}
-
-/// Write a model for another library
-#[derive(Debug, clap::Parser)]
-#[command(name = "s4l-export", version, before_help = EXAMPLES)]
-pub struct Args {
-    /// Model to export
-    #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = "model")]
-    model: PathBuf,
-    /// Format to write
-    #[arg(long, value_name = "FORMAT")]
-    to: Format,
-    #[command(flatten)]
-    common: Common,
-}
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -39,49 +20,57 @@ EXAMPLES
 Writes config.json and model.safetensors: the trunk, and the head of the classes. Every stage takes
 such a folder as --model or --init. Memory: five times the weights.";
 
+/// Write a model for another library
+#[derive(Debug, clap::Parser)]
+#[command(name = TOOL, version, before_help = EXAMPLES)]
+pub struct Args {
+    /// Model to export
+    #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
+    model: PathBuf,
+    /// Format to write
+    #[arg(long, value_name = "FORMAT")]
+    to: Format,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
+}
+
+const TOOL: &str = "s4l-export";
+
+/// Formats of other libraries.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// timm's ResNetV2, for `timm.create_model("local-dir:DIR", pretrained=True)`
+    Timm,
+}
+
 impl Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+    fn words(&self) -> &Words {
+        &self.words
     }
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        recipe::load::<NoSettings>(self.common.recipe.as_deref(), &self.common.set)?;
-        let out = self.common.out_or("timm");
-        let model = Model::open(&self.model, &device(&self.common)?)?;
+        let out = self.output.out_or(schema::TIMM);
+        let model = Model::open(&self.model, &Device::Cpu)?;
         artifact::refuse_overlap(&self.model, &out)?;
         let Format::Timm = self.to;
         let config = timm::to_config(&self.model, &model.config)?;
         let tensors = timm::tensors(&model.network.layout);
-        let values: usize = tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
-        let words = format!(
-            "{}: {} tensors, {values} values, {} classes",
-            out.display(),
-            tensors.len(),
-            model.config.classes.len()
-        );
-        if self.common.dry_run {
+        let words = words(&out, &tensors, &model);
+        if self.output.dry_run {
             return cli::print(&format!("{words}\n{:#}\n", config["model_args"]));
         }
-        let lineage = Lineage::new("s4l-export", self.common.seed, recipe::hash(&NoSettings {}))
-            .input("model", model.hash.clone());
+        let lineage =
+            Lineage::without_settings(TOOL).input(schema::input::MODEL, model.hash.clone());
         refuse_foreign(&out)?;
-        if artifact::target(&self.common, &out, &lineage, folder::header(&out))? == Target::UpToDate
-        {
+        let found = folder::header(&out);
+        if artifact::target(&self.output, &out, &lineage, found)? == Target::UpToDate {
             return Ok(());
         }
-        let folder = artifact::temporary_folder(&out)?;
-        let mut metadata = lineage.metadata();
-        // Says to Hugging Face's loaders that the tensors are PyTorch's.
-        metadata.insert("format".into(), "pt".into());
-        folder::write_files(folder.path(), &config, &model.network, &tensors, metadata)?;
-        if cli::stop_requested() {
-            return Err(Error::Interrupted { path: out });
-        }
-        artifact::commit_folder(folder.path(), &out)?;
-        // It has moved: there is nothing left to remove under its temporary name.
-        let _ = folder.keep();
-        artifact::write_provenance(&out, &self.common, start)?;
+        write(&out, &config, &model, &tensors, &lineage)?;
+        artifact::write_provenance(&out, start)?;
         cli::info(&words);
         Ok(())
     }
@@ -90,9 +79,41 @@ impl Stage for Args {
 /// `--force` replaces an export, never a folder of something else.
 fn refuse_foreign(out: &Path) -> Result<()> {
     let header = folder::header(out).unwrap_or_default();
-    let tool = header.get("s4l.tool").map(String::as_str);
-    if !out.exists() || tool == Some("s4l-export") {
+    let tool = header.get(schema::TOOL_KEY).map(String::as_str);
+    if !out.exists() || tool == Some(TOOL) {
         return Ok(());
     }
     Err(Error::NotOurs { path: out.to_path_buf(), what: "an export".to_string() })
+}
+
+/// Writes the folder under a temporary name, and gives it its own when all is in it.
+fn write(
+    out: &Path,
+    config: &Value,
+    model: &Model,
+    tensors: &[Tensor],
+    lineage: &Lineage,
+) -> Result<()> {
+    let folder = artifact::temporary_folder(out)?;
+    let mut metadata = lineage.metadata();
+    let (key, value) = schema::PYTORCH;
+    metadata.insert(key.into(), value.into());
+    folder::write_files(folder.path(), config, &model.network, tensors, metadata)?;
+    if cli::stop_requested() {
+        return Err(Error::Interrupted { path: out.to_path_buf() });
+    }
+    artifact::commit_folder(folder.path(), out)?;
+    // It has moved: there is nothing left to remove under its temporary name.
+    let _ = folder.keep();
+    Ok(())
+}
+
+fn words(out: &Path, tensors: &[Tensor], model: &Model) -> String {
+    let values: usize = tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
+    format!(
+        "{}: {} tensors, {values} values, {} classes",
+        out.display(),
+        tensors.len(),
+        model.config.classes.len()
+    )
 }

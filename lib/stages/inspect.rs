@@ -4,15 +4,14 @@
 //! statistics and lineage. With `--verify` it says nothing and exits 0 when all is good, 3 when not.
 
 use crate::artifact;
-use crate::cli::{self, Common};
+use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::inspect::{folder, json, parquet, safetensors};
-use crate::recipe::{self, NoSettings};
 use crate::schema;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-const HELP: &str = "\
+const EXAMPLES: &str = "\
 EXAMPLES
   s4l-inspect labels.parquet             schema, statistics, what it was made from
   s4l-inspect model                      configuration, metrics, weights
@@ -20,31 +19,32 @@ EXAMPLES
 
 /// Show what is in any file or folder of the project, or verify it
 #[derive(Debug, clap::Parser)]
-#[command(name = "s4l-inspect", version, before_help = HELP)]
+#[command(name = "s4l-inspect", version, before_help = EXAMPLES)]
 pub struct Args {
     /// A parquet, safetensors or JSON file, a shard folder or a model folder
     path: PathBuf,
     /// Print nothing; exit 0 when the content is whole, 3 when it is not
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     verify: bool,
     #[command(flatten)]
-    common: Common,
+    output: Output,
+    #[command(flatten)]
+    words: Words,
 }
 
-impl cli::Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+impl Stage for Args {
+    fn words(&self) -> &Words {
+        &self.words
     }
 
     fn quiet(&self) -> bool {
-        self.verify || self.common.quiet
+        self.verify || self.words.quiet
     }
 
     fn run(self) -> Result<()> {
-        recipe::load::<NoSettings>(self.common.recipe.as_deref(), &self.common.set)?;
         let path = &self.path;
         let kind = kind(path)?;
-        if self.common.dry_run {
+        if self.output.dry_run {
             let what = if self.verify { "verify" } else { "describe" };
             return cli::print(&format!("{what} {} as {kind:?}\n", path.display()));
         }
@@ -58,8 +58,8 @@ impl cli::Stage for Args {
             Kind::Shards => folder::describe_shards(path),
             Kind::Model => folder::describe_model(path),
         }?;
-        match self.common.out {
-            Some(out) if out.exists() && !self.common.force => Err(Error::Exists { path: out }),
+        match self.output.out {
+            Some(out) if out.exists() && !self.output.force => Err(Error::Exists { path: out }),
             Some(out) => artifact::write_bytes(&out, text.as_bytes()),
             None => cli::print(&text),
         }

@@ -1,4 +1,5 @@
-//! The stage programs, one file a binary.
+//! The stage programs, one file per binary, each in the same order: examples, `Args`, `run`, its steps.
+//! A stage is what its command line says and the order of its steps; no stage imports another.
 
 pub mod eval;
 pub mod export;

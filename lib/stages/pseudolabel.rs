@@ -2,41 +2,22 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::augment::Pipe;
-use crate::cli::{self, Common, Stage};
+use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::rows::labelled_rows;
 use crate::model::folder::Model;
 use crate::network::device::device;
-use crate::shards::Shards;
+use crate::recipe::{self, Recipe};
+use crate::schema;
+use crate::shards::{Shards, Split};
 use crate::tables::table::{self, fixed_lists};
-use crate::{recipe, schema};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
-
-/// Label all images with a model
-#[derive(Debug, clap::Parser)]
-#[command(name = "s4l-pseudolabel", version, before_help = EXAMPLES)]
-pub struct Args {
-    /// Shards, as s4l-shard makes them
-    #[arg(long = "in", value_name = "SHARDS", default_value = "shards")]
-    input: PathBuf,
-    /// Model that labels
-    #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = "model")]
-    model: PathBuf,
-    /// Keep the known labels of this file
-    #[arg(long, value_name = "FILE")]
-    labelled: Option<PathBuf>,
-    /// Split to label
-    #[arg(long, value_name = "NAME", default_value = "train")]
-    split: String,
-    #[command(flatten)]
-    common: Common,
-}
+use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -47,78 +28,148 @@ Settings (--recipe, --set):
           [default: 5 crops x 4 rotations, resize_small(S)|multi_crop(H,W)|-1_to_1|rotate]
 Memory: the model for 256 images, and 4 bytes x images x classes.";
 
-/// Settings of the stage.
+/// Label all images with a model
+#[derive(Debug, clap::Parser)]
+#[command(name = "s4l-pseudolabel", version, before_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    shards: InputShards,
+    /// Model that labels
+    #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
+    model: PathBuf,
+    /// Keep the known labels of this file
+    #[arg(long, value_name = "FILE")]
+    labelled: Option<PathBuf>,
+    /// Split to label
+    #[arg(long, value_name = "NAME", default_value = "train")]
+    split: String,
+    #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
+    computing: Computing,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Settings {
+struct PseudolabelSettings {
     /// Empty: five crops times four rotations of an image resized to 256/224 of the model's size.
     views: String,
 }
 
 impl Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.computing.limits
     }
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
-        let mut model = Model::open(&self.model, &device(&self.common)?)?;
-        let shards = Shards::open(&self.input)?;
+        let mut labelling = self.open()?;
+        let out = self.output.out_or(schema::LABELS);
+        if self.output.dry_run {
+            return cli::print(&labelling.describe());
+        }
+        let found = table::footer(&out);
+        if artifact::target(&self.output, &out, &labelling.lineage, found)? == Target::UpToDate {
+            return Ok(());
+        }
+        let labels = labelling.labels()?;
+        labelling.write(&out, &labels)?;
+        artifact::write_provenance(&out, start)?;
+        cli::info(&labelling.words(&out, &labels, start.elapsed()));
+        Ok(())
+    }
+}
+
+/// What is labelled: a split, by the mean of a model over the views of each image.
+struct Labelling {
+    model: Model,
+    split: Split,
+    settings: PseudolabelSettings,
+    pipe: Pipe,
+    /// Views of an image.
+    views: usize,
+    /// Row → label.
+    known: HashMap<u32, u32>,
+    lineage: Lineage,
+}
+
+impl Args {
+    /// Opens and checks all inputs.
+    fn open(&self) -> Result<Labelling> {
+        let mut settings: PseudolabelSettings = self.recipe.load()?;
+        let model = Model::open(&self.model, &device(&self.computing.device)?)?;
+        let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
-        model.check_classes(shards.classes(), &self.input)?;
+        model.check_classes(shards.classes(), &self.shards.path)?;
         if settings.views.is_empty() {
             settings.views = default_views(model.config.height, model.config.width);
         }
         let pipe = Pipe::for_evaluation(&settings.views)?;
         logits::check_size(&model.config, &split, &pipe)?;
         let views = pipe.output(split.channels())?.views;
-        let recipe = recipe::hash(&settings);
-        let mut lineage = Lineage::new("s4l-pseudolabel", self.common.seed, recipe)
-            .input("shards", split.content_hash())
-            .input("model", model.hash.clone());
-        let classes = shards.classes().len();
+        let seed = self.computing.seed.value;
+        let mut lineage = Lineage::new("s4l-pseudolabel", seed, recipe::hash(&settings))
+            .input(schema::input::SHARDS, split.content_hash())
+            .input(schema::input::MODEL, model.hash.clone());
         let mut known = HashMap::new();
         if let Some(path) = &self.labelled {
             let table = table::read(path, "s4l-subset")?;
-            let (rows, labels) = labelled_rows(&table, &split, classes, "label")?;
+            let classes = shards.classes().len();
+            let (rows, labels) = labelled_rows(&table, &split, classes, schema::LABEL)?;
             known.extend(rows.into_iter().zip(labels));
-            lineage = lineage.input("labelled", artifact::hash_file(path)?);
+            lineage = lineage.input(schema::input::LABELLED, artifact::hash_file(path)?);
         }
-        let out = self.common.out_or("labels.parquet");
-        if self.common.dry_run {
-            println!(
-                "images {}\nviews {views} ({})\nforward passes {}\nknown labels {}",
-                split.len(),
-                settings.views,
-                split.len() * views,
-                known.len(),
-            );
-            return Ok(());
-        }
-        if artifact::target(&self.common, &out, &lineage, table::footer(&out))? == Target::UpToDate
-        {
-            return Ok(());
-        }
-        let rows: Vec<u32> = (0..split.len() as u32).collect();
-        let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "labelling")?;
-        let labels: Vec<Label> = logits
-            .chunks_exact(views * classes)
-            .zip(&rows)
-            .map(|(logits, row)| Label::new(logits, classes, known.get(row).copied()))
-            .collect();
-        let columns = columns(split.keys(), &labels, classes);
-        table::write(&out, schema::labels(classes), columns, &lineage, BTreeMap::new())?;
-        artifact::write_provenance(&out, &self.common, start)?;
-        cli::info(&format!(
+        Ok(Labelling { model, split, settings, pipe, views, known, lineage })
+    }
+}
+
+impl Labelling {
+    fn describe(&self) -> String {
+        format!(
+            "images {}\nviews {} ({})\nforward passes {}\nknown labels {}\n",
+            self.split.len(),
+            self.views,
+            self.settings.views,
+            self.split.len() * self.views,
+            self.known.len(),
+        )
+    }
+
+    /// One of each row of the split.
+    fn labels(&mut self) -> Result<Vec<PseudoLabel>> {
+        let classes = self.model.config.classes.len();
+        let rows: Vec<u32> = (0..self.split.len() as u32).collect();
+        let network = &mut self.model.network;
+        let logits = logits::logits(network, &self.split, &rows, &self.pipe, "labelling")?;
+        let of_rows = logits.chunks_exact(self.views * classes).zip(&rows);
+        Ok(of_rows
+            .map(|(logits, row)| PseudoLabel::new(logits, classes, self.known.get(row).copied()))
+            .collect())
+    }
+
+    fn write(&self, out: &Path, labels: &[PseudoLabel]) -> Result<()> {
+        let classes = self.model.config.classes.len();
+        let columns = columns(self.split.keys(), labels, classes);
+        table::write(out, schema::labels(classes), columns, &self.lineage, BTreeMap::new())
+    }
+
+    fn words(&self, out: &Path, labels: &[PseudoLabel], time: Duration) -> String {
+        format!(
             "{}: {} labels ({} known), mean confidence {:.3}, {:.0} forward passes a second",
             out.display(),
             labels.len(),
-            known.len(),
+            self.known.len(),
             labels.iter().map(|l| f64::from(l.confidence)).sum::<f64>() / labels.len() as f64,
-            (labels.len() * views) as f64 / start.elapsed().as_secs_f64(),
-        ));
-        Ok(())
+            (labels.len() * self.views) as f64 / time.as_secs_f64(),
+        )
     }
 }
 
@@ -131,7 +182,7 @@ fn default_views(height: usize, width: usize) -> String {
 }
 
 /// One row of `labels.parquet`.
-struct Label {
+struct PseudoLabel {
     label: u32,
     known: bool,
     single: u32,
@@ -141,15 +192,15 @@ struct Label {
     probs: Vec<f32>,
 }
 
-impl Label {
+impl PseudoLabel {
     /// From the logits `[views, classes]` of an image: logits, not probabilities, are averaged.
-    fn new(logits: &[f32], classes: usize, known: Option<u32>) -> Label {
+    fn new(logits: &[f32], classes: usize, known: Option<u32>) -> PseudoLabel {
         let views = logits.len() / classes;
         let mean = logits::mean_over_views(logits, views, classes);
         let probs = softmax(&mean);
         let label = known.unwrap_or_else(|| metrics::argmax(&mean));
         let agreeing = logits.chunks_exact(classes).filter(|view| metrics::argmax(view) == label);
-        Label {
+        PseudoLabel {
             label,
             known: known.is_some(),
             single: metrics::argmax(&logits[..classes]),
@@ -168,11 +219,12 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
     e.iter().map(|e| e / sum).collect()
 }
 
-fn columns(keys: &[String], labels: &[Label], classes: usize) -> Vec<ArrayRef> {
-    let ints = |f: fn(&Label) -> u32| -> ArrayRef {
+/// The columns of `schema::labels`.
+fn columns(keys: &[String], labels: &[PseudoLabel], classes: usize) -> Vec<ArrayRef> {
+    let ints = |f: fn(&PseudoLabel) -> u32| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|l| i64::from(f(l)))))
     };
-    let floats = |f: fn(&Label) -> f32| -> ArrayRef {
+    let floats = |f: fn(&PseudoLabel) -> f32| -> ArrayRef {
         Arc::new(Float32Array::from_iter_values(labels.iter().map(f)))
     };
     let probs = labels.iter().flat_map(|l| l.probs.iter().copied());

@@ -1,12 +1,12 @@
 //! `s4l-shard`: images of any form → a shard folder.
 
-use crate::artifact::{self, Lineage, Target};
-use crate::cli::{self, Common};
+use crate::artifact::{self, Lineage, Target, UNSEEDED};
+use crate::cli::{self, Limits, Output, Stage, Words};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::survey::Survey;
 use crate::input::{self, Format, Input};
-use crate::recipe;
+use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::Shards;
 use crate::shards::identity::{Identity, Part};
@@ -18,15 +18,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Share of bad images that is passed over.
-const ALLOWED_REJECTS: f64 = 0.01;
-
-/// Turn images into shards: parquet files that every stage maps into memory
-#[derive(Debug, clap::Parser)]
-#[command(
-    name = "s4l-shard",
-    version,
-    before_help = "\
+const EXAMPLES: &str = "\
 EXAMPLES
   s4l-shard --in photos --out shards                photos/[{train,val,test}/]<class>/*.jpg
   s4l-shard --in photos --labels labels.csv         name,label; an empty label: unlabelled
@@ -48,7 +40,14 @@ word (train, val, validation, test; dev is test). A bad image is left out and li
 in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912].
 Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
-an image of the input for its key; the names too where --in is a folder or a list.",
+an image of the input for its key; the names too where --in is a folder or a list.";
+
+/// Turn images into shards: parquet files that every stage maps into memory
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "s4l-shard",
+    version,
+    before_help = EXAMPLES,
     after_help = "The format is found by content."
 )]
 pub struct Args {
@@ -83,10 +82,16 @@ pub struct Args {
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     part: Option<Part>,
     /// Join the parts of --out
-    #[arg(long, conflicts_with = "input")]
+    #[arg(long, conflicts_with_all = OF_MAKING)]
     merge: bool,
     #[command(flatten)]
-    common: Common,
+    recipe: Recipe,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
 }
 
 /// Settings of the stage.
@@ -104,9 +109,31 @@ impl Default for ShardSettings {
     }
 }
 
-impl cli::Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+/// Options of making shards, which `--merge` would not obey.
+const OF_MAKING: [&str; 11] = [
+    "input",
+    "format",
+    "labels",
+    "classes",
+    "strict",
+    "decode",
+    "resize_small",
+    "quality",
+    "file",
+    "set",
+    "dry_run",
+];
+
+/// The share of bad images up to which a run goes on if nobody says otherwise.
+const ALLOWED_REJECTS: f64 = 0.01;
+
+impl Stage for Args {
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn run(self) -> Result<()> {
@@ -115,7 +142,7 @@ impl cli::Stage for Args {
             let share = self.allowed();
             return Err(Error::Usage(format!("--allow-rejects {share}: a share is from 0 to 1")));
         }
-        let out = self.common.out_or("shards");
+        let out = self.output.out_or(schema::SHARDS);
         let done = match &self.input {
             Some(input) => self.shard(input, &out, start),
             None => self.join(&out, start),
@@ -137,16 +164,17 @@ impl Args {
         artifact::refuse_overlap(path, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
-        if self.common.dry_run {
+        if self.output.dry_run {
             return cli::print(&describe(path, out, &input, &survey()?));
         }
 
         let (hash, survey) = rayon::join(|| input.hash(), survey);
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
         let recipe = recipe::hash(&(&settings, self.decode, resized));
-        let lineage = Lineage::new("s4l-shard", self.common.seed, recipe).input("images", hash?);
+        let lineage =
+            Lineage::new("s4l-shard", UNSEEDED, recipe).input(schema::input::IMAGES, hash?);
         let goal = self.part.map_or(out.to_path_buf(), |part| parts::folder(out, part));
-        if artifact::target(&self.common, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
+        if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
         {
             return Ok(());
         }
@@ -165,7 +193,7 @@ impl Args {
             allowed: if self.strict { 0.0 } else { self.allowed() },
         };
         let total = job.shards.len();
-        if let Err(e) = job.run(self.common.threads()) {
+        if let Err(e) = job.run(self.limits.threads()) {
             return Err(left_behind(e, staging, goal, total));
         }
 
@@ -173,7 +201,7 @@ impl Args {
             Some(_) => staging.commit_part(&goal)?,
             None => staging.commit(out, self.allowed(), path)?,
         }
-        artifact::write_provenance(&goal, &self.common, start)?;
+        artifact::write_provenance(&goal, start)?;
         cli::info(&format!("{}: {}", goal.display(), summary(&survey)));
         Ok(())
     }
@@ -181,7 +209,7 @@ impl Args {
     /// Joins the parts.
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
         refuse_foreign(out)?;
-        if !self.common.force && out.exists() {
+        if !self.output.force && out.exists() {
             if Shards::lineage(out) != parts::lineage(out) {
                 return Err(Error::Exists { path: out.to_path_buf() });
             }
@@ -189,12 +217,11 @@ impl Args {
             return Ok(());
         }
         parts::merge(out)?.commit(out, self.allowed(), out)?;
-        artifact::write_provenance(out, &self.common, start)
+        artifact::write_provenance(out, start)
     }
 
     fn settings(&self) -> Result<ShardSettings> {
-        let settings: ShardSettings =
-            recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
+        let settings: ShardSettings = self.recipe.load()?;
         match settings.file_bytes {
             0 => Err(Error::Recipe {
                 recipe: "file_bytes".to_string(),

@@ -1,13 +1,13 @@
 //! `s4l-subset`: which images a training stage may know the labels of.
 
 use crate::artifact::{self, Lineage, Target};
-use crate::cli::{self, Common};
+use crate::cli::{self, InputShards, Limits, Output, Seed, Stage, Words};
 use crate::error::{Error, Result};
 use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew};
 use crate::labelled::duplicates::{self, Leak, NamedRows};
 use crate::labelled::list;
 use crate::labelled::rows::labelled_rows;
-use crate::recipe::{self, NoSettings};
+use crate::recipe;
 use crate::schema;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
@@ -18,12 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Choose the labelled images: class-balanced and seeded, or by a list of names
-#[derive(Debug, clap::Parser)]
-#[command(
-    name = "s4l-subset",
-    version,
-    before_help = "\
+const EXAMPLES: &str = "\
 EXAMPLES
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet
   s4l-subset --in shards --per-class 13 --seed 1 --out labelled.parquet
@@ -34,13 +29,19 @@ EXAMPLES
 For one seed a smaller subset lies within every larger one, and the validation set is the same
 whatever the fraction. A list may give names with folders before them, and with or without the ending
 of an image file. No image is drawn into both whose bytes are equal, and a labelled image that is also in
-another split is an error. Memory: some 250 bytes an image.",
+another split is an error. Memory: some 250 bytes an image.";
+
+/// Choose the labelled images: class-balanced and seeded, or by a list of names
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "s4l-subset",
+    version,
+    before_help = EXAMPLES,
     group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
 )]
 pub struct Args {
-    /// Shard folder
-    #[arg(long = "in", value_name = "DIR")]
-    input: PathBuf,
+    #[command(flatten)]
+    shards: InputShards,
     /// Share of the labelled images of the split, the same number of each class
     #[arg(long, value_name = "F")]
     fraction: Option<f64>,
@@ -66,7 +67,13 @@ pub struct Args {
     #[arg(long)]
     allow_duplicates: bool,
     #[command(flatten)]
-    common: Common,
+    seed: Seed,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    words: Words,
 }
 
 /// What decides the rows of an output, for its lineage. The validation set does not depend on the
@@ -87,17 +94,20 @@ struct SubsetFile<'a> {
     validation: bool,
 }
 
-impl cli::Stage for Args {
-    fn common(&self) -> &Common {
-        &self.common
+impl Stage for Args {
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let NoSettings {} = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
-        let out = self.common.out_or("labelled.parquet");
+        let out = self.output.out_or(schema::LABELLED);
         self.refuse_overlaps(&out)?;
-        let shards = Shards::open(&self.input)?;
+        let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
 
         let chosen = self.choose(&shards, &split)?;
@@ -114,7 +124,7 @@ impl cli::Stage for Args {
             let (path, rows, split) = (file.path.display(), file.rows.len(), &self.split);
             format!("{path}: {rows} images of {split}, {} classes", shards.classes().len())
         };
-        if self.common.dry_run {
+        if self.output.dry_run {
             let plan = files.iter().map(|file| words(file) + "\n");
             return cli::print(&plan.collect::<String>());
         }
@@ -123,7 +133,7 @@ impl cli::Stage for Args {
         for file in files {
             let lineage = self.lineage(&split, file.validation)?;
             let found = table::footer(file.path);
-            if artifact::target(&self.common, file.path, &lineage, found)? == Target::Write {
+            if artifact::target(&self.output, file.path, &lineage, found)? == Target::Write {
                 todo.push((file, lineage));
             }
         }
@@ -135,7 +145,7 @@ impl cli::Stage for Args {
         say_near(&labelled, &tests)?;
         for (file, lineage) in todo {
             write(&file, &split, &lineage)?;
-            artifact::write_provenance(file.path, &self.common, start)?;
+            artifact::write_provenance(file.path, start)?;
             cli::info(&words(&file));
         }
         Ok(())
@@ -145,7 +155,8 @@ impl cli::Stage for Args {
 impl Args {
     fn refuse_overlaps(&self, out: &Path) -> Result<()> {
         let outputs = [Some(out), self.val_out.as_deref()];
-        let inputs = [Some(self.input.as_path()), self.list.as_deref(), self.nested_in.as_deref()];
+        let inputs =
+            [Some(self.shards.path.as_path()), self.list.as_deref(), self.nested_in.as_deref()];
         for out in outputs.into_iter().flatten() {
             for input in inputs.into_iter().flatten().filter(|i| i.exists()) {
                 artifact::refuse_overlap(input, out)?;
@@ -167,7 +178,7 @@ impl Args {
             },
         };
         let pool = Pool { labels, hashes: &split.hashes()?, classes };
-        draw::choose(&pool, choice, self.val_per_class.unwrap_or(0), self.common.seed)
+        draw::choose(&pool, choice, self.val_per_class.unwrap_or(0), self.seed.value)
             .map_err(|few| self.too_few(few, shards))
     }
 
@@ -210,7 +221,7 @@ impl Args {
                 continue;
             }
             return Err(Error::bad_data(
-                &self.input,
+                &self.shards.path,
                 "no labelled image with the bytes of one to test on",
                 found,
                 "remove the copies from the input of s4l-shard, or pass --allow-duplicates",
@@ -224,7 +235,7 @@ impl Args {
         let known = labels.iter().flatten().count();
         if known == 0 || classes == 0 {
             return Err(Error::bad_data(
-                &self.input,
+                &self.shards.path,
                 format!("labels in split {:?}", self.split),
                 "none",
                 "make shards from images in class folders or with a label file",
@@ -249,7 +260,7 @@ impl Args {
 
     fn too_few(&self, few: TooFew, shards: &Shards) -> Error {
         Error::bad_data(
-            &self.input,
+            &self.shards.path,
             format!(
                 "{} images of class {:?} in split {:?}",
                 few.asked,
@@ -278,15 +289,15 @@ impl Args {
             hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
         }
         let labels = schema::short_hash(&hasher.finalize());
-        let lineage = Lineage::new("s4l-subset", self.common.seed, recipe::hash(&settings))
-            .input("shards", split.content_hash())
-            .input("labels", labels);
+        let lineage = Lineage::new("s4l-subset", self.seed.value, recipe::hash(&settings))
+            .input(schema::input::SHARDS, split.content_hash())
+            .input(schema::input::LABELS, labels);
         let lineage = match &self.list {
-            Some(list) => lineage.input("list", artifact::hash_file(list)?),
+            Some(list) => lineage.input(schema::input::LIST, artifact::hash_file(list)?),
             None => lineage,
         };
         Ok(match &self.nested_in {
-            Some(outer) => lineage.input("nested_in", artifact::hash_file(outer)?),
+            Some(outer) => lineage.input(schema::input::NESTED_IN, artifact::hash_file(outer)?),
             None => lineage,
         })
     }

@@ -1,23 +1,18 @@
 //! Settings that cannot be meant.
 
 use crate::augment::Output;
-use crate::cli::Common;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::network::layout::largest_kernel;
+use crate::recipe::Recipe;
 use crate::settings::{Method, Settings};
-
-fn recipe_error(common: &Common, what: String, hint: &str) -> Error {
-    let recipe = common.recipe.as_ref().map(|p| p.display().to_string());
-    Error::Recipe { recipe: recipe.unwrap_or_else(|| "settings".into()), what, hint: hint.into() }
-}
 
 /// Values of a kernel, and units of a network, beyond which there is no network that anybody trains.
 const MAX_KERNEL: usize = 1_000_000_000;
 const MAX_UNITS: usize = 10_000;
 
 /// Settings that cannot be meant.
-pub fn settings(common: &Common, s: &Settings) -> Result<()> {
-    let bad = |what: String, hint: &str| Err(recipe_error(common, what, hint));
+pub fn settings(recipe: &Recipe, s: &Settings) -> Result<()> {
+    let bad = |what: String, hint: &str| Err(recipe.error(what, hint));
     let ascending = s.schedule.windows(2).all(|w| w[0] < w[1]);
     if s.schedule.len() < 2 || !ascending || s.schedule[0] < 0.0 {
         return bad(
@@ -76,8 +71,8 @@ pub fn settings(common: &Common, s: &Settings) -> Result<()> {
 }
 
 /// Views must be those that the method's losses are about, and alike in both parts.
-pub fn views(common: &Common, s: &Settings, labelled: &Output, unlabelled: &Output) -> Result<()> {
-    let bad = |what: &str, hint: &str| Err(recipe_error(common, what.into(), hint));
+pub fn views(recipe: &Recipe, s: &Settings, labelled: &Output, unlabelled: &Output) -> Result<()> {
+    let bad = |what: &str, hint: &str| Err(recipe.error(what.into(), hint));
     if s.unlabelled_batch > 0 && labelled != unlabelled {
         return bad(
             "augment_labelled and augment_unlabelled give images of different size or views",

@@ -3,7 +3,6 @@
 use super::check;
 use crate::artifact::{self, Lineage};
 use crate::augment::{Mode, Pipe};
-use crate::cli::Common;
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::labelled::rows::labelled_rows;
@@ -21,6 +20,7 @@ use crate::shards::{Shards, Split};
 use crate::tables::table;
 use crate::train::loader::{Part, PartLabels, Source};
 use crate::train::optimizer::Schedule;
+use crate::train::options::TrainingOptions;
 use crate::train::trainer::{Run, Validation};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -34,25 +34,23 @@ pub enum LabelFile {
     Pseudo { path: PathBuf, soft: bool },
 }
 
-/// The files of a training stage.
+/// What a training stage adds to its options.
 pub struct Inputs {
     pub tool: &'static str,
-    pub shards: PathBuf,
     pub labels: LabelFile,
-    pub validation: Option<PathBuf>,
-    pub init: Option<PathBuf>,
     pub out: PathBuf,
 }
 
 /// Reads and checks all inputs of a training stage.
-pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> {
-    check::settings(common, &settings)?;
-    let shards = Shards::open(&inputs.shards)?;
+pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Result<Run> {
+    check::settings(&options.recipe, &settings)?;
+    let seed = options.computing.seed.value;
+    let shards = Shards::open(&options.shards.path)?;
     let split = shards.split("train")?;
     let classes = shards.classes().len();
-    let mut lineage = Lineage::new(inputs.tool, common.seed, recipe::hash(&settings))
+    let mut lineage = Lineage::new(inputs.tool, seed, recipe::hash(&settings))
         .input("shards", split.content_hash());
-    let validation = match &inputs.validation {
+    let validation = match &options.val {
         Some(path) => {
             let table = table::read(path, "s4l-subset --val-out")?;
             lineage = lineage.input("validation", artifact::hash_file(path)?);
@@ -63,12 +61,12 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
     let held_out: HashSet<u32> = validation.iter().flat_map(|v| v.0.iter().copied()).collect();
     let (path, rows, labels) = labels(&inputs.labels, &settings, &split, classes, &held_out)?;
     lineage = lineage.input("labels", artifact::hash_file(path)?);
-    let pipe = |text: &str, mode| Pipe::parse(text, mode);
+    let pipe = |text: &str| Pipe::parse(text, Mode::Train);
     let labelled = Part {
         rows,
         labels,
         batch: settings.batch,
-        pipe: pipe(&settings.augment_labelled, Mode::Train)?,
+        pipe: pipe(&settings.augment_labelled)?,
         order: Stream::LabelledOrder,
         augment: Stream::LabelledAugment,
     };
@@ -76,13 +74,13 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         rows: (0..split.len() as u32).filter(|r| !held_out.contains(r)).collect(),
         labels: PartLabels::Hard(Vec::new()),
         batch: settings.unlabelled_batch,
-        pipe: pipe(&settings.augment_unlabelled, Mode::Train)?,
+        pipe: pipe(&settings.augment_unlabelled)?,
         order: Stream::UnlabelledOrder,
         augment: Stream::UnlabelledAugment,
     };
     let channels = split.channels();
     let output = labelled.pipe.output(channels)?;
-    check::views(common, &settings, &output, &unlabelled.pipe.output(channels)?)?;
+    check::views(&options.recipe, &settings, &output, &unlabelled.pipe.output(channels)?)?;
     let architecture = Architecture {
         channels: output.channels,
         units: settings.units.clone(),
@@ -90,7 +88,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         stem: settings.stem,
         heads: methods::heads(settings.method, classes, settings.embedding_dim),
     };
-    let device = device(common)?;
+    let device = device(&options.computing.device)?;
     if settings.precision == Precision::Bf16 && !device.is_cpu() {
         let what = "--precision bf16 is for --device cpu only; leave one of them out";
         return Err(Error::Usage(what.into()));
@@ -98,22 +96,16 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
     let (height, width) = (output.height, output.width);
     let size = (height, width);
     let precision = settings.precision;
-    let mut network = Network::new(&architecture, size, &device, precision, common.seed);
-    if let Some(path) = &inputs.init {
+    let mut network = Network::new(&architecture, size, &device, precision, seed);
+    if let Some(path) = &options.init {
         let init = Model::open(path, &device)?;
-        init.check_classes(shards.classes(), &inputs.shards)?;
+        init.check_classes(shards.classes(), &options.shards.path)?;
         warm_start(&mut network, &architecture, &init)?;
         lineage = lineage.input("init", init.hash);
     }
     let schedule = Schedule::new(&settings, labelled.rows.len());
-    let config = Config {
-        architecture,
-        height,
-        width,
-        classes: shards.classes().to_vec(),
-        seed: common.seed,
-        settings,
-    };
+    let config =
+        Config { architecture, height, width, classes: shards.classes().to_vec(), seed, settings };
     let eval_pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     logits::check_size(&config, &split, &eval_pipe)?;
     let validation = validation.map(|(rows, labels)| Validation {
@@ -127,7 +119,7 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         config,
         lineage,
         network,
-        source: Arc::new(Source { split, labelled, unlabelled, seed: common.seed }),
+        source: Arc::new(Source { split, labelled, unlabelled, seed }),
         schedule,
         validation,
     })

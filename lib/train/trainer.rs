@@ -2,7 +2,7 @@
 
 use crate::artifact::Lineage;
 use crate::augment::Pipe;
-use crate::cli::{self, Common};
+use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::methods::{self, At, Batch, Record};
@@ -57,13 +57,13 @@ impl Run {
     }
 
     /// Trains to the end, or to a stop with a checkpoint.
-    pub fn train(mut self, common: &Common) -> Result<()> {
+    pub fn train(mut self, output: &Output) -> Result<()> {
         let start = Instant::now();
         let plan = recipe_of(&self.lineage);
         let out = self.out.clone();
         std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
         let total = self.schedule.total_steps;
-        let mut state = match checkpoint::load(&out, &plan, common.force)? {
+        let mut state = match checkpoint::load(&out, &plan, output.force)? {
             Some(state) => {
                 cli::info(&format!("{}: going on from step {}", out.display(), state.step));
                 self.network.parameters.copy_from_slice(&state.parameters);
@@ -129,7 +129,7 @@ impl Run {
             return Err(Error::Stopped { path: out, step: total, total });
         }
         self.commit(&state.metrics)?;
-        artifact::write_provenance(&out, common, start)?;
+        artifact::write_provenance(&out, start)?;
         let seconds = start.elapsed().as_secs_f64();
         cli::info(&format!(
             "{}: {} steps, {:.1} a second, {:.1}% of the time waiting for images",

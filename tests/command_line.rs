@@ -1,0 +1,123 @@
+//! What the command lines of all stages have alike, and that a stage refuses options which it would
+//! not obey.
+
+mod common;
+
+use clap::CommandFactory;
+use common::Scratch;
+use s4l::stages;
+use std::collections::BTreeMap;
+
+fn commands() -> Vec<clap::Command> {
+    vec![
+        stages::shard::Args::command(),
+        stages::subset::Args::command(),
+        stages::pretrain::Args::command(),
+        stages::pseudolabel::Args::command(),
+        stages::moam::Args::command(),
+        stages::eval::Args::command(),
+        stages::report::Args::command(),
+        stages::export::Args::command(),
+        stages::inspect::Args::command(),
+    ]
+}
+
+/// Each of `options` ends in usage, and nothing is done.
+#[track_caller]
+fn refuses(program: &str, line: &[&str], options: &[&[&str]]) {
+    let scratch = Scratch::new();
+    for option in options {
+        let ran = scratch.run(program, &[line, option].concat());
+        assert_eq!(ran.code, 2, "{option:?}: {}", ran.stderr);
+        let words = format!("unexpected argument '{}'", option[0]);
+        assert!(ran.stderr.contains(&words), "{option:?}: {}", ran.stderr);
+        assert!(scratch.names().is_empty());
+    }
+}
+
+const SEED: &[&str] = &["--seed", "1"];
+const DEVICE: &[&str] = &["--device", "cpu"];
+const THREADS: &[&str] = &["--threads", "1"];
+const MAX_SECONDS: &[&str] = &["--max-seconds", "9"];
+const RECIPE: &[&str] = &["--recipe", "r.toml"];
+const SET: &[&str] = &["--set", "key=value"];
+const SHORT_SET: &[&str] = &["-s", "key=value"];
+
+#[test]
+fn what_draws_nothing_takes_no_seed_and_no_device() {
+    refuses(env!("CARGO_BIN_EXE_s4l-shard"), &["--in", "photos"], &[SEED, DEVICE]);
+}
+
+#[test]
+fn what_has_no_settings_takes_no_recipe() {
+    let line = ["--per-class", "1"];
+    refuses(env!("CARGO_BIN_EXE_s4l-subset"), &line, &[RECIPE, SET, SHORT_SET, DEVICE]);
+}
+
+#[test]
+fn what_does_not_compute_takes_options_of_its_result_and_words_only() {
+    let all = [SEED, DEVICE, THREADS, MAX_SECONDS, RECIPE, SET, SHORT_SET];
+    refuses(env!("CARGO_BIN_EXE_s4l-report"), &["--in", "runs"], &all);
+    refuses(env!("CARGO_BIN_EXE_s4l-export"), &["--to", "timm"], &all);
+    refuses(env!("CARGO_BIN_EXE_s4l-inspect"), &["model"], &all);
+}
+
+#[test]
+fn what_runs_a_trained_network_takes_no_options_of_training() {
+    let options: [&[&str]; 3] =
+        [&["--precision", "bf16"], &["--init", "model"], &["--method", "vat"]];
+    refuses(env!("CARGO_BIN_EXE_s4l-eval"), &[], &options);
+    refuses(env!("CARGO_BIN_EXE_s4l-pseudolabel"), &[], &options);
+}
+
+#[test]
+fn what_trains_takes_no_model_and_no_split() {
+    let options: [&[&str]; 2] = [&["--model", "model"], &["--split", "train"]];
+    refuses(env!("CARGO_BIN_EXE_s4l-pretrain"), &["--labelled", "l"], &options);
+    refuses(env!("CARGO_BIN_EXE_s4l-moam"), &["--step", "finetune"], &options);
+}
+
+#[test]
+fn verifying_and_merging_exclude_what_they_would_not_obey() {
+    let scratch = Scratch::new();
+    let inspect = env!("CARGO_BIN_EXE_s4l-inspect");
+    let shard = env!("CARGO_BIN_EXE_s4l-shard");
+    for (program, line) in [
+        (inspect, &["model", "--verify", "--out", "o"][..]),
+        (shard, &["--merge", "--dry-run"]),
+        (shard, &["--merge", "--resize-small", "256"]),
+        (shard, &["--merge", "--set", "file_bytes=1"]),
+    ] {
+        let ran = scratch.run(program, line);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains("cannot be used with"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn options_of_several_stages_are_worded_alike() {
+    // What these are about is the stage's own.
+    let own = ["labelled", "labels", "model", "split", "in"];
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for command in commands() {
+        let options = command.get_arguments().filter(|a| !a.is_positional());
+        for option in options.filter(|a| !own.contains(&a.get_long().unwrap_or_default())) {
+            let long = option.get_long().unwrap().to_string();
+            let words = format!("{:?} {}", option.get_short(), option.get_help().unwrap());
+            let before = known.entry(long).or_insert_with(|| words.clone());
+            assert_eq!(*before, words, "{}", command.get_name());
+        }
+    }
+}
+
+#[test]
+fn every_help_begins_with_examples_and_every_stage_has_its_result_and_words() {
+    for mut command in commands() {
+        let name = command.get_name().to_string();
+        let help = command.render_long_help().to_string();
+        assert!(help.starts_with(&format!("EXAMPLES\n  {name} ")), "{help}");
+        for option in ["--out", "--force", "--dry-run", "--quiet", "--log-format", "--version"] {
+            assert!(help.contains(option), "{name}: {option}");
+        }
+    }
+}
