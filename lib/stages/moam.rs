@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::network::engine::Precision;
 use crate::recipe;
 use crate::settings::{Method, Settings};
-use crate::train::prepare::{Inputs, LabelFile};
+use crate::train::labels::LabelFile;
+use crate::train::prepare::Inputs;
 use crate::train::{dry_run_without_data, train};
 use std::path::PathBuf;
 

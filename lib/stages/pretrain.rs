@@ -2,10 +2,12 @@
 
 use crate::cli::{Common, Stage};
 use crate::error::{Error, Result};
+use crate::methods;
 use crate::network::engine::Precision;
 use crate::recipe;
-use crate::settings::{Method, Settings};
-use crate::train::prepare::{Inputs, LabelFile};
+use crate::settings::{Method, Settings, method_name};
+use crate::train::labels::LabelFile;
+use crate::train::prepare::Inputs;
 use crate::train::{dry_run_without_data, train};
 use std::path::PathBuf;
 
@@ -55,9 +57,10 @@ impl Stage for Args {
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
         settings.method = self.method.unwrap_or(settings.method);
         settings.precision = self.precision.unwrap_or(settings.precision);
-        if settings.method == Method::Distill {
-            let what = "method distill needs soft labels: see s4l-moam --step distill";
-            return Err(Error::Usage(what.into()));
+        if methods::needs_soft_labels(settings.method) {
+            let name = method_name(settings.method);
+            let what = format!("method {name} needs soft labels: see s4l-moam --step distill");
+            return Err(Error::Usage(what));
         }
         if dry_run_without_data(&self.common, &settings, &self.input)? {
             return Ok(());

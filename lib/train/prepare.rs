@@ -1,6 +1,7 @@
 //! From files and settings to a training run: everything is checked here, before the first step.
 
 use super::check;
+use super::labels::{LabelFile, training_labels};
 use crate::artifact::{self, Lineage};
 use crate::augment::{Mode, Pipe};
 use crate::cli::Common;
@@ -19,20 +20,13 @@ use crate::rng::Stream;
 use crate::settings::Settings;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
-use crate::train::loader::{Part, PartLabels, Source};
+use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::optimizer::Schedule;
 use crate::train::trainer::{Run, Validation};
+use candle_core::Device;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Where the labels come from.
-pub enum LabelFile {
-    /// `labelled.parquet`.
-    Known(PathBuf),
-    /// `labels.parquet` of `s4l-pseudolabel`: its labels, or its class probabilities.
-    Pseudo { path: PathBuf, soft: bool },
-}
 
 /// The files of a training stage.
 pub struct Inputs {
@@ -50,157 +44,117 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
     let shards = Shards::open(&inputs.shards)?;
     let split = shards.split("train")?;
     let classes = shards.classes().len();
-    let mut lineage = Lineage::new(inputs.tool, common.seed, recipe::hash(&settings))
-        .input("shards", split.content_hash());
-    let validation = match &inputs.validation {
-        Some(path) => {
-            let table = table::read(path, "s4l-subset --val-out")?;
-            lineage = lineage.input("validation", artifact::hash_file(path)?);
-            Some(labelled_rows(&table, &split, classes, "label")?)
-        }
-        None => None,
+    let held_out = held_out(inputs, &split, classes)?;
+    let images = training_images(common, &settings, inputs, &split, classes, &held_out)?;
+    let config = config(settings, shards.classes(), &images);
+    let device = compute_device(common, &config.settings)?;
+    let mut network = Network::new(
+        &config.architecture,
+        (config.height, config.width),
+        &device,
+        config.settings.precision,
+        common.seed,
+    );
+    let mut lineage = lineage(common, inputs, &config.settings, &split)?;
+    if let Some(path) = &inputs.init {
+        let init = Model::open(path, &device)?;
+        init.check_classes(shards.classes(), &inputs.shards)?;
+        warm_start(&mut network, &config.architecture, &init)?;
+        lineage = lineage.input("init", init.hash);
+    }
+    let pipe = Pipe::parse(&config.settings.augment_eval, Mode::Eval)?;
+    logits::check_size(&config, &split, &pipe)?;
+    Ok(Run {
+        out: inputs.out.clone(),
+        schedule: Schedule::new(&config.settings, images.labelled.rows.len()),
+        config,
+        lineage,
+        network,
+        images: Arc::new(images),
+        validation: held_out.map(|(rows, labels)| Validation { split, rows, labels, pipe }),
+    })
+}
+
+/// Rows of images, and their labels.
+type LabelledRows = (Vec<u32>, Vec<u32>);
+
+/// The images that are validated on, not trained.
+fn held_out(inputs: &Inputs, split: &Split, classes: usize) -> Result<Option<LabelledRows>> {
+    let Some(path) = &inputs.validation else {
+        return Ok(None);
     };
-    let held_out: HashSet<u32> = validation.iter().flat_map(|v| v.0.iter().copied()).collect();
-    let (path, rows, labels) = labels(&inputs.labels, &settings, &split, classes, &held_out)?;
-    lineage = lineage.input("labels", artifact::hash_file(path)?);
-    let pipe = |text: &str, mode| Pipe::parse(text, mode);
-    let labelled = Part {
-        rows,
+    let table = table::read(path, "s4l-subset --val-out")?;
+    labelled_rows(&table, split, classes, "label").map(Some)
+}
+
+/// What batches are made from: the labelled images, and all that are not held out.
+fn training_images(
+    common: &Common,
+    settings: &Settings,
+    inputs: &Inputs,
+    split: &Split,
+    classes: usize,
+    held_out: &Option<LabelledRows>,
+) -> Result<TrainingImages> {
+    let held_out: HashSet<u32> = held_out.iter().flat_map(|(rows, _)| rows).copied().collect();
+    let (rows, labels) = training_labels(&inputs.labels, settings, split, classes, &held_out)?;
+    let views = check::views(common, settings, split.channels()?)?;
+    Ok(TrainingImages {
+        labelled: ImageSet {
+            rows,
+            batch: settings.batch,
+            views: views.labelled,
+            order: Stream::LabelledOrder,
+            augment: Stream::LabelledAugment,
+        },
         labels,
-        batch: settings.batch,
-        pipe: pipe(&settings.augment_labelled, Mode::Train)?,
-        order: Stream::LabelledOrder,
-        augment: Stream::LabelledAugment,
-    };
-    let unlabelled = Part {
-        rows: (0..split.len() as u32).filter(|r| !held_out.contains(r)).collect(),
-        labels: PartLabels::Hard(Vec::new()),
-        batch: settings.unlabelled_batch,
-        pipe: pipe(&settings.augment_unlabelled, Mode::Train)?,
-        order: Stream::UnlabelledOrder,
-        augment: Stream::UnlabelledAugment,
-    };
-    let channels = split.channels()?;
-    let output = labelled.pipe.output(channels)?;
-    check::views(common, &settings, &output, &unlabelled.pipe.output(channels)?)?;
-    let architecture = Architecture {
-        channels: output.channels,
-        units: settings.units.clone(),
-        width_factor: settings.width_factor,
-        stem: settings.stem,
-        heads: methods::heads(settings.method, classes, settings.embedding_dim),
-    };
+        unlabelled: ImageSet {
+            rows: (0..split.len() as u32).filter(|row| !held_out.contains(row)).collect(),
+            batch: settings.unlabelled_batch,
+            views: views.unlabelled,
+            order: Stream::UnlabelledOrder,
+            augment: Stream::UnlabelledAugment,
+        },
+        split: split.clone(),
+        seed: common.seed,
+    })
+}
+
+fn config(settings: Settings, classes: &[String], images: &TrainingImages) -> Config {
+    let output = images.labelled.views.first();
+    Config {
+        architecture: methods::architecture(&settings, output.channels, classes.len()),
+        height: output.height,
+        width: output.width,
+        classes: classes.to_vec(),
+        seed: images.seed,
+        settings,
+    }
+}
+
+fn compute_device(common: &Common, settings: &Settings) -> Result<Device> {
     let device = device(common)?;
     if settings.precision == Precision::Bf16 && !device.is_cpu() {
         let what = "--precision bf16 is for --device cpu only; leave one of them out";
         return Err(Error::Usage(what.into()));
     }
-    let (height, width) = (output.height, output.width);
-    let size = (height, width);
-    let precision = settings.precision;
-    let mut network = Network::new(&architecture, size, &device, precision, common.seed);
-    if let Some(path) = &inputs.init {
-        let init = Model::open(path, &device)?;
-        init.check_classes(shards.classes(), &inputs.shards)?;
-        warm_start(&mut network, &architecture, &init)?;
-        lineage = lineage.input("init", init.hash);
-    }
-    let schedule = Schedule::new(&settings, labelled.rows.len());
-    let config = Config {
-        architecture,
-        height,
-        width,
-        classes: shards.classes().to_vec(),
-        seed: common.seed,
-        settings,
-    };
-    let eval_pipe = pipe(&config.settings.augment_eval, Mode::Eval)?;
-    logits::check_size(&config, &split, &eval_pipe)?;
-    let validation = validation.map(|(rows, labels)| Validation {
-        split: split.clone(),
-        rows,
-        labels,
-        pipe: eval_pipe,
-    });
-    Ok(Run {
-        out: inputs.out.clone(),
-        config,
-        lineage,
-        network,
-        source: Arc::new(Source { split, labelled, unlabelled, seed: common.seed }),
-        schedule,
-        validation,
-    })
+    Ok(device)
 }
 
-/// Path, rows and labels of the images to train on; held-out images are left out.
-fn labels<'a>(
-    file: &'a LabelFile,
+/// All that the run is made from but the weights that it starts from.
+fn lineage(
+    common: &Common,
+    inputs: &Inputs,
     settings: &Settings,
     split: &Split,
-    classes: usize,
-    held_out: &HashSet<u32>,
-) -> Result<(&'a Path, Vec<u32>, PartLabels)> {
-    let (path, made_by) = match file {
-        LabelFile::Known(path) => (path, "s4l-subset"),
-        LabelFile::Pseudo { path, .. } => (path, "s4l-pseudolabel"),
-    };
-    let table = table::read(path, made_by)?;
-    let (rows, mut labels) = labelled_rows(&table, split, classes, "label")?;
-    let mut confidence = vec![1.0; rows.len()];
-    match file {
-        LabelFile::Known(_) => {
-            if let Some(&row) = rows.iter().find(|r| held_out.contains(r)) {
-                return Err(Error::bad_data(
-                    path,
-                    "images that are not in the validation set",
-                    format!("{:?}", split.key(row as usize)),
-                    "draw both with one call of s4l-subset",
-                ));
-            }
-        }
-        LabelFile::Pseudo { .. } => {
-            let pseudo_confidence = table.floats("confidence")?;
-            let (_, pseudo) = labelled_rows(&table, split, classes, &settings.label_column)?;
-            // A known label is kept, whatever the model makes of its image.
-            for (i, known) in table.bools("known")?.into_iter().enumerate() {
-                if !known {
-                    labels[i] = pseudo[i];
-                    confidence[i] = pseudo_confidence[i];
-                }
-            }
-        }
-    }
-    let keep: Vec<usize> = (0..rows.len())
-        .filter(|&i| {
-            !held_out.contains(&rows[i]) && f64::from(confidence[i]) >= settings.min_confidence
-        })
-        .collect();
-    if keep.is_empty() {
-        return Err(Error::bad_data(
-            path,
-            format!("labels with a confidence of at least {}", settings.min_confidence),
-            "none",
-            "lower min_confidence",
-        ));
-    }
-    let labels = match file {
-        LabelFile::Pseudo { soft: true, .. } => {
-            let (probs, width) = table.float_lists("probs")?;
-            if width != classes {
-                return Err(Error::bad_data(
-                    path,
-                    format!("probs of {classes} classes"),
-                    format!("{width}"),
-                    "make it again from these shards",
-                ));
-            }
-            let picked = keep.iter().flat_map(|&i| &probs[i * width..(i + 1) * width]);
-            PartLabels::Soft(picked.copied().collect(), width)
-        }
-        _ => PartLabels::Hard(keep.iter().map(|&i| labels[i]).collect()),
-    };
-    Ok((path, keep.iter().map(|&i| rows[i]).collect(), labels))
+) -> Result<Lineage> {
+    let lineage = Lineage::new(inputs.tool, common.seed, recipe::hash(settings))
+        .input("shards", split.content_hash())
+        .input("labels", artifact::hash_file(inputs.labels.path())?);
+    Ok(match &inputs.validation {
+        Some(path) => lineage.input("validation", artifact::hash_file(path)?),
+        None => lineage,
+    })
 }
 
 /// Takes over the trunk and the heads that both networks have; other heads stay as initialized.
