@@ -175,7 +175,7 @@ impl Run {
     /// Logs the means since the last time, and the learning rate, after `done` steps.
     fn log_if_due(&self, state: &mut State, log: &mut MetricsLog, done: u64) -> Result<()> {
         let s = &self.config.settings;
-        if done % s.log_every != 0 && done != self.schedule.total_steps {
+        if !done.is_multiple_of(s.log_every) && done != self.schedule.total_steps {
             return Ok(());
         }
         let mut metrics = state.means.take(done);
@@ -220,7 +220,7 @@ impl Run {
     }
 
     fn save_if_due(&self, state: &mut State, done: u64) -> Result<()> {
-        let due = done % self.config.settings.checkpoint_every == 0;
+        let due = done.is_multiple_of(self.config.settings.checkpoint_every);
         match due && done < self.schedule.total_steps {
             true => self.save(state, done),
             false => Ok(()),
@@ -260,7 +260,7 @@ impl Run {
     ) -> Result<()> {
         let s = &self.config.settings;
         let every = ((s.validate_every * self.schedule.steps_per_epoch as f64) as u64).max(1);
-        if step == 0 || step % every != 0 || is_validated(&state.metrics, step) {
+        if step == 0 || !step.is_multiple_of(every) || is_validated(&state.metrics, step) {
             return Ok(());
         }
         match self.validate(state, log, step) {
