@@ -10,7 +10,8 @@
 ##   make vat_entmin      the same with entropy minimization
 ##   make s4l_rotation    predicting rotations as second task
 ##   make s4l_exemplar    recognizing patches of one image as second task
-##   make table           all ten rows
+##   make NAME            any other recipe of the pipeline, NAME.toml, with the few labels (10 %)
+##   make table           all rows
 ##   make report          the table and the curves of what there is
 ##   make test            the tests
 ##   make toolchain       install Rust where it is absent or too old (the others do so by themselves)
@@ -33,15 +34,23 @@ MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # each stage uses all cores
 
-ROWS := supervised_1p supervised_10p pseudo_labels vat vat_entmin s4l_rotation s4l_exemplar \
-        moam_step1 moam_step2 moam_step3
-
 PIPELINE ?= fashion
 pipeline := $(if $(findstring /,$(PIPELINE)),$(PIPELINE:%/=%),pipelines/$(PIPELINE))
 ifeq ($(wildcard $(pipeline)/pipeline.mk),)
 $(error PIPELINE=$(PIPELINE): there is no $(pipeline)/pipeline.mk; name a folder of pipelines/, or a path with a slash)
 endif
 include $(pipeline)/pipeline.mk
+
+# A recipe is a row of the table. These have inputs of their own, written out below; any other is
+# trained by s4l-pretrain on labelled_10p.parquet alone.
+WRITTEN_OUT := supervised_1p pseudo_labels moam_step1 moam_step2 moam_step3
+recipes := $(sort $(basename $(notdir $(wildcard $(pipeline)/*.toml))))
+PLAIN := $(filter-out $(WRITTEN_OUT),$(recipes))
+ROWS := $(PLAIN) $(filter $(recipes),$(WRITTEN_OUT))
+TARGETS := table report print test toolchain help no-images FORCE
+ifneq ($(filter $(TARGETS),$(ROWS)),)
+$(error $(pipeline)/$(firstword $(filter $(TARGETS),$(ROWS))).toml: rename it, it has the name of another target)
+endif
 
 OUT ?= runs/$(notdir $(pipeline))
 SEEDS ?= 0
@@ -138,13 +147,9 @@ labelled_1p := --labelled '$S/labelled_1p.parquet'
 labelled_10p := --labelled '$S/labelled_10p.parquet'
 
 $(eval $(call row,supervised_1p,s4l-pretrain,$(labelled_1p)))
-$(eval $(call row,supervised_10p,s4l-pretrain,$(labelled_10p)))
+$(foreach name,$(PLAIN),$(eval $(call row,$(name),s4l-pretrain,$(labelled_10p))))
 $(eval $(call pseudo,supervised_10p))
 $(eval $(call row,pseudo_labels,s4l-pretrain,$(labelled_10p) --labels '$S/supervised_10p/labels.parquet'))
-$(eval $(call row,vat,s4l-pretrain,$(labelled_10p)))
-$(eval $(call row,vat_entmin,s4l-pretrain,$(labelled_10p)))
-$(eval $(call row,s4l_rotation,s4l-pretrain,$(labelled_10p)))
-$(eval $(call row,s4l_exemplar,s4l-pretrain,$(labelled_10p)))
 $(eval $(call row,moam_step1,s4l-pretrain,$(labelled_10p) $(if $(MOAM_STEP1_INIT),--init '$S/$(MOAM_STEP1_INIT)/model')))
 $(eval $(call pseudo,moam_step1))
 $(eval $(call row,moam_step2,s4l-moam --step retrain,--labels '$S/moam_step1/labels.parquet' --init '$S/moam_step1/model'))
@@ -175,4 +180,4 @@ help:
 	@sed -n 's/^## \{0,1\}//p' '$(firstword $(MAKEFILE_LIST))'
 
 FORCE:
-.PHONY: $(ROWS) table report print test toolchain help no-images FORCE
+.PHONY: $(ROWS) $(TARGETS)

@@ -4,11 +4,12 @@
 use memmap2::Mmap;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
-use s4l::augment::{Mode, Pipe};
+use s4l::methods::batch::Labels;
+use s4l::methods::views::ImageViews;
 use s4l::rng::{Stream, permutation, rng};
 use s4l::schema::IMAGE_BYTES;
 use s4l::shards::{Shards, Split, Stored};
-use s4l::train::loader::{Part, PartLabels, Source};
+use s4l::train::loader::{ImageSet, TrainingImages};
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::AsRawFd;
@@ -65,24 +66,25 @@ fn answer(mut step: impl FnMut() -> usize) {
 
 /// The training loader's own batches.
 fn batches(split: Split, pipe: &str, batch: usize) {
-    let part = |rows: usize, batch| Part {
+    let channels = split.channels().expect("channels");
+    let set = |rows: usize, batch| ImageSet {
         rows: (0..rows as u32).collect(),
-        labels: PartLabels::Hard(vec![0; rows]),
         batch,
-        pipe: Pipe::parse(pipe, Mode::Train).expect("a pipe"),
+        views: ImageViews::new(&[pipe], channels).expect("a pipe"),
         order: Stream::LabelledOrder,
         augment: Stream::LabelledAugment,
     };
-    let source = Arc::new(Source {
-        labelled: part(split.len(), batch),
-        unlabelled: part(0, 0),
+    let images = Arc::new(TrainingImages {
+        labelled: set(split.len(), batch),
+        labels: Labels::Hard(vec![0; split.len()]),
+        unlabelled: set(0, 0),
         split,
         seed: 0,
     });
-    let mut batches = source.batches(0, u64::MAX);
+    let mut batches = images.batches(0, u64::MAX);
     answer(|| {
-        let images = batches.advance().expect("a batch");
-        std::hint::black_box(&images.labelled);
+        let made = batches.advance().expect("a batch");
+        std::hint::black_box(&made.images);
         batch
     });
 }

@@ -135,6 +135,22 @@ impl Default for Settings {
     }
 }
 
+/// Settings that cannot be meant: what is wrong, and what to do about it.
+#[derive(Debug)]
+pub struct Fault {
+    pub what: String,
+    pub hint: &'static str,
+}
+
+impl Fault {
+    pub fn new(what: impl Into<String>, hint: &'static str) -> Fault {
+        Fault { what: what.into(), hint }
+    }
+}
+
+/// What a check of settings comes to.
+pub type Checked = std::result::Result<(), Fault>;
+
 /// The name of a method as recipes spell it.
 pub fn method_name(method: Method) -> String {
     serde_json::to_value(method)

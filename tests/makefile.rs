@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::ROWS;
+use common::rows;
 use s4l::recipe::Recipe;
 use s4l::settings::Settings;
 use std::fs;
@@ -59,8 +59,9 @@ impl Bench {
         }
         fs::create_dir_all(bench.path("data/train/boot")).unwrap();
         fs::create_dir(bench.path("mine")).unwrap();
-        for name in ROWS.map(|row| format!("{row}.toml")).iter().chain([&"pipeline.mk".into()]) {
-            let from = Path::new(ROOT).join("pipelines/smoke").join(name);
+        let recipes = rows("smoke").into_iter().map(|row| format!("{row}.toml"));
+        for name in recipes.chain(["pipeline.mk".into()]) {
+            let from = Path::new(ROOT).join("pipelines/smoke").join(&name);
             fs::copy(from, bench.path("mine").join(name)).unwrap();
         }
         bench
@@ -157,7 +158,8 @@ fn recipe(pipeline: &str, row: &str) -> Settings {
 fn help_is_the_default_and_names_every_target_and_variable() {
     let text = stdout(&make().output().unwrap());
     assert_eq!(text, stdout(&make().arg("help").output().unwrap()));
-    for target in ROWS.iter().chain(&["table", "report", "test", "toolchain", "help"]) {
+    let others = ["NAME", "table", "report", "test", "toolchain", "help"].map(String::from);
+    for target in rows("imagenet").iter().chain(&others) {
         assert!(text.contains(&format!("make {target} ")), "{target}");
     }
     for variable in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "MPI_RUN", "BIN"] {
@@ -168,7 +170,7 @@ fn help_is_the_default_and_names_every_target_and_variable() {
 #[test]
 fn every_pipeline_can_make_every_row() {
     for pipeline in ["fashion", "smoke", "imagenet"] {
-        for row in ROWS.iter().chain(&["table", "report"]) {
+        for row in rows(pipeline).iter().chain(&["table".into(), "report".into()]) {
             let output = make()
                 .args(["-n", row, "DATA=photos", "OUT=absent", "BIN=bin"])
                 .arg(format!("PIPELINE={pipeline}"))
@@ -255,10 +257,10 @@ fn moam_step3_runs_what_it_depends_on_once() {
 }
 
 #[test]
-fn table_has_all_ten_rows() {
+fn table_has_all_rows() {
     let bench = Bench::new();
     let ran = bench.ran(&["table"]);
-    for row in ROWS {
+    for row in rows("smoke") {
         for output in ["model", "eval.parquet"] {
             let end = format!(" seed0/{row}/{output}");
             assert_eq!(ran.iter().filter(|r| r.ends_with(&end)).count(), 1, "{end}");
@@ -266,6 +268,37 @@ fn table_has_all_ten_rows() {
     }
     assert_eq!(ran.iter().filter(|r| r.starts_with("report")).count(), 1);
     assert!(bench.ran(&["table"]).is_empty());
+}
+
+#[test]
+fn a_recipe_that_the_makefile_does_not_name_is_a_row_trained_on_the_labels() {
+    let bench = Bench::new();
+    fs::copy(bench.path("mine/vat.toml"), bench.path("mine/fixmatch.toml")).unwrap();
+    let (output, log) = bench.make(&["fixmatch"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(
+        log[3],
+        "s4l-pretrain --in out/shards --labelled out/seed0/labelled_10p.parquet \
+         --val out/seed0/val.parquet --recipe mine/fixmatch.toml \
+         --out out/seed0/fixmatch/model --seed 0 --device cpu --force"
+    );
+    let ran: Vec<String> = log[4..].iter().map(|line| summary(line)).collect();
+    assert_eq!(ran, ["eval seed0/fixmatch/eval.parquet", "report report"]);
+    assert!(bench.ran(&["fixmatch"]).is_empty());
+
+    bench.touch("mine/fixmatch.toml");
+    let ran = bench.ran(&["table"]);
+    assert_eq!(ran.iter().filter(|r| r.contains("/fixmatch/")).count(), 2, "{ran:?}");
+    assert_eq!(ran.last().unwrap(), "report report");
+}
+
+#[test]
+fn a_recipe_is_not_named_as_a_target_of_make() {
+    let bench = Bench::new();
+    fs::rename(bench.path("mine/vat.toml"), bench.path("mine/test.toml")).unwrap();
+    let (output, log) = bench.make(&["vat"]);
+    assert_eq!((output.status.code(), log.len()), (Some(2), 0));
+    assert!(stderr(&output).contains("mine/test.toml: rename it"), "{}", stderr(&output));
 }
 
 #[test]
@@ -462,10 +495,12 @@ END
 #[test]
 fn every_recipe_parses() {
     for pipeline in ["fashion", "smoke", "imagenet"] {
-        for row in ROWS {
+        let found = rows(pipeline);
+        for row in &found {
             let settings = recipe(pipeline, row);
             assert!(settings.schedule.is_sorted(), "{pipeline} {row}");
         }
+        assert!(rows("imagenet").iter().all(|row| found.contains(row)), "{pipeline}: {found:?}");
     }
 }
 

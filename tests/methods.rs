@@ -5,13 +5,14 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
+use s4l::methods::batch::{Batch, Half, Labels, Rows};
 use s4l::methods::entropy_minimization::entropy;
-use s4l::methods::{At, Batch, Labels, Record, heads, step, vat};
+use s4l::methods::main_pass::{At, Record};
+use s4l::methods::{architecture, step, vat};
 use s4l::network::Network;
 use s4l::network::candle::CandleTrunk;
 use s4l::network::engine::Precision;
 use s4l::network::engine::{Gradients, Pass};
-use s4l::network::layout::Architecture;
 use s4l::network::layout::Stem;
 use s4l::rng::{Stream, rng};
 use s4l::settings::{Method, Settings};
@@ -23,13 +24,7 @@ const AT: At = At { seed: 5, step: 3, ramp: 0.5 };
 
 /// A network at its initial values.
 fn new_network(method: Method) -> Network {
-    let architecture = Architecture {
-        channels: 1,
-        units: vec![1],
-        width_factor: 1,
-        stem: Stem::SmallStride2,
-        heads: heads(method, CLASSES, 6),
-    };
+    let architecture = architecture(&settings(method), 1, CLASSES);
     Network::new(&architecture, (SIDE, SIDE), &Device::Cpu, Precision::F32, 11)
 }
 
@@ -60,17 +55,21 @@ fn rough_image(row: usize) -> Vec<f32> {
 
 /// 3 unlabelled and 2 labelled images; as views other images, which is all the same here.
 fn batch(views: usize) -> Batch {
+    let half = |images| Half { images, views };
     Batch {
-        unlabelled: (0..3 * views).flat_map(rough_image).collect(),
-        labelled: (20..20 + 2 * views).flat_map(rough_image).collect(),
+        images: (0..3 * views).chain(20..20 + 2 * views).flat_map(rough_image).collect(),
+        rows: Rows { unlabelled: half(3), labelled: half(2) },
         labels: Labels::Hard(vec![3, 7]),
-        views,
     }
 }
 
 fn settings(method: Method) -> Settings {
     Settings {
         method,
+        units: vec![1],
+        width_factor: 1,
+        stem: Stem::SmallStride2,
+        embedding_dim: 6,
         weight_supervised: 0.7,
         weight_rotation: 0.4,
         weight_exemplar: 0.6,
@@ -82,8 +81,8 @@ fn settings(method: Method) -> Settings {
 }
 
 fn value(record: &Record, name: &str) -> f64 {
-    let of = |(n, v): &(&str, f64)| (*n == name).then_some(*v);
-    record.iter().find_map(of).unwrap_or_else(|| panic!("no {name} in {record:?}"))
+    let found = record.iter().find(|v| v.name == name);
+    found.unwrap_or_else(|| panic!("no {name} in {record:?}")).value
 }
 
 /// The record and the gradients of one step.
@@ -121,7 +120,7 @@ fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
         }
         let loss = value(&record, "loss");
         assert!((loss - sum).abs() < 1e-5, "{method:?}: {loss} is not {sum}");
-        let terms = record.iter().filter(|r| r.0.starts_with("loss/")).count();
+        let terms = record.iter().filter(|v| v.name.starts_with("loss/")).count();
         assert_eq!(terms, 1 + weights.len(), "{method:?}: {record:?}");
     }
 }
@@ -135,10 +134,9 @@ fn entropy_is_minimized_on_the_images_of_the_method() {
     for (method, vat_labelled, views, rows) in cases {
         let s = Settings { vat_labelled, ..settings(method) };
         let batch = batch(views);
-        let images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
         let expected = network(method)
             .differentiate(
-                &images,
+                &batch.images,
                 Pass::Perturbed,
                 |out| entropy(&out.head("classes")?.narrow(0, 0, rows)?),
                 Gradients::default(),

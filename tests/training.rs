@@ -52,6 +52,22 @@ fn vat_trains_with_entropy_minimization_and_without() {
     is_trained(&scratch, "both", &["loss/vat", "loss/entmin"]);
 }
 
+/// Labelled images in one view, unlabelled ones in four.
+#[test]
+fn the_halves_of_a_batch_may_differ_in_views() {
+    let scratch = labelled_shards();
+    let turned = "-s augment_unlabelled=resize(28)|-1_to_1|rotate";
+    let ran = pretrain(&scratch, "vat", "model", &format!("{turned} --dry-run")).ok();
+    for line in [
+        "views of an image     1 of a labelled, 4 of an unlabelled one\n",
+        "images a step         80 in the main pass\n",
+    ] {
+        assert!(ran.stdout.contains(line), "{line:?} in {}", ran.stdout);
+    }
+    pretrain(&scratch, "vat", "model", turned).ok();
+    is_trained(&scratch, "model", &["loss/vat", "loss/entmin"]);
+}
+
 #[test]
 fn supervised_training_lowers_the_loss_and_learns() {
     let scratch = labelled_shards();

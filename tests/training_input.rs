@@ -3,11 +3,16 @@
 
 mod common;
 
+use arrow::array::BooleanArray;
 use common::Scratch;
 use common::training::{
     EVAL, MOAM, PRETRAIN, PSEUDOLABEL, labelled_shards, moam, pretrain, pseudolabel, read_labels,
     recipe, words, write_labels,
 };
+use s4l::artifact::Lineage;
+use s4l::tables::table;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Checks a failing command and that it leaves everything as it was.
 #[track_caller]
@@ -132,13 +137,22 @@ fn pseudo_labels_none_of_which_is_confident_enough() {
     let scratch = labelled_shards();
     pretrain(&scratch, "supervised_1p", "one", "").ok();
     pseudolabel(&scratch, "one", "").ok();
-    let more = "--labels labels.parquet -s min_confidence=1.1";
+    // Known labels are always taken: here there are none.
+    let path = scratch.path("labels.parquet");
+    let table = table::read(&path, "s4l-pseudolabel").unwrap();
+    let schema = table.batch.schema();
+    let mut columns = table.batch.columns().to_vec();
+    columns[schema.index_of("known").unwrap()] =
+        Arc::new(BooleanArray::from(vec![false; table.batch.num_rows()]));
+    let lineage = Lineage::new("s4l-pseudolabel", 0, String::new());
+    table::write(&path, schema, columns, &lineage, BTreeMap::new()).unwrap();
+    let more = "--labels labels.parquet -s min_confidence=1";
     refuses_to_train(
         &scratch,
         "supervised_1p",
         more,
         65,
-        &["labels.parquet", "confidence of at least 1.1", "lower min_confidence"],
+        &["labels.parquet", "confidence of at least 1", "lower min_confidence"],
     );
 }
 
@@ -160,6 +174,13 @@ fn recipes_that_cannot_be_meant() {
         ("supervised_1p", "checkpoint_every=0", "checkpoint_every is 0"),
         ("supervised_1p", "weight_vat=0.3", "no effect"),
         ("supervised_1p", "label_column=labl", "label or label_single"),
+        (
+            "supervised_1p",
+            "min_confidence=1.1",
+            "min_confidence is 1.1; give a probability from 0 to 1",
+        ),
+        ("supervised_1p", "min_confidence=-0.1", "from 0 to 1"),
+        ("supervised_1p", "min_confidence=nan", "from 0 to 1"),
         ("supervised_1p", "method=rotation", "|rotate"),
         ("supervised_1p", "method=exemplar", "crop_inception_patches"),
         ("supervised_1p", "augment_labelled=sharpen", "sharpen"),
@@ -167,6 +188,7 @@ fn recipes_that_cannot_be_meant() {
         // With VAT on labelled images too, labelled ones alone will do.
         ("vat", "vat_labelled=false -s unlabelled_batch=0", "no images"),
         ("moam_step1", "augment_unlabelled=resize(28)|-1_to_1", "different size or views"),
+        ("vat", "augment_unlabelled=resize(32)|-1_to_1", "views of 28x28 and of 32x32"),
         // Nothing to tell its patches from.
         ("s4l_exemplar", "batch=1", "batch"),
         ("s4l_exemplar", "unlabelled_batch=1", "unlabelled_batch"),

@@ -1,8 +1,19 @@
 //! Entropy minimization: be sure of unlabelled images.
 
+use super::main_pass::{MainPass, Term};
 use crate::error::Result;
+use crate::schema::metric;
 use candle_core::{D, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
+
+/// The term of the first `rows` rows; its weight rises along the ramp.
+pub fn term(pass: &MainPass, rows: usize) -> Result<Term> {
+    Ok(Term {
+        name: metric::LOSS_ENTMIN,
+        weight: pass.settings.weight_entmin * pass.at.ramp,
+        value: entropy(&pass.logits.narrow(0, 0, rows)?)?,
+    })
+}
 
 /// Mean over rows of -sum_k p_k log p_k; the gradient flows through both factors. `logits`
 /// `[n, classes]`.

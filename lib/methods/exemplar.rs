@@ -1,8 +1,48 @@
 //! S4L-Exemplar (reference exemplar.py): patches of one image lie closer to each other than to any
 //! patch of another image. Batch-hard triplet loss with a soft margin of 0.
 
+use super::main_pass::{MainPass, Term};
+use super::views::Views;
 use crate::error::{Error, Result};
+use crate::schema::{head, metric};
+use crate::settings::{Checked, Fault, Settings};
 use candle_core::{D, Tensor};
+
+pub fn heads(s: &Settings) -> Vec<(String, usize)> {
+    vec![(head::EMBEDDINGS.into(), s.embedding_dim)]
+}
+
+pub fn check(s: &Settings) -> Checked {
+    for (key, value) in [("batch", s.batch), ("unlabelled_batch", s.unlabelled_batch)] {
+        if value == 1 {
+            let hint = "the exemplar loss compares two images or more";
+            return Err(Fault::new(format!("{key} is 1"), hint));
+        }
+    }
+    Ok(())
+}
+
+/// Every image comes in as many patches, at least two.
+pub fn check_views(s: &Settings, views: &Views) -> Checked {
+    views.check_alike(s)?;
+    match views.labelled.count() {
+        0 | 1 => Err(Fault::new(
+            "the exemplar loss needs several patches of an image",
+            "begin augment_labelled with crop_inception_patches(n,size)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub fn term(pass: &MainPass) -> Result<Term> {
+    let embeddings = pass.outputs.head(head::EMBEDDINGS)?;
+    let rows = &pass.batch.rows;
+    Ok(Term {
+        name: metric::LOSS_EXEMPLAR,
+        weight: pass.settings.weight_exemplar,
+        value: exemplar_loss(&embeddings, rows.unlabelled.rows(), rows.labelled.views)?,
+    })
+}
 
 /// Average of the losses of the unlabelled and the labelled part. `embeddings` `[unlabelled +
 /// labelled, dimensions]`, unlabelled first; the `patches` of an image are consecutive.

@@ -1,76 +1,139 @@
-//! The methods of the table: which terms make the loss of a step, over which images.
+//! The methods: what each asks of a run and which terms make its loss. One file a method or loss, the
+//! table of methods and the step here; `batch`, `views` and `main_pass` hold what the methods share.
 
+pub mod batch;
 pub mod entropy_minimization;
 pub mod exemplar;
+pub mod main_pass;
+pub mod moam;
 pub mod rotation;
 pub mod supervised;
 pub mod vat;
+pub mod views;
 
 use crate::error::Result;
-use crate::network::Network;
 use crate::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass};
-use crate::settings::{Method, Settings};
-use candle_core::{D, Device, Tensor};
-use entropy_minimization::entropy;
-use exemplar::exemplar_loss;
-use rotation::rotation_loss;
-use supervised::{cross_entropy, soft_cross_entropy};
+use crate::network::layout::Architecture;
+use crate::network::{Network, Outputs};
+use crate::schema::{head, metric};
+use crate::settings::{Checked, Method, Settings};
+use batch::{Batch, Rows};
+use candle_core::Tensor;
+use main_pass::{At, MainPass, Record, Term, Value};
+use views::{Pipes, Views};
 
-/// The images of one step, augmented: `[images * views, height, width, channels]`, an image's
-/// views consecutive.
-#[derive(Debug, Default)]
-pub struct Batch {
-    pub unlabelled: Vec<f32>,
-    pub labelled: Vec<f32>,
-    /// One of each labelled image.
-    pub labels: Labels,
-    /// Views of an image, the same for both parts.
-    pub views: usize,
+/// What a method asks of a run, and the terms that it adds to the supervised one.
+struct Definition {
+    /// Heads beside `classes`: names and outputs.
+    heads: fn(&Settings) -> Vec<(String, usize)>,
+    /// Whether its labels are the class probabilities of a teacher.
+    soft_labels: bool,
+    /// Whether its settings can be meant.
+    check: fn(&Settings) -> Checked,
+    /// The pipes that make the views of each image.
+    pipes: fn(&Settings) -> Pipes<'_>,
+    /// Whether these views are what its terms are about.
+    check_views: fn(&Settings, &Views) -> Checked,
+    /// Terms of the main pass.
+    terms: fn(&MainPass) -> Result<Vec<Term>>,
+    /// With VAT: on so many of the first rows.
+    perturbed: Option<fn(&Settings, &Rows) -> usize>,
 }
 
-#[derive(Debug)]
-pub enum Labels {
-    Hard(Vec<u32>),
-    /// Class probabilities of a teacher, row-major.
-    Soft(Vec<f32>),
-}
+/// No term but the supervised one, and no demands. The other methods say how they differ.
+const SUPERVISED: Definition = Definition {
+    heads: |_| Vec::new(),
+    soft_labels: false,
+    check: |_| Ok(()),
+    pipes: |s| Pipes {
+        labelled: vec![&s.augment_labelled],
+        unlabelled: vec![&s.augment_unlabelled],
+    },
+    check_views: |_, _| Ok(()),
+    terms: |_| Ok(Vec::new()),
+    perturbed: None,
+};
 
-impl Default for Labels {
-    fn default() -> Labels {
-        Labels::Hard(Vec::new())
-    }
-}
-
-/// Heads of the network that a method trains, with their outputs.
-pub fn heads(method: Method, classes: usize, embedding: usize) -> Vec<(String, usize)> {
-    let mut heads = vec![("classes".to_string(), classes)];
+/// The table of methods.
+fn definition(method: Method) -> Definition {
     match method {
-        Method::Rotation | Method::Moam => {
-            heads.push(("rotations".into(), rotation::ORIENTATIONS));
-        }
-        Method::Exemplar => heads.push(("embeddings".into(), embedding)),
-        Method::Supervised | Method::Vat | Method::Distill => {}
+        Method::Supervised => SUPERVISED,
+        Method::Distill => Definition { soft_labels: true, ..SUPERVISED },
+        Method::Rotation => Definition {
+            heads: rotation::heads,
+            check_views: rotation::check_views,
+            terms: |pass| Ok(vec![rotation::term(pass)?]),
+            ..SUPERVISED
+        },
+        Method::Exemplar => Definition {
+            heads: exemplar::heads,
+            check: exemplar::check,
+            check_views: exemplar::check_views,
+            terms: |pass| Ok(vec![exemplar::term(pass)?]),
+            ..SUPERVISED
+        },
+        Method::Vat => Definition {
+            check: vat::check,
+            terms: vat::terms,
+            perturbed: Some(vat::perturbed),
+            ..SUPERVISED
+        },
+        Method::Moam => Definition {
+            heads: rotation::heads,
+            check: moam::check,
+            check_views: rotation::check_views,
+            terms: moam::terms,
+            perturbed: Some(moam::perturbed),
+            ..SUPERVISED
+        },
     }
-    heads
 }
 
-/// Position of a step in its run.
-#[derive(Debug, Clone, Copy)]
-pub struct At {
-    pub seed: u64,
-    pub step: u64,
-    /// Factor of the weights of VAT and entropy minimization, 0 to 1.
-    pub ramp: f64,
+/// The network that a method trains: the trunk of the settings, the head `classes`, its own heads.
+pub fn architecture(s: &Settings, channels: usize, classes: usize) -> Architecture {
+    let mut heads = vec![(head::CLASSES.to_string(), classes)];
+    heads.extend((definition(s.method).heads)(s));
+    Architecture {
+        channels,
+        units: s.units.clone(),
+        width_factor: s.width_factor,
+        stem: s.stem,
+        heads,
+    }
 }
 
-/// Named values of a step: the loss, its unweighted terms, the training accuracy.
-pub type Record = Vec<(&'static str, f64)>;
+/// Whether a method trains on the class probabilities of a teacher.
+pub fn needs_soft_labels(method: Method) -> bool {
+    definition(method).soft_labels
+}
+
+/// Whether the settings can be meant for their method.
+pub fn check(s: &Settings) -> Checked {
+    let method = definition(s.method);
+    if method.perturbed.is_none() {
+        vat::check_off(s)?;
+    }
+    (method.check)(s)
+}
+
+/// The views that a method makes of images of that many channels.
+///
+/// Errors: as `Views::new`.
+pub fn views(s: &Settings, channels: usize) -> Result<Views> {
+    Views::new(&(definition(s.method).pipes)(s), channels)
+}
+
+/// Whether these views are of one size and what the method is about.
+pub fn check_views(s: &Settings, views: &Views) -> Checked {
+    views.check_sizes(s)?;
+    (definition(s.method).check_views)(s, views)
+}
 
 /// Computes the loss of one step and adds its gradients to `gradients`.
 ///
-/// Unlabelled and labelled images go through the network as one batch, in this order, and share
-/// its batch statistics (reference semi_supervised/utils.py). VAT's perturbed passes have
-/// statistics of their own and leave the moving ones alone.
+/// All images of the batch go through the network together and share its batch statistics
+/// (reference semi_supervised/utils.py). VAT's perturbed passes have statistics of their own and
+/// leave the moving ones alone.
 pub fn step(
     network: &mut Network,
     settings: &Settings,
@@ -78,120 +141,45 @@ pub fn step(
     at: At,
     gradients: &mut [f32],
 ) -> Result<Record> {
-    let s = settings;
-    let images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
-    let labelled = match &batch.labels {
-        Labels::Hard(l) => l.len() * batch.views,
-        Labels::Soft(p) => p.len() / classes(network) * batch.views,
-    };
-    let values = batch.labelled.len() / labelled;
-    let rows = images.len() / values;
-    let unlabelled = rows - labelled;
-    // Rows of VAT and entropy minimization.
-    let consistent = match s.method {
-        Method::Vat if s.vat_labelled => rows,
-        Method::Vat | Method::Moam => unlabelled,
-        _ => 0,
-    };
+    let method = definition(settings.method);
+    let perturbed = method.perturbed.map(|rows| rows(settings, &batch.rows));
     let mut record = Record::new();
     let mut clean = None;
-    let main_loss = |out: &crate::network::Outputs| -> Result<Tensor> {
-        let logits = out.head("classes")?;
-        let labelled_logits = logits.narrow(0, unlabelled, labelled)?;
-        let class_term = match &batch.labels {
-            Labels::Hard(labels) => {
-                let repeated: Vec<u32> =
-                    labels.iter().flat_map(|&l| std::iter::repeat_n(l, batch.views)).collect();
-                record.push(("train/top1", accuracy(&labelled_logits, &repeated)?));
-                let labels = Tensor::new(repeated, &Device::Cpu)?;
-                cross_entropy(&labelled_logits, &labels)?
-            }
-            Labels::Soft(p) => {
-                let shape = labelled_logits.dims2()?;
-                let rows = p.chunks_exact(shape.1);
-                let repeated: Vec<f32> = rows.flat_map(|row| row.repeat(batch.views)).collect();
-                let targets = Tensor::from_vec(repeated, shape, &Device::Cpu)?;
-                soft_cross_entropy(&labelled_logits, &targets)?
-            }
-        };
-        let mut terms = vec![("loss/supervised", s.weight_supervised, class_term)];
-        match s.method {
-            Method::Rotation | Method::Moam => {
-                let term = rotation_loss(&out.head("rotations")?, unlabelled)?;
-                terms.push(("loss/rotation", s.weight_rotation, term));
-            }
-            Method::Exemplar => {
-                let term = exemplar_loss(&out.head("embeddings")?, unlabelled, batch.views)?;
-                terms.push(("loss/exemplar", s.weight_exemplar, term));
-            }
-            Method::Supervised | Method::Vat | Method::Distill => {}
+    let main_loss = |outputs: &Outputs| -> Result<Tensor> {
+        let logits = outputs.head(head::CLASSES)?;
+        let pass = MainPass { settings, batch, at, outputs, logits };
+        let mut terms = vec![supervised::term(&pass, &mut record)?];
+        terms.extend((method.terms)(&pass)?);
+        if let Some(rows) = perturbed {
+            clean = Some(pass.logits.narrow(0, 0, rows)?.detach());
         }
-        if consistent > 0 {
-            let logits = logits.narrow(0, 0, consistent)?;
-            let term = entropy(&logits)?;
-            terms.push(("loss/entmin", s.weight_entmin * at.ramp, term));
-            clean = Some(logits.detach());
-        }
-        let mut total = (&terms[0].2 * terms[0].1)?;
-        for (_, weight, term) in &terms[1..] {
-            total = (total + (term * *weight)?)?;
-        }
-        for (name, _, term) in &terms {
-            record.push((name, f64::from(term.to_scalar::<f32>()?)));
-        }
-        Ok(total)
+        weighted_sum(&terms, &mut record)
     };
     let wanted = Gradients { parameters: Some(gradients), images: None };
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-    let mut loss = f64::from(network.differentiate(&images, pass, main_loss, wanted)?);
-    let weight = s.weight_vat * at.ramp;
+    let mut loss = f64::from(network.differentiate(&batch.images, pass, main_loss, wanted)?);
+    let weight = vat::weight(settings, at);
     // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
     if let Some(clean) = clean.filter(|_| weight != 0.0) {
-        let images = &images[..consistent * values];
-        let term = vat_term(network, s, images, values, &clean, at, gradients)?;
-        record.push(("loss/vat", term));
-        loss += weight * term;
+        let values = batch.images.len() / batch.rows.all();
+        let images = &batch.images[..clean.dim(0)? * values];
+        let term = vat::term(network, settings, images, &clean, at, gradients)?;
+        loss += weight * term.value;
+        record.push(term);
     }
-    record.push(("loss", loss));
+    record.push(Value { name: metric::LOSS, value: loss });
     Ok(record)
 }
 
-/// The VAT loss on `images`, unweighted; adds its weighted gradients.
-fn vat_term(
-    network: &mut Network,
-    s: &Settings,
-    images: &[f32],
-    values: usize,
-    clean: &Tensor,
-    at: At,
-    gradients: &mut [f32],
-) -> Result<f64> {
-    let radius = vat::radius(s.vat_eps, values);
-    let iterations = s.vat_power_iterations;
-    let key = (at.seed, at.step);
-    let moved = vat::perturb(network, images, values, clean, radius, iterations, key)?;
-    let mut term = 0.0;
-    let weight = s.weight_vat * at.ramp;
-    network.differentiate(
-        &moved,
-        Pass::Perturbed,
-        |out| {
-            let divergence = vat::divergence(&out.head("classes")?, clean)?;
-            term = f64::from(divergence.to_scalar::<f32>()?);
-            Ok((divergence * weight)?)
-        },
-        Gradients { parameters: Some(gradients), images: None },
-    )?;
-    Ok(term)
-}
-
-fn classes(network: &Network) -> usize {
-    network.layout.head("classes").map_or(1, |h| h.outputs)
-}
-
-/// Share of rows whose largest logit is that of the label.
-fn accuracy(logits: &Tensor, labels: &[u32]) -> Result<f64> {
-    let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-    let right = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();
-    Ok(right as f64 / labels.len() as f64)
+/// The sum of at least one term; each unweighted term goes to the record.
+fn weighted_sum(terms: &[Term], record: &mut Record) -> Result<Tensor> {
+    let mut total = (&terms[0].value * terms[0].weight)?;
+    for term in &terms[1..] {
+        total = (total + (&term.value * term.weight)?)?;
+    }
+    for term in terms {
+        let value = f64::from(term.value.to_scalar::<f32>()?);
+        record.push(Value { name: term.name, value });
+    }
+    Ok(total)
 }

@@ -1,8 +1,34 @@
 //! Cross-entropy with hard labels (reference supervised.py), and with soft ones for distillation.
 
+use super::batch::Labels;
+use super::main_pass::{MainPass, Record, Term, Value};
 use crate::error::Result;
-use candle_core::{D, Tensor};
+use crate::schema::metric;
+use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
+
+/// The term of every method: all views of a labelled image have its label. Hard labels also give
+/// the training accuracy, which goes to `record`.
+pub fn term(pass: &MainPass, record: &mut Record) -> Result<Term> {
+    let rows = &pass.batch.rows;
+    let views = rows.labelled.views;
+    let logits = pass.logits.narrow(0, rows.unlabelled.rows(), rows.labelled.rows())?;
+    let value = match &pass.batch.labels {
+        Labels::Hard(labels) => {
+            let labels: Vec<u32> =
+                labels.iter().flat_map(|&l| std::iter::repeat_n(l, views)).collect();
+            record.push(Value { name: metric::TRAIN_TOP1, value: accuracy(&logits, &labels)? });
+            cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu)?)?
+        }
+        Labels::Soft { probabilities, classes } => {
+            let images = probabilities.chunks_exact(*classes);
+            let targets: Vec<f32> = images.flat_map(|p| p.repeat(views)).collect();
+            let targets = Tensor::from_vec(targets, logits.shape(), &Device::Cpu)?;
+            soft_cross_entropy(&logits, &targets)?
+        }
+    };
+    Ok(Term { name: metric::LOSS_SUPERVISED, weight: pass.settings.weight_supervised, value })
+}
 
 /// Mean over rows of -log softmax(logits)\[label\]. `logits` `[n, classes]`, `labels` `[n]` of u32.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
@@ -15,4 +41,11 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let log_p = log_softmax(logits, D::Minus1)?;
     Ok((log_p * targets)?.sum(D::Minus1)?.mean_all()?.neg()?)
+}
+
+/// Share of rows whose largest logit is that of the label.
+fn accuracy(logits: &Tensor, labels: &[u32]) -> Result<f64> {
+    let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+    let right = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();
+    Ok(right as f64 / labels.len() as f64)
 }

@@ -1,10 +1,15 @@
 //! Virtual adversarial training (reference vat.py, vat_utils.py): the prediction should not change
 //! in the direction in which it changes fastest.
 
+use super::batch::Rows;
+use super::entropy_minimization;
+use super::main_pass::{At, MainPass, Term, Value};
 use crate::error::Result;
 use crate::network::Network;
 use crate::network::engine::{Gradients, Pass};
 use crate::rng::{Stream, rng};
+use crate::schema::{head, metric};
+use crate::settings::{Checked, Fault, Settings};
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
@@ -15,6 +20,75 @@ use rand_distr::{Distribution, StandardNormal};
 const XI: f32 = 1e-4;
 /// Values of the image for which `vat_eps` is given: 224 x 224 x 3.
 const REFERENCE_VALUES: f64 = 150_528.0;
+
+pub fn check(s: &Settings) -> Checked {
+    match s.vat_labelled || s.unlabelled_batch > 0 {
+        true => Ok(()),
+        false => Err(Fault::new(
+            "vat has no images: vat_labelled is false and unlabelled_batch is 0",
+            "set one of them",
+        )),
+    }
+}
+
+/// For the methods without VAT.
+pub fn check_off(s: &Settings) -> Checked {
+    match s.weight_vat == 0.0 && s.weight_entmin == 0.0 {
+        true => Ok(()),
+        false => Err(Fault::new(
+            format!("weight_vat and weight_entmin have no effect in {:?}", s.method),
+            "set them to 0, or method to vat or moam",
+        )),
+    }
+}
+
+/// Rows of VAT and entropy minimization: so many of the first.
+pub fn perturbed(s: &Settings, rows: &Rows) -> usize {
+    match s.vat_labelled {
+        true => rows.all(),
+        false => rows.unlabelled.rows(),
+    }
+}
+
+/// Terms of the main pass: entropy minimization. VAT's term has a pass of its own.
+pub fn terms(pass: &MainPass) -> Result<Vec<Term>> {
+    let rows = perturbed(pass.settings, &pass.batch.rows);
+    Ok(vec![entropy_minimization::term(pass, rows)?])
+}
+
+/// The weight of VAT's term, which rises along the ramp.
+pub fn weight(s: &Settings, at: At) -> f64 {
+    s.weight_vat * at.ramp
+}
+
+/// VAT's unweighted term; adds its weighted gradients to `gradients`. `clean` are the logits
+/// `[n, classes]` of the `images` in the main pass.
+pub fn term(
+    network: &mut Network,
+    s: &Settings,
+    images: &[f32],
+    clean: &Tensor,
+    at: At,
+    gradients: &mut [f32],
+) -> Result<Value> {
+    let values = images.len() / clean.dim(0)?;
+    let radius = radius(s.vat_eps, values);
+    let iterations = s.vat_power_iterations;
+    let key = (at.seed, at.step);
+    let moved = perturb(network, images, values, clean, radius, iterations, key)?;
+    let mut value = 0.0;
+    network.differentiate(
+        &moved,
+        Pass::Perturbed,
+        |outputs| {
+            let divergence = divergence(&outputs.head(head::CLASSES)?, clean)?;
+            value = f64::from(divergence.to_scalar::<f32>()?);
+            Ok((divergence * weight(s, at))?)
+        },
+        Gradients { parameters: Some(gradients), images: None },
+    )?;
+    Ok(Value { name: metric::LOSS_VAT, value })
+}
 
 /// Norm of the perturbation of an image of `values` values: the root mean square a value of norm
 /// `eps` on a 224 x 224 x 3 image.
@@ -57,7 +131,7 @@ pub fn perturb(
         network.differentiate(
             &moved,
             Pass::Perturbed,
-            |out| divergence(&out.head("classes")?, clean),
+            |out| divergence(&out.head(head::CLASSES)?, clean),
             Gradients { parameters: None, images: Some(&mut direction) },
         )?;
     }

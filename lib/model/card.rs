@@ -1,14 +1,15 @@
 //! `README.md` of a model folder.
 
 use super::config::Config;
+use super::metrics::Metric;
 use crate::artifact::Lineage;
 use crate::schema::metric;
 use crate::settings::method_name;
 
 /// What the weights are, how they were made and how good they looked, as Markdown.
-pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64)]) -> String {
+pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[Metric]) -> String {
     let s = &config.settings;
-    let last = |name: &str| metrics.iter().rev().find(|m| m.1 == name);
+    let last = |name: &str| metrics.iter().rev().find(|m| m.name == name);
     let mut text = format!(
         "# {} classifier\n\n\
          ResNet-v2, {:?} units, width factor {}, for {}x{}x{} images; {} classes: {}.\n\n\
@@ -24,13 +25,13 @@ pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[(u64, String, f64
         lineage.tool,
         method_name(s.method),
         config.seed,
-        last(metric::LOSS).map_or(0, |m| m.0),
+        last(metric::LOSS).map_or(0, |m| m.step),
     );
     for (name, what) in
         [(metric::LOSS, "training loss"), (metric::VALIDATION_TOP1, "validation top-1")]
     {
-        if let Some((_, _, value)) = last(name) {
-            text += &format!("Last {what}: {value:.4}.\n");
+        if let Some(metric) = last(name) {
+            text += &format!("Last {what}: {:.4}.\n", metric.value);
         }
     }
     text += "\nMade from:\n\n| input | hash |\n|---|---|\n";

@@ -3,8 +3,9 @@
 use crate::cli::{Limits, Stage, Words};
 use crate::error::{Error, Result};
 use crate::settings::Method;
+use crate::train::labels::LabelFile;
 use crate::train::options::TrainingOptions;
-use crate::train::prepare::{Inputs, LabelFile};
+use crate::train::prepare::Inputs;
 use crate::train::{dry_run_without_data, train};
 use std::path::PathBuf;
 

@@ -2,10 +2,12 @@
 
 use crate::cli::{Limits, Stage, Words};
 use crate::error::{Error, Result};
+use crate::methods;
 use crate::schema;
-use crate::settings::Method;
+use crate::settings::{Method, method_name};
+use crate::train::labels::LabelFile;
 use crate::train::options::TrainingOptions;
-use crate::train::prepare::{Inputs, LabelFile};
+use crate::train::prepare::Inputs;
 use crate::train::{dry_run_without_data, train};
 use std::path::PathBuf;
 
@@ -46,9 +48,10 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let mut settings = self.options.settings()?;
         settings.method = self.method.unwrap_or(settings.method);
-        if settings.method == Method::Distill {
-            let what = "method distill needs soft labels: see s4l-moam --step distill";
-            return Err(Error::Usage(what.into()));
+        if methods::needs_soft_labels(settings.method) {
+            let name = method_name(settings.method);
+            let what = format!("method {name} needs soft labels: see s4l-moam --step distill");
+            return Err(Error::Usage(what));
         }
         if dry_run_without_data(&self.options, &settings)? {
             return Ok(());

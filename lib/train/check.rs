@@ -1,96 +1,89 @@
 //! Settings that cannot be meant.
 
-use crate::augment::Output;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::methods;
+use crate::methods::views::Views;
 use crate::network::layout::largest_kernel;
 use crate::recipe::Recipe;
-use crate::settings::{Method, Settings};
+use crate::schema;
+use crate::settings::{Checked, Fault, Settings};
 
 /// Values of a kernel, and units of a network, beyond which there is no network that anybody trains.
 const MAX_KERNEL: usize = 1_000_000_000;
 const MAX_UNITS: usize = 10_000;
 
-/// Settings that cannot be meant.
+/// Errors: `Recipe` for settings that cannot be meant.
 pub fn settings(recipe: &Recipe, s: &Settings) -> Result<()> {
-    let bad = |what: String, hint: &str| Err(recipe.error(what, hint));
+    let all = || -> Checked {
+        schedule(s)?;
+        counts(s)?;
+        network(s)?;
+        methods::check(s)?;
+        labels(s)
+    };
+    all().map_err(|fault| recipe_error(recipe, fault))
+}
+
+/// The views of training images of that many channels.
+///
+/// Errors: `Recipe` for pipes that do not parse, or do not give what the method needs.
+pub fn views(recipe: &Recipe, s: &Settings, channels: usize) -> Result<Views> {
+    let views = methods::views(s, channels)?;
+    methods::check_views(s, &views).map_err(|fault| recipe_error(recipe, fault))?;
+    Ok(views)
+}
+
+fn recipe_error(recipe: &Recipe, fault: Fault) -> Error {
+    recipe.error(fault.what, fault.hint)
+}
+
+fn schedule(s: &Settings) -> Checked {
     let ascending = s.schedule.windows(2).all(|w| w[0] < w[1]);
     if s.schedule.len() < 2 || !ascending || s.schedule[0] < 0.0 {
-        return bad(
+        return Err(Fault::new(
             format!("schedule {:?}", s.schedule),
             "give ascending epochs: end of warm-up, decays, end of training",
-        );
+        ));
     }
-    for (key, value) in [
+    Ok(())
+}
+
+fn counts(s: &Settings) -> Checked {
+    let counts = [
         ("batch", s.batch),
         ("width_factor", s.width_factor),
         ("units", s.units.iter().copied().min().unwrap_or(0)),
         ("log_every", s.log_every as usize),
         ("checkpoint_every", s.checkpoint_every as usize),
-    ] {
-        if value == 0 {
-            return bad(format!("{key} is 0"), "it must be at least 1");
-        }
+    ];
+    match counts.into_iter().find(|(_, count)| *count == 0) {
+        Some((key, _)) => Err(Fault::new(format!("{key} is 0"), "it must be at least 1")),
+        None => Ok(()),
     }
+}
+
+/// With these bounds nothing in the layout overflows.
+fn network(s: &Settings) -> Checked {
     let largest = largest_kernel(s.units.len(), s.width_factor);
     let units = s.units.iter().fold(0, |sum: usize, &n| sum.saturating_add(n));
-    // Below, nothing in the layout overflows.
     if largest.is_none_or(|n| n > MAX_KERNEL) || units > MAX_UNITS {
         let kernels = largest.map_or("too many to count".to_string(), |n| n.to_string());
-        return bad(
+        return Err(Fault::new(
             format!("a network of {units} units and kernels of up to {kernels} values"),
             "lower width_factor or units",
-        );
-    }
-    let consistency = s.weight_vat != 0.0 || s.weight_entmin != 0.0;
-    if consistency && !matches!(s.method, Method::Vat | Method::Moam) {
-        return bad(
-            format!("weight_vat and weight_entmin have no effect in {:?}", s.method),
-            "set them to 0, or method to vat or moam",
-        );
-    }
-    if s.method == Method::Vat && !s.vat_labelled && s.unlabelled_batch == 0 {
-        return bad(
-            "vat has no images: vat_labelled is false and unlabelled_batch is 0".into(),
-            "set one of them",
-        );
-    }
-    if s.method == Method::Moam && s.unlabelled_batch == 0 {
-        return bad("unlabelled_batch is 0".into(), "moam trains on unlabelled images");
-    }
-    if s.method == Method::Exemplar {
-        for (key, value) in [("batch", s.batch), ("unlabelled_batch", s.unlabelled_batch)] {
-            if value == 1 {
-                return bad(format!("{key} is 1"), "the exemplar loss compares two images or more");
-            }
-        }
-    }
-    if !matches!(s.label_column.as_str(), "label" | "label_single") {
-        return bad(format!("label_column {:?}", s.label_column), "use label or label_single");
+        ));
     }
     Ok(())
 }
 
-/// Views must be those that the method's losses are about, and alike in both parts.
-pub fn views(recipe: &Recipe, s: &Settings, labelled: &Output, unlabelled: &Output) -> Result<()> {
-    let bad = |what: &str, hint: &str| Err(recipe.error(what.into(), hint));
-    if s.unlabelled_batch > 0 && labelled != unlabelled {
-        return bad(
-            "augment_labelled and augment_unlabelled give images of different size or views",
-            "end both in the same steps",
-        );
+fn labels(s: &Settings) -> Checked {
+    if !matches!(s.label_column.as_str(), schema::LABEL | schema::LABEL_SINGLE) {
+        let what = format!("label_column {:?}", s.label_column);
+        return Err(Fault::new(what, "use label or label_single"));
     }
-    let turned = matches!(s.method, Method::Rotation | Method::Moam);
-    if turned && !(labelled.rotated && labelled.views == 4) {
-        return bad(
-            "this method predicts rotations",
-            "end augment_labelled and augment_unlabelled in |rotate",
-        );
-    }
-    if s.method == Method::Exemplar && labelled.views < 2 {
-        return bad(
-            "the exemplar loss needs several patches of an image",
-            "begin augment_labelled with crop_inception_patches(n,size)",
-        );
+    if !(0.0..=1.0).contains(&s.min_confidence) {
+        let what = format!("min_confidence is {}", s.min_confidence);
+        return Err(Fault::new(what, "give a probability from 0 to 1"));
     }
     Ok(())
 }

@@ -2,8 +2,10 @@
 
 use crate::artifact;
 use crate::error::{Error, Result};
+use crate::model::metrics::Metric;
 use crate::model::tensors::to_safetensors;
 use crate::schema;
+use crate::train::log::{Mean, RunningMeans};
 use safetensors::tensor::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,31 +16,34 @@ pub struct State {
     pub step: u64,
     pub parameters: Vec<f32>,
     pub velocity: Vec<f32>,
-    /// Polyak average; empty where there is none.
+    /// Polyak average; empty if there is none.
     pub average: Vec<f32>,
     /// Moving batch-norm statistics.
     pub moving: Vec<f32>,
-    /// Records so far: (step, name, value).
-    pub metrics: Vec<(u64, String, f64)>,
-    /// Sum and count of each record since the last of them was logged.
-    pub window: BTreeMap<String, (f64, u64)>,
+    /// All that was logged.
+    pub metrics: Vec<Metric>,
+    /// What is measured but not logged yet.
+    pub means: RunningMeans,
 }
 
 /// The checkpoint of the run whose output is `model`.
 pub fn file(model: &Path) -> PathBuf {
-    model.join(schema::CHECKPOINT).join("state.safetensors")
+    model.join(schema::CHECKPOINT).join(schema::STATE)
 }
 
-/// Saves the state of the run that `plan` identifies.
-pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
+/// The header's key for the identity of the run, named so in the files of runs that may still go on.
+const IDENTITY: &str = "plan";
+
+/// Saves the state of a run. Its `identity` is one string for all that it depends on.
+pub fn save(model: &Path, identity: &str, state: &State) -> Result<()> {
     let vector = |name: &str, v| -> (String, Vec<usize>, &[f32]) {
         let v: &Vec<f32> = v;
         (name.to_string(), vec![v.len()], v)
     };
     // As bits: JSON numbers need not come back the same.
-    let metrics = state.metrics.iter().map(|(s, n, v)| (s, n, v.to_bits()));
-    let window = state.window.iter().map(|(n, (v, c))| (n, v.to_bits(), c));
-    let records = (metrics.collect::<Vec<_>>(), window.collect::<Vec<_>>());
+    let metrics = state.metrics.iter().map(|m| (m.step, &m.name, m.value.to_bits()));
+    let means = state.means.0.iter().map(|(name, mean)| (name, mean.sum.to_bits(), mean.count));
+    let records = (metrics.collect::<Vec<_>>(), means.collect::<Vec<_>>());
     let records = serde_json::to_string(&records).map_err(|e| Error::Internal(e.to_string()))?;
     let bytes = to_safetensors(
         &[
@@ -48,7 +53,7 @@ pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
             vector("moving", &state.moving),
         ],
         BTreeMap::from([
-            ("plan".to_string(), plan.to_string()),
+            (IDENTITY.to_string(), identity.to_string()),
             ("step".to_string(), state.step.to_string()),
             ("records".to_string(), records),
         ]),
@@ -56,15 +61,15 @@ pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
     artifact::write_bytes(&file(model), &bytes)
 }
 
-/// The saved state of the same plan, or `None` where there is none. A checkpoint of another plan,
-/// or a damaged one, is an error unless `force`: hours of work are not thrown away in silence.
-pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<State>> {
+/// The saved state of the same run, or `None` if there is none. A checkpoint of another run, or a
+/// damaged one, is an error unless `force`: hours of work are not thrown away in silence.
+pub fn load(model: &Path, identity: &str, force: bool) -> Result<Option<State>> {
     let path = file(model);
     if !path.exists() {
         return Ok(None);
     }
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-    match parse(&bytes, plan) {
+    match parse(&bytes, identity) {
         Ok(state) => Ok(Some(state)),
         Err(_) if force => Ok(None),
         Err(found) => Err(Error::bad_data(
@@ -76,16 +81,24 @@ pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<State>> {
     }
 }
 
-/// A record, and a sum with its count, as they are stored: values as bits.
-type Logged = (u64, String, u64);
-type Summed = (String, u64, u64);
+/// A metric, and a mean that still runs, as they are stored: values as bits.
+type StoredMetric = (u64, String, u64);
+type StoredMean = (String, u64, u64);
 
-fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
+fn metric((step, name, bits): StoredMetric) -> Metric {
+    Metric { step, name, value: f64::from_bits(bits) }
+}
+
+fn mean((name, bits, count): StoredMean) -> (String, Mean) {
+    (name, Mean { sum: f64::from_bits(bits), count })
+}
+
+fn parse(bytes: &[u8], identity: &str) -> std::result::Result<State, String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let header = header.metadata().clone().unwrap_or_default();
     let entry = |key: &str| header.get(key).ok_or(format!("no {key:?} in its header"));
-    if entry("plan")? != plan {
+    if entry(IDENTITY)? != identity {
         return Err("one of another".into());
     }
     let vector = |name: &str| -> std::result::Result<Vec<f32>, String> {
@@ -93,7 +106,7 @@ fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
         let values = view.data().chunks_exact(4);
         Ok(values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     };
-    let (metrics, window): (Vec<Logged>, Vec<Summed>) =
+    let (metrics, means): (Vec<StoredMetric>, Vec<StoredMean>) =
         serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
     Ok(State {
         step: entry("step")?.parse().map_err(|_| "no step in its header")?,
@@ -101,8 +114,8 @@ fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
         velocity: vector("velocity")?,
         average: vector("average")?,
         moving: vector("moving")?,
-        metrics: metrics.into_iter().map(|(s, n, v)| (s, n, f64::from_bits(v))).collect(),
-        window: window.into_iter().map(|(n, v, c)| (n, (f64::from_bits(v), c))).collect(),
+        metrics: metrics.into_iter().map(metric).collect(),
+        means: RunningMeans(means.into_iter().map(mean).collect()),
     })
 }
 

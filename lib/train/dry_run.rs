@@ -1,11 +1,11 @@
 //! `--dry-run` of a training stage: what the settings come to.
 
-use crate::augment::{Mode, Pipe};
 use crate::error::Result;
 use crate::methods;
+use crate::methods::views::Views;
 use crate::network::cpu::{CpuTrunk, Isa};
 use crate::network::engine::Precision;
-use crate::network::layout::{Architecture, Layout};
+use crate::network::layout::Layout;
 use crate::settings::{Settings, method_name};
 use crate::train::optimizer::Schedule;
 use half::bf16;
@@ -18,7 +18,7 @@ pub struct Data {
     pub unlabelled: usize,
 }
 
-/// The rate in force, and the recipe's where that is given for another batch.
+/// The rate in force, and the recipe's if that is given for another batch.
 fn learning_rate(s: &Settings, schedule: &Schedule) -> String {
     let rate = schedule.base();
     match s.learning_rate_batch {
@@ -29,20 +29,24 @@ fn learning_rate(s: &Settings, schedule: &Schedule) -> String {
     }
 }
 
+/// The number, or both if the halves of a batch differ.
+fn views_of_an_image(s: &Settings, views: &Views) -> String {
+    match (views.labelled.count(), views.unlabelled.count()) {
+        (labelled, unlabelled) if s.unlabelled_batch > 0 && labelled != unlabelled => {
+            format!("{labelled} of a labelled, {unlabelled} of an unlabelled one")
+        }
+        (labelled, _) => labelled.to_string(),
+    }
+}
+
 /// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU trunk's
 /// buffers, the parameters, their gradients, velocities and averages.
 pub fn describe(s: &Settings, data: &Data) -> Result<String> {
-    let output = Pipe::parse(&s.augment_labelled, Mode::Train)?.output(data.channels)?;
-    let layout = Layout::new(&Architecture {
-        channels: output.channels,
-        units: s.units.clone(),
-        width_factor: s.width_factor,
-        stem: s.stem,
-        heads: methods::heads(s.method, data.classes, s.embedding_dim),
-    });
+    let views = methods::views(s, data.channels)?;
+    let layout = Layout::new(&methods::architecture(s, data.channels, data.classes));
     let schedule = Schedule::new(s, data.labelled);
-    let images = (s.batch + s.unlabelled_batch) * output.views;
-    let (height, width) = (output.height, output.width);
+    let images = s.batch * views.labelled.count() + s.unlabelled_batch * views.unlabelled.count();
+    let (height, width) = (views.labelled.first().height, views.labelled.first().width);
     let activations = match s.precision {
         Precision::F32 => CpuTrunk::<f32>::new(&layout, height, width, Isa::best()).bytes(images),
         Precision::Bf16 => CpuTrunk::<bf16>::new(&layout, height, width, Isa::best()).bytes(images),
@@ -54,13 +58,13 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
             "network",
             format!(
                 "{:?} units, width factor {}, {:?} stem, {}x{}x{} images",
-                s.units, s.width_factor, s.stem, output.height, output.width, output.channels
+                s.units, s.width_factor, s.stem, height, width, data.channels
             ),
         ),
         ("parameters", layout.parameters.to_string()),
         ("labelled images", format!("{} ({} a step)", data.labelled, s.batch)),
         ("unlabelled images", format!("{} ({} a step)", data.unlabelled, s.unlabelled_batch)),
-        ("views of an image", output.views.to_string()),
+        ("views of an image", views_of_an_image(s, &views)),
         ("images a step", format!("{images} in the main pass")),
         ("steps", format!("{} ({} an epoch)", schedule.total_steps, schedule.steps_per_epoch)),
         ("images seen", (schedule.total_steps * images as u64).to_string()),

@@ -1,9 +1,16 @@
-//! Training: from files and settings to a model folder.
+//! Training: from files and settings to a model folder. What only a training stage does lives here.
+//!
+//! In the order of a run: `check` refuses settings that cannot be meant; `prepare` reads and checks
+//! every input, the labels by `labels`; `dry_run` says what the settings come to; `trainer` is the
+//! loop, over the batches of `loader`, with the updates of `optimizer`; `log` and `checkpoint` write
+//! while it runs, `tfevents` at its end.
 
 pub mod check;
 pub mod checkpoint;
 pub mod dry_run;
+pub mod labels;
 pub mod loader;
+pub mod log;
 pub mod optimizer;
 pub mod options;
 pub mod prepare;
@@ -20,11 +27,11 @@ use dry_run::Data;
 use options::TrainingOptions;
 use prepare::Inputs;
 
-/// A dry run of a recipe that says for which data it was written, where there is none: prints its
-/// plan and returns true. Such recipes are for colour photographs.
+/// A dry run of a recipe that says for which data it was written, when there is none: prints what it
+/// comes to and returns true. Such recipes are for colour photographs.
 pub fn dry_run_without_data(options: &TrainingOptions, s: &Settings) -> Result<bool> {
-    let dry_run = options.output.dry_run && !options.shards.path.exists();
-    let without = dry_run && s.classes > 0 && s.labelled_images > 0;
+    let described = s.classes > 0 && s.labelled_images > 0;
+    let without = options.output.dry_run && described && !options.shards.path.exists();
     if without {
         let data = Data {
             channels: 3,
@@ -33,12 +40,13 @@ pub fn dry_run_without_data(options: &TrainingOptions, s: &Settings) -> Result<b
             unlabelled: s.unlabelled_images,
         };
         check::settings(&options.recipe, s)?;
+        check::views(&options.recipe, s, data.channels)?;
         cli::print(&dry_run::describe(s, &data)?)?;
     }
     Ok(without)
 }
 
-/// Prepares a training run, then prints its plan or trains it.
+/// Prepares a training run, then says what it comes to or trains it.
 pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> Result<()> {
     let run = prepare::run(options, settings, &inputs)?;
     if options.output.dry_run {

@@ -1,8 +1,9 @@
 //! From files and settings to a training run: everything is checked here, before the first step.
 
 use super::check;
+use super::labels::{LabelFile, training_labels};
 use crate::artifact::{self, Lineage};
-use crate::augment::{Mode, Pipe};
+use crate::augment::Pipe;
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::labelled::rows::labelled_rows;
@@ -15,26 +16,20 @@ use crate::network::engine::Precision;
 use crate::network::layout::Architecture;
 use crate::recipe;
 use crate::rng::Stream;
+use crate::schema;
 use crate::settings::Settings;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
-use crate::train::loader::{Part, PartLabels, Source};
+use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::optimizer::Schedule;
 use crate::train::options::TrainingOptions;
 use crate::train::trainer::{Run, Validation};
+use candle_core::Device;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where the labels come from.
-pub enum LabelFile {
-    /// `labelled.parquet`.
-    Known(PathBuf),
-    /// `labels.parquet` of `s4l-pseudolabel`: its labels, or its class probabilities.
-    Pseudo { path: PathBuf, soft: bool },
-}
-
-/// What a training stage adds to its options.
+/// The files of a training stage.
 pub struct Inputs {
     pub tool: &'static str,
     pub labels: LabelFile,
@@ -44,155 +39,124 @@ pub struct Inputs {
 /// Reads and checks all inputs of a training stage.
 pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Result<Run> {
     check::settings(&options.recipe, &settings)?;
-    let seed = options.computing.seed.value;
     let shards = Shards::open(&options.shards.path)?;
     let split = shards.split("train")?;
     let classes = shards.classes().len();
-    let mut lineage = Lineage::new(inputs.tool, seed, recipe::hash(&settings))
-        .input("shards", split.content_hash());
-    let validation = match &options.val {
-        Some(path) => {
-            let table = table::read(path, "s4l-subset --val-out")?;
-            lineage = lineage.input("validation", artifact::hash_file(path)?);
-            Some(labelled_rows(&table, &split, classes, "label")?)
-        }
-        None => None,
+    let held_out = held_out(options, &split, classes)?;
+    let images = training_images(options, &settings, inputs, &split, classes, &held_out)?;
+    let config = config(settings, shards.classes(), &images);
+    let device = compute_device(options, &config.settings)?;
+    let mut network = Network::new(
+        &config.architecture,
+        (config.height, config.width),
+        &device,
+        config.settings.precision,
+        config.seed,
+    );
+    let mut lineage = lineage(options, inputs, &config.settings, &split)?;
+    if let Some(path) = &options.init {
+        let init = Model::open(path, &device)?;
+        init.check_classes(shards.classes(), &options.shards.path)?;
+        warm_start(&mut network, &config.architecture, &init)?;
+        lineage = lineage.input(schema::input::INIT, init.hash);
+    }
+    let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
+    logits::check_size(&config, &split, &pipe)?;
+    Ok(Run {
+        out: inputs.out.clone(),
+        schedule: Schedule::new(&config.settings, images.labelled.rows.len()),
+        config,
+        lineage,
+        network,
+        images: Arc::new(images),
+        validation: held_out.map(|(rows, labels)| Validation { split, rows, labels, pipe }),
+    })
+}
+
+/// Rows of images, and their labels.
+type LabelledRows = (Vec<u32>, Vec<u32>);
+
+/// The images that are validated on, not trained.
+fn held_out(
+    options: &TrainingOptions,
+    split: &Split,
+    classes: usize,
+) -> Result<Option<LabelledRows>> {
+    let Some(path) = &options.val else {
+        return Ok(None);
     };
-    let held_out: HashSet<u32> = validation.iter().flat_map(|v| v.0.iter().copied()).collect();
-    let (path, rows, labels) = labels(&inputs.labels, &settings, &split, classes, &held_out)?;
-    lineage = lineage.input("labels", artifact::hash_file(path)?);
-    let pipe = |text: &str| Pipe::parse(text, Mode::Train);
-    let labelled = Part {
-        rows,
+    let table = table::read(path, "s4l-subset --val-out")?;
+    labelled_rows(&table, split, classes, schema::LABEL).map(Some)
+}
+
+/// What batches are made from: the labelled images, and all that are not held out.
+fn training_images(
+    options: &TrainingOptions,
+    settings: &Settings,
+    inputs: &Inputs,
+    split: &Split,
+    classes: usize,
+    held_out: &Option<LabelledRows>,
+) -> Result<TrainingImages> {
+    let held_out: HashSet<u32> = held_out.iter().flat_map(|(rows, _)| rows).copied().collect();
+    let (rows, labels) = training_labels(&inputs.labels, settings, split, classes, &held_out)?;
+    let views = check::views(&options.recipe, settings, split.channels())?;
+    Ok(TrainingImages {
+        labelled: ImageSet {
+            rows,
+            batch: settings.batch,
+            views: views.labelled,
+            order: Stream::LabelledOrder,
+            augment: Stream::LabelledAugment,
+        },
         labels,
-        batch: settings.batch,
-        pipe: pipe(&settings.augment_labelled)?,
-        order: Stream::LabelledOrder,
-        augment: Stream::LabelledAugment,
-    };
-    let unlabelled = Part {
-        rows: (0..split.len() as u32).filter(|r| !held_out.contains(r)).collect(),
-        labels: PartLabels::Hard(Vec::new()),
-        batch: settings.unlabelled_batch,
-        pipe: pipe(&settings.augment_unlabelled)?,
-        order: Stream::UnlabelledOrder,
-        augment: Stream::UnlabelledAugment,
-    };
-    let channels = split.channels();
-    let output = labelled.pipe.output(channels)?;
-    check::views(&options.recipe, &settings, &output, &unlabelled.pipe.output(channels)?)?;
-    let architecture = Architecture {
-        channels: output.channels,
-        units: settings.units.clone(),
-        width_factor: settings.width_factor,
-        stem: settings.stem,
-        heads: methods::heads(settings.method, classes, settings.embedding_dim),
-    };
+        unlabelled: ImageSet {
+            rows: (0..split.len() as u32).filter(|row| !held_out.contains(row)).collect(),
+            batch: settings.unlabelled_batch,
+            views: views.unlabelled,
+            order: Stream::UnlabelledOrder,
+            augment: Stream::UnlabelledAugment,
+        },
+        split: split.clone(),
+        seed: options.computing.seed.value,
+    })
+}
+
+fn config(settings: Settings, classes: &[String], images: &TrainingImages) -> Config {
+    let output = images.labelled.views.first();
+    Config {
+        architecture: methods::architecture(&settings, output.channels, classes.len()),
+        height: output.height,
+        width: output.width,
+        classes: classes.to_vec(),
+        seed: images.seed,
+        settings,
+    }
+}
+
+fn compute_device(options: &TrainingOptions, settings: &Settings) -> Result<Device> {
     let device = device(&options.computing.device)?;
     if settings.precision == Precision::Bf16 && !device.is_cpu() {
         let what = "--precision bf16 is for --device cpu only; leave one of them out";
         return Err(Error::Usage(what.into()));
     }
-    let (height, width) = (output.height, output.width);
-    let size = (height, width);
-    let precision = settings.precision;
-    let mut network = Network::new(&architecture, size, &device, precision, seed);
-    if let Some(path) = &options.init {
-        let init = Model::open(path, &device)?;
-        init.check_classes(shards.classes(), &options.shards.path)?;
-        warm_start(&mut network, &architecture, &init)?;
-        lineage = lineage.input("init", init.hash);
-    }
-    let schedule = Schedule::new(&settings, labelled.rows.len());
-    let config =
-        Config { architecture, height, width, classes: shards.classes().to_vec(), seed, settings };
-    let eval_pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
-    logits::check_size(&config, &split, &eval_pipe)?;
-    let validation = validation.map(|(rows, labels)| Validation {
-        split: split.clone(),
-        rows,
-        labels,
-        pipe: eval_pipe,
-    });
-    Ok(Run {
-        out: inputs.out.clone(),
-        config,
-        lineage,
-        network,
-        source: Arc::new(Source { split, labelled, unlabelled, seed }),
-        schedule,
-        validation,
-    })
+    Ok(device)
 }
 
-/// Path, rows and labels of the images to train on; held-out images are left out.
-fn labels<'a>(
-    file: &'a LabelFile,
+/// All that the run is made from but the weights that it starts from.
+fn lineage(
+    options: &TrainingOptions,
+    inputs: &Inputs,
     settings: &Settings,
     split: &Split,
-    classes: usize,
-    held_out: &HashSet<u32>,
-) -> Result<(&'a Path, Vec<u32>, PartLabels)> {
-    let (path, made_by) = match file {
-        LabelFile::Known(path) => (path, "s4l-subset"),
-        LabelFile::Pseudo { path, .. } => (path, "s4l-pseudolabel"),
-    };
-    let table = table::read(path, made_by)?;
-    let (rows, mut labels) = labelled_rows(&table, split, classes, "label")?;
-    let mut confidence = vec![1.0; rows.len()];
-    match file {
-        LabelFile::Known(_) => {
-            if let Some(&row) = rows.iter().find(|r| held_out.contains(r)) {
-                return Err(Error::bad_data(
-                    path,
-                    "images that are not in the validation set",
-                    format!("{:?}", split.key(row as usize)),
-                    "draw both with one call of s4l-subset",
-                ));
-            }
-        }
-        LabelFile::Pseudo { .. } => {
-            let pseudo_confidence = table.floats("confidence")?;
-            let (_, pseudo) = labelled_rows(&table, split, classes, &settings.label_column)?;
-            // A known label is kept, whatever the model makes of its image.
-            for (i, known) in table.bools("known")?.into_iter().enumerate() {
-                if !known {
-                    labels[i] = pseudo[i];
-                    confidence[i] = pseudo_confidence[i];
-                }
-            }
-        }
-    }
-    let keep: Vec<usize> = (0..rows.len())
-        .filter(|&i| {
-            !held_out.contains(&rows[i]) && f64::from(confidence[i]) >= settings.min_confidence
-        })
-        .collect();
-    if keep.is_empty() {
-        return Err(Error::bad_data(
-            path,
-            format!("labels with a confidence of at least {}", settings.min_confidence),
-            "none",
-            "lower min_confidence",
-        ));
-    }
-    let labels = match file {
-        LabelFile::Pseudo { soft: true, .. } => {
-            let (probs, width) = table.float_lists("probs")?;
-            if width != classes {
-                return Err(Error::bad_data(
-                    path,
-                    format!("probs of {classes} classes"),
-                    format!("{width}"),
-                    "make it again from these shards",
-                ));
-            }
-            let picked = keep.iter().flat_map(|&i| &probs[i * width..(i + 1) * width]);
-            PartLabels::Soft(picked.copied().collect(), width)
-        }
-        _ => PartLabels::Hard(keep.iter().map(|&i| labels[i]).collect()),
-    };
-    Ok((path, keep.iter().map(|&i| rows[i]).collect(), labels))
+) -> Result<Lineage> {
+    let lineage = Lineage::new(inputs.tool, options.computing.seed.value, recipe::hash(settings))
+        .input(schema::input::SHARDS, split.content_hash())
+        .input(schema::input::LABELS, artifact::hash_file(inputs.labels.path())?);
+    Ok(match &options.val {
+        Some(path) => lineage.input(schema::input::VALIDATION, artifact::hash_file(path)?),
+        None => lineage,
+    })
 }
 
 /// Takes over the trunk and the heads that both networks have; other heads stay as initialized.

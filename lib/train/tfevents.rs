@@ -3,33 +3,35 @@
 //! The wall time of an event is its step number, in seconds, since outputs are the same bytes from
 //! run to run: read the curves over steps, not over time.
 
-/// The bytes of an event file with one event a record (step, name, value).
-pub fn encode(records: &[(u64, String, f64)]) -> Vec<u8> {
+use crate::model::metrics::Metric;
+
+/// The bytes of an event file with one event a metric.
+pub fn encode(metrics: &[Metric]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut version = Vec::new();
     bytes_field(&mut version, 3, b"brain.Event:2");
     frame(&mut file, &version);
-    for (step, name, value) in records {
-        frame(&mut file, &event(*step, name, *value));
+    for metric in metrics {
+        frame(&mut file, &event(metric));
     }
     file
 }
 
 /// `Event { double wall_time = 1; int64 step = 2; Summary summary = 5; }` with
 /// `Summary { repeated Value value = 1; }` and `Value { string tag = 1; float simple_value = 2; }`.
-fn event(step: u64, name: &str, value: f64) -> Vec<u8> {
+fn event(Metric { step, name, value }: &Metric) -> Vec<u8> {
     let mut scalar = Vec::new();
     bytes_field(&mut scalar, 1, name.as_bytes());
     tag(&mut scalar, 2, FIXED32);
-    scalar.extend((value as f32).to_le_bytes());
+    scalar.extend((*value as f32).to_le_bytes());
     let mut summary = Vec::new();
     bytes_field(&mut summary, 1, &scalar);
 
     let mut event = Vec::new();
     tag(&mut event, 1, FIXED64);
-    event.extend((step as f64).to_le_bytes());
+    event.extend((*step as f64).to_le_bytes());
     tag(&mut event, 2, VARINT);
-    varint(&mut event, step);
+    varint(&mut event, *step);
     bytes_field(&mut event, 5, &summary);
     event
 }
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_tensorboard() {
-        let bytes = encode(&[(300, "loss".to_string(), 0.5)]);
+        let bytes = encode(&[Metric { step: 300, name: "loss".to_string(), value: 0.5 }]);
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, EXPECTED);
     }

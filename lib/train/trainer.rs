@@ -1,28 +1,30 @@
-//! The training loop: batches in, optimizer steps, records and checkpoints out, a model at the end.
+//! The training loop: batches in, optimizer steps, metrics and checkpoints out, a model at the end.
 
-use crate::artifact::Lineage;
+use crate::artifact::{self, Lineage};
 use crate::augment::Pipe;
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
-use crate::methods::{self, At, Batch, Record};
+use crate::evaluate::metrics::argmax;
+use crate::methods;
+use crate::methods::batch::Batch;
+use crate::methods::main_pass::{At, Record};
 use crate::model::card;
 use crate::model::config::Config;
 use crate::model::folder;
+use crate::model::metrics::{self, Metric};
 use crate::network::Network;
 use crate::rng::Stream;
+use crate::schema::{self, metric};
 use crate::shards::Split;
-use crate::tables::table;
 use crate::train::checkpoint::{self, State};
 use crate::train::dry_run::Data;
-use crate::train::loader::Source;
+use crate::train::loader::{ImageSet, TrainingImages};
+use crate::train::log::{MetricsLog, RunningMeans};
 use crate::train::optimizer::{Schedule, momentum_sgd, polyak};
 use crate::train::tfevents;
-use crate::{artifact, schema};
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,10 +42,13 @@ pub struct Run {
     pub config: Config,
     pub lineage: Lineage,
     pub network: Network,
-    pub source: Arc<Source>,
+    pub images: Arc<TrainingImages>,
     pub schedule: Schedule,
     pub validation: Option<Validation>,
 }
+
+/// Images of a set that an error names.
+const KEYS_NAMED: usize = 16;
 
 impl Run {
     /// The size of the data, for `--dry-run`.
@@ -51,94 +56,43 @@ impl Run {
         Data {
             channels: self.config.architecture.channels,
             classes: self.config.classes.len(),
-            labelled: self.source.labelled.rows.len(),
-            unlabelled: self.source.unlabelled.rows.len(),
+            labelled: self.images.labelled.rows.len(),
+            unlabelled: self.images.unlabelled.rows.len(),
         }
     }
 
     /// Trains to the end, or to a stop with a checkpoint.
+    ///
+    /// Errors: `Stopped` if it was told to stop, `Diverged` if a loss or a weight is not finite.
     pub fn train(mut self, output: &Output) -> Result<()> {
         let start = Instant::now();
-        let plan = recipe_of(&self.lineage);
-        let out = self.out.clone();
-        std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
-        let total = self.schedule.total_steps;
-        let mut state = match checkpoint::load(&out, &plan, output.force)? {
-            Some(state) => {
-                cli::info(&format!("{}: going on from step {}", out.display(), state.step));
-                self.network.parameters.copy_from_slice(&state.parameters);
-                self.network.moving.copy_from_slice(&state.moving);
-                state
-            }
-            None => self.initial_state(),
-        };
-        let mut log = MetricsLog::open(&out, &state.metrics)?;
-        let s = self.config.settings.clone();
-        let half_life = s.polyak_half_life * self.schedule.steps_per_epoch as f64;
-        let validate_every =
-            ((s.validate_every * self.schedule.steps_per_epoch as f64) as u64).max(1);
-        let decayed = self.network.layout.decayed();
-        let mut gradients = vec![0f32; self.network.parameters.len()];
-        let mut waited = Duration::ZERO;
-        let bar = cli::progress(total, "training");
+        std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
+        let mut state = self.begin(output.force)?;
+        let mut log = MetricsLog::open(&self.out, &state.metrics)?;
         let begun = state.step;
-        let mut batches = self.source.batches(begun, total);
-        for step in begun..total {
-            if step > 0 && step % validate_every == 0 && !is_validated(&state.metrics, step) {
-                interruptible(self.validate(&mut log, &mut state.metrics, step))?;
-            }
-            if cli::stop_requested() {
-                bar.abandon();
-                self.save(&mut state, step, &plan)?;
-                return Err(Error::Stopped { path: out, step, total });
-            }
-            let asked = Instant::now();
-            let batch = batches.advance()?;
-            waited += asked.elapsed();
-            let record = self.step(batch, step, &mut gradients)?;
-            self.check_finite(&record, step, &state)?;
-            let learning_rate = self.schedule.learning_rate(step);
-            let network = &mut self.network;
-            momentum_sgd(
-                &mut network.parameters,
-                &mut state.velocity,
-                &mut gradients,
-                &decayed,
-                &s,
-                learning_rate,
-            );
-            if half_life > 0.0 {
-                polyak(&mut state.average, &network.parameters, half_life);
-            }
-            add_to(&mut state.window, &record);
-            bar.set_position(step + 1);
-            let done = step + 1;
-            if done % s.log_every == 0 || done == total {
-                let mut row = means(&mut state.window);
-                row.push(("learning_rate".into(), learning_rate));
-                log.add(&mut state.metrics, done, row)?;
-            }
-            if done % s.checkpoint_every == 0 && done < total {
-                self.save(&mut state, done, &plan)?;
-            }
-        }
-        bar.finish_and_clear();
-        // The weights to use are made from these, and the validation of them may be stopped.
-        self.save(&mut state, total, &plan)?;
-        if !interruptible(self.finish(&mut state, &mut log, total))? {
-            return Err(Error::Stopped { path: out, step: total, total });
-        }
+        let waited = self.steps(&mut state, &mut log)?;
+        self.finish(&mut state, &mut log)?;
         self.commit(&state.metrics)?;
-        artifact::write_provenance(&out, start)?;
-        let seconds = start.elapsed().as_secs_f64();
+        artifact::write_provenance(&self.out, start)?;
+        let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
-            "{}: {} steps, {:.1} a second, {:.1}% of the time waiting for images",
-            out.display(),
-            total - begun,
-            (total - begun) as f64 / seconds,
+            "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
+            self.out.display(),
+            steps as f64 / seconds,
             100.0 * waited.as_secs_f64() / seconds,
         ));
         Ok(())
+    }
+
+    /// The state of the checkpoint, which the network takes over; without one the initial state.
+    fn begin(&mut self, force: bool) -> Result<State> {
+        let Some(state) = checkpoint::load(&self.out, &self.identity(), force)? else {
+            return Ok(self.initial_state());
+        };
+        cli::info(&format!("{}: going on from step {}", self.out.display(), state.step));
+        self.network.parameters.copy_from_slice(&state.parameters);
+        self.network.moving.copy_from_slice(&state.moving);
+        Ok(state)
     }
 
     fn initial_state(&self) -> State {
@@ -154,30 +108,94 @@ impl Run {
             },
             moving: self.network.moving.clone(),
             metrics: Vec::new(),
-            window: Window::new(),
+            means: RunningMeans::default(),
         }
     }
 
-    fn step(&mut self, batch: &Batch, step: u64, gradients: &mut [f32]) -> Result<Record> {
+    /// The steps that are left. Returns the time spent waiting for images.
+    fn steps(&mut self, state: &mut State, log: &mut MetricsLog) -> Result<Duration> {
+        let (begun, total) = (state.step, self.schedule.total_steps);
+        let decayed = self.network.layout.decayed();
+        let mut gradients = vec![0f32; self.network.parameters.len()];
+        let mut batches = self.images.batches(begun, total);
+        let mut waited = Duration::ZERO;
+        let bar = cli::progress(total, "training");
+        for step in begun..total {
+            self.validate_if_due(state, log, step)?;
+            if cli::stop_requested() {
+                bar.abandon();
+                self.save(state, step)?;
+                return Err(self.stopped(step));
+            }
+            let asked = Instant::now();
+            let batch = batches.advance()?;
+            waited += asked.elapsed();
+            let record = self.differentiate(batch, step, &mut gradients)?;
+            self.check_finite(&record, step, state)?;
+            self.update(state, &mut gradients, &decayed, step);
+            state.means.add(&record);
+            bar.set_position(step + 1);
+            self.log_if_due(state, log, step + 1)?;
+            self.save_if_due(state, step + 1)?;
+        }
+        bar.finish_and_clear();
+        Ok(waited)
+    }
+
+    /// Adds the gradients of a step to `gradients`.
+    fn differentiate(&mut self, batch: &Batch, step: u64, gradients: &mut [f32]) -> Result<Record> {
         let s = &self.config.settings;
         let ramp_steps = s.ramp * self.schedule.steps_per_epoch as f64;
         let ramp = if ramp_steps > 0.0 { (step as f64 / ramp_steps).min(1.0) } else { 1.0 };
-        let seed = self.config.seed;
-        let at = At { seed, step, ramp };
+        let at = At { seed: self.config.seed, step, ramp };
         methods::step(&mut self.network, s, batch, at, gradients)
     }
 
+    /// Moves the weights and their average by the gradients, which are 0 afterwards.
+    fn update(
+        &mut self,
+        state: &mut State,
+        gradients: &mut [f32],
+        decayed: &[Range<usize>],
+        step: u64,
+    ) {
+        let s = &self.config.settings;
+        let parameters = &mut self.network.parameters;
+        let learning_rate = self.schedule.learning_rate(step);
+        momentum_sgd(parameters, &mut state.velocity, gradients, decayed, s, learning_rate);
+        let half_life = s.polyak_half_life * self.schedule.steps_per_epoch as f64;
+        if half_life > 0.0 {
+            polyak(&mut state.average, parameters, half_life);
+        }
+    }
+
+    /// Logs the means since the last time, and the learning rate, after `done` steps.
+    fn log_if_due(&self, state: &mut State, log: &mut MetricsLog, done: u64) -> Result<()> {
+        let s = &self.config.settings;
+        if !done.is_multiple_of(s.log_every) && done != self.schedule.total_steps {
+            return Ok(());
+        }
+        let mut metrics = state.means.take(done);
+        let learning_rate = self.schedule.learning_rate(done - 1);
+        metrics.push(Metric {
+            step: done,
+            name: metric::LEARNING_RATE.into(),
+            value: learning_rate,
+        });
+        log.add(&mut state.metrics, metrics)
+    }
+
     fn check_finite(&self, record: &Record, step: u64, last: &State) -> Result<()> {
-        match record.iter().find(|(_, v)| !v.is_finite()) {
-            Some((name, value)) => Err(self.diverged(format!("{name} is {value}"), step, last)),
+        match record.iter().find(|v| !v.value.is_finite()) {
+            Some(v) => Err(self.diverged(format!("{} is {}", v.name, v.value), step, last)),
             None => Ok(()),
         }
     }
 
     /// What went wrong in `step`; `last` is the state of the last checkpoint.
     fn diverged(&self, what: String, step: u64, last: &State) -> Error {
-        let part = |name: &str, part| {
-            let keys = self.source.keys(part, step);
+        let named = |name: &str, set: &ImageSet| {
+            let keys = self.images.keys(set, step);
             let more = match keys.len().saturating_sub(KEYS_NAMED) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -185,9 +203,9 @@ impl Run {
             let keys = keys.into_iter().take(KEYS_NAMED).collect::<Vec<_>>();
             format!("{name} {}{more}", keys.join(", "))
         };
-        let mut keys = part("labelled", &self.source.labelled);
-        if self.source.unlabelled.batch > 0 {
-            keys += &part("; unlabelled", &self.source.unlabelled);
+        let mut keys = named("labelled", &self.images.labelled);
+        if self.images.unlabelled.batch > 0 {
+            keys += &named("; unlabelled", &self.images.unlabelled);
         }
         let checkpoint = checkpoint::file(&self.out);
         Error::Diverged {
@@ -202,9 +220,17 @@ impl Run {
         }
     }
 
+    fn save_if_due(&self, state: &mut State, done: u64) -> Result<()> {
+        let due = done.is_multiple_of(self.config.settings.checkpoint_every);
+        match due && done < self.schedule.total_steps {
+            true => self.save(state, done),
+            false => Ok(()),
+        }
+    }
+
     /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
     /// from: they are an error, and the last checkpoint stays.
-    fn save(&self, state: &mut State, step: u64, plan: &str) -> Result<()> {
+    fn save(&self, state: &mut State, step: u64) -> Result<()> {
         let (parameters, moving) = (&self.network.parameters, &self.network.moving);
         let weights = [parameters, moving, &state.velocity, &state.average];
         if let Some(w) = weights.into_iter().flatten().find(|w| !w.is_finite()) {
@@ -213,150 +239,111 @@ impl Run {
         state.step = step;
         state.parameters.copy_from_slice(parameters);
         state.moving.copy_from_slice(moving);
-        checkpoint::save(&self.out, plan, state)
+        checkpoint::save(&self.out, &self.identity(), state)
     }
 
-    fn validate(&mut self, log: &mut MetricsLog, metrics: &mut Metrics, step: u64) -> Result<()> {
+    /// One string for everything that the run depends on.
+    fn identity(&self) -> String {
+        format!("{:?}", self.lineage.metadata())
+    }
+
+    fn stopped(&self, step: u64) -> Error {
+        Error::Stopped { path: self.out.clone(), step, total: self.schedule.total_steps }
+    }
+
+    /// Validates before `step` if an epoch has passed, unless that was done before the run was
+    /// stopped. A stop in the middle of it is left to the loop.
+    fn validate_if_due(
+        &mut self,
+        state: &mut State,
+        log: &mut MetricsLog,
+        step: u64,
+    ) -> Result<()> {
+        let s = &self.config.settings;
+        let every = ((s.validate_every * self.schedule.steps_per_epoch as f64) as u64).max(1);
+        if step == 0 || !step.is_multiple_of(every) || is_validated(&state.metrics, step) {
+            return Ok(());
+        }
+        match self.validate(state, log, step) {
+            Err(Error::Interrupted { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn validate(&mut self, state: &mut State, log: &mut MetricsLog, step: u64) -> Result<()> {
         let Some(v) = &self.validation else {
             return Ok(());
         };
-        let views = v.pipe.output(v.split.channels())?.views;
+        let views = v.pipe.output(self.config.architecture.channels)?.views;
         let logits = logits::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
         let classes = self.config.classes.len();
         let right = logits
             .chunks_exact(views * classes)
             .zip(&v.labels)
-            .filter(|(l, label)| crate::evaluate::metrics::argmax(&l[..classes]) == **label)
+            .filter(|(l, label)| argmax(&l[..classes]) == **label)
             .count();
-        let top1 = right as f64 / v.labels.len() as f64;
-        log.add(metrics, step, vec![(VALIDATION.into(), top1)])
+        let value = right as f64 / v.labels.len() as f64;
+        log.add(
+            &mut state.metrics,
+            vec![Metric { step, name: metric::VALIDATION_TOP1.into(), value }],
+        )
     }
 
-    /// The weights to use: averaged where Polyak is on, with batch-norm statistics that fit them.
-    fn finish(&mut self, state: &mut State, log: &mut MetricsLog, total: u64) -> Result<()> {
+    /// Makes the weights to use and validates them. The weights that they are made from are saved
+    /// first, since the validation may be stopped.
+    fn finish(&mut self, state: &mut State, log: &mut MetricsLog) -> Result<()> {
+        let total = self.schedule.total_steps;
+        self.save(state, total)?;
+        self.use_average(state)?;
+        match self.validate(state, log, total) {
+            Err(Error::Interrupted { .. }) => Err(self.stopped(total)),
+            result => result,
+        }
+    }
+
+    /// The weights to use: averaged with Polyak, with batch-norm statistics that fit them.
+    fn use_average(&mut self, state: &State) -> Result<()> {
         let s = &self.config.settings;
         if s.polyak_half_life > 0.0 {
             self.network.parameters.copy_from_slice(&state.average);
         }
-        let count = s.batch_norm_batches as u64;
-        if count > 0 {
-            let mut source = (*self.source).clone();
-            for part in [&mut source.labelled, &mut source.unlabelled] {
-                part.order = Stream::BatchNormOrder;
-                part.augment = Stream::BatchNormAugment;
-            }
-            let mut batches = Arc::new(source).batches(0, count);
-            for index in 0..count {
-                let batch = batches.advance()?;
-                let images = [&*batch.unlabelled, &*batch.labelled].concat();
-                self.network.recompute_statistics(&images, index as usize)?;
-            }
+        match s.batch_norm_batches {
+            0 => Ok(()),
+            batches => self.recompute_statistics(batches as u64),
         }
-        self.validate(log, &mut state.metrics, total)
+    }
+
+    /// Batch-norm statistics of the weights in the network, over so many batches of training images.
+    fn recompute_statistics(&mut self, count: u64) -> Result<()> {
+        let mut images = (*self.images).clone();
+        for set in [&mut images.labelled, &mut images.unlabelled] {
+            set.order = Stream::BatchNormOrder;
+            set.augment = Stream::BatchNormAugment;
+        }
+        let mut batches = Arc::new(images).batches(0, count);
+        for index in 0..count {
+            let batch = batches.advance()?;
+            self.network.recompute_statistics(&batch.images, index as usize)?;
+        }
+        Ok(())
     }
 
     /// Writes the model folder; the weights come last.
-    fn commit(&self, metrics: &Metrics) -> Result<()> {
+    fn commit(&self, metrics: &[Metric]) -> Result<()> {
         let out = &self.out;
-        let steps = metrics.iter().map(|m| m.0 as i64);
-        let names = metrics.iter().map(|m| m.1.as_str());
-        let values = metrics.iter().map(|m| m.2);
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(steps)),
-            Arc::new(StringArray::from_iter_values(names)),
-            Arc::new(Float64Array::from_iter_values(values)),
-        ];
-        table::write(
-            &out.join(schema::METRICS),
-            schema::metrics(),
-            columns,
-            &self.lineage,
-            BTreeMap::new(),
-        )?;
-        let events = out.join("events.out.tfevents.0.s4l");
+        metrics::write(out, metrics, &self.lineage)?;
+        let events = out.join(schema::EVENTS);
         artifact::write_bytes(&events, &tfevents::encode(metrics))?;
         let card = card::markdown(&self.config, &self.lineage, metrics);
         artifact::write_bytes(&out.join(schema::MODEL_CARD), card.as_bytes())?;
         folder::write(out, &self.config, &self.network, &self.lineage)?;
         checkpoint::remove(out)?;
-        let jsonl = out.join(schema::METRICS_JSONL);
-        std::fs::remove_file(&jsonl).map_err(Error::io(&jsonl))
-    }
-}
-
-/// Images of a part that an error names.
-const KEYS_NAMED: usize = 16;
-
-/// One string for everything that the run depends on.
-fn recipe_of(lineage: &Lineage) -> String {
-    format!("{:?}", lineage.metadata())
-}
-
-/// Whether the work was done; `false` where it was told to stop.
-fn interruptible(result: Result<()>) -> Result<bool> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(Error::Interrupted { .. }) => Ok(false),
-        Err(e) => Err(e),
+        MetricsLog::remove(out)
     }
 }
 
 /// A run may have been stopped between a step and its validation.
-fn is_validated(metrics: &Metrics, step: u64) -> bool {
-    let mut last = metrics.iter().rev().take_while(|m| m.0 == step);
-    last.any(|m| m.1 == VALIDATION)
-}
-
-const VALIDATION: &str = "validation/top1";
-
-/// Records: (step, name, value).
-type Metrics = Vec<(u64, String, f64)>;
-
-/// Sum and count of each named value since the last log line.
-type Window = BTreeMap<String, (f64, u64)>;
-
-fn add_to(window: &mut Window, record: &Record) {
-    for (name, value) in record {
-        let entry = window.entry(name.to_string()).or_default();
-        entry.0 += value;
-        entry.1 += 1;
-    }
-}
-
-/// The means of a window, which begins anew.
-fn means(window: &mut Window) -> Vec<(String, f64)> {
-    let means = std::mem::take(window).into_iter();
-    means.map(|(name, (sum, n))| (name, sum / n as f64)).collect()
-}
-
-/// `metrics.jsonl`: the records while the stage runs.
-struct MetricsLog {
-    path: PathBuf,
-    file: std::fs::File,
-}
-
-impl MetricsLog {
-    /// Starts the file anew with the records so far.
-    fn open(model: &Path, metrics: &Metrics) -> Result<MetricsLog> {
-        let path = model.join(schema::METRICS_JSONL);
-        let file = std::fs::File::create(&path).map_err(Error::io(&path))?;
-        let mut log = MetricsLog { path, file };
-        for (step, name, value) in metrics {
-            log.write(*step, name, *value)?;
-        }
-        Ok(log)
-    }
-
-    fn add(&mut self, metrics: &mut Metrics, step: u64, row: Vec<(String, f64)>) -> Result<()> {
-        for (name, value) in row {
-            self.write(step, &name, value)?;
-            metrics.push((step, name, value));
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, step: u64, name: &str, value: f64) -> Result<()> {
-        let line = serde_json::json!({"step": step, "name": name, "value": value});
-        writeln!(self.file, "{line}").map_err(Error::io(&self.path))
-    }
+fn is_validated(metrics: &[Metric], step: u64) -> bool {
+    let mut last = metrics.iter().rev().take_while(|m| m.step == step);
+    last.any(|m| m.name == metric::VALIDATION_TOP1)
 }

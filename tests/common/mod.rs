@@ -12,19 +12,15 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The rows of the table.
-pub const ROWS: [&str; 10] = [
-    "supervised_1p",
-    "supervised_10p",
-    "pseudo_labels",
-    "vat",
-    "vat_entmin",
-    "s4l_rotation",
-    "s4l_exemplar",
-    "moam_step1",
-    "moam_step2",
-    "moam_step3",
-];
+/// The rows of a pipeline, one a recipe, in the order of the report.
+pub fn rows(pipeline: &str) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(pipeline);
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+    let mut rows: Vec<String> =
+        files.filter_map(|f| Some(f.to_str()?.strip_suffix(".toml")?.to_string())).collect();
+    rows.sort_by_key(|row| (s4l::report::rows::place(row), row.clone()));
+    rows
+}
 
 /// The embedded set of 400 + 200 images.
 pub const SMOKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/smoke/data");

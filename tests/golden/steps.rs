@@ -2,10 +2,11 @@
 
 use crate::{Tensors, close};
 use candle_core::Device;
-use s4l::methods::{At, Batch, Labels, heads, step};
+use s4l::methods::batch::{Batch, Half, Labels, Rows};
+use s4l::methods::main_pass::{At, Value};
+use s4l::methods::{architecture, step};
 use s4l::network::Network;
 use s4l::network::engine::Precision;
-use s4l::network::layout::Architecture;
 use s4l::network::layout::Stem;
 use s4l::settings::{Method, Settings};
 
@@ -19,6 +20,10 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     let golden = Tensors::read(&format!("step_{name}.safetensors"));
     let settings = Settings {
         method,
+        units: vec![1],
+        width_factor: 1,
+        stem: Stem::SmallStride2,
+        embedding_dim: EMBEDDING,
         weight_supervised: 0.7,
         weight_rotation: 0.4,
         weight_exemplar: 0.6,
@@ -29,13 +34,7 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
         ..Settings::default()
     };
     let shape = golden.shape("images");
-    let architecture = Architecture {
-        channels: shape[3],
-        units: vec![1],
-        width_factor: 1,
-        stem: Stem::SmallStride2,
-        heads: heads(method, CLASSES, EMBEDDING),
-    };
+    let architecture = architecture(&settings, shape[3], CLASSES);
     let mut network =
         Network::new(&architecture, (shape[1], shape[2]), &Device::Cpu, Precision::F32, 0);
     let layout = network.layout.clone();
@@ -46,19 +45,20 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     let labelled = golden.shape("labels")[0];
     let labels = golden.doubles("labels").iter();
     let labels = match method {
-        Method::Distill => Labels::Soft(labels.map(|&p| p as f32).collect()),
+        Method::Distill => {
+            Labels::Soft { probabilities: labels.map(|&p| p as f32).collect(), classes: CLASSES }
+        }
         _ => Labels::Hard(labels.map(|&l| l as u32).collect()),
     };
-    let mut unlabelled = golden.singles("images");
-    let values = unlabelled.len() / shape[0];
-    let labelled = unlabelled.split_off((shape[0] - labelled * views) * values);
-    let batch = Batch { unlabelled, labelled, labels, views };
+    let half = |images| Half { images, views };
+    let rows = Rows { unlabelled: half(shape[0] / views - labelled), labelled: half(labelled) };
+    let batch = Batch { images: golden.singles("images"), rows, labels };
     let at = At { seed: 5, step: 3, ramp: 1.0 };
     let mut gradient = vec![0f32; layout.parameters];
     let record = step(&mut network, &settings, &batch, at, &mut gradient).unwrap();
 
     let mut terms = 0;
-    for (term, value) in record.iter().filter(|r| r.0.starts_with("loss")) {
+    for Value { name: term, value } in record.iter().filter(|v| v.name.starts_with("loss")) {
         let key = format!("terms.{}", term.trim_start_matches("loss/"));
         let vat = matches!(*term, "loss/vat" | "loss");
         let bound = if vat { adversarial } else { EXACT };

@@ -1,0 +1,62 @@
+//! A training batch: the images of one step, what its rows are, and the labels.
+
+/// The images of one step, augmented.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[rows, height, width, channels]` in one buffer, in the order that `rows` says.
+    pub images: Vec<f32>,
+    pub rows: Rows,
+    /// One of each labelled image.
+    pub labels: Labels,
+}
+
+/// The rows of a batch: all views of each unlabelled image, then all views of each labelled one.
+/// The views of an image are consecutive, in the order of its pipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    pub unlabelled: Half,
+    pub labelled: Half,
+}
+
+/// One half of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Half {
+    pub images: usize,
+    /// Views of an image.
+    pub views: usize,
+}
+
+impl Rows {
+    pub fn all(&self) -> usize {
+        self.unlabelled.rows() + self.labelled.rows()
+    }
+}
+
+impl Half {
+    pub fn rows(&self) -> usize {
+        self.images * self.views
+    }
+}
+
+/// Labels of images, one of each.
+#[derive(Debug, Clone)]
+pub enum Labels {
+    /// Numbers of classes.
+    Hard(Vec<u32>),
+    /// Class probabilities of a teacher, `[images, classes]`.
+    Soft { probabilities: Vec<f32>, classes: usize },
+}
+
+impl Labels {
+    /// The labels of some of the images, in that order.
+    pub fn pick(&self, images: impl Iterator<Item = usize>) -> Labels {
+        match self {
+            Labels::Hard(labels) => Labels::Hard(images.map(|i| labels[i]).collect()),
+            Labels::Soft { probabilities, classes } => {
+                let of = |i: usize| &probabilities[i * classes..(i + 1) * classes];
+                let probabilities = images.flat_map(of).copied().collect();
+                Labels::Soft { probabilities, classes: *classes }
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the terms of a loss are made from: the main pass of a step, in which all images of the batch
+//! go through the network together.
+
+use super::batch::Batch;
+use crate::network::Outputs;
+use crate::settings::Settings;
+use candle_core::Tensor;
+
+/// Position of a step in its run.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    pub seed: u64,
+    pub step: u64,
+    /// Factor of the weights of VAT and entropy minimization, 0 to 1.
+    pub ramp: f64,
+}
+
+/// The main pass of a step.
+pub struct MainPass<'a> {
+    pub settings: &'a Settings,
+    pub batch: &'a Batch,
+    pub at: At,
+    /// The other heads' outputs, `[rows, outputs]`.
+    pub outputs: &'a Outputs,
+    /// Output of the head `classes`, `[rows, classes]`.
+    pub logits: Tensor,
+}
+
+/// One term of a loss.
+pub struct Term {
+    /// Name of its curve, `loss/...`.
+    pub name: &'static str,
+    pub weight: f64,
+    /// A scalar, unweighted.
+    pub value: Tensor,
+}
+
+/// A number that a step measured, by the name of its curve.
+#[derive(Debug, Clone, Copy)]
+pub struct Value {
+    pub name: &'static str,
+    pub value: f64,
+}
+
+/// What a step measured: the accuracy on hard labels, the unweighted terms, the loss.
+pub type Record = Vec<Value>;

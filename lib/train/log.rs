@@ -1,0 +1,77 @@
+//! What a run measures while it goes on: means over the steps between two log lines, and
+//! `metrics.jsonl`.
+
+use crate::error::{Error, Result};
+use crate::methods::main_pass::Record;
+use crate::model::metrics::Metric;
+use crate::schema;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Sum and count of the values of one name.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Mean {
+    pub sum: f64,
+    pub count: u64,
+}
+
+/// Means by name over the steps since the last log line.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct RunningMeans(pub BTreeMap<String, Mean>);
+
+impl RunningMeans {
+    pub fn add(&mut self, record: &Record) {
+        for value in record {
+            let mean = self.0.entry(value.name.to_string()).or_default();
+            mean.sum += value.value;
+            mean.count += 1;
+        }
+    }
+
+    /// The means so far as metrics of `step`; all of them begin anew.
+    pub fn take(&mut self, step: u64) -> Vec<Metric> {
+        let means = std::mem::take(&mut self.0).into_iter();
+        let metric = |(name, mean): (String, Mean)| {
+            let value = mean.sum / mean.count as f64;
+            Metric { step, name, value }
+        };
+        means.map(metric).collect()
+    }
+}
+
+/// `metrics.jsonl`: the metrics while the stage runs.
+pub struct MetricsLog {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl MetricsLog {
+    /// Starts the file anew with the metrics so far.
+    pub fn open(model: &Path, metrics: &[Metric]) -> Result<MetricsLog> {
+        let path = model.join(schema::METRICS_JSONL);
+        let file = std::fs::File::create(&path).map_err(Error::io(&path))?;
+        let mut log = MetricsLog { path, file };
+        metrics.iter().try_for_each(|metric| log.write(metric))?;
+        Ok(log)
+    }
+
+    /// Writes metrics and adds them to those so far.
+    pub fn add(&mut self, metrics: &mut Vec<Metric>, new: Vec<Metric>) -> Result<()> {
+        new.iter().try_for_each(|metric| self.write(metric))?;
+        metrics.extend(new);
+        Ok(())
+    }
+
+    fn write(&mut self, Metric { step, name, value }: &Metric) -> Result<()> {
+        let line =
+            serde_json::json!({schema::STEP: step, schema::NAME: name, schema::VALUE: value});
+        writeln!(self.file, "{line}").map_err(Error::io(&self.path))
+    }
+
+    /// Removes the file of a finished run.
+    pub fn remove(model: &Path) -> Result<()> {
+        let path = model.join(schema::METRICS_JSONL);
+        std::fs::remove_file(&path).map_err(Error::io(&path))
+    }
+}
