@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+/// All that decides the bytes of the files, and which of them are made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub classes: Vec<String>,
@@ -24,6 +25,7 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Of a part of the shards of a surveyed input.
     pub fn new(survey: &Plan, lineage: &Lineage, resized: Option<Resized>, part: Part) -> Identity {
         let splits = survey.shards.iter().map(|s| (s.split.name().to_string(), s.files));
         Identity {

@@ -23,6 +23,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Ending of the folder in which another is made.
 pub const PARTIAL: &str = ".partial";
 const IDENTITY: &str = "plan.json";
 const FILES: &str = "files";
@@ -72,6 +73,7 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
+    /// Counts the next row of the file.
     pub fn add(&mut self, row: &ImageRow) {
         self.images += 1;
         self.content.add(digest(row));
@@ -188,8 +190,10 @@ impl Staging {
         std::fs::rename(&self.root, folder).map_err(Error::io(folder))
     }
 
-    /// Makes the finished files the shard folder `out`. More rejects than the share `allowed` of all
-    /// images are an error.
+    /// Makes the finished files the shard folder `out`. `input` is for messages.
+    ///
+    /// Errors: `BadData` if more than the share `allowed` of all images are rejects, `Missing` if a file
+    /// is not finished.
     pub fn commit(self, out: &Path, allowed: f64, input: &Path) -> Result<()> {
         let finished = self.all_finished()?;
         let (rejects, items) = (&finished.rejects, self.identity.items);
