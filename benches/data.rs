@@ -66,7 +66,7 @@ fn answer(mut step: impl FnMut() -> usize) {
 
 /// The training loader's own batches.
 fn batches(split: Split, pipe: &str, batch: usize) {
-    let channels = split.channels().expect("channels");
+    let channels = split.channels();
     let set = |rows: usize, batch| ImageSet {
         rows: (0..rows as u32).collect(),
         batch,

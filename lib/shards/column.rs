@@ -106,6 +106,8 @@ impl ShardFile {
     }
 
     /// All values of a column of text, none of which is null.
+    ///
+    /// Errors: `BadData` if the column is absent, damaged, or has a null.
     pub fn texts(&self, name: &str) -> Result<Vec<String>> {
         let mut texts = Vec::new();
         self.read(name, &DataType::Utf8, |column| {
@@ -116,6 +118,8 @@ impl ShardFile {
     }
 
     /// All values of a column of integers.
+    ///
+    /// Errors: `BadData` if the column is absent or damaged.
     pub fn ints(&self, name: &str) -> Result<Vec<Option<i64>>> {
         let mut values = Vec::new();
         self.read(name, &DataType::Int64, |column| {
@@ -124,7 +128,7 @@ impl ShardFile {
         Ok(values)
     }
 
-    /// Hands a column of a row each, cast to `kind`, to `take`, piece by piece.
+    /// Hands a column of one value per row, cast to `kind`, to `take`, piece by piece.
     fn read(&self, name: &str, kind: &DataType, mut take: impl FnMut(&ArrayRef)) -> Result<()> {
         let mut rows = 0;
         for batch in batches(&self.path, &self.map, name)? {

@@ -21,6 +21,7 @@ pub struct Dataset {
     pub lineage: BTreeMap<String, String>,
 }
 
+/// What `dataset.json` says of a split.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SplitInfo {
     pub images: usize,

@@ -113,10 +113,12 @@ impl Split {
         self.0.keys.len()
     }
 
+    /// Whether it has no images.
     pub fn is_empty(&self) -> bool {
         self.0.keys.is_empty()
     }
 
+    /// The key of a row.
     pub fn key(&self, row: usize) -> &str {
         &self.0.keys[row]
     }

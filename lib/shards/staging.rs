@@ -67,6 +67,7 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
+    /// Counts the next row of the file.
     pub fn add(&mut self, row: &ImageRow) {
         self.images += 1;
         self.content.add(digest(row));
@@ -183,8 +184,10 @@ impl Staging {
         std::fs::rename(&self.root, folder).map_err(Error::io(folder))
     }
 
-    /// Makes the finished files the shard folder `out`. More rejects than the share `allowed` of all
-    /// images are an error.
+    /// Makes the finished files the shard folder `out`. `input` is for messages.
+    ///
+    /// Errors: `BadData` if more than the share `allowed` of all images are rejects, `Missing` if a file
+    /// is not finished.
     pub fn commit(self, out: &Path, allowed: f64, input: &Path) -> Result<()> {
         let finished = self.all_finished()?;
         let (rejects, items) = (&finished.rejects, self.identity.items);

@@ -75,7 +75,7 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins a file of what `identity` says.
+    /// Begins a file of the shards of an identity.
     pub fn create(path: &Path, identity: &Identity) -> Result<ShardWriter> {
         let size = identity.shape.map(|shape| shape.iter().product());
         let schema = schema::shards(size);
