@@ -8,7 +8,7 @@ pub mod vat;
 
 use crate::error::Result;
 use crate::network::Network;
-use crate::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass};
+use crate::network::engine::{BATCH_NORM_MOMENTUM, Pass};
 use crate::settings::{Method, Settings};
 use candle_core::{D, Device, Tensor};
 use entropy_minimization::entropy;
@@ -66,26 +66,19 @@ pub struct At {
 /// Named values of a step: the loss, its unweighted terms, the training accuracy.
 pub type Record = Vec<(&'static str, f64)>;
 
-/// Computes the loss of one step and adds its gradients to `gradients`.
+/// Computes the loss of one step; the engine adds its gradient up.
 ///
 /// Unlabelled and labelled images go through the network as one batch, in this order, and share
 /// its batch statistics (reference semi_supervised/utils.py). VAT's perturbed passes have
 /// statistics of their own and leave the moving ones alone.
-pub fn step(
-    network: &mut Network,
-    settings: &Settings,
-    batch: &Batch,
-    at: At,
-    gradients: &mut [f32],
-) -> Result<Record> {
+pub fn step(network: &mut Network, settings: &Settings, batch: &Batch, at: At) -> Result<Record> {
     let s = settings;
-    let images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
+    let mut images = [&batch.unlabelled[..], &batch.labelled[..]].concat();
     let labelled = match &batch.labels {
         Labels::Hard(l) => l.len() * batch.views,
         Labels::Soft(p) => p.len() / classes(network) * batch.views,
     };
-    let values = batch.labelled.len() / labelled;
-    let rows = images.len() / values;
+    let rows = images.len() / network.image_values;
     let unlabelled = rows - labelled;
     // Rows of VAT and entropy minimization.
     let consistent = match s.method {
@@ -141,14 +134,13 @@ pub fn step(
         }
         Ok(total)
     };
-    let wanted = Gradients { parameters: Some(gradients), images: None };
+    network.engine.images(&mut images);
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-    let mut loss = f64::from(network.differentiate(&images, pass, main_loss, wanted)?);
+    let mut loss = f64::from(network.differentiate(pass, main_loss)?);
     let weight = s.weight_vat * at.ramp;
     // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
     if let Some(clean) = clean.filter(|_| weight != 0.0) {
-        let images = &images[..consistent * values];
-        let term = vat_term(network, s, images, values, &clean, at, gradients)?;
+        let term = vat_term(network, s, &clean, at)?;
         record.push(("loss/vat", term));
         loss += weight * term;
     }
@@ -156,32 +148,17 @@ pub fn step(
     Ok(record)
 }
 
-/// The VAT loss on `images`, unweighted; adds its weighted gradients.
-fn vat_term(
-    network: &mut Network,
-    s: &Settings,
-    images: &[f32],
-    values: usize,
-    clean: &Tensor,
-    at: At,
-    gradients: &mut [f32],
-) -> Result<f64> {
-    let radius = vat::radius(s.vat_eps, values);
-    let iterations = s.vat_power_iterations;
-    let key = (at.seed, at.step);
-    let moved = vat::perturb(network, images, values, clean, radius, iterations, key)?;
+/// The VAT loss on the images of the `clean` logits, unweighted; the engine adds its weighted gradient.
+fn vat_term(network: &mut Network, s: &Settings, clean: &Tensor, at: At) -> Result<f64> {
+    let radius = vat::radius(s.vat_eps, network.image_values);
+    vat::perturb(network, clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
     let mut term = 0.0;
     let weight = s.weight_vat * at.ramp;
-    network.differentiate(
-        &moved,
-        Pass::Perturbed,
-        |out| {
-            let divergence = vat::divergence(&out.head("classes")?, clean)?;
-            term = f64::from(divergence.to_scalar::<f32>()?);
-            Ok((divergence * weight)?)
-        },
-        Gradients { parameters: Some(gradients), images: None },
-    )?;
+    network.differentiate(Pass::Perturbed, |out| {
+        let divergence = vat::divergence(&out.head("classes")?, clean)?;
+        term = f64::from(divergence.to_scalar::<f32>()?);
+        Ok((divergence * weight)?)
+    })?;
     Ok(term)
 }
 

@@ -1,6 +1,11 @@
 //! `config.json`.
 
+use crate::error::Result;
+use crate::network::Network;
+use crate::network::device::Device;
+use crate::network::engine::Precision;
 use crate::network::layout::Architecture;
+use crate::network::weights::Weights;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 
@@ -14,4 +19,12 @@ pub struct Config {
     pub classes: Vec<String>,
     pub seed: u64,
     pub settings: Settings,
+}
+
+impl Config {
+    /// The network of this configuration, to infer with. Errors: as `Network::new`.
+    pub fn network(&self, device: Device, weights: Weights) -> Result<Network> {
+        let size = (self.height, self.width);
+        Network::new(&self.architecture, size, device, Precision::F32, weights)
+    }
 }

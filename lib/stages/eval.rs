@@ -8,7 +8,7 @@ use crate::evaluate::logits;
 use crate::evaluate::metrics::{self, EvalSummary, summarize};
 use crate::labelled::rows::labelled_rows;
 use crate::model::folder::Model;
-use crate::network::device::device;
+use crate::network::device::Device;
 use crate::schema;
 use crate::settings::method_name;
 use crate::shards::Shards;
@@ -53,7 +53,8 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let mut model = Model::open(&self.model, &device(&self.common)?)?;
+        let device: Device = self.common.device.parse()?;
+        let model = Model::open(&self.model)?;
         let shards = Shards::open(&self.input)?;
         let split = shards.split(&self.split)?;
         let classes = shards.classes();
@@ -86,7 +87,8 @@ impl Stage for Args {
             return Ok(());
         }
         let output = pipe.output(split.channels()?)?;
-        let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "evaluating")?;
+        let mut network = model.config.network(device, model.weights)?;
+        let logits = logits::logits(&mut network, &split, &rows, &pipe, "evaluating")?;
         let c = classes.len();
         let first: Vec<f32> =
             logits.chunks_exact(output.views * c).flat_map(|l| &l[..c]).copied().collect();

@@ -5,7 +5,6 @@ use crate::cli::{self, Common, Stage};
 use crate::error::{Error, Result};
 use crate::model::folder::{self, Model};
 use crate::model::timm;
-use crate::network::device::device;
 use crate::recipe::{self, NoSettings};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -48,11 +47,11 @@ impl Stage for Args {
         let start = Instant::now();
         recipe::load::<NoSettings>(self.common.recipe.as_deref(), &self.common.set)?;
         let out = self.common.out_or("timm");
-        let model = Model::open(&self.model, &device(&self.common)?)?;
+        let model = Model::open(&self.model)?;
         artifact::refuse_overlap(&self.model, &out)?;
         let Format::Timm = self.to;
         let config = timm::to_config(&self.model, &model.config)?;
-        let tensors = timm::tensors(&model.network.layout);
+        let tensors = timm::tensors(&model.layout);
         let values: usize = tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
         let words = format!(
             "{}: {} tensors, {values} values, {} classes",
@@ -74,7 +73,7 @@ impl Stage for Args {
         let mut metadata = lineage.metadata();
         // Says to Hugging Face's loaders that the tensors are PyTorch's.
         metadata.insert("format".into(), "pt".into());
-        folder::write_files(folder.path(), &config, &model.network, &tensors, metadata)?;
+        folder::write_files(folder.path(), &config, &model.weights, &tensors, metadata)?;
         if cli::stop_requested() {
             return Err(Error::Interrupted { path: out });
         }

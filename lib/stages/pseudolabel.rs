@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::rows::labelled_rows;
 use crate::model::folder::Model;
-use crate::network::device::device;
+use crate::network::device::Device;
 use crate::shards::Shards;
 use crate::tables::table::{self, fixed_lists};
 use crate::{recipe, schema};
@@ -63,7 +63,8 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let mut settings: Settings = recipe::load(self.common.recipe.as_deref(), &self.common.set)?;
-        let mut model = Model::open(&self.model, &device(&self.common)?)?;
+        let device: Device = self.common.device.parse()?;
+        let model = Model::open(&self.model)?;
         let shards = Shards::open(&self.input)?;
         let split = shards.split(&self.split)?;
         model.check_classes(shards.classes(), &self.input)?;
@@ -101,7 +102,8 @@ impl Stage for Args {
             return Ok(());
         }
         let rows: Vec<u32> = (0..split.len() as u32).collect();
-        let logits = logits::logits(&mut model.network, &split, &rows, &pipe, "labelling")?;
+        let mut network = model.config.network(device, model.weights)?;
+        let logits = logits::logits(&mut network, &split, &rows, &pipe, "labelling")?;
         let labels: Vec<Label> = logits
             .chunks_exact(views * classes)
             .zip(&rows)

@@ -3,21 +3,16 @@
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::model::tensors::to_safetensors;
+use crate::network::weights::Weights;
 use crate::schema;
 use safetensors::tensor::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// State of a run after `step` steps.
-#[derive(Debug, Clone, PartialEq)]
+/// State of a run after `step` steps, but for the weights.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub step: u64,
-    pub parameters: Vec<f32>,
-    pub velocity: Vec<f32>,
-    /// Polyak average; empty where there is none.
-    pub average: Vec<f32>,
-    /// Moving batch-norm statistics.
-    pub moving: Vec<f32>,
     /// Records so far: (step, name, value).
     pub metrics: Vec<(u64, String, f64)>,
     /// Sum and count of each record since the last of them was logged.
@@ -30,7 +25,7 @@ pub fn file(model: &Path) -> PathBuf {
 }
 
 /// Saves the state of the run that `plan` identifies.
-pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
+pub fn save(model: &Path, plan: &str, state: &State, weights: &Weights) -> Result<()> {
     let vector = |name: &str, v| -> (String, Vec<usize>, &[f32]) {
         let v: &Vec<f32> = v;
         (name.to_string(), vec![v.len()], v)
@@ -42,10 +37,10 @@ pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
     let records = serde_json::to_string(&records).map_err(|e| Error::Internal(e.to_string()))?;
     let bytes = to_safetensors(
         &[
-            vector("parameters", &state.parameters),
-            vector("velocity", &state.velocity),
-            vector("average", &state.average),
-            vector("moving", &state.moving),
+            vector("parameters", &weights.parameters),
+            vector("velocity", &weights.velocity),
+            vector("average", &weights.average),
+            vector("moving", &weights.moving),
         ],
         BTreeMap::from([
             ("plan".to_string(), plan.to_string()),
@@ -58,14 +53,14 @@ pub fn save(model: &Path, plan: &str, state: &State) -> Result<()> {
 
 /// The saved state of the same plan, or `None` where there is none. A checkpoint of another plan,
 /// or a damaged one, is an error unless `force`: hours of work are not thrown away in silence.
-pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<State>> {
+pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<(State, Weights)>> {
     let path = file(model);
     if !path.exists() {
         return Ok(None);
     }
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
     match parse(&bytes, plan) {
-        Ok(state) => Ok(Some(state)),
+        Ok(saved) => Ok(Some(saved)),
         Err(_) if force => Ok(None),
         Err(found) => Err(Error::bad_data(
             &path,
@@ -80,7 +75,7 @@ pub fn load(model: &Path, plan: &str, force: bool) -> Result<Option<State>> {
 type Logged = (u64, String, u64);
 type Summed = (String, u64, u64);
 
-fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
+fn parse(bytes: &[u8], plan: &str) -> std::result::Result<(State, Weights), String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let header = header.metadata().clone().unwrap_or_default();
@@ -95,15 +90,18 @@ fn parse(bytes: &[u8], plan: &str) -> std::result::Result<State, String> {
     };
     let (metrics, window): (Vec<Logged>, Vec<Summed>) =
         serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
-    Ok(State {
-        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
+    let weights = Weights {
         parameters: vector("parameters")?,
         velocity: vector("velocity")?,
         average: vector("average")?,
         moving: vector("moving")?,
+    };
+    let state = State {
+        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
         metrics: metrics.into_iter().map(|(s, n, v)| (s, n, f64::from_bits(v))).collect(),
         window: window.into_iter().map(|(n, v, c)| (n, (f64::from_bits(v), c))).collect(),
-    })
+    };
+    Ok((state, weights))
 }
 
 /// Removes the checkpoint of a finished run.

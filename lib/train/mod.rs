@@ -4,8 +4,8 @@ pub mod check;
 pub mod checkpoint;
 pub mod dry_run;
 pub mod loader;
-pub mod optimizer;
 pub mod prepare;
+pub mod schedule;
 pub mod tfevents;
 pub mod trainer;
 

@@ -11,16 +11,16 @@ use crate::methods;
 use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::Network;
-use crate::network::device::device;
-use crate::network::engine::Precision;
-use crate::network::layout::Architecture;
+use crate::network::device::Device;
+use crate::network::layout::{Architecture, Layout};
+use crate::network::weights::Weights;
 use crate::recipe;
 use crate::rng::Stream;
 use crate::settings::Settings;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
 use crate::train::loader::{Part, PartLabels, Source};
-use crate::train::optimizer::Schedule;
+use crate::train::schedule::Schedule;
 use crate::train::trainer::{Run, Validation};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -90,21 +90,21 @@ pub fn run(common: &Common, settings: Settings, inputs: &Inputs) -> Result<Run> 
         stem: settings.stem,
         heads: methods::heads(settings.method, classes, settings.embedding_dim),
     };
-    let device = device(common)?;
-    if settings.precision == Precision::Bf16 && !device.is_cpu() {
-        let what = "--precision bf16 is for --device cpu only; leave one of them out";
-        return Err(Error::Usage(what.into()));
-    }
-    let (height, width) = (output.height, output.width);
-    let size = (height, width);
-    let precision = settings.precision;
-    let mut network = Network::new(&architecture, size, &device, precision, common.seed);
+    let device: Device = common.device.parse()?;
+    let layout = Layout::new(&architecture);
+    let mut weights = Weights::initial(&layout, common.seed);
     if let Some(path) = &inputs.init {
-        let init = Model::open(path, &device)?;
+        let init = Model::open(path)?;
         init.check_classes(shards.classes(), &inputs.shards)?;
-        warm_start(&mut network, &architecture, &init)?;
+        warm_start(&mut weights, &layout, &architecture, &init)?;
         lineage = lineage.input("init", init.hash);
     }
+    if settings.polyak_half_life > 0.0 {
+        weights.average.clone_from(&weights.parameters);
+    }
+    let (height, width) = (output.height, output.width);
+    let (size, precision) = ((height, width), settings.precision);
+    let network = Network::new(&architecture, size, device, precision, weights)?;
     let schedule = Schedule::new(&settings, labelled.rows.len());
     let config = Config {
         architecture,
@@ -204,7 +204,12 @@ fn labels<'a>(
 }
 
 /// Takes over the trunk and the heads that both networks have; other heads stay as initialized.
-fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Result<()> {
+fn warm_start(
+    weights: &mut Weights,
+    layout: &Layout,
+    wanted: &Architecture,
+    init: &Model,
+) -> Result<()> {
     let found = &init.config.architecture;
     let trunk = |a: &Architecture| (a.channels, a.units.clone(), a.width_factor, a.stem);
     if trunk(wanted) != trunk(found) {
@@ -215,21 +220,21 @@ fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Res
             "start from a model of the recipe's network",
         ));
     }
-    let trunk = network.layout.trunk_parameters;
-    network.parameters[..trunk].copy_from_slice(&init.network.parameters[..trunk]);
-    network.moving.copy_from_slice(&init.network.moving);
-    for head in &network.layout.heads {
-        let Some(old) = init.network.layout.head(&head.name) else {
+    let trunk = layout.trunk_parameters;
+    weights.parameters[..trunk].copy_from_slice(&init.weights.parameters[..trunk]);
+    weights.moving.copy_from_slice(&init.weights.moving);
+    for head in &layout.heads {
+        let Some(old) = init.layout.head(&head.name) else {
             continue;
         };
         if old.outputs != head.outputs {
             continue;
         }
         for (to, from) in [
-            (network.layout.head_kernel(head), init.network.layout.head_kernel(old)),
-            (network.layout.head_bias(head), init.network.layout.head_bias(old)),
+            (layout.head_kernel(head), init.layout.head_kernel(old)),
+            (layout.head_bias(head), init.layout.head_bias(old)),
         ] {
-            network.parameters[to].copy_from_slice(&init.network.parameters[from]);
+            weights.parameters[to].copy_from_slice(&init.weights.parameters[from]);
         }
     }
     Ok(())

@@ -10,13 +10,15 @@ use crate::model::card;
 use crate::model::config::Config;
 use crate::model::folder;
 use crate::network::Network;
+use crate::network::update::Update;
+use crate::network::weights::Weights;
 use crate::rng::Stream;
 use crate::shards::Split;
 use crate::tables::table;
 use crate::train::checkpoint::{self, State};
 use crate::train::dry_run::Data;
 use crate::train::loader::Source;
-use crate::train::optimizer::{Schedule, momentum_sgd, polyak};
+use crate::train::schedule::Schedule;
 use crate::train::tfevents;
 use crate::{artifact, schema};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
@@ -64,21 +66,18 @@ impl Run {
         std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
         let total = self.schedule.total_steps;
         let mut state = match checkpoint::load(&out, &plan, common.force)? {
-            Some(state) => {
+            Some((state, weights)) => {
                 cli::info(&format!("{}: going on from step {}", out.display(), state.step));
-                self.network.parameters.copy_from_slice(&state.parameters);
-                self.network.moving.copy_from_slice(&state.moving);
+                self.network.engine.put(weights)?;
                 state
             }
-            None => self.initial_state(),
+            None => State::default(),
         };
         let mut log = MetricsLog::open(&out, &state.metrics)?;
         let s = self.config.settings.clone();
         let half_life = s.polyak_half_life * self.schedule.steps_per_epoch as f64;
         let validate_every =
             ((s.validate_every * self.schedule.steps_per_epoch as f64) as u64).max(1);
-        let decayed = self.network.layout.decayed();
-        let mut gradients = vec![0f32; self.network.parameters.len()];
         let mut waited = Duration::ZERO;
         let bar = cli::progress(total, "training");
         let begun = state.step;
@@ -95,21 +94,15 @@ impl Run {
             let asked = Instant::now();
             let batch = batches.advance()?;
             waited += asked.elapsed();
-            let record = self.step(batch, step, &mut gradients)?;
+            let record = self.step(batch, step)?;
             self.check_finite(&record, step, &state)?;
             let learning_rate = self.schedule.learning_rate(step);
-            let network = &mut self.network;
-            momentum_sgd(
-                &mut network.parameters,
-                &mut state.velocity,
-                &mut gradients,
-                &decayed,
-                &s,
+            self.network.engine.update(&Update {
                 learning_rate,
-            );
-            if half_life > 0.0 {
-                polyak(&mut state.average, &network.parameters, half_life);
-            }
+                momentum: s.momentum,
+                weight_decay: s.weight_decay,
+                half_life,
+            })?;
             add_to(&mut state.window, &record);
             bar.set_position(step + 1);
             let done = step + 1;
@@ -141,30 +134,13 @@ impl Run {
         Ok(())
     }
 
-    fn initial_state(&self) -> State {
-        let p = &self.network.parameters;
-        State {
-            step: 0,
-            parameters: p.clone(),
-            velocity: vec![0.0; p.len()],
-            average: if self.config.settings.polyak_half_life > 0.0 {
-                p.clone()
-            } else {
-                Vec::new()
-            },
-            moving: self.network.moving.clone(),
-            metrics: Vec::new(),
-            window: Window::new(),
-        }
-    }
-
-    fn step(&mut self, batch: &Batch, step: u64, gradients: &mut [f32]) -> Result<Record> {
+    fn step(&mut self, batch: &Batch, step: u64) -> Result<Record> {
         let s = &self.config.settings;
         let ramp_steps = s.ramp * self.schedule.steps_per_epoch as f64;
         let ramp = if ramp_steps > 0.0 { (step as f64 / ramp_steps).min(1.0) } else { 1.0 };
         let seed = self.config.seed;
         let at = At { seed, step, ramp };
-        methods::step(&mut self.network, s, batch, at, gradients)
+        methods::step(&mut self.network, s, batch, at)
     }
 
     fn check_finite(&self, record: &Record, step: u64, last: &State) -> Result<()> {
@@ -205,15 +181,14 @@ impl Run {
     /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
     /// from: they are an error, and the last checkpoint stays.
     fn save(&self, state: &mut State, step: u64, plan: &str) -> Result<()> {
-        let (parameters, moving) = (&self.network.parameters, &self.network.moving);
-        let weights = [parameters, moving, &state.velocity, &state.average];
-        if let Some(w) = weights.into_iter().flatten().find(|w| !w.is_finite()) {
+        let weights = self.network.engine.get()?;
+        let Weights { parameters, velocity, average, moving } = &weights;
+        let mut all = [parameters, moving, velocity, average].into_iter().flatten();
+        if let Some(w) = all.find(|w| !w.is_finite()) {
             return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
         }
         state.step = step;
-        state.parameters.copy_from_slice(parameters);
-        state.moving.copy_from_slice(moving);
-        checkpoint::save(&self.out, plan, state)
+        checkpoint::save(&self.out, plan, state, &weights)
     }
 
     fn validate(&mut self, log: &mut MetricsLog, metrics: &mut Metrics, step: u64) -> Result<()> {
@@ -236,7 +211,9 @@ impl Run {
     fn finish(&mut self, state: &mut State, log: &mut MetricsLog, total: u64) -> Result<()> {
         let s = &self.config.settings;
         if s.polyak_half_life > 0.0 {
-            self.network.parameters.copy_from_slice(&state.average);
+            let mut weights = self.network.engine.get()?;
+            weights.parameters = std::mem::take(&mut weights.average);
+            self.network.engine.put(weights)?;
         }
         let count = s.batch_norm_batches as u64;
         if count > 0 {
@@ -248,8 +225,8 @@ impl Run {
             let mut batches = Arc::new(source).batches(0, count);
             for index in 0..count {
                 let batch = batches.advance()?;
-                let images = [&*batch.unlabelled, &*batch.labelled].concat();
-                self.network.recompute_statistics(&images, index as usize)?;
+                let mut images = [&*batch.unlabelled, &*batch.labelled].concat();
+                self.network.recompute_statistics(&mut images, index as usize)?;
             }
         }
         self.validate(log, &mut state.metrics, total)
@@ -277,7 +254,7 @@ impl Run {
         artifact::write_bytes(&events, &tfevents::encode(metrics))?;
         let card = card::markdown(&self.config, &self.lineage, metrics);
         artifact::write_bytes(&out.join(schema::MODEL_CARD), card.as_bytes())?;
-        folder::write(out, &self.config, &self.network, &self.lineage)?;
+        folder::write(out, &self.config, &self.network.engine.get()?, &self.lineage)?;
         checkpoint::remove(out)?;
         let jsonl = out.join(schema::METRICS_JSONL);
         std::fs::remove_file(&jsonl).map_err(Error::io(&jsonl))
