@@ -2,15 +2,15 @@
 //! stdin says, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or
 //! `engine gemm gemm f32`: GFLOP/s of the matrix product that candle uses.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use s4l::methods::supervised::cross_entropy;
-use s4l::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass, Precision};
-use s4l::network::layout::Architecture;
-use s4l::network::layout::Stem;
+use s4l::network::device::Device;
+use s4l::network::engine::{BATCH_NORM_MOMENTUM, Pass, Precision};
+use s4l::network::layout::{Architecture, Layout, Stem};
+use s4l::network::update::Update;
+use s4l::network::weights::Weights;
 use s4l::network::{Network, Outputs};
 use s4l::rng::{RngExt, Stream, rng};
-use s4l::settings::Settings;
-use s4l::train::optimizer::momentum_sgd;
 use std::io::BufRead;
 use std::time::Instant;
 
@@ -45,7 +45,8 @@ fn main() {
     };
     if mode == "gemm" {
         let n = 2048;
-        let side = || Tensor::ones((n, n), DType::F32, &Device::Cpu).expect("a matrix");
+        let cpu = candle_core::Device::Cpu;
+        let side = || Tensor::ones((n, n), DType::F32, &cpu).expect("a matrix");
         let (a, b) = (side(), side());
         let work = 2.0 * (n as f64).powi(3) / 1e9;
         return rates(work, &mut || drop(a.matmul(&b).expect("a product")));
@@ -59,28 +60,26 @@ fn main() {
         batch = 128;
     }
     let mut rng = rng(0, Stream::Init, 0, 0);
-    let images: Vec<f32> =
+    let mut images: Vec<f32> =
         (0..batch * size * size * 3).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
     let labels: Vec<u32> = (0..batch).map(|_| rng.random_range(0..CLASSES as u32)).collect();
-    let labels = Tensor::from_vec(labels, batch, &Device::Cpu).expect("labels");
-    let mut network = Network::new(&architecture, (size, size), &Device::Cpu, precision, 0);
-    let settings = Settings::default();
-    let decayed = network.layout.decayed();
-    let mut velocity = vec![0f32; network.parameters.len()];
-    let mut gradients = velocity.clone();
+    let labels = Tensor::from_vec(labels, batch, &candle_core::Device::Cpu).expect("labels");
+    let weights = Weights::initial(&Layout::new(&architecture), 0);
+    let mut network = Network::new(&architecture, (size, size), Device::Cpu, precision, weights)
+        .expect("a network");
+    let update = Update { learning_rate: 0.01, momentum: 0.9, weight_decay: 1e-3, half_life: 0.0 };
     let mut step: Box<dyn FnMut()> = if mode == "infer" {
         let mut inference = network.inference().expect("inference");
         Box::new(move || {
             inference.run(&images, "classes").expect("logits");
         })
     } else {
+        network.engine.images(&mut images);
         Box::new(|| {
             let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-            let wanted = Gradients { parameters: Some(&mut gradients), images: None };
             let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
-            network.differentiate(&images, pass, loss, wanted).expect("a step");
-            let parameters = &mut network.parameters;
-            momentum_sgd(parameters, &mut velocity, &mut gradients, &decayed, &settings, 0.01);
+            network.differentiate(pass, loss).expect("a step");
+            network.engine.update(&update).expect("an update");
         })
     };
     rates(batch as f64, &mut step);

@@ -3,17 +3,18 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
 use s4l::methods::batch::{Batch, Half, Labels, Rows};
 use s4l::methods::entropy_minimization::entropy;
 use s4l::methods::main_pass::{At, Record};
 use s4l::methods::{architecture, step, vat};
-use s4l::network::Network;
-use s4l::network::candle::CandleTrunk;
-use s4l::network::engine::Precision;
-use s4l::network::engine::{Gradients, Pass};
-use s4l::network::layout::Stem;
+use s4l::network::candle::graph;
+use s4l::network::device::Device;
+use s4l::network::engine::{Inner, Pass, Precision};
+use s4l::network::layout::{Layout, Stem};
+use s4l::network::weights::Weights;
+use s4l::network::{Network, Outputs};
 use s4l::rng::{Stream, rng};
 use s4l::settings::{Method, Settings};
 
@@ -21,22 +22,28 @@ const SIDE: usize = 28;
 const VALUES: usize = SIDE * SIDE;
 const CLASSES: usize = 10;
 const AT: At = At { seed: 5, step: 3, ramp: 0.5 };
+const STEP: Pass = Pass::Train { keep: 0.99 };
 
-/// A network at its initial values.
-fn new_network(method: Method) -> Network {
+fn initial(method: Method) -> Weights {
     let architecture = architecture(&settings(method), 1, CLASSES);
-    Network::new(&architecture, (SIDE, SIDE), &Device::Cpu, Precision::F32, 11)
+    Weights::initial(&Layout::new(&architecture), 11)
+}
+
+fn with(method: Method, weights: Weights) -> Network {
+    let architecture = architecture(&settings(method), 1, CLASSES);
+    let size = (SIDE, SIDE);
+    Network::new(&architecture, size, Device::Cpu, Precision::F32, weights).unwrap()
 }
 
 /// A network away from its initial values, of which many are 0 or 1.
 fn network(method: Method) -> Network {
-    let mut network = new_network(method);
+    let mut weights = initial(method);
     let mut rng = rng(1, Stream::Init, 9, 0);
-    for p in &mut network.parameters {
+    for p in &mut weights.parameters {
         let noise: f32 = StandardNormal.sample(&mut rng);
         *p += 0.1 * noise;
     }
-    network
+    with(method, weights)
 }
 
 /// A real image in [-1, 1].
@@ -85,11 +92,10 @@ fn value(record: &Record, name: &str) -> f64 {
     found.unwrap_or_else(|| panic!("no {name} in {record:?}")).value
 }
 
-/// The record and the gradients of one step.
-fn run(network: &mut Network, s: &Settings, batch: &Batch) -> (Record, Vec<f32>) {
-    let mut gradients = vec![0f32; network.parameters.len()];
-    let record = step(network, s, batch, AT, &mut gradients).unwrap();
-    (record, gradients)
+/// The record of one step.
+fn run(network: &mut Network, s: &Settings, batch: &Batch) -> Record {
+    let (images, labels) = (batch.images.clone(), batch.labels.clone());
+    step(network, s, &mut Batch { images, rows: batch.rows, labels }, AT).unwrap()
 }
 
 const METHODS: [(Method, usize); 5] = [
@@ -104,7 +110,7 @@ const METHODS: [(Method, usize); 5] = [
 fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
     for (method, views) in METHODS {
         let s = settings(method);
-        let (record, _) = run(&mut network(method), &s, &batch(views));
+        let record = run(&mut network(method), &s, &batch(views));
         let weights: &[(&str, f64)] = match method {
             Method::Rotation => &[("loss/rotation", 0.4)],
             Method::Exemplar => &[("loss/exemplar", 0.6)],
@@ -134,28 +140,25 @@ fn entropy_is_minimized_on_the_images_of_the_method() {
     for (method, vat_labelled, views, rows) in cases {
         let s = Settings { vat_labelled, ..settings(method) };
         let batch = batch(views);
-        let expected = network(method)
-            .differentiate(
-                &batch.images,
-                Pass::Perturbed,
-                |out| entropy(&out.head("classes")?.narrow(0, 0, rows)?),
-                Gradients::default(),
-            )
-            .unwrap();
-        let got = value(&run(&mut network(method), &s, &batch).0, "loss/entmin");
+        let mut other = network(method);
+        other.engine.images(&mut batch.images.clone());
+        let loss = |out: &Outputs| entropy(&out.head("classes")?.narrow(0, 0, rows)?);
+        let expected = other.differentiate(STEP, loss).unwrap();
+        let got = value(&run(&mut network(method), &s, &batch), "loss/entmin");
         assert!((got - f64::from(expected)).abs() < 1e-6, "{method:?}: {got}, {expected}");
     }
 }
 
-/// The logits of the images by the statistics of their batch.
+/// Takes the images as those of the step. Returns their logits by the statistics of their batch.
 fn clean(network: &mut Network, images: &[f32]) -> Tensor {
+    network.engine.images(&mut images.to_vec());
     let mut clean = None;
-    let keep = |out: &s4l::network::Outputs| {
+    let keep = |out: &Outputs| {
         let logits = out.head("classes")?;
         clean = Some(logits.detach());
         Ok(logits.sum_all()?)
     };
-    network.differentiate(images, Pass::Perturbed, keep, Gradients::default()).unwrap();
+    network.differentiate(STEP, keep).unwrap();
     clean.unwrap()
 }
 
@@ -169,10 +172,11 @@ fn vat_leaves_the_moving_statistics_alone() {
             ..settings(Method::Vat)
         };
         let mut network = network(Method::Vat);
-        let before = network.moving.clone();
+        let before = network.engine.get().unwrap().moving;
         run(&mut network, &s, &batch);
-        assert_ne!(network.moving, before);
-        network.moving
+        let moving = network.engine.get().unwrap().moving;
+        assert_ne!(moving, before);
+        moving
     };
     assert_eq!(moving(0.3, 2), moving(0.0, 0));
 }
@@ -198,8 +202,8 @@ fn every_image_is_moved_by_the_radius_flat_ones_too() {
     let mut network = network(Method::Vat);
     let clean = clean(&mut network, &images);
     for (radius, iterations) in [(0.5, 1), (0.5, 3), (40.0, 1), (0.5, 0)] {
-        let moved = vat::perturb(&mut network, &images, VALUES, &clean, radius, iterations, (5, 3))
-            .unwrap();
+        vat::perturb(&mut network, &clean, radius, iterations, (5, 3)).unwrap();
+        let moved = network.engine.read(Inner::Moved).unwrap();
         for (i, (a, b)) in moved.chunks(VALUES).zip(images.chunks(VALUES)).enumerate() {
             let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
             let norm = squares.sum::<f64>().sqrt();
@@ -215,24 +219,25 @@ fn every_image_is_moved_by_the_radius_flat_ones_too() {
 fn the_direction_is_the_limit_of_small_steps() {
     let images: Vec<f32> = (0..6).flat_map(rough_image).collect();
     let n = images.len() / VALUES;
-    let mut network = new_network(Method::Vat);
+    let Weights { parameters, .. } = initial(Method::Vat);
+    let mut network = with(Method::Vat, initial(Method::Vat));
     let fast_clean = clean(&mut network, &images);
-    let f64s = |v: &[f32]| Tensor::new(v, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+    let cpu = candle_core::Device::Cpu;
+    let f64s = |v: &[f32]| Tensor::new(v, &cpu).unwrap().to_dtype(DType::F64).unwrap();
     let layout = network.layout.clone();
-    let oracle = CandleTrunk::new(&layout, SIDE, SIDE, Device::Cpu, DType::F64);
-    let parameters = f64s(&network.parameters);
     let head = layout.head("classes").unwrap();
-    let kernel = f64s(&network.parameters[layout.head_kernel(head)]);
+    let kernel = f64s(&parameters[layout.head_kernel(head)]);
     let kernel = kernel.reshape((layout.features, CLASSES)).unwrap();
-    let bias = f64s(&network.parameters[layout.head_bias(head)]);
+    let bias = f64s(&parameters[layout.head_bias(head)]);
+    let parameters = f64s(&parameters);
     let logits = |images: &Tensor| -> Tensor {
-        let (features, _) = oracle.graph(&parameters, images, None).unwrap();
+        let (features, _) = graph(&layout, &parameters, images, None).unwrap();
         features.matmul(&kernel).unwrap().broadcast_add(&bias).unwrap()
     };
     let x = f64s(&images).reshape((n, SIDE, SIDE, 1)).unwrap();
     for key in 3..7 {
-        let moved =
-            vat::perturb(&mut network, &images, VALUES, &fast_clean, 0.5, 1, (5, key)).unwrap();
+        vat::perturb(&mut network, &fast_clean, 0.5, 1, (5, key)).unwrap();
+        let moved = network.engine.read(Inner::Moved).unwrap();
         let direction: Vec<f64> = (0..n)
             .flat_map(|i| {
                 let mut rng = rng(5, Stream::VatDirection, key, i as u64);
@@ -242,7 +247,7 @@ fn the_direction_is_the_limit_of_small_steps() {
                 d.into_iter().map(move |v| 1e-6 * v / norm)
             })
             .collect();
-        let d = Tensor::from_vec(direction, x.shape(), &Device::Cpu).unwrap();
+        let d = Tensor::from_vec(direction, x.shape(), &cpu).unwrap();
         let d = Var::from_tensor(&d).unwrap();
         let loss = vat::divergence(&logits(&(&x + d.as_tensor()).unwrap()), &logits(&x)).unwrap();
         let gradient = loss.backward().unwrap().get(&d).unwrap().clone();
@@ -265,10 +270,8 @@ fn the_direction_is_the_limit_of_small_steps() {
 fn the_ramp_starts_at_nothing() {
     for (method, views) in [(Method::Vat, 1), (Method::Moam, 4)] {
         let mut network = network(method);
-        let mut gradients = vec![0f32; network.parameters.len()];
         let at = At { ramp: 0.0, ..AT };
-        let record = step(&mut network, &settings(method), &batch(views), at, &mut gradients);
-        let record = record.unwrap();
+        let record = step(&mut network, &settings(method), &mut batch(views), at).unwrap();
         let mut sum = 0.7 * value(&record, "loss/supervised");
         if method == Method::Moam {
             sum += 0.4 * value(&record, "loss/rotation");

@@ -2,11 +2,11 @@
 
 mod common;
 
-use candle_core::Device;
 use common::Scratch;
 use common::training::{PSEUDOLABEL, labelled_shards, pretrain, pseudolabel, read_labels, words};
 use s4l::augment::{Mode, Pipe};
 use s4l::model::folder::Model;
+use s4l::network::device::Device;
 use s4l::rng::{Stream, rng};
 use s4l::shards::Shards;
 use s4l::tables::table::{self, Table};
@@ -118,11 +118,12 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
     let table = labels(&scratch);
     let (label, single) = (table.ints("label").unwrap(), table.ints("label_single").unwrap());
     let (probs, classes) = table.float_lists("probs").unwrap();
-    let mut model = Model::open(&scratch.path("model"), &Device::Cpu).unwrap();
+    let model = Model::open(&scratch.path("model")).unwrap();
+    let mut network = model.network(Device::Cpu).unwrap();
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("train").unwrap();
     let enlarge = Pipe::parse("resize_small(32)|-1_to_1", Mode::Eval).unwrap();
-    let mut inference = model.network.inference().unwrap();
+    let mut inference = network.inference().unwrap();
     let mut moved = 0;
     for row in 0..60 {
         let mut image = vec![0.0; 32 * 32];

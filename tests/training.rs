@@ -198,10 +198,7 @@ fn init_is_where_training_starts() {
         "-s learning_rate=0 -s polyak_half_life=0 -s batch_norm_batches=0 -s schedule=[0,0.1]";
     let line = format!("--labelled labelled.parquet --init one {still}");
     moam(&scratch, "finetune", "two", &line).ok();
-    let open = |name: &str| {
-        let cpu = candle_core::Device::Cpu;
-        s4l::model::folder::Model::open(&scratch.path(name), &cpu).unwrap().network
-    };
+    let open = |name: &str| s4l::model::folder::Model::open(&scratch.path(name)).unwrap().weights;
     let (one, two) = (open("one"), open("two"));
     assert_eq!(one.parameters, two.parameters);
     assert_ne!(one.moving, two.moving);
@@ -214,9 +211,8 @@ fn the_weights_of_a_model_are_the_averaged_ones() {
     let parameters = |out: &str, more: &str| {
         let more = format!("{more} -s schedule=[0,1] -s batch_norm_batches=0");
         pretrain(&scratch, "supervised_10p", out, &more).ok();
-        let cpu = candle_core::Device::Cpu;
-        let model = s4l::model::folder::Model::open(&scratch.path(out), &cpu).unwrap();
-        model.network.parameters
+        let model = s4l::model::folder::Model::open(&scratch.path(out)).unwrap();
+        model.weights.parameters
     };
     let start = parameters("start", "-s learning_rate=0");
     let raw = parameters("raw", "-s polyak_half_life=0");

@@ -88,6 +88,10 @@ fn a_command_line_that_cannot_be_meant() {
         let more = format!("--device {device}");
         refuses_to_train(&scratch, "supervised_1p", &more, 2, &["--device", "cpu or cuda:N"]);
     }
+    if !cfg!(feature = "cuda") {
+        let words = ["--device cuda:0", "--features cuda"];
+        refuses_to_train(&scratch, "supervised_1p", "--device cuda:0", 2, &words);
+    }
     refuses_to_train(&scratch, "supervised_1p", "-s batch", 2, &["--set batch", "key=value"]);
 }
 

@@ -4,7 +4,6 @@
 
 mod input;
 
-use candle_core::Device;
 use s4l::inspect;
 use s4l::model::folder::Model;
 use s4l::train::checkpoint;
@@ -25,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let config = usize::from(u16::from_le_bytes([*a, *b])).min(rest.len());
     let (config, weights) = rest.split_at(config);
     let folder = input::folder(&[("config.json", config), ("model.safetensors", weights)]);
-    let _ = Model::open(&folder, &Device::Cpu);
+    let _ = Model::open(&folder);
     let _ = inspect::folder::describe_model(&folder);
     let _ = inspect::folder::verify_model(&folder);
 });

@@ -12,7 +12,7 @@ pub mod vat;
 pub mod views;
 
 use crate::error::Result;
-use crate::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass};
+use crate::network::engine::{BATCH_NORM_MOMENTUM, Pass};
 use crate::network::layout::Architecture;
 use crate::network::{Network, Outputs};
 use crate::schema::{head, metric};
@@ -129,18 +129,19 @@ pub fn check_views(s: &Settings, views: &Views) -> Checked {
     (definition(s.method).check_views)(s, views)
 }
 
-/// Computes the loss of one step and adds its gradients to `gradients`.
+/// Computes the loss of one step; the engine adds its gradient up.
 ///
 /// All images of the batch go through the network together and share its batch statistics
 /// (reference semi_supervised/utils.py). VAT's perturbed passes have statistics of their own and
-/// leave the moving ones alone.
+/// leave the moving ones alone. The engine leaves the buffer of the last step in the images' place.
 pub fn step(
     network: &mut Network,
     settings: &Settings,
-    batch: &Batch,
+    batch: &mut Batch,
     at: At,
-    gradients: &mut [f32],
 ) -> Result<Record> {
+    network.engine.images(&mut batch.images);
+    let batch = &*batch;
     let method = definition(settings.method);
     let perturbed = method.perturbed.map(|rows| rows(settings, &batch.rows));
     let mut record = Record::new();
@@ -155,15 +156,12 @@ pub fn step(
         }
         weighted_sum(&terms, &mut record)
     };
-    let wanted = Gradients { parameters: Some(gradients), images: None };
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-    let mut loss = f64::from(network.differentiate(&batch.images, pass, main_loss, wanted)?);
+    let mut loss = f64::from(network.differentiate(pass, main_loss)?);
     let weight = vat::weight(settings, at);
     // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
     if let Some(clean) = clean.filter(|_| weight != 0.0) {
-        let values = batch.images.len() / batch.rows.all();
-        let images = &batch.images[..clean.dim(0)? * values];
-        let term = vat::term(network, settings, images, &clean, at, gradients)?;
+        let term = vat::term(network, settings, &clean, at)?;
         loss += weight * term.value;
         record.push(term);
     }

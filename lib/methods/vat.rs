@@ -5,14 +5,15 @@ use super::batch::Rows;
 use super::entropy_minimization;
 use super::main_pass::{At, MainPass, Term, Value};
 use crate::error::Result;
-use crate::network::Network;
-use crate::network::engine::{Gradients, Pass};
+use crate::network::engine::Pass;
+use crate::network::{Network, Outputs};
 use crate::rng::{Stream, rng};
 use crate::schema::{head, metric};
 use crate::settings::{Checked, Fault, Settings};
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 
 /// Root mean square a value of the step of the power iteration. The reference's 1e-6 of norm lies
 /// below float32 round-off. This is where the direction comes closest to that limit: smaller steps
@@ -61,32 +62,17 @@ pub fn weight(s: &Settings, at: At) -> f64 {
     s.weight_vat * at.ramp
 }
 
-/// VAT's unweighted term; adds its weighted gradients to `gradients`. `clean` are the logits
-/// `[n, classes]` of the `images` in the main pass.
-pub fn term(
-    network: &mut Network,
-    s: &Settings,
-    images: &[f32],
-    clean: &Tensor,
-    at: At,
-    gradients: &mut [f32],
-) -> Result<Value> {
-    let values = images.len() / clean.dim(0)?;
-    let radius = radius(s.vat_eps, values);
-    let iterations = s.vat_power_iterations;
-    let key = (at.seed, at.step);
-    let moved = perturb(network, images, values, clean, radius, iterations, key)?;
+/// VAT's unweighted term; the engine adds up its weighted gradient. `clean`: the logits
+/// `[n, classes]` of the first `n` images of the step in the main pass.
+pub fn term(network: &mut Network, s: &Settings, clean: &Tensor, at: At) -> Result<Value> {
+    let radius = radius(s.vat_eps, network.image_values);
+    perturb(network, clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
     let mut value = 0.0;
-    network.differentiate(
-        &moved,
-        Pass::Perturbed,
-        |outputs| {
-            let divergence = divergence(&outputs.head(head::CLASSES)?, clean)?;
-            value = f64::from(divergence.to_scalar::<f32>()?);
-            Ok((divergence * weight(s, at))?)
-        },
-        Gradients { parameters: Some(gradients), images: None },
-    )?;
+    network.differentiate(Pass::Perturbed, |outputs| {
+        let divergence = divergence(&outputs.head(head::CLASSES)?, clean)?;
+        value = f64::from(divergence.to_scalar::<f32>()?);
+        Ok((divergence * weight(s, at))?)
+    })?;
     Ok(Value { name: metric::LOSS_VAT, value })
 }
 
@@ -108,51 +94,34 @@ pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
     Ok(mean.to_dtype(adversarial.dtype())?)
 }
 
-/// The images, each moved by `radius` in its adversarial direction: one gradient of the divergence
-/// an iteration, from a normal direction keyed by (seed, step, image). `images` is
-/// `[n, values]`, `clean` the logits `[n, classes]` of the same images in the main pass.
+/// Moves the first images of the step by `radius` each in its adversarial direction: one gradient of
+/// the divergence an iteration, from a normal direction keyed by (seed, step, image). `clean`: the
+/// logits `[n, classes]` of these images in the main pass.
 pub fn perturb(
     network: &mut Network,
-    images: &[f32],
-    values: usize,
     clean: &Tensor,
     radius: f64,
     iterations: usize,
-    (seed, step): (u64, u64),
-) -> Result<Vec<f32>> {
-    let mut direction = Vec::with_capacity(images.len());
-    for image in 0..images.len() / values {
-        let mut rng = rng(seed, Stream::VatDirection, step, image as u64);
-        direction.extend((0..values).map(|_| -> f32 { StandardNormal.sample(&mut rng) }));
-    }
+    key: (u64, u64),
+) -> Result<()> {
+    let values = network.image_values;
+    network.engine.direction(noise(clean.dim(0)?, values, key));
     let xi = f64::from(XI) * (values as f64).sqrt();
     for _ in 0..iterations {
-        let moved = along(images, &direction, values, xi);
-        network.differentiate(
-            &moved,
-            Pass::Perturbed,
-            |out| divergence(&out.head(head::CLASSES)?, clean),
-            Gradients { parameters: None, images: Some(&mut direction) },
-        )?;
+        network.engine.along(xi);
+        let loss = |outputs: &Outputs| divergence(&outputs.head(head::CLASSES)?, clean);
+        network.differentiate(Pass::Direction, loss)?;
     }
-    Ok(along(images, &direction, values, radius))
+    network.engine.along(radius);
+    Ok(())
 }
 
-/// images + length * direction / |direction|, image by image. An image without a direction (its
-/// gradient is zero) stays where it is.
-fn along(images: &[f32], direction: &[f32], values: usize, length: f64) -> Vec<f32> {
-    let mut out = images.to_vec();
-    for (x, d) in out.chunks_exact_mut(values).zip(direction.chunks_exact(values)) {
-        // Scaled by the largest value first, so that tiny gradients do not underflow when squared.
-        let largest = d.iter().fold(0f32, |m, v| m.max(v.abs()));
-        if largest == 0.0 {
-            continue;
-        }
-        let norm: f64 = d.iter().map(|&v| f64::from(v / largest).powi(2)).sum::<f64>().sqrt();
-        let factor = length / norm;
-        for (x, &d) in x.iter_mut().zip(d) {
-            *x += (factor * f64::from(d / largest)) as f32;
-        }
-    }
-    out
+/// A normal direction `[images, values]`, made by all threads.
+fn noise(images: usize, values: usize, (seed, step): (u64, u64)) -> Vec<f32> {
+    let mut noise = vec![0f32; images * values];
+    noise.par_chunks_exact_mut(values).enumerate().for_each(|(image, noise)| {
+        let mut rng = rng(seed, Stream::VatDirection, step, image as u64);
+        noise.fill_with(|| StandardNormal.sample(&mut rng));
+    });
+    noise
 }

@@ -7,10 +7,11 @@ use crate::artifact::{self, Lineage};
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use crate::network::Network;
+use crate::network::device::Device;
 use crate::network::engine::Precision;
 use crate::network::layout::Layout;
+use crate::network::weights::Weights;
 use crate::schema;
-use candle_core::Device;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::Serialize;
 use serde_json::Value;
@@ -20,11 +21,12 @@ use std::fmt::Display;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A model on disk, its weights mapped into a network.
+/// A model on disk.
 pub struct Model {
     pub path: PathBuf,
     pub config: Config,
-    pub network: Network,
+    pub layout: Layout,
+    pub weights: Weights,
     /// Hash of `model.safetensors`.
     pub hash: String,
 }
@@ -38,7 +40,7 @@ const MAX_HEADER: u64 = 100_000_000;
 impl Model {
     /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` when config
     /// and weights do not fit.
-    pub fn open(path: &Path, device: &Device) -> Result<Model> {
+    pub fn open(path: &Path) -> Result<Model> {
         let weights = path.join(schema::WEIGHTS);
         if !weights.is_file() {
             return Err(Error::missing(&weights, "model", HINT));
@@ -57,18 +59,23 @@ impl Model {
             true => timm::tensors(&layout),
             false => tensors(&layout),
         };
-        // Checked before there is a network, which is as large as the configuration says.
+        // Checked before there is room for the weights, which takes as much as the configuration says.
         let views = views(path, &tensors, &found)?;
-        let size = (config.height, config.width);
-        let mut network =
-            Network::new(&config.architecture, size, device, Precision::F32, config.seed);
+        let mut weights = Weights::zeros(&layout);
         for (tensor, view) in tensors.iter().zip(views) {
             let (values, _) = view.data().as_chunks::<4>();
             let values = values.iter().map(|b| f32::from_le_bytes(*b));
-            tensor.place.set(&mut network, values);
+            tensor.place.set(&mut weights, values);
         }
         let hash = schema::short_hash(&blake3::hash(&bytes));
-        Ok(Model { hash, path: path.to_path_buf(), config, network })
+        Ok(Model { hash, path: path.to_path_buf(), config, layout, weights })
+    }
+
+    /// The network of this model, to infer with. Errors: as `Network::new`.
+    pub fn network(&self, device: Device) -> Result<Network> {
+        let Config { architecture, height, width, .. } = &self.config;
+        let size = (*height, *width);
+        Network::new(architecture, size, device, Precision::F32, self.weights.clone())
     }
 
     /// Errors unless the model's classes are those of the data set.
@@ -139,22 +146,22 @@ fn views<'a>(
 }
 
 /// Writes `config.json`, then `model.safetensors`.
-pub fn write(path: &Path, config: &Config, network: &Network, lineage: &Lineage) -> Result<()> {
-    let tensors = tensors(&network.layout);
-    write_files(path, config, network, &tensors, lineage.metadata())
+pub fn write(path: &Path, config: &Config, weights: &Weights, lineage: &Lineage) -> Result<()> {
+    let tensors = tensors(&Layout::new(&config.architecture));
+    write_files(path, config, weights, &tensors, lineage.metadata())
 }
 
 /// `write` with the configuration and the tensors of any format.
 pub fn write_files(
     path: &Path,
     config: &impl Serialize,
-    network: &Network,
+    weights: &Weights,
     tensors: &[Tensor],
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
     let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
     artifact::write_bytes(&path.join(schema::CONFIG_JSON), format!("{json}\n").as_bytes())?;
-    let values: Vec<Cow<[f32]>> = tensors.iter().map(|t| t.place.get(network)).collect();
+    let values: Vec<Cow<[f32]>> = tensors.iter().map(|t| t.place.get(weights)).collect();
     let tensors: Vec<(String, Vec<usize>, &[f32])> = tensors
         .iter()
         .zip(&values)

@@ -1,8 +1,8 @@
-//! The tensors of a weights file, and their places in a network.
+//! The tensors of a weights file, and their places among a network's weights.
 
 use crate::error::{Error, Result};
-use crate::network::Network;
 use crate::network::layout::{Architecture, Layout, largest_kernel};
+use crate::network::weights::Weights;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub struct Tensor {
     pub place: Place,
 }
 
-/// Where a tensor lies in a network, and how it is written down.
+/// Where a tensor lies among a network's weights, and how it is written down.
 pub enum Place {
     /// As it lies in the parameter vector.
     Parameters(Range<usize>),
@@ -43,25 +43,25 @@ pub enum Place {
 }
 
 impl Place {
-    pub fn get<'a>(&self, network: &'a Network) -> Cow<'a, [f32]> {
+    pub fn get<'a>(&self, weights: &'a Weights) -> Cow<'a, [f32]> {
         match self {
-            Place::Parameters(r) => Cow::Borrowed(&network.parameters[r.clone()]),
-            Place::Moving(r) => Cow::Borrowed(&network.moving[r.clone()]),
+            Place::Parameters(r) => Cow::Borrowed(&weights.parameters[r.clone()]),
+            Place::Moving(r) => Cow::Borrowed(&weights.moving[r.clone()]),
             Place::Transposed(r, shape) => {
-                let kernel = &network.parameters[r.clone()];
+                let kernel = &weights.parameters[r.clone()];
                 transposed(*shape).map(|i| kernel[i]).collect()
             }
             Place::Variance(r, added) => {
-                let variance = network.moving[r.clone()].iter();
+                let variance = weights.moving[r.clone()].iter();
                 variance.map(|v| (f64::from(*v) + added) as f32).collect()
             }
         }
     }
 
-    pub fn set(&self, network: &mut Network, values: impl Iterator<Item = f32>) {
+    pub fn set(&self, weights: &mut Weights, values: impl Iterator<Item = f32>) {
         let vector = match self {
-            Place::Parameters(r) | Place::Transposed(r, _) => &mut network.parameters[r.clone()],
-            Place::Moving(r) | Place::Variance(r, _) => &mut network.moving[r.clone()],
+            Place::Parameters(r) | Place::Transposed(r, _) => &mut weights.parameters[r.clone()],
+            Place::Moving(r) | Place::Variance(r, _) => &mut weights.moving[r.clone()],
         };
         match self {
             Place::Parameters(_) | Place::Moving(_) => {

@@ -1,20 +1,53 @@
-//! `--device`.
+//! Where a network computes: the value of `--device`.
 
 use crate::error::{Error, Result};
-use candle_core::Device;
+use std::fmt;
+use std::str::FromStr;
 
-/// `cpu` or `cuda:N` as candle's device.
-pub fn device(name: &str) -> Result<Device> {
-    if name == "cpu" {
-        return Ok(Device::Cpu);
+/// Where a network computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// An NVIDIA GPU by its number, in a build with the feature `cuda`.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    /// Of `cpu` or `cuda:N`.
+    fn from_str(text: &str) -> Result<Device> {
+        let number = text.strip_prefix("cuda:").map(str::parse);
+        match (text, number) {
+            ("cpu", _) => Ok(Device::Cpu),
+            (_, Some(Ok(number))) => Ok(Device::Cuda(number)),
+            _ => Err(Error::Usage(format!("--device {text}: expected cpu or cuda:N"))),
+        }
     }
-    let ordinal = name
-        .strip_prefix("cuda:")
-        .and_then(|n| n.parse().ok())
-        .ok_or_else(|| Error::Usage(format!("--device {name}: expected cpu or cuda:N")))?;
-    Device::new_cuda(ordinal).map_err(|e| {
-        Error::Usage(format!(
-            "--device {name}: {e}; is this a build with --features cuda on a machine with that GPU?"
-        ))
-    })
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_cpu_and_cuda_with_a_number() {
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(7)] {
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        }
+        for text in ["", "tpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+            let error = text.parse::<Device>().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert_eq!(error.to_string(), format!("--device {text}: expected cpu or cuda:N"));
+        }
+    }
 }

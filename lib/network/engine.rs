@@ -1,5 +1,8 @@
-//! What computes a network: the seam between the methods and a device.
+//! The seam between the methods and what computes a network: an engine owns its weights, and the host
+//! sees logits.
 
+use super::update::Update;
+use super::weights::Weights;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -14,47 +17,72 @@ pub enum Precision {
     Bf16,
 }
 
-/// What a forward pass normalizes with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pass {
-    /// Batch statistics; the moving ones follow and keep this share of themselves.
-    Train { keep: f32 },
-    /// Batch statistics; the moving ones stay (VAT's perturbed passes).
-    Perturbed,
-}
-
 /// Share of the moving statistics that a training step keeps (reference models/resnet.py).
 pub const BATCH_NORM_MOMENTUM: f32 = 0.99;
 
 /// Added to the variance by a batch norm (TensorFlow layers' default, as in the reference).
 pub const BATCH_NORM_EPSILON: f64 = 1e-3;
 
-/// Which gradients a backward pass computes: added to `parameters`, written to `images`.
-#[derive(Default)]
-pub struct Gradients<'a> {
-    /// The whole parameter vector, or its trunk part.
-    pub parameters: Option<&'a mut [f32]>,
-    /// `[n, height, width, channels]`, as the images.
-    pub images: Option<&'a mut [f32]>,
+/// Which images go through the network, and which gradient the way back computes. Every pass
+/// normalizes with the statistics of its own batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pass {
+    /// The images of the step. The moving statistics follow and keep this share of themselves. The
+    /// gradient of the parameters is added up.
+    Train { keep: f32 },
+    /// The moved images. The gradient of the parameters is added up.
+    Perturbed,
+    /// The moved images, in float32 whatever the precision: bfloat16 would round the move away. The
+    /// gradient of these images becomes their direction.
+    Direction,
 }
 
-/// Images `[n, height, width, channels]` → pre-logits `[n, features]`, differentiable.
-pub trait Trunk: Send {
-    /// Runs the images through; keeps what `backward` needs.
-    fn forward(
-        &mut self,
-        parameters: &[f32],
-        moving: &mut [f32],
-        images: &[f32],
-        pass: Pass,
-    ) -> Result<Vec<f32>>;
+/// A vector that stays in the engine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Inner {
+    /// Of the parameters, since the last update.
+    Gradient,
+    /// `[moved images, height, width, channels]`.
+    Direction,
+    /// The moved images themselves.
+    Moved,
+}
 
-    /// Backward of the last `forward` with the same parameters, from the gradient of the pre-logits.
-    fn backward(&mut self, parameters: &[f32], features: &[f32], wanted: Gradients) -> Result<()>;
+/// A network on a device. Images are `[n, height, width, channels]`, logits `[n, outputs]`.
+pub trait Engine: Send {
+    /// Takes over the weights.
+    fn put(&mut self, weights: Weights) -> Result<()>;
 
-    /// Takes over the weights and moving statistics for `infer`, until the next `forward`.
-    fn prepare(&mut self, parameters: &[f32], moving: &[f32]) -> Result<()>;
+    /// The weights as they are now.
+    fn get(&self) -> Result<Weights>;
 
-    /// Pre-logits by the moving statistics last prepared.
-    fn infer(&mut self, images: &[f32]) -> Result<Vec<f32>>;
+    /// Takes the images of a step, and leaves the buffer of the last ones in their place.
+    fn images(&mut self, images: &mut Vec<f32>);
+
+    /// Gives the first images of the step a direction each, of any length: as many as it has images.
+    fn direction(&mut self, direction: Vec<f32>);
+
+    /// Moves each image that has a direction by this length along it; from where it was in the step,
+    /// whatever moves came before. Without a direction (a gradient of zero) it stays there.
+    fn along(&mut self, length: f64);
+
+    /// The logits of each head, in the order of the layout.
+    fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>>;
+
+    /// The way back of the last `forward`, from the gradient of each head's logits, `None` for a head
+    /// that the loss does not depend on.
+    fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()>;
+
+    /// Takes an optimizer's step along the gradient of the parameters, which begins anew.
+    fn update(&mut self, update: &Update) -> Result<()>;
+
+    /// Gets ready to infer with the weights as they are.
+    fn prepare(&mut self) -> Result<()>;
+
+    /// The logits of one head, by its place in the layout, by the moving statistics. Comes after
+    /// `prepare`, with no other call between them.
+    fn infer(&mut self, images: &[f32], head: usize) -> Result<Vec<f32>>;
+
+    /// A copy of what stays inside, for tests.
+    fn read(&self, inner: Inner) -> Result<Vec<f32>>;
 }

@@ -1,35 +1,59 @@
-//! The network: a trunk (images → pre-logits) behind one seam, and linear heads in candle.
+//! The network: images → logits of the heads. An engine computes it and owns its weights; the losses are
+//! candle's, on the host.
 
 pub mod candle;
 pub mod cpu;
 pub mod device;
 pub mod engine;
+mod heads;
+mod host;
 pub mod layout;
+pub mod update;
+pub mod weights;
 
 use crate::error::{Error, Result};
-use candle::CandleTrunk;
-use candle_core::{DType, Device, Tensor, Var};
-use cpu::{CpuTrunk, Isa};
-use engine::{Gradients, Pass, Precision, Trunk};
+use candle::CandleEngine;
+use candle_core::{DType, Tensor, Var};
+use cpu::{CpuEngine, Isa};
+use device::Device;
+use engine::{Engine, Pass, Precision};
 use half::bf16;
 use layout::{Architecture, Layout};
+use weights::Weights;
 
-/// Outputs of the heads for a batch, as parts of candle's graph.
+/// The heads' logits of a pass, of which candle differentiates a loss.
 pub struct Outputs {
-    features: Tensor,
-    heads: Vec<(String, Var, Var)>,
+    heads: Vec<(String, Var)>,
 }
 
 impl Outputs {
-    /// The named head's output, `[n, outputs]`.
-    pub fn head(&self, name: &str) -> Result<Tensor> {
-        let (_, kernel, bias) = self
-            .heads
-            .iter()
-            .find(|(n, ..)| n == name)
-            .ok_or_else(|| Error::Internal(format!("the network has no head {name:?}")))?;
-        Ok(self.features.matmul(kernel)?.broadcast_add(bias)?)
+    fn new(layout: &Layout, logits: Vec<Vec<f32>>) -> Result<Outputs> {
+        let heads = layout.heads.iter().zip(logits).map(|(head, logits)| {
+            let shape = (logits.len() / head.outputs, head.outputs);
+            let logits = Tensor::from_vec(logits, shape, &candle_core::Device::Cpu)?;
+            Ok((head.name.clone(), Var::from_tensor(&logits)?))
+        });
+        Ok(Outputs { heads: heads.collect::<Result<_>>()? })
     }
+
+    /// The named head's logits, `[n, outputs]`.
+    pub fn head(&self, name: &str) -> Result<Tensor> {
+        let (_, logits) =
+            self.heads.iter().find(|(n, _)| n == name).ok_or_else(|| no_head(name))?;
+        Ok(logits.as_tensor().clone())
+    }
+
+    /// The gradient of each head's logits.
+    fn gradients(&self, loss: &Tensor) -> Result<Vec<Option<Vec<f32>>>> {
+        let gradients = loss.backward()?;
+        let values = |gradient: &Tensor| gradient.flatten_all()?.to_vec1();
+        let heads = self.heads.iter().map(|(_, logits)| gradients.get(logits).map(values));
+        Ok(heads.map(Option::transpose).collect::<candle_core::Result<_>>()?)
+    }
+}
+
+fn no_head(name: &str) -> Error {
+    Error::Internal(format!("the network has no head {name:?}"))
 }
 
 /// A network that stays as it is while it infers.
@@ -38,127 +62,86 @@ pub struct Inference<'a> {
 }
 
 impl Inference<'_> {
-    /// Outputs of a head by the moving statistics: `[n, outputs]`, row-major.
+    /// Logits of a head by the moving statistics: `[n, outputs]`, row-major.
     pub fn run(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
-        let Network { layout, parameters, trunk, .. } = &mut *self.network;
-        let out = outputs(layout, parameters, &trunk.infer(images)?)?.head(head)?;
-        Ok(out.flatten_all()?.to_vec1()?)
+        let Network { layout, engine, .. } = &mut *self.network;
+        let place = layout.heads.iter().position(|h| h.name == head);
+        engine.infer(images, place.ok_or_else(|| no_head(head))?)
     }
 }
 
-/// Parameters, moving statistics and the trunk that computes with them.
+/// An engine, and what it computes.
 pub struct Network {
     pub layout: Layout,
-    pub parameters: Vec<f32>,
-    pub moving: Vec<f32>,
-    trunk: Box<dyn Trunk>,
-    /// For gradients of images where `trunk` is too coarse for them: VAT looks along a perturbation
-    /// that would be rounded away.
-    exact: Option<Box<dyn Trunk>>,
+    /// Values of an image.
+    pub image_values: usize,
+    pub engine: Box<dyn Engine>,
 }
 
 impl Network {
-    /// A network for images of (height, width): the fast trunk on the CPU, candle's in float32
-    /// elsewhere.
+    /// A network for images of (height, width): the fast engine on the CPU, candle's in float32
+    /// elsewhere. Errors: `Usage`, if the device is not there or cannot compute in this precision.
     pub fn new(
         architecture: &Architecture,
-        (height, width): (usize, usize),
-        device: &Device,
+        size: (usize, usize),
+        device: Device,
         precision: Precision,
-        seed: u64,
-    ) -> Network {
+        weights: Weights,
+    ) -> Result<Network> {
         let layout = Layout::new(architecture);
-        let single = || -> Box<dyn Trunk> {
-            match device {
-                Device::Cpu => Box::new(CpuTrunk::<f32>::new(&layout, height, width, Isa::best())),
-                other => {
-                    let device = other.clone();
-                    Box::new(CandleTrunk::new(&layout, height, width, device, DType::F32))
-                }
+        let engine: Box<dyn Engine> = match (device, precision) {
+            (Device::Cpu, Precision::F32) => {
+                Box::new(CpuEngine::<f32>::new(&layout, size, weights, Isa::best()))
+            }
+            (Device::Cpu, Precision::Bf16) => {
+                Box::new(CpuEngine::<bf16>::new(&layout, size, weights, Isa::best()))
+            }
+            (Device::Cuda(number), Precision::F32) => {
+                let gpu = candle_core::Device::new_cuda(number).map_err(|e| {
+                    Error::Usage(format!(
+                        "--device {device}: {e}; is this a build with --features cuda on a machine \
+                         with that GPU?"
+                    ))
+                })?;
+                Box::new(CandleEngine::new(&layout, size, weights, gpu, DType::F32))
+            }
+            (Device::Cuda(_), Precision::Bf16) => {
+                let what = "--precision bf16 is for --device cpu only; leave one of them out";
+                return Err(Error::Usage(what.into()));
             }
         };
-        let (trunk, exact): (Box<dyn Trunk>, _) = match precision {
-            Precision::F32 => (single(), None),
-            Precision::Bf16 => {
-                let trunk = CpuTrunk::<bf16>::new(&layout, height, width, Isa::best());
-                (Box::new(trunk), Some(single()))
-            }
-        };
-        Network {
-            parameters: layout.initial_parameters(seed),
-            moving: layout.initial_moving(),
-            layout,
-            trunk,
-            exact,
-        }
+        Ok(Network { image_values: size.0 * size.1 * architecture.channels, layout, engine })
     }
 
     /// Takes the network as it is to infer with.
     pub fn inference(&mut self) -> Result<Inference<'_>> {
-        self.trunk.prepare(&self.parameters, &self.moving)?;
+        self.engine.prepare()?;
         Ok(Inference { network: self })
     }
 
-    /// Sets the moving statistics to the mean over batches of those of this one, the `index`-th.
-    pub fn recompute_statistics(&mut self, images: &[f32], index: usize) -> Result<()> {
+    /// Sets the moving statistics to the mean over batches of those of this one, the `index`-th. As
+    /// `Engine::images`, leaves another buffer in the images' place.
+    pub fn recompute_statistics(&mut self, images: &mut Vec<f32>, index: usize) -> Result<()> {
+        self.engine.images(images);
         let keep = index as f32 / (index + 1) as f32;
-        let pass = Pass::Train { keep };
-        self.trunk.forward(&self.parameters, &mut self.moving, images, pass)?;
+        self.engine.forward(Pass::Train { keep })?;
         Ok(())
     }
 
-    /// One pass forward and backward: `loss` makes a scalar of the heads' outputs, its gradients go
-    /// where they are `wanted`. Returns the loss.
+    /// One pass forward and backward: `loss` makes a scalar of the heads' logits, the engine keeps the
+    /// gradient of the pass. Returns the loss.
     pub fn differentiate(
         &mut self,
-        images: &[f32],
         pass: Pass,
         loss: impl FnOnce(&Outputs) -> Result<Tensor>,
-        mut wanted: Gradients,
     ) -> Result<f32> {
-        let trunk = match &mut self.exact {
-            Some(exact) if wanted.images.is_some() => exact,
-            _ => &mut self.trunk,
-        };
-        let features = trunk.forward(&self.parameters, &mut self.moving, images, pass)?;
-        let outputs = outputs(&self.layout, &self.parameters, &features)?;
-        let features = Var::from_tensor(&outputs.features)?;
-        let outputs = Outputs { features: features.as_tensor().clone(), ..outputs };
+        let outputs = Outputs::new(&self.layout, self.engine.forward(pass)?)?;
         let loss = loss(&outputs)?;
-        let gradients = loss.backward()?;
-        let Some(upstream) = gradients.get(&features) else {
+        let gradients = outputs.gradients(&loss)?;
+        if gradients.iter().all(Option::is_none) {
             return Err(Error::Internal("a loss that does not depend on the images".into()));
-        };
-        if let Some(parameters) = wanted.parameters.as_deref_mut() {
-            for (head, (_, kernel, bias)) in self.layout.heads.iter().zip(&outputs.heads) {
-                let kernel = (self.layout.head_kernel(head), gradients.get(kernel));
-                let bias = (self.layout.head_bias(head), gradients.get(bias));
-                for (range, gradient) in [kernel, bias] {
-                    let Some(gradient) = gradient else { continue };
-                    let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-                    for (p, g) in parameters[range].iter_mut().zip(gradient) {
-                        *p += g;
-                    }
-                }
-            }
         }
-        let upstream = upstream.flatten_all()?.to_vec1::<f32>()?;
-        trunk.backward(&self.parameters, &upstream, wanted)?;
+        self.engine.backward(&gradients)?;
         Ok(loss.to_scalar()?)
     }
-}
-
-fn outputs(layout: &Layout, parameters: &[f32], features: &[f32]) -> Result<Outputs> {
-    let width = layout.features;
-    let features = Tensor::from_slice(features, (features.len() / width, width), &Device::Cpu)?;
-    let heads = layout.heads.iter().map(|h| {
-        let kernel = &parameters[layout.head_kernel(h)];
-        let bias = &parameters[layout.head_bias(h)];
-        Ok((
-            h.name.clone(),
-            Var::from_slice(kernel, (width, h.outputs), &Device::Cpu)?,
-            Var::from_slice(bias, h.outputs, &Device::Cpu)?,
-        ))
-    });
-    Ok(Outputs { features, heads: heads.collect::<Result<_>>()? })
 }

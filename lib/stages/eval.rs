@@ -8,7 +8,7 @@ use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
 use crate::labelled::rows::labelled_rows;
 use crate::model::folder::Model;
-use crate::network::device::device;
+use crate::network::device::Device;
 use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::settings::method_name;
@@ -70,7 +70,7 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let mut evaluation = self.open()?;
+        let evaluation = self.open()?;
         let out = self.output.out_or(schema::EVAL);
         if self.output.dry_run {
             return cli::print(&evaluation.describe());
@@ -93,6 +93,7 @@ impl Stage for Args {
 
 /// What is evaluated: a model on some rows of a split.
 struct Evaluation {
+    device: Device,
     model: Model,
     split: Split,
     split_name: String,
@@ -109,7 +110,8 @@ struct Evaluation {
 impl Args {
     /// Opens and checks all inputs.
     fn open(&self) -> Result<Evaluation> {
-        let model = Model::open(&self.model, &device(&self.computing.device)?)?;
+        let device: Device = self.computing.device.parse()?;
+        let model = Model::open(&self.model)?;
         let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
         model.check_classes(shards.classes(), &self.shards.path)?;
@@ -132,6 +134,7 @@ impl Args {
         };
         let output = pipe.output(split.channels())?;
         Ok(Evaluation {
+            device,
             model,
             split,
             split_name: self.split.clone(),
@@ -151,9 +154,9 @@ impl Evaluation {
     }
 
     /// Logits `[rows, views, classes]`.
-    fn logits(&mut self) -> Result<Vec<f32>> {
-        let network = &mut self.model.network;
-        logits::logits(network, &self.split, &self.rows, &self.pipe, "evaluating")
+    fn logits(&self) -> Result<Vec<f32>> {
+        let mut network = self.model.network(self.device)?;
+        logits::logits(&mut network, &self.split, &self.rows, &self.pipe, "evaluating")
     }
 
     /// `seed` draws the bootstrap's resamples.

@@ -7,7 +7,6 @@ use crate::model::folder::{self, Model};
 use crate::model::tensors::Tensor;
 use crate::model::timm;
 use crate::schema;
-use candle_core::Device;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -53,11 +52,11 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let out = self.output.out_or(schema::TIMM);
-        let model = Model::open(&self.model, &Device::Cpu)?;
+        let model = Model::open(&self.model)?;
         artifact::refuse_overlap(&self.model, &out)?;
         let Format::Timm = self.to;
         let config = timm::to_config(&self.model, &model.config)?;
-        let tensors = timm::tensors(&model.network.layout);
+        let tensors = timm::tensors(&model.layout);
         let words = words(&out, &tensors, &model);
         if self.output.dry_run {
             return cli::print(&format!("{words}\n{:#}\n", config["model_args"]));
@@ -98,7 +97,7 @@ fn write(
     let mut metadata = lineage.metadata();
     let (key, value) = schema::PYTORCH;
     metadata.insert(key.into(), value.into());
-    folder::write_files(folder.path(), config, &model.network, tensors, metadata)?;
+    folder::write_files(folder.path(), config, &model.weights, tensors, metadata)?;
     if cli::stop_requested() {
         return Err(Error::Interrupted { path: out.to_path_buf() });
     }

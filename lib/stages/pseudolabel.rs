@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::rows::labelled_rows;
 use crate::model::folder::Model;
-use crate::network::device::device;
+use crate::network::device::Device;
 use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::{Shards, Split};
@@ -71,7 +71,7 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let mut labelling = self.open()?;
+        let labelling = self.open()?;
         let out = self.output.out_or(schema::LABELS);
         if self.output.dry_run {
             return cli::print(&labelling.describe());
@@ -90,6 +90,7 @@ impl Stage for Args {
 
 /// What is labelled: a split, by the mean of a model over the views of each image.
 struct Labelling {
+    device: Device,
     model: Model,
     split: Split,
     settings: PseudolabelSettings,
@@ -105,7 +106,8 @@ impl Args {
     /// Opens and checks all inputs.
     fn open(&self) -> Result<Labelling> {
         let mut settings: PseudolabelSettings = self.recipe.load()?;
-        let model = Model::open(&self.model, &device(&self.computing.device)?)?;
+        let device: Device = self.computing.device.parse()?;
+        let model = Model::open(&self.model)?;
         let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
         model.check_classes(shards.classes(), &self.shards.path)?;
@@ -127,7 +129,7 @@ impl Args {
             known.extend(rows.into_iter().zip(labels));
             lineage = lineage.input(schema::input::LABELLED, artifact::hash_file(path)?);
         }
-        Ok(Labelling { model, split, settings, pipe, views, known, lineage })
+        Ok(Labelling { device, model, split, settings, pipe, views, known, lineage })
     }
 }
 
@@ -144,11 +146,11 @@ impl Labelling {
     }
 
     /// One of each row of the split.
-    fn labels(&mut self) -> Result<Vec<PseudoLabel>> {
+    fn labels(&self) -> Result<Vec<PseudoLabel>> {
         let classes = self.model.config.classes.len();
         let rows: Vec<u32> = (0..self.split.len() as u32).collect();
-        let network = &mut self.model.network;
-        let logits = logits::logits(network, &self.split, &rows, &self.pipe, "labelling")?;
+        let mut network = self.model.network(self.device)?;
+        let logits = logits::logits(&mut network, &self.split, &rows, &self.pipe, "labelling")?;
         let of_rows = logits.chunks_exact(self.views * classes).zip(&rows);
         Ok(of_rows
             .map(|(logits, row)| PseudoLabel::new(logits, classes, self.known.get(row).copied()))

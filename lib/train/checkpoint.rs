@@ -4,22 +4,17 @@ use crate::artifact;
 use crate::error::{Error, Result};
 use crate::model::metrics::Metric;
 use crate::model::tensors::to_safetensors;
+use crate::network::weights::Weights;
 use crate::schema;
 use crate::train::log::{Mean, RunningMeans};
 use safetensors::tensor::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// State of a run after `step` steps.
-#[derive(Debug, Clone, PartialEq)]
+/// State of a run after `step` steps, but for the weights.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub step: u64,
-    pub parameters: Vec<f32>,
-    pub velocity: Vec<f32>,
-    /// Polyak average; empty if there is none.
-    pub average: Vec<f32>,
-    /// Moving batch-norm statistics.
-    pub moving: Vec<f32>,
     /// All that was logged.
     pub metrics: Vec<Metric>,
     /// What is measured but not logged yet.
@@ -34,8 +29,8 @@ pub fn file(model: &Path) -> PathBuf {
 /// The header's key for the identity of the run, named so in the files of runs that may still go on.
 const IDENTITY: &str = "plan";
 
-/// Saves the state of a run. Its `identity` is one string for all that it depends on.
-pub fn save(model: &Path, identity: &str, state: &State) -> Result<()> {
+/// Saves the state of a run and its weights. Its `identity` is one string for all that it depends on.
+pub fn save(model: &Path, identity: &str, state: &State, weights: &Weights) -> Result<()> {
     let vector = |name: &str, v| -> (String, Vec<usize>, &[f32]) {
         let v: &Vec<f32> = v;
         (name.to_string(), vec![v.len()], v)
@@ -47,10 +42,10 @@ pub fn save(model: &Path, identity: &str, state: &State) -> Result<()> {
     let records = serde_json::to_string(&records).map_err(|e| Error::Internal(e.to_string()))?;
     let bytes = to_safetensors(
         &[
-            vector("parameters", &state.parameters),
-            vector("velocity", &state.velocity),
-            vector("average", &state.average),
-            vector("moving", &state.moving),
+            vector("parameters", &weights.parameters),
+            vector("velocity", &weights.velocity),
+            vector("average", &weights.average),
+            vector("moving", &weights.moving),
         ],
         BTreeMap::from([
             (IDENTITY.to_string(), identity.to_string()),
@@ -63,14 +58,14 @@ pub fn save(model: &Path, identity: &str, state: &State) -> Result<()> {
 
 /// The saved state of the same run, or `None` if there is none. A checkpoint of another run, or a
 /// damaged one, is an error unless `force`: hours of work are not thrown away in silence.
-pub fn load(model: &Path, identity: &str, force: bool) -> Result<Option<State>> {
+pub fn load(model: &Path, identity: &str, force: bool) -> Result<Option<(State, Weights)>> {
     let path = file(model);
     if !path.exists() {
         return Ok(None);
     }
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
     match parse(&bytes, identity) {
-        Ok(state) => Ok(Some(state)),
+        Ok(saved) => Ok(Some(saved)),
         Err(_) if force => Ok(None),
         Err(found) => Err(Error::bad_data(
             &path,
@@ -93,7 +88,7 @@ fn mean((name, bits, count): StoredMean) -> (String, Mean) {
     (name, Mean { sum: f64::from_bits(bits), count })
 }
 
-fn parse(bytes: &[u8], identity: &str) -> std::result::Result<State, String> {
+fn parse(bytes: &[u8], identity: &str) -> std::result::Result<(State, Weights), String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let header = header.metadata().clone().unwrap_or_default();
@@ -108,15 +103,18 @@ fn parse(bytes: &[u8], identity: &str) -> std::result::Result<State, String> {
     };
     let (metrics, means): (Vec<StoredMetric>, Vec<StoredMean>) =
         serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
-    Ok(State {
-        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
+    let weights = Weights {
         parameters: vector("parameters")?,
         velocity: vector("velocity")?,
         average: vector("average")?,
         moving: vector("moving")?,
+    };
+    let state = State {
+        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
         metrics: metrics.into_iter().map(metric).collect(),
         means: RunningMeans(means.into_iter().map(mean).collect()),
-    })
+    };
+    Ok((state, weights))
 }
 
 /// Removes the checkpoint of a finished run.

@@ -3,12 +3,10 @@
 use crate::error::Result;
 use crate::methods;
 use crate::methods::views::Views;
-use crate::network::cpu::{CpuTrunk, Isa};
-use crate::network::engine::Precision;
+use crate::network::cpu;
 use crate::network::layout::Layout;
 use crate::settings::{Settings, method_name};
-use crate::train::optimizer::Schedule;
-use half::bf16;
+use crate::train::schedule::Schedule;
 
 /// What is known of the data before training.
 pub struct Data {
@@ -39,7 +37,7 @@ fn views_of_an_image(s: &Settings, views: &Views) -> String {
     }
 }
 
-/// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU trunk's
+/// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU engine's
 /// buffers, the parameters, their gradients, velocities and averages.
 pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     let views = methods::views(s, data.channels)?;
@@ -47,10 +45,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     let schedule = Schedule::new(s, data.labelled);
     let images = s.batch * views.labelled.count() + s.unlabelled_batch * views.unlabelled.count();
     let (height, width) = (views.labelled.first().height, views.labelled.first().width);
-    let activations = match s.precision {
-        Precision::F32 => CpuTrunk::<f32>::new(&layout, height, width, Isa::best()).bytes(images),
-        Precision::Bf16 => CpuTrunk::<bf16>::new(&layout, height, width, Isa::best()).bytes(images),
-    };
+    let activations = cpu::training_bytes(&layout, (height, width), s.precision, images);
     let memory = activations + 4 * layout.parameters * 4;
     let lines = [
         ("method", method_name(s.method)),

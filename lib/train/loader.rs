@@ -110,7 +110,7 @@ pub struct Batches {
 
 impl Batches {
     /// The batch of the next step, waiting for it if it is not ready.
-    pub fn advance(&mut self) -> Result<&Batch> {
+    pub fn advance(&mut self) -> Result<&mut Batch> {
         while self.made.len() <= READY
             && let Some(draws) = self.ahead.next(&self.images)
         {

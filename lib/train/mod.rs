@@ -11,9 +11,9 @@ pub mod dry_run;
 pub mod labels;
 pub mod loader;
 pub mod log;
-pub mod optimizer;
 pub mod options;
 pub mod prepare;
+pub mod schedule;
 pub mod tfevents;
 pub mod trainer;
 

@@ -11,9 +11,9 @@ use crate::methods;
 use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::Network;
-use crate::network::device::device;
-use crate::network::engine::Precision;
-use crate::network::layout::Architecture;
+use crate::network::device::Device;
+use crate::network::layout::{Architecture, Layout};
+use crate::network::weights::Weights;
 use crate::recipe;
 use crate::rng::Stream;
 use crate::schema;
@@ -21,10 +21,9 @@ use crate::settings::Settings;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
 use crate::train::loader::{ImageSet, TrainingImages};
-use crate::train::optimizer::Schedule;
 use crate::train::options::TrainingOptions;
+use crate::train::schedule::Schedule;
 use crate::train::trainer::{Run, Validation};
-use candle_core::Device;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,21 +44,21 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     let held_out = held_out(options, &split, classes)?;
     let images = training_images(options, &settings, inputs, &split, classes, &held_out)?;
     let config = config(settings, shards.classes(), &images);
-    let device = compute_device(options, &config.settings)?;
-    let mut network = Network::new(
-        &config.architecture,
-        (config.height, config.width),
-        &device,
-        config.settings.precision,
-        config.seed,
-    );
+    let device: Device = options.computing.device.parse()?;
+    let layout = Layout::new(&config.architecture);
+    let mut weights = Weights::initial(&layout, config.seed);
     let mut lineage = lineage(options, inputs, &config.settings, &split)?;
     if let Some(path) = &options.init {
-        let init = Model::open(path, &device)?;
+        let init = Model::open(path)?;
         init.check_classes(shards.classes(), &options.shards.path)?;
-        warm_start(&mut network, &config.architecture, &init)?;
+        warm_start(&mut weights, &layout, &config.architecture, &init)?;
         lineage = lineage.input(schema::input::INIT, init.hash);
     }
+    if config.settings.polyak_half_life > 0.0 {
+        weights.average.clone_from(&weights.parameters);
+    }
+    let (size, precision) = ((config.height, config.width), config.settings.precision);
+    let network = Network::new(&config.architecture, size, device, precision, weights)?;
     let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     logits::check_size(&config, &split, &pipe)?;
     Ok(Run {
@@ -134,15 +133,6 @@ fn config(settings: Settings, classes: &[String], images: &TrainingImages) -> Co
     }
 }
 
-fn compute_device(options: &TrainingOptions, settings: &Settings) -> Result<Device> {
-    let device = device(&options.computing.device)?;
-    if settings.precision == Precision::Bf16 && !device.is_cpu() {
-        let what = "--precision bf16 is for --device cpu only; leave one of them out";
-        return Err(Error::Usage(what.into()));
-    }
-    Ok(device)
-}
-
 /// All that the run is made from but the weights that it starts from.
 fn lineage(
     options: &TrainingOptions,
@@ -160,7 +150,12 @@ fn lineage(
 }
 
 /// Takes over the trunk and the heads that both networks have; other heads stay as initialized.
-fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Result<()> {
+fn warm_start(
+    weights: &mut Weights,
+    layout: &Layout,
+    wanted: &Architecture,
+    init: &Model,
+) -> Result<()> {
     let found = &init.config.architecture;
     let trunk = |a: &Architecture| (a.channels, a.units.clone(), a.width_factor, a.stem);
     if trunk(wanted) != trunk(found) {
@@ -171,21 +166,21 @@ fn warm_start(network: &mut Network, wanted: &Architecture, init: &Model) -> Res
             "start from a model of the recipe's network",
         ));
     }
-    let trunk = network.layout.trunk_parameters;
-    network.parameters[..trunk].copy_from_slice(&init.network.parameters[..trunk]);
-    network.moving.copy_from_slice(&init.network.moving);
-    for head in &network.layout.heads {
-        let Some(old) = init.network.layout.head(&head.name) else {
+    let trunk = layout.trunk_parameters;
+    weights.parameters[..trunk].copy_from_slice(&init.weights.parameters[..trunk]);
+    weights.moving.copy_from_slice(&init.weights.moving);
+    for head in &layout.heads {
+        let Some(old) = init.layout.head(&head.name) else {
             continue;
         };
         if old.outputs != head.outputs {
             continue;
         }
         for (to, from) in [
-            (network.layout.head_kernel(head), init.network.layout.head_kernel(old)),
-            (network.layout.head_bias(head), init.network.layout.head_bias(old)),
+            (layout.head_kernel(head), init.layout.head_kernel(old)),
+            (layout.head_bias(head), init.layout.head_bias(old)),
         ] {
-            network.parameters[to].copy_from_slice(&init.network.parameters[from]);
+            weights.parameters[to].copy_from_slice(&init.weights.parameters[from]);
         }
     }
     Ok(())

@@ -14,16 +14,17 @@ use crate::model::config::Config;
 use crate::model::folder;
 use crate::model::metrics::{self, Metric};
 use crate::network::Network;
+use crate::network::update::Update;
+use crate::network::weights::Weights;
 use crate::rng::Stream;
 use crate::schema::{self, metric};
 use crate::shards::Split;
 use crate::train::checkpoint::{self, State};
 use crate::train::dry_run::Data;
 use crate::train::loader::{ImageSet, TrainingImages};
-use crate::train::log::{MetricsLog, RunningMeans};
-use crate::train::optimizer::{Schedule, momentum_sgd, polyak};
+use crate::train::log::MetricsLog;
+use crate::train::schedule::Schedule;
 use crate::train::tfevents;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,39 +85,19 @@ impl Run {
         Ok(())
     }
 
-    /// The state of the checkpoint, which the network takes over; without one the initial state.
+    /// The state of the checkpoint, whose weights the network takes over; without one the first state.
     fn begin(&mut self, force: bool) -> Result<State> {
-        let Some(state) = checkpoint::load(&self.out, &self.identity(), force)? else {
-            return Ok(self.initial_state());
+        let Some((state, weights)) = checkpoint::load(&self.out, &self.identity(), force)? else {
+            return Ok(State::default());
         };
         cli::info(&format!("{}: going on from step {}", self.out.display(), state.step));
-        self.network.parameters.copy_from_slice(&state.parameters);
-        self.network.moving.copy_from_slice(&state.moving);
+        self.network.engine.put(weights)?;
         Ok(state)
-    }
-
-    fn initial_state(&self) -> State {
-        let p = &self.network.parameters;
-        State {
-            step: 0,
-            parameters: p.clone(),
-            velocity: vec![0.0; p.len()],
-            average: if self.config.settings.polyak_half_life > 0.0 {
-                p.clone()
-            } else {
-                Vec::new()
-            },
-            moving: self.network.moving.clone(),
-            metrics: Vec::new(),
-            means: RunningMeans::default(),
-        }
     }
 
     /// The steps that are left. Returns the time spent waiting for images.
     fn steps(&mut self, state: &mut State, log: &mut MetricsLog) -> Result<Duration> {
         let (begun, total) = (state.step, self.schedule.total_steps);
-        let decayed = self.network.layout.decayed();
-        let mut gradients = vec![0f32; self.network.parameters.len()];
         let mut batches = self.images.batches(begun, total);
         let mut waited = Duration::ZERO;
         let bar = cli::progress(total, "training");
@@ -130,9 +111,9 @@ impl Run {
             let asked = Instant::now();
             let batch = batches.advance()?;
             waited += asked.elapsed();
-            let record = self.differentiate(batch, step, &mut gradients)?;
+            let record = self.differentiate(batch, step)?;
             self.check_finite(&record, step, state)?;
-            self.update(state, &mut gradients, &decayed, step);
+            self.update(step)?;
             state.means.add(&record);
             bar.set_position(step + 1);
             self.log_if_due(state, log, step + 1)?;
@@ -142,31 +123,24 @@ impl Run {
         Ok(waited)
     }
 
-    /// Adds the gradients of a step to `gradients`.
-    fn differentiate(&mut self, batch: &Batch, step: u64, gradients: &mut [f32]) -> Result<Record> {
+    /// Makes the engine add up the gradient of a step.
+    fn differentiate(&mut self, batch: &mut Batch, step: u64) -> Result<Record> {
         let s = &self.config.settings;
         let ramp_steps = s.ramp * self.schedule.steps_per_epoch as f64;
         let ramp = if ramp_steps > 0.0 { (step as f64 / ramp_steps).min(1.0) } else { 1.0 };
         let at = At { seed: self.config.seed, step, ramp };
-        methods::step(&mut self.network, s, batch, at, gradients)
+        methods::step(&mut self.network, s, batch, at)
     }
 
-    /// Moves the weights and their average by the gradients, which are 0 afterwards.
-    fn update(
-        &mut self,
-        state: &mut State,
-        gradients: &mut [f32],
-        decayed: &[Range<usize>],
-        step: u64,
-    ) {
+    /// Moves the weights, and their average, by the gradient of a step.
+    fn update(&mut self, step: u64) -> Result<()> {
         let s = &self.config.settings;
-        let parameters = &mut self.network.parameters;
-        let learning_rate = self.schedule.learning_rate(step);
-        momentum_sgd(parameters, &mut state.velocity, gradients, decayed, s, learning_rate);
-        let half_life = s.polyak_half_life * self.schedule.steps_per_epoch as f64;
-        if half_life > 0.0 {
-            polyak(&mut state.average, parameters, half_life);
-        }
+        self.network.engine.update(&Update {
+            learning_rate: self.schedule.learning_rate(step),
+            momentum: s.momentum,
+            weight_decay: s.weight_decay,
+            half_life: s.polyak_half_life * self.schedule.steps_per_epoch as f64,
+        })
     }
 
     /// Logs the means since the last time, and the learning rate, after `done` steps.
@@ -231,15 +205,14 @@ impl Run {
     /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
     /// from: they are an error, and the last checkpoint stays.
     fn save(&self, state: &mut State, step: u64) -> Result<()> {
-        let (parameters, moving) = (&self.network.parameters, &self.network.moving);
-        let weights = [parameters, moving, &state.velocity, &state.average];
-        if let Some(w) = weights.into_iter().flatten().find(|w| !w.is_finite()) {
+        let weights = self.network.engine.get()?;
+        let Weights { parameters, velocity, average, moving } = &weights;
+        let mut all = [parameters, moving, velocity, average].into_iter().flatten();
+        if let Some(w) = all.find(|w| !w.is_finite()) {
             return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
         }
         state.step = step;
-        state.parameters.copy_from_slice(parameters);
-        state.moving.copy_from_slice(moving);
-        checkpoint::save(&self.out, &self.identity(), state)
+        checkpoint::save(&self.out, &self.identity(), state, &weights)
     }
 
     /// One string for everything that the run depends on.
@@ -294,7 +267,7 @@ impl Run {
     fn finish(&mut self, state: &mut State, log: &mut MetricsLog) -> Result<()> {
         let total = self.schedule.total_steps;
         self.save(state, total)?;
-        self.use_average(state)?;
+        self.use_average()?;
         match self.validate(state, log, total) {
             Err(Error::Interrupted { .. }) => Err(self.stopped(total)),
             result => result,
@@ -302,10 +275,12 @@ impl Run {
     }
 
     /// The weights to use: averaged with Polyak, with batch-norm statistics that fit them.
-    fn use_average(&mut self, state: &State) -> Result<()> {
+    fn use_average(&mut self) -> Result<()> {
         let s = &self.config.settings;
         if s.polyak_half_life > 0.0 {
-            self.network.parameters.copy_from_slice(&state.average);
+            let mut weights = self.network.engine.get()?;
+            weights.parameters = std::mem::take(&mut weights.average);
+            self.network.engine.put(weights)?;
         }
         match s.batch_norm_batches {
             0 => Ok(()),
@@ -323,7 +298,7 @@ impl Run {
         let mut batches = Arc::new(images).batches(0, count);
         for index in 0..count {
             let batch = batches.advance()?;
-            self.network.recompute_statistics(&batch.images, index as usize)?;
+            self.network.recompute_statistics(&mut batch.images, index as usize)?;
         }
         Ok(())
     }
@@ -336,7 +311,7 @@ impl Run {
         artifact::write_bytes(&events, &tfevents::encode(metrics))?;
         let card = card::markdown(&self.config, &self.lineage, metrics);
         artifact::write_bytes(&out.join(schema::MODEL_CARD), card.as_bytes())?;
-        folder::write(out, &self.config, &self.network, &self.lineage)?;
+        folder::write(out, &self.config, &self.network.engine.get()?, &self.lineage)?;
         checkpoint::remove(out)?;
         MetricsLog::remove(out)
     }

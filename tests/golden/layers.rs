@@ -1,13 +1,14 @@
 //! Batch norm, and the distribution of initial weights.
 
 use crate::images::{bound, distance};
+use crate::network::{gradients, with_identity};
 use crate::{Tensors, close, float, floats, rows};
 use candle_core::{DType, Device};
-use s4l::network::candle::CandleTrunk;
-use s4l::network::cpu::{CpuTrunk, Isa};
-use s4l::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
-use s4l::network::layout::Stem;
-use s4l::network::layout::{Architecture, Layout};
+use s4l::network::candle::CandleEngine;
+use s4l::network::cpu::{CpuEngine, Isa};
+use s4l::network::engine::Engine;
+use s4l::network::layout::{Architecture, Layout, Stem};
+use s4l::network::update::Update;
 use std::collections::BTreeMap;
 
 fn architecture(channels: usize, units: &[usize], width_factor: usize, stem: Stem) -> Architecture {
@@ -25,40 +26,38 @@ fn architecture(channels: usize, units: &[usize], width_factor: usize, stem: Ste
 #[test]
 fn batch_norm_is_tensorflow_s() {
     let golden = Tensors::read("batch_norm.safetensors");
-    let layout = Layout::new(&architecture(16, &[], 1, Stem::Small));
-    let mut parameters = vec![0f32; layout.parameters];
+    let (layout, mut weights) = with_identity(architecture(16, &[], 1, Stem::Small));
     for channel in 0..16 {
         let centre = (4 * 16 + channel) * 16 + channel;
-        parameters[layout.stem.offset + centre] = 1.0;
+        weights.parameters[layout.stem.offset + centre] = 1.0;
     }
-    parameters[layout.norm.gamma()].copy_from_slice(&golden.singles("gamma"));
-    parameters[layout.norm.beta()].copy_from_slice(&golden.singles("beta"));
-    let trunks: [(&str, Box<dyn Trunk>); 2] = [
-        ("fast", Box::new(CpuTrunk::<f32>::new(&layout, 5, 6, Isa::best()))),
-        ("candle", Box::new(CandleTrunk::new(&layout, 5, 6, Device::Cpu, DType::F64))),
-    ];
-    for (name, mut trunk) in trunks {
-        let mut moving = layout.initial_moving();
+    weights.parameters[layout.norm.gamma()].copy_from_slice(&golden.singles("gamma"));
+    weights.parameters[layout.norm.beta()].copy_from_slice(&golden.singles("beta"));
+    let fast = CpuEngine::<f32>::new(&layout, (5, 6), weights.clone(), Isa::best());
+    let candle = CandleEngine::new(&layout, (5, 6), weights, Device::Cpu, DType::F64);
+    let engines: [(&str, Box<dyn Engine>); 2] =
+        [("fast", Box::new(fast)), ("candle", Box::new(candle))];
+    for (name, mut engine) in engines {
         for batch in 0..3 {
             let of = |what: &str| format!("{batch}.{what}");
             let is = |what: &str, got: &[f32]| {
                 let expected = golden.doubles(&of(what));
-                close(&format!("{name} trunk, {batch}, {what}"), got, expected, 1e-5);
+                close(&format!("{name} engine, {batch}, {what}"), got, expected, 1e-5);
             };
-            let images = golden.singles(&of("images"));
-            let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-            let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
+            let (images, upstream) = (golden.singles(&of("images")), golden.singles("upstream"));
+            let (features, [gradient, image_gradient]) =
+                gradients(&mut *engine, &images, &upstream);
             is("features", &features);
+            let moving = engine.get().unwrap().moving;
             is("moving_mean", &moving[layout.norm.mean()]);
             is("moving_variance", &moving[layout.norm.variance()]);
-            let mut gradient = vec![0f32; layout.parameters];
-            let mut image_gradient = vec![0f32; images.len()];
-            let wanted =
-                Gradients { parameters: Some(&mut gradient), images: Some(&mut image_gradient) };
-            trunk.backward(&parameters, &golden.singles("upstream"), wanted).unwrap();
             is("gradient_images", &image_gradient);
             is("gradient_gamma", &gradient[layout.norm.gamma()]);
             is("gradient_beta", &gradient[layout.norm.beta()]);
+            // The gradient begins anew; the weights stay.
+            let still =
+                Update { learning_rate: 0.0, momentum: 0.0, weight_decay: 0.0, half_life: 0.0 };
+            engine.update(&still).unwrap();
         }
     }
 }

@@ -9,9 +9,9 @@ use s4l::methods::rotation::rotation_loss;
 use s4l::methods::supervised::{cross_entropy, soft_cross_entropy};
 use s4l::methods::vat;
 use s4l::network::Network;
-use s4l::network::engine::Precision;
-use s4l::network::layout::Architecture;
-use s4l::network::layout::Stem;
+use s4l::network::engine::{Inner, Precision};
+use s4l::network::layout::{Architecture, Layout, Stem};
+use s4l::network::weights::Weights;
 use serde_json::Value;
 
 /// A matrix.
@@ -70,7 +70,7 @@ fn losses_and_gradients_are_tensorflow_s() {
 fn a_perturbation_is_normalized_as_by_tensorflow() {
     let cases = rows("losses.json");
     let case = cases.iter().find(|c| c["loss"] == "perturbation").unwrap();
-    let images = singles(&case["inputs"]);
+    let mut images = singles(&case["inputs"]);
     let values = images.len() / case["inputs"].as_array().unwrap().len();
     let architecture = Architecture {
         channels: 1,
@@ -79,10 +79,13 @@ fn a_perturbation_is_normalized_as_by_tensorflow() {
         stem: Stem::Small,
         heads: vec![],
     };
-    let mut unused = Network::new(&architecture, (5, values / 5), &Device::Cpu, Precision::F32, 0);
+    let (size, cpu) = ((5, values / 5), s4l::network::device::Device::Cpu);
+    let weights = Weights::initial(&Layout::new(&architecture), 0);
+    let mut network = Network::new(&architecture, size, cpu, Precision::F32, weights).unwrap();
+    network.engine.images(&mut images);
     let clean = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
     let key = (case["seed"].as_u64().unwrap(), case["step"].as_u64().unwrap());
-    let radius = float(&case["radius"]);
-    let moved = vat::perturb(&mut unused, &images, values, &clean, radius, 0, key).unwrap();
+    vat::perturb(&mut network, &clean, float(&case["radius"]), 0, key).unwrap();
+    let moved = network.engine.read(Inner::Moved).unwrap();
     close("perturbation", &moved, &floats(&case["moved"]), 1e-6);
 }

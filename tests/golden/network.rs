@@ -1,58 +1,85 @@
-//! ResNet-v2 forward and backward, by the fast trunk in float32 and by candle's in float64.
+//! ResNet-v2 forward and backward, by the fast engine in float32 and by candle's in float64. The one
+//! head passes the pre-logits on as they are, so logits are features.
 
 use crate::{Tensors, close};
 use candle_core::{DType, Device};
-use s4l::network::candle::CandleTrunk;
-use s4l::network::cpu::{CpuTrunk, Isa};
-use s4l::network::engine::{BATCH_NORM_MOMENTUM, Gradients, Pass, Trunk};
-use s4l::network::layout::Stem;
-use s4l::network::layout::{Architecture, Layout};
+use s4l::network::candle::CandleEngine;
+use s4l::network::cpu::{CpuEngine, Isa};
+use s4l::network::engine::{BATCH_NORM_MOMENTUM, Engine, Inner, Pass};
+use s4l::network::layout::{Architecture, Layout, Stem};
+use s4l::network::weights::Weights;
+
+/// The layout of an architecture with a head as wide as the pre-logits, whose kernel is the identity
+/// among weights that are otherwise 0.
+pub fn with_identity(mut architecture: Architecture) -> (Layout, Weights) {
+    let features = Layout::new(&architecture).features;
+    architecture.heads = vec![("features".into(), features)];
+    let layout = Layout::new(&architecture);
+    let mut weights = Weights { moving: layout.initial_moving(), ..Weights::zeros(&layout) };
+    let kernel = &mut weights.parameters[layout.head_kernel(&layout.heads[0])];
+    kernel.iter_mut().step_by(features + 1).for_each(|w| *w = 1.0);
+    (layout, weights)
+}
+
+/// A step's forward and backward pass. Returns the features and the gradient of the parameters, then
+/// that of the images.
+pub fn gradients(
+    engine: &mut dyn Engine,
+    images: &[f32],
+    upstream: &[f32],
+) -> (Vec<f32>, [Vec<f32>; 2]) {
+    engine.images(&mut images.to_vec());
+    let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
+    let features = engine.forward(pass).unwrap().remove(0);
+    engine.backward(&[Some(upstream.to_vec())]).unwrap();
+    // The same images, moved by nothing.
+    engine.direction(vec![1.0; images.len()]);
+    engine.along(0.0);
+    engine.forward(Pass::Direction).unwrap();
+    engine.backward(&[Some(upstream.to_vec())]).unwrap();
+    (features, [Inner::Gradient, Inner::Direction].map(|inner| engine.read(inner).unwrap()))
+}
 
 fn agrees(file: &str, units: &[usize], stem: Stem) {
     let golden = Tensors::read(file);
     let shape = golden.shape("images");
-    let layout = Layout::new(&Architecture {
+    let (layout, mut weights) = with_identity(Architecture {
         channels: shape[3],
         units: units.to_vec(),
         width_factor: 1,
         stem,
         heads: vec![],
     });
-    let mut parameters = vec![f32::NAN; layout.parameters];
-    for (name, shape, range) in layout.tensors() {
-        assert_eq!(golden.shape(&name), shape, "{name}");
-        parameters[range].copy_from_slice(&golden.singles(&name));
+    let tensors = layout.tensors();
+    let tensors = tensors.iter().filter(|t| !t.0.starts_with("heads."));
+    for (name, shape, range) in tensors.clone() {
+        assert_eq!(golden.shape(name), shape, "{name}");
+        weights.parameters[range.clone()].copy_from_slice(&golden.singles(name));
     }
     let images = golden.singles("images");
-    let (h, w) = (shape[1], shape[2]);
-    let candle =
-        |dtype| -> Box<dyn Trunk> { Box::new(CandleTrunk::new(&layout, h, w, Device::Cpu, dtype)) };
-    let fast = Box::new(CpuTrunk::<f32>::new(&layout, h, w, Isa::best()));
+    let size = (shape[1], shape[2]);
+    let candle = CandleEngine::new(&layout, size, weights.clone(), Device::Cpu, DType::F64);
+    let fast = CpuEngine::<f32>::new(&layout, size, weights, Isa::best());
     // Candle's results pass through float32 on their way out, and the momentum is one: 0.99 + 1e-8.
-    for (name, mut trunk, bound) in
-        [("fast", fast as Box<dyn Trunk>, 1e-5), ("candle", candle(DType::F64), 1e-6)]
-    {
+    let engines: [(&str, Box<dyn Engine>, f64); 2] =
+        [("fast", Box::new(fast), 1e-5), ("candle", Box::new(candle), 1e-6)];
+    for (name, mut engine, bound) in engines {
         let is = |what: &str, got: &[f32]| {
-            close(&format!("{file}, {name} trunk, {what}"), got, golden.doubles(what), bound);
+            close(&format!("{file}, {name} engine, {what}"), got, golden.doubles(what), bound);
         };
-        let mut moving = layout.initial_moving();
-        let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-        let features = trunk.forward(&parameters, &mut moving, &images, pass).unwrap();
+        let (features, [gradient, image_gradient]) =
+            gradients(&mut *engine, &images, &golden.singles("upstream"));
         is("features", &features);
+        let moving = engine.get().unwrap().moving;
         for (tensor, _, range) in layout.moving_tensors() {
             is(&tensor, &moving[range]);
         }
-        let mut gradient = vec![0f32; layout.parameters];
-        let mut image_gradient = vec![0f32; images.len()];
-        let wanted =
-            Gradients { parameters: Some(&mut gradient), images: Some(&mut image_gradient) };
-        trunk.backward(&parameters, &golden.singles("upstream"), wanted).unwrap();
         is("gradient.images", &image_gradient);
-        for (tensor, _, range) in layout.tensors() {
-            is(&format!("gradient.{tensor}"), &gradient[range]);
+        for (tensor, _, range) in tensors.clone() {
+            is(&format!("gradient.{tensor}"), &gradient[range.clone()]);
         }
-        trunk.prepare(&parameters, &moving).unwrap();
-        is("inferred", &trunk.infer(&images).unwrap());
+        engine.prepare().unwrap();
+        is("inferred", &engine.infer(&images, 0).unwrap());
     }
 }
 

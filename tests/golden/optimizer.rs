@@ -1,8 +1,10 @@
 //! Momentum SGD with weight decay, Polyak averaging, the schedule.
 
 use crate::{close, float, floats, rows, singles, whole};
+use s4l::network::update::{Update, update};
+use s4l::network::weights::Weights;
 use s4l::settings::Settings;
-use s4l::train::optimizer::{Schedule, momentum_sgd, polyak};
+use s4l::train::schedule::Schedule;
 use serde_json::Value;
 
 fn cases(kind: &str) -> Vec<Value> {
@@ -19,34 +21,42 @@ fn steps(case: &Value) -> &Vec<Value> {
 #[test]
 fn momentum_and_weight_decay_are_tensorflow_s() {
     let case = &cases("momentum")[0];
-    let settings = Settings {
-        momentum: float(&case["momentum"]),
-        weight_decay: float(&case["weight_decay"]),
-        ..Settings::default()
-    };
-    let mut weights = singles(&case["weights"]);
-    let mut velocity = vec![0f32; weights.len()];
+    let parameters = singles(&case["weights"]);
+    let mut weights =
+        Weights { velocity: vec![0.0; parameters.len()], parameters, ..Weights::default() };
     for (i, step) in steps(case).iter().enumerate() {
-        momentum_sgd(
-            &mut weights,
-            &mut velocity,
-            &mut singles(&step["gradients"]),
-            std::slice::from_ref(&(0..5)),
-            &settings,
-            float(&step["learning_rate"]),
-        );
-        close(&format!("weights of step {i}"), &weights, &floats(&step["weights"]), 1e-6);
-        close(&format!("velocity of step {i}"), &velocity, &floats(&step["velocity"]), 1e-6);
+        let by = Update {
+            learning_rate: float(&step["learning_rate"]),
+            momentum: float(&case["momentum"]),
+            weight_decay: float(&case["weight_decay"]),
+            half_life: 0.0,
+        };
+        let mut gradient = singles(&step["gradients"]);
+        update(&mut weights, &mut gradient, std::slice::from_ref(&(0..5)), &by);
+        let (got, expected) = (&weights.parameters, floats(&step["weights"]));
+        close(&format!("weights of step {i}"), got, &expected, 1e-6);
+        let (got, expected) = (&weights.velocity, floats(&step["velocity"]));
+        close(&format!("velocity of step {i}"), got, &expected, 1e-6);
     }
 }
 
 #[test]
 fn averages_are_tensorflow_s() {
     let case = &cases("polyak")[0];
-    let mut average = singles(&case["start"]);
+    let average = singles(&case["start"]);
+    let mut weights = Weights { velocity: vec![0.0; average.len()], average, ..Weights::default() };
+    let by = Update {
+        learning_rate: 0.0,
+        momentum: 0.0,
+        weight_decay: 0.0,
+        half_life: float(&case["half_life"]),
+    };
     for (i, step) in steps(case).iter().enumerate() {
-        polyak(&mut average, &singles(&step["weights"]), float(&case["half_life"]));
-        close(&format!("average of step {i}"), &average, &floats(&step["average"]), 1e-6);
+        weights.parameters = singles(&step["weights"]);
+        let mut gradient = vec![0.0; weights.parameters.len()];
+        update(&mut weights, &mut gradient, &[], &by);
+        let expected = floats(&step["average"]);
+        close(&format!("average of step {i}"), &weights.average, &expected, 1e-6);
     }
 }
 

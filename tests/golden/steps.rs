@@ -1,13 +1,14 @@
 //! A training step of each method: every term, the joint loss, its gradients, the moving statistics.
 
 use crate::{Tensors, close};
-use candle_core::Device;
 use s4l::methods::batch::{Batch, Half, Labels, Rows};
 use s4l::methods::main_pass::{At, Value};
 use s4l::methods::{architecture, step};
 use s4l::network::Network;
-use s4l::network::engine::Precision;
-use s4l::network::layout::Stem;
+use s4l::network::device::Device;
+use s4l::network::engine::{Inner, Precision};
+use s4l::network::layout::{Layout, Stem};
+use s4l::network::weights::Weights;
 use s4l::settings::{Method, Settings};
 
 const CLASSES: usize = 5;
@@ -35,13 +36,15 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     };
     let shape = golden.shape("images");
     let architecture = architecture(&settings, shape[3], CLASSES);
-    let mut network =
-        Network::new(&architecture, (shape[1], shape[2]), &Device::Cpu, Precision::F32, 0);
-    let layout = network.layout.clone();
+    let layout = Layout::new(&architecture);
+    let mut weights = Weights::initial(&layout, 0);
     for (name, shape, range) in layout.tensors() {
         assert_eq!(golden.shape(&name), shape, "{name}");
-        network.parameters[range].copy_from_slice(&golden.singles(&name));
+        weights.parameters[range].copy_from_slice(&golden.singles(&name));
     }
+    let size = (shape[1], shape[2]);
+    let mut network =
+        Network::new(&architecture, size, Device::Cpu, Precision::F32, weights).unwrap();
     let labelled = golden.shape("labels")[0];
     let labels = golden.doubles("labels").iter();
     let labels = match method {
@@ -52,10 +55,11 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     };
     let half = |images| Half { images, views };
     let rows = Rows { unlabelled: half(shape[0] / views - labelled), labelled: half(labelled) };
-    let batch = Batch { images: golden.singles("images"), rows, labels };
+    let mut batch = Batch { images: golden.singles("images"), rows, labels };
     let at = At { seed: 5, step: 3, ramp: 1.0 };
-    let mut gradient = vec![0f32; layout.parameters];
-    let record = step(&mut network, &settings, &batch, at, &mut gradient).unwrap();
+    let record = step(&mut network, &settings, &mut batch, at).unwrap();
+    let gradient = network.engine.read(Inner::Gradient).unwrap();
+    let moving = network.engine.get().unwrap().moving;
 
     let mut terms = 0;
     for Value { name: term, value } in record.iter().filter(|v| v.name.starts_with("loss")) {
@@ -73,7 +77,7 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
     }
     for (tensor, _, range) in layout.moving_tensors() {
         let expected = golden.doubles(&tensor);
-        close(&format!("{name}, {tensor}"), &network.moving[range], expected, EXACT);
+        close(&format!("{name}, {tensor}"), &moving[range], expected, EXACT);
     }
 }
 

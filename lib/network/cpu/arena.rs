@@ -1,7 +1,7 @@
 //! One block of memory for all activations and their gradients: buffers whose lives do not overlap
-//! share their place. Planned before the first step, for one image; a batch scales it.
+//! share their place. Placed before the first step, for one image; a batch scales it.
 
-use super::workers::Shared;
+use super::shared::Shared;
 use crate::error::{Error, Result};
 use memmap2::{Advice, MmapMut};
 use std::marker::PhantomData;
@@ -16,11 +16,11 @@ pub struct Slot {
 
 /// Buffers to place: length, and the first and last moment at which they hold something.
 #[derive(Default)]
-pub struct Plan {
+pub struct Requests {
     buffers: Vec<(usize, RangeInclusive<usize>)>,
 }
 
-impl Plan {
+impl Requests {
     /// Asks for `len` values for the `life`; returns the buffer's number.
     pub fn add(&mut self, len: usize, life: RangeInclusive<usize>) -> usize {
         self.buffers.push((len, life));
@@ -133,12 +133,12 @@ mod tests {
 
     #[test]
     fn what_lives_together_lies_apart() {
-        let mut plan = Plan::default();
+        let mut requests = Requests::default();
         let lives = [(10, 0..=3), (20, 1..=2), (30, 3..=5), (5, 0..=5), (20, 4..=5)];
         for (len, life) in &lives {
-            plan.add(*len, life.clone());
+            requests.add(*len, life.clone());
         }
-        let (slots, total) = plan.place();
+        let (slots, total) = requests.place();
         for (i, (_, a)) in lives.iter().enumerate() {
             for (j, (_, b)) in lives.iter().enumerate().take(i) {
                 let meet = a.start() <= b.end() && b.start() <= a.end();

@@ -1,17 +1,19 @@
 //! Backward of the convolutions, for weights and input in one pass.
 
-use super::conv::{Input, convolve};
-use super::convolve::{Epilogue, Operand, Sink};
+use super::conv::{LayerInput, convolve};
+use super::convolve::Epilogue;
 use super::element::Element;
 use super::elementwise::{AddAll, NormBackward, PairPixels};
-use super::geometry::{Direction, Group, Planned};
+use super::geometry::{Group, TiledConv};
 use super::isa::Isa;
 use super::multiply::{Single, Words};
 use super::norm::{Affine, fold_sums};
+use super::packing::Way;
 use super::products::WeightGradient;
 use super::registers::padded;
-use super::winograd::Buffers;
-use super::workers::{Scratch, Shared, Workers, grown};
+use super::shared::{Shared, grown};
+use super::tile::{GradientJob, Job, PartialSums, Tile};
+use super::workers::{KernelBuffers, Scratch, Workers};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,6 +24,18 @@ const TASK_VALUES: usize = 64 << 10;
 const CHUNKS: usize = 8;
 const PARTIAL_WEIGHTS: usize = 512 << 10;
 
+/// The way back of one `conv::Forward`.
+pub struct Backward<'a, E> {
+    /// Items of the input.
+    pub items: usize,
+    pub input: LayerInput<'a, E>,
+    /// Packed for this way.
+    pub weights: &'a [f32],
+    /// One of each convolution.
+    pub upstream: &'a [Upstream<'a, E>],
+    pub downstream: Downstream<'a, E>,
+}
+
 /// Gradient with respect to a convolution's output.
 pub enum Upstream<'a, E> {
     Direct(&'a [E]),
@@ -30,8 +44,8 @@ pub enum Upstream<'a, E> {
     Unit(UnitGradient<'a, E>),
 }
 
-/// The gradient of a unit's output: through the batch norm that follows, plus the gradient of what
-/// the output is the residual of.
+/// The gradient of a bottleneck unit's output: through the batch norm that follows, plus the gradient
+/// of what the output is the residual of.
 pub struct UnitGradient<'a, E> {
     /// The masked gradient, in whose place the gradient is left.
     pub masked: Shared<E>,
@@ -75,239 +89,237 @@ pub enum Downstream<'a, E> {
     Norm(Shared<E>, &'a [E], &'a Affine),
 }
 
+/// Where the gradient of the parameters is added up.
+pub struct ParameterGradient<'a> {
+    /// The whole parameter vector's, or its trunk part; none where it is not wanted.
+    pub sums: Option<&'a mut [f32]>,
+    /// To work in.
+    pub partial: &'a mut Vec<f32>,
+}
+
+/// How the work of a pass is split: tiles in chunks that have partial sums of their own, channels of
+/// the input in blocks.
+#[derive(Clone, Copy)]
+struct Grid {
+    tiles: usize,
+    chunks: usize,
+    /// Tiles of a chunk.
+    chunk: usize,
+    blocks: usize,
+    /// Channels of a block.
+    block: usize,
+}
+
+/// The channels of a tile that a task computes, and where its sums go.
+struct Task<'a> {
+    tile: Tile,
+    channels: Range<usize>,
+    /// Those of the input's norm: of the gradient, and of gradient * (x - mean).
+    norm: Option<(&'a mut [f32], &'a mut [f32])>,
+    weights: Option<PartialSums>,
+}
+
 impl Group {
-    /// Backward of `forward`. `packed`: the weights for this direction. Adds weight gradients to
-    /// `weights` (the whole parameter vector, where wanted), with `partial` to work in, and writes
-    /// the gradient of the input. Returns the sums that the backward pass of the input's norm needs.
-    #[allow(clippy::too_many_arguments)]
+    /// Backward of `forward`: adds to the gradient of the parameters and writes that of the input.
+    /// Returns the sums that the backward pass of the input's norm needs.
     pub fn backward<E: Element>(
         &self,
         workers: &Workers<E>,
-        units: usize,
-        input: Input<E>,
-        packed: &[f32],
-        upstream: &[Upstream<E>],
-        weights: Option<(&mut [f32], &mut Vec<f32>)>,
-        downstream: &Downstream<E>,
+        pass: Backward<E>,
+        gradient: &mut ParameterGradient,
     ) -> [Vec<f64>; 2] {
-        let total = self.gradient_values();
-        let tiles = units.div_ceil(self.tile);
-        let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(total)).min(tiles);
-        let chunk = tiles.div_ceil(chunks);
-        let chunks = tiles.div_ceil(chunk);
-        let (_, block) = self.split(units, chunks, self.inputs);
-        let blocks = self.inputs.div_ceil(block);
+        let grid = self.grid(pass.items);
         // A unit's gradient is computed in place: by one task, or before all of them.
         let direct;
-        let upstream = match upstream {
-            [Upstream::Unit(unit)] if blocks > 1 => {
-                let pixels = units * self.convs[0].out_pixels;
+        let upstream = match pass.upstream {
+            [Upstream::Unit(unit)] if grid.blocks > 1 => {
+                let pixels = pass.items * self.convs[0].out_pixels;
                 direct = [Upstream::Direct(unit.compute_all(workers.isa, pixels))];
                 &direct
             }
             all => all,
         };
+        let pass = Backward { upstream, ..pass };
         let c = padded(self.inputs);
-        let masked = matches!(downstream, Downstream::Norm(..));
-        let mut sums = vec![0f32; if masked { tiles * 2 * c } else { 0 }];
-        let shared_sums = Shared::new(&mut sums);
-        let (weights, partial) = match weights {
-            Some((weights, partial)) => (Some(weights), grown(partial, chunks * total)),
-            None => (None, &mut [][..]),
-        };
-        let wanted = weights.is_some();
-        let shared = Shared::new(partial);
-        workers.run(chunks * blocks, |task, scratch| {
-            let (k, b) = (task / blocks, task % blocks);
-            let channels = b * block..((b + 1) * block).min(self.inputs);
-            for t in k * chunk..((k + 1) * chunk).min(tiles) {
+        let masked = matches!(pass.downstream, Downstream::Norm(..));
+        let mut sums = vec![0f32; if masked { grid.tiles * 2 * c } else { 0 }];
+        let norm_sums = Shared::new(&mut sums);
+        let total = self.gradient_values();
+        let wanted = gradient.sums.is_some();
+        let partial = grown(gradient.partial, if wanted { grid.chunks * total } else { 0 });
+        let weight_sums = Shared::new(partial);
+        workers.run(grid.chunks * grid.blocks, |task, scratch| {
+            let (k, b) = (task / grid.blocks, task % grid.blocks);
+            let channels = b * grid.block..((b + 1) * grid.block).min(self.inputs);
+            for t in k * grid.chunk..((k + 1) * grid.chunk).min(grid.tiles) {
                 // SAFETY: tiles are disjoint, and so are the channels of blocks.
-                let sums = masked.then(|| unsafe {
-                    let s0 = shared_sums.slice(t * 2 * c, c);
-                    (s0, shared_sums.slice((t * 2 + 1) * c, c))
-                });
-                let gradients = wanted.then_some((shared, k * total, t > k * chunk));
-                self.backward_tile(
-                    workers.isa,
-                    scratch,
-                    self.tile_units(t, units),
-                    channels.clone(),
-                    input,
-                    packed,
-                    upstream,
-                    gradients,
-                    downstream,
-                    sums,
-                );
+                let of = |i| unsafe { norm_sums.slice((t * 2 + i) * c, c) };
+                let weights = PartialSums {
+                    values: weight_sums,
+                    start: k * total,
+                    begun: t > k * grid.chunk,
+                };
+                let task = Task {
+                    tile: self.tile(t, pass.items),
+                    channels: channels.clone(),
+                    norm: masked.then(|| (of(0), of(1))),
+                    weights: wanted.then_some(weights),
+                };
+                self.backward_tile(workers.isa, scratch, &pass, task);
             }
         });
-        if let Some(weights) = weights {
-            let mut start = 0;
-            for p in &self.convs {
-                let size = p.gradient_values();
-                let parts = partial.chunks_exact(total).map(|c| &c[start..start + size]);
-                let parts: Vec<&[f32]> = parts.collect();
-                let out = &mut weights[p.conv.range()];
-                match &p.patches {
-                    Some(patches) => patches.add_weight_gradient(workers.isa, &parts, out),
-                    None => add_partial_sums(workers.isa, &parts, out),
-                }
-                start += size;
-            }
+        if let Some(out) = &mut gradient.sums {
+            self.add_chunks(workers.isa, partial, out);
         }
         fold_sums(&sums, c)
     }
 
-    /// `gradients`: where the partial sums are, their start, and whether they have been begun.
-    #[allow(clippy::too_many_arguments)]
+    fn grid(&self, items: usize) -> Grid {
+        let tiles = items.div_ceil(self.tile);
+        let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(self.gradient_values())).min(tiles);
+        let chunk = tiles.div_ceil(chunks);
+        let chunks = tiles.div_ceil(chunk);
+        let (_, block) = self.split(items, chunks, self.inputs);
+        Grid { tiles, chunks, chunk, blocks: self.inputs.div_ceil(block), block }
+    }
+
+    /// Adds the chunks' partial sums to the places of the weights in `out`.
+    fn add_chunks(&self, isa: Isa, partial: &[f32], out: &mut [f32]) {
+        let mut start = 0;
+        for conv in &self.convs {
+            let size = conv.gradient_values();
+            let chunks = partial.chunks_exact(self.gradient_values());
+            let parts: Vec<&[f32]> = chunks.map(|c| &c[start..start + size]).collect();
+            let out = &mut out[conv.conv.range()];
+            match &conv.patches {
+                Some(patches) => patches.add_weight_gradient(isa, &parts, out),
+                None => add_partial_sums(isa, &parts, out),
+            }
+            start += size;
+        }
+    }
+
     fn backward_tile<E: Element>(
         &self,
         isa: Isa,
         scratch: &mut Scratch<E>,
-        (first, count): (usize, usize),
-        channels: Range<usize>,
-        input: Input<E>,
-        packed: &[f32],
-        upstream: &[Upstream<E>],
-        gradients: Option<(Shared<f32>, usize, bool)>,
-        downstream: &Downstream<E>,
-        sums: Option<(&mut [f32], &mut [f32])>,
+        pass: &Backward<E>,
+        task: Task,
     ) {
-        let Scratch {
-            input: loaded,
-            upstream: [up0, up1],
-            downstream: down,
-            patches: buffers,
-            words,
-        } = scratch;
-        let mut loads = [up0, up1].into_iter();
-        let loaded_upstream: Vec<&[E]> = self
+        let Scratch { input, upstream: [up0, up1], kernels } = scratch;
+        let mut buffers = [up0, up1].into_iter();
+        let upstream: Vec<&[E]> = self
             .convs
             .iter()
-            .zip(upstream)
-            .zip(&mut loads)
-            .map(|((p, up), buffer)| p.upstream(isa, up, first, count, buffer))
+            .zip(pass.upstream)
+            .zip(&mut buffers)
+            .map(|((conv, upstream), buffer)| conv.upstream(isa, upstream, task.tile, buffer))
             .collect();
-        if let Some((shared, mut start, begun)) = gradients {
-            let tile = grown(loaded, count * self.bordered_pixels() * channels.len());
-            self.load(isa, input, (first, count), channels.clone(), tile);
-            for (p, gradient) in self.convs.iter().zip(&loaded_upstream) {
-                if let Some(patches) = &p.patches {
-                    let from = (&*tile, channels.clone());
-                    let out = (shared, start);
-                    patches.weight_gradient(isa, buffers, from, gradient, count, out, begun);
-                }
-                for tap in &p.weight_taps {
-                    let (runs, width) = if self.pixels {
-                        (&tap.runs[..1], count)
-                    } else {
-                        (&tap.runs[..count * tap.per_unit], tap.width)
-                    };
-                    let (row, outputs) = (tap.row + channels.start, p.conv.outputs);
-                    let depth = tap.depth - self.inputs + channels.len();
-                    // SAFETY: chunks are disjoint, and so are the rows of blocks.
-                    let out = unsafe { shared.slice(start + row * outputs, depth * outputs) };
-                    let from = (&*tile, channels.len(), depth);
-                    p.weight_gradient(isa, words, from, gradient, (runs, width), out, begun);
-                }
-                start += p.gradient_values();
+        if let Some(mut sums) = task.weights {
+            let (tile, channels) = (task.tile, task.channels.clone());
+            let input = grown(input, tile.count * self.bordered_pixels() * channels.len());
+            self.load(isa, pass.input, tile, channels.clone(), input);
+            for (conv, gradient) in self.convs.iter().zip(&upstream) {
+                let (channels, items) = (channels.clone(), tile.count);
+                let job = GradientJob { input, channels, items, gradient, sums };
+                self.weight_gradient(isa, kernels, conv, &job);
+                sums.start += conv.gradient_values();
             }
         }
-        let values = self.unit_pixels() * self.inputs;
-        let start = first * values;
-        match (downstream, sums) {
+        self.input_gradient(isa, kernels, pass, task, &upstream);
+    }
+
+    /// Adds the weight gradient of one convolution over a tile to its partial sums.
+    fn weight_gradient<E: Element>(
+        &self,
+        isa: Isa,
+        buffers: &mut KernelBuffers,
+        conv: &TiledConv,
+        job: &GradientJob<E>,
+    ) {
+        if let Some(patches) = &conv.patches {
+            return patches.weight_gradient(isa, &mut buffers.patches, job);
+        }
+        for tap in &conv.weight_taps {
+            let (runs, width) = match self.pixels {
+                true => (&tap.runs[..1], job.items),
+                false => (&tap.runs[..job.items * tap.per_item], tap.width),
+            };
+            let (row, outputs) = (tap.row + job.channels.start, conv.conv.outputs);
+            let depth = tap.depth - self.inputs + job.channels.len();
+            let start = job.sums.start + row * outputs;
+            let of_tap = WeightGradient::<Single<E>> {
+                input: job.input,
+                channels: job.channels.len(),
+                stride: conv.conv.stride,
+                depth,
+                gradient: job.gradient,
+                outputs,
+                runs,
+                width,
+                // SAFETY: chunks are disjoint, and so are the rows of blocks.
+                out: unsafe { job.sums.values.slice(start, depth * outputs) },
+                accumulate: job.sums.begun,
+            };
+            match E::PAIRS && conv.pairs {
+                true => paired(isa, &mut buffers.words, of_tap),
+                false => isa.dispatch(of_tap),
+            }
+        }
+    }
+
+    /// Writes the gradient of the task's part of the input.
+    fn input_gradient<E: Element>(
+        &self,
+        isa: Isa,
+        buffers: &mut KernelBuffers,
+        pass: &Backward<E>,
+        task: Task,
+        upstream: &[&[E]],
+    ) {
+        let KernelBuffers { patches, downstream, .. } = buffers;
+        let Task { tile: Tile { first, count, .. }, channels, .. } = task;
+        let values = self.item_pixels() * self.inputs;
+        let (start, len) = (first * values, count * values);
+        let (inputs, items, weights) = (upstream, count, pass.weights);
+        match (&pass.downstream, task.norm) {
             (Downstream::Norm(out, x, n), Some(sums)) => {
-                let epilogue = Epilogue::Mask {
-                    x: x[start..start + count * values].as_ptr(),
-                    scale: &n.scale,
-                    shift: &n.shift,
-                    mean: &n.mean,
-                    sums,
-                };
-                let output = out.pointer(start, count * values);
-                let upstream = (&loaded_upstream[..], count);
-                self.input_gradient(isa, buffers, packed, upstream, channels, output, epilogue);
+                let (scale, shift, mean) = (&n.scale, &n.shift, &n.mean);
+                let x = x[start..start + len].as_ptr();
+                let epilogue = Epilogue::Mask { x, scale, shift, mean, sums };
+                let output = out.pointer(start, len);
+                let job = Job { inputs, items, weights, columns: channels, output, epilogue };
+                convolve(isa, patches, &self.convs, &self.backward, Way::Backward, job);
             }
             (Downstream::Images(out), _) => {
                 let c = padded(self.inputs);
-                let down = grown(down, count * self.unit_pixels() * c);
-                let output = down.as_mut_ptr();
-                let upstream = (&loaded_upstream[..], count);
-                let epilogue = Epilogue::Store;
-                self.input_gradient(isa, buffers, packed, upstream, 0..c, output, epilogue);
+                let downstream = grown(downstream, count * self.item_pixels() * c);
+                let (output, epilogue) = (downstream.as_mut_ptr(), Epilogue::Store);
+                let job = Job { inputs, items, weights, columns: 0..c, output, epilogue };
+                convolve(isa, patches, &self.convs, &self.backward, Way::Backward, job);
                 // SAFETY: tiles are disjoint.
-                let out = unsafe { out.slice(start, count * values) };
-                for (out, down) in out.chunks_exact_mut(self.inputs).zip(down.chunks_exact(c)) {
-                    out.copy_from_slice(&down[..self.inputs]);
-                }
+                let out = unsafe { out.slice(start, len) };
+                let pixels = out.chunks_exact_mut(self.inputs).zip(downstream.chunks_exact(c));
+                pixels.for_each(|(out, d)| out.copy_from_slice(&d[..self.inputs]));
             }
             _ => {}
         }
     }
-
-    /// The gradient of the `channels` of the input of a tile of `count` units.
-    #[allow(clippy::too_many_arguments)]
-    fn input_gradient<E: Element, O: Element>(
-        &self,
-        isa: Isa,
-        buffers: &mut Buffers,
-        packed: &[f32],
-        (upstream, count): (&[&[E]], usize),
-        channels: Range<usize>,
-        output: *mut O,
-        mut epilogue: Epilogue<O>,
-    ) {
-        if let Some(patches) = &self.convs[0].patches {
-            let tile = (upstream[0], count);
-            patches.convolve(isa, buffers, tile, packed, channels, output, epilogue);
-            return;
-        }
-        for part in &self.backward {
-            let pixels = count * part.per_unit;
-            let mut rest = packed;
-            let operands = self.convs.iter().zip(upstream).zip(&part.from);
-            let operands = operands.map(|((p, up), (from, taps))| {
-                let (weights, after) = rest.split_at(p.packed_words(Direction::Backward));
-                rest = after;
-                Operand {
-                    input: up.as_ptr(),
-                    pixels: &from[..pixels],
-                    taps,
-                    weights,
-                    rows: p.rows(Direction::Backward),
-                }
-            });
-            let operands: Vec<_> = operands.collect();
-            let sink = Sink { output, to: &part.to[..pixels], epilogue: epilogue.reborrow() };
-            let pairs = self.convs[0].pairs;
-            convolve(isa, pairs, &operands, channels.clone(), sink);
-        }
-    }
 }
 
-/// Adds the chunks' partial sums to `out`, in their order.
-fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
-    let task = 4 << 10;
-    out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
-        let start = i * task;
-        isa.dispatch(AddAll { parts, start, out });
-    });
-}
-
-impl Planned {
+impl TiledConv {
     /// The gradient of this convolution's output for a tile: as it lies in memory where it can be,
     /// else in `buffer`.
     fn upstream<'a, E: Element>(
         &self,
         isa: Isa,
-        up: &'a Upstream<'a, E>,
-        first: usize,
-        count: usize,
+        upstream: &'a Upstream<'a, E>,
+        tile: Tile,
         buffer: &'a mut Vec<E>,
     ) -> &'a [E] {
         let values = self.out_pixels * self.conv.outputs;
-        let range = first * values..(first + count) * values;
-        match up {
+        let range = tile.first * values..(tile.first + tile.count) * values;
+        match upstream {
             Upstream::Direct(g) => &g[range],
             Upstream::Unit(unit) => unit.compute(isa, range),
             Upstream::Norm(g, z, n) => {
@@ -323,66 +335,50 @@ impl Planned {
             }
         }
     }
+}
 
-    /// The weight gradient of `depth` rows of the kernel: `out[i, j] (+)= ` sum over the pixels of
-    /// the runs of tile * gradient; see `WeightGradient`.
-    #[allow(clippy::too_many_arguments)]
-    fn weight_gradient<E: Element>(
-        &self,
-        isa: Isa,
-        words: &mut [Vec<f32>; 2],
-        (tile, channels, depth): (&[E], usize, usize),
-        gradient: &[E],
-        (runs, width): (&[(u32, u32)], usize),
-        out: &mut [f32],
-        accumulate: bool,
-    ) {
-        let (outputs, stride) = (self.conv.outputs, self.conv.stride);
-        if !(E::PAIRS && self.pairs) {
-            return isa.dispatch(WeightGradient::<Single<E>> {
-                input: tile.as_ptr(),
-                channels,
-                stride,
-                depth,
-                gradient: gradient.as_ptr(),
-                outputs,
-                runs,
-                width,
-                out,
-                accumulate,
-            });
-        }
-        let pairs = (runs.len() * width).div_ceil(2);
-        let [inputs, gradients] = words;
-        let inputs = grown(inputs, pairs * channels);
-        let gradients = grown(gradients, pairs * outputs);
-        isa.dispatch(PairPixels {
-            input: E::as_pairs(tile),
-            channels,
-            runs: runs.iter().map(|r| r.0),
-            width,
-            step: stride,
-            output: inputs,
-        });
-        isa.dispatch(PairPixels {
-            input: E::as_pairs(gradient),
-            channels: outputs,
-            runs: runs.iter().map(|r| r.1),
-            width,
-            step: 1,
-            output: gradients,
-        });
-        isa.dispatch_pairs(WeightGradient::<Words> {
-            input: inputs.as_ptr(),
-            channels,
-            stride: 1,
-            depth,
-            gradient: gradients.as_ptr(),
-            outputs,
-            runs: &[(0, 0)],
-            width: pairs,
-            out,
-            accumulate,
-        });
-    }
+/// Adds the chunks' partial sums to `out`, in their order.
+fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
+    let task = 4 << 10;
+    out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
+        let start = i * task;
+        isa.dispatch(AddAll { parts, start, out });
+    });
+}
+
+/// A weight gradient by products of pairs of pixels. `words`: to work in.
+fn paired<E: Element>(isa: Isa, words: &mut [Vec<f32>; 2], single: WeightGradient<Single<E>>) {
+    let WeightGradient { channels, stride, outputs, runs, width, .. } = single;
+    let pairs = (runs.len() * width).div_ceil(2);
+    let [inputs, gradients] = words;
+    let inputs = grown(inputs, pairs * channels);
+    let gradients = grown(gradients, pairs * outputs);
+    isa.dispatch(PairPixels {
+        input: E::as_pairs(single.input),
+        channels,
+        runs: runs.iter().map(|r| r.0),
+        width,
+        step: stride,
+        output: inputs,
+    });
+    isa.dispatch(PairPixels {
+        input: E::as_pairs(single.gradient),
+        channels: outputs,
+        runs: runs.iter().map(|r| r.1),
+        width,
+        step: 1,
+        output: gradients,
+    });
+    isa.dispatch_pairs(WeightGradient::<Words> {
+        input: inputs,
+        channels,
+        stride: 1,
+        depth: single.depth,
+        gradient: gradients,
+        outputs,
+        runs: &[(0, 0)],
+        width: pairs,
+        out: single.out,
+        accumulate: single.accumulate,
+    });
 }

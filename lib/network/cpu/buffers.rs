@@ -1,7 +1,6 @@
 //! When each activation and each gradient is needed, and so where it lies.
 
-use super::arena::{Plan, Slot};
-use std::ops::RangeInclusive;
+use super::arena::{Requests, Slot};
 
 /// Values an image of one bottleneck unit's buffers, and whether its shortcut is a convolution.
 #[derive(Debug, Clone, Copy)]
@@ -46,71 +45,114 @@ pub struct Slots {
     pub total: usize,
 }
 
+/// The moments of a forward and a backward pass over so many units, in their order: stem, pool, three
+/// of each unit, the pre-logits, and the same way back.
+#[derive(Clone, Copy)]
+struct Timeline {
+    units: usize,
+}
+
+impl Timeline {
+    /// The first of a unit's three.
+    fn unit(self, unit: usize) -> usize {
+        2 + 3 * unit
+    }
+
+    fn pre_logits(self) -> usize {
+        self.unit(self.units)
+    }
+
+    /// One of a unit's three on the way back.
+    fn back(self, unit: usize, step: usize) -> usize {
+        self.pre_logits() + 1 + 3 * (self.units - 1 - unit) + step
+    }
+
+    /// The stem's, on the way back.
+    fn end(self) -> usize {
+        self.pre_logits() + 1 + 3 * self.units
+    }
+}
+
 impl Slots {
-    /// For a forward and a backward pass. Moments: stem, pool, three for each unit, the pre-logits,
-    /// and the same way back.
+    /// For a forward and a backward pass.
     pub fn new(sizes: &Sizes) -> Slots {
-        let count = sizes.units.len();
-        let first = |unit: usize| 2 + 3 * unit;
-        let head = first(count);
-        // The unit's three backward steps, and the stem's.
-        let back = |unit: usize, step: usize| head + 1 + 3 * (count - 1 - unit) + step;
-        let end = head + 1 + 3 * count;
-        let mut plan = Plan::default();
-        let mut add = |len: usize, life: RangeInclusive<usize>| plan.add(len, life);
+        let timeline = Timeline { units: sizes.units.len() };
+        let end = timeline.end();
+        let mut requests = Requests::default();
         let pooled = usize::from(sizes.stem > 0);
-        let stem = add(sizes.stem, 0..=end);
-        let y0 = add(sizes.y0, pooled..=end);
-        let mut activations = Vec::new();
-        for (i, u) in sizes.units.iter().enumerate() {
-            let at = first(i);
-            let z1 = add(u.z1, at..=back(i, 2));
-            let z2 = add(u.z2, at + 1..=back(i, 1));
-            // The shortcut's convolution writes it first.
-            let from = if u.projects { at } else { at + 2 };
-            let y = add(u.y, from..=back(i, 0));
-            activations.push([z1, z2, y]);
-        }
-        let mut gradients = Vec::new();
-        // The gradient of a unit's output goes to its first convolution or past it.
-        let last_use = |unit: Option<usize>| match unit {
-            Some(i) if sizes.units[i].projects => back(i, 2),
-            None | Some(0) => end,
-            Some(i) => back(i - 1, 0),
-        };
-        for (i, u) in sizes.units.iter().enumerate() {
-            let input = match i {
-                0 => sizes.y0,
-                _ => sizes.units[i - 1].y,
-            };
-            let lives = [0, 1, 2].map(|step| back(i, step));
-            let g3 = add(u.z2, lives[0]..=lives[1]);
-            let g2 = add(u.z1, lives[1]..=lives[2]);
-            let until = last_use(i.checked_sub(1));
-            gradients.push([g3, g2, add(input, lives[2]..=until)]);
-        }
+        let stem = requests.add(sizes.stem, 0..=end);
+        let y0 = requests.add(sizes.y0, pooled..=end);
+        let activations: Vec<_> = (0..sizes.units.len())
+            .map(|i| activations(&mut requests, sizes, timeline, i))
+            .collect();
+        let gradients: Vec<_> =
+            (0..sizes.units.len()).map(|i| gradients(&mut requests, sizes, timeline, i)).collect();
         let output = sizes.units.last().map_or(sizes.y0, |u| u.y);
-        let output = add(output, head..=last_use(count.checked_sub(1)));
-        let stem_gradient = add(sizes.stem, end..=end);
-        let (slots, total) = plan.place();
-        let mut all = Slots {
+        let last_use = last_use(sizes, timeline, sizes.units.len().checked_sub(1));
+        let gradient = requests.add(output, timeline.pre_logits()..=last_use);
+        let stem_gradient = requests.add(sizes.stem, end..=end);
+        let (slots, total) = requests.place();
+        let units = activations.into_iter().zip(gradients);
+        let units = units.map(|([z1, z2, y], [g3, g2, input_gradient])| UnitSlots {
+            z1: slots[z1],
+            z2: slots[z2],
+            y: slots[y],
+            g3: slots[g3],
+            g2: slots[g2],
+            input_gradient: slots[input_gradient],
+        });
+        Slots {
             stem: slots[stem],
-            y0: slots[y0],
-            total,
-            units: Vec::new(),
             stem_gradient: slots[stem_gradient],
-            gradient: slots[output],
-        };
-        for ([z1, z2, y], [g3, g2, input]) in activations.into_iter().zip(gradients) {
-            all.units.push(UnitSlots {
-                z1: slots[z1],
-                z2: slots[z2],
-                y: slots[y],
-                g3: slots[g3],
-                g2: slots[g2],
-                input_gradient: slots[input],
-            });
+            y0: slots[y0],
+            units: units.collect(),
+            gradient: slots[gradient],
+            total,
         }
-        all
+    }
+}
+
+/// Requests z1, z2 and y of a unit, each until its own step back.
+fn activations(
+    requests: &mut Requests,
+    sizes: &Sizes,
+    timeline: Timeline,
+    unit: usize,
+) -> [usize; 3] {
+    let u = &sizes.units[unit];
+    let at = timeline.unit(unit);
+    // The shortcut's convolution writes the output first.
+    let from = if u.projects { at } else { at + 2 };
+    [
+        requests.add(u.z1, at..=timeline.back(unit, 2)),
+        requests.add(u.z2, at + 1..=timeline.back(unit, 1)),
+        requests.add(u.y, from..=timeline.back(unit, 0)),
+    ]
+}
+
+/// Requests the gradients behind the norms of z2 and z1 of a unit, and that of its input.
+fn gradients(
+    requests: &mut Requests,
+    sizes: &Sizes,
+    timeline: Timeline,
+    unit: usize,
+) -> [usize; 3] {
+    let u = &sizes.units[unit];
+    let input = unit.checked_sub(1).map_or(sizes.y0, |before| sizes.units[before].y);
+    let [third, second, first] = [0, 1, 2].map(|step| timeline.back(unit, step));
+    [
+        requests.add(u.z2, third..=second),
+        requests.add(u.z1, second..=first),
+        requests.add(input, first..=last_use(sizes, timeline, unit.checked_sub(1))),
+    ]
+}
+
+/// The last use of the gradient of a unit's output, which goes to its first convolution or past it;
+/// `None` for that of the stem's.
+fn last_use(sizes: &Sizes, timeline: Timeline, unit: Option<usize>) -> usize {
+    match unit {
+        Some(i) if sizes.units[i].projects => timeline.back(i, 2),
+        None | Some(0) => timeline.end(),
+        Some(i) => timeline.back(i - 1, 0),
     }
 }

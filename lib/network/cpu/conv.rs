@@ -8,11 +8,15 @@
 use super::convolve::{Convolve, Epilogue, Moments, Operand, Sink};
 use super::element::Element;
 use super::elementwise::NormRelu;
-use super::geometry::{Direction, Group};
+use super::geometry::{Group, Part, TiledConv};
 use super::isa::Isa;
 use super::multiply::{Pairs, Single};
 use super::norm::{Affine, BatchStatistics, merge};
-use super::workers::{Scratch, Shared, Workers, grown};
+use super::packing::Way;
+use super::shared::{Shared, grown};
+use super::tile::{Job, Tile};
+use super::winograd::PatchBuffers;
+use super::workers::{Scratch, Workers};
 use half::bf16;
 use std::ops::Range;
 
@@ -22,31 +26,36 @@ const TASKS: usize = 8;
 /// the tile for.
 const BLOCK: usize = 64;
 
+/// One pass of a group over its input.
+pub struct Forward<'a, E> {
+    /// Items of the input.
+    pub items: usize,
+    pub input: LayerInput<'a, E>,
+    /// Packed for this way.
+    pub weights: &'a [f32],
+    /// One of each convolution.
+    pub outputs: &'a [LayerOutput<'a, E>],
+}
+
 /// What a group of convolutions reads.
 #[derive(Clone, Copy)]
-pub enum Input<'a, E> {
+pub enum LayerInput<'a, E> {
     Images(&'a [f32]),
     /// relu(norm(x)); without a norm x as it is.
     Activations(&'a [E], Option<&'a Affine>),
 }
 
 /// Where a convolution's output goes, and what is done on the way.
-pub struct Output<'a, E> {
+pub struct LayerOutput<'a, E> {
     pub values: Shared<E>,
     /// Added to the output; it may be the output's own old content.
     pub residual: Option<*const E>,
     pub then: Then<'a>,
 }
 
-impl<'a, E> Output<'a, E> {
-    pub fn new(values: &mut [E], then: Then<'a>) -> Output<'a, E> {
-        Output { values: Shared::new(values), residual: None, then }
-    }
-}
-
 pub enum Then<'a> {
     Nothing,
-    /// Statistics of the output are gathered.
+    /// Statistics of the output are gathered: of one output of a group at most.
     Statistics,
     /// relu(norm(output)) is stored.
     Activate(&'a Affine),
@@ -54,219 +63,208 @@ pub enum Then<'a> {
 
 // SAFETY: the residual is only read, and where it is the output's old content, by the thread that
 // writes there.
-unsafe impl<E: Sync> Sync for Output<'_, E> {}
+unsafe impl<E: Sync> Sync for LayerOutput<'_, E> {}
 
-impl Group {
-    /// Tiles, and blocks of channels to split them into, `channels` wide together.
-    pub(super) fn split(&self, units: usize, chunks: usize, channels: usize) -> (usize, usize) {
-        let tiles = units.div_ceil(self.tile);
-        let tasks = if chunks > 0 { chunks } else { tiles };
-        let blocks = TASKS.div_ceil(tasks).min(channels.div_ceil(BLOCK));
-        (tiles, channels.div_ceil(blocks).next_multiple_of(BLOCK / 2))
+impl<'a, E> LayerOutput<'a, E> {
+    pub fn new(values: &mut [E], then: Then<'a>) -> LayerOutput<'a, E> {
+        LayerOutput { values: Shared::new(values), residual: None, then }
     }
 
-    /// The units of the `t`-th tile: the first and their number.
-    pub(super) fn tile_units(&self, t: usize, units: usize) -> (usize, usize) {
-        (t * self.tile, self.tile.min(units - t * self.tile))
-    }
-
-    /// Loads the channels of a tile of `units` units from the `first` on: relu(norm(x)), or x as it is, inside
-    /// the group's border.
-    pub(super) fn load<E: Element>(
-        &self,
-        isa: Isa,
-        input: Input<E>,
-        (first, units): (usize, usize),
-        channels: Range<usize>,
-        tile: &mut [E],
-    ) {
-        let (start, c) = (first * self.unit_pixels() * self.inputs, channels.len());
-        match input {
-            Input::Activations(x, norm) => isa.dispatch(NormRelu {
-                input: &x[start + channels.start..]
-                    [..units * self.unit_pixels() * self.inputs - channels.start],
-                stride: self.inputs,
-                output: tile,
-                channels: c,
-                norm: norm.map(|n| (&n.scale[channels.clone()], &n.shift[channels])),
-            }),
-            Input::Images(x) => {
-                let (b, row) = (self.border * c, self.width * c);
-                let images = x[start..].chunks_exact(self.height * row);
-                for (tile, x) in
-                    tile.chunks_exact_mut(self.bordered_pixels() * c).zip(images).take(units)
-                {
-                    tile.fill(E::default());
-                    let inner = tile.chunks_exact_mut(row + 2 * b).skip(self.border);
-                    for (tile, x) in inner.zip(x.chunks_exact(row)) {
-                        for (t, &x) in tile[b..].iter_mut().zip(x) {
-                            *t = E::narrow(x);
-                        }
-                    }
-                }
+    /// What becomes of the sums of a tile, whose values start at `start`. `moments` of the tile are
+    /// there where statistics are asked for.
+    fn epilogue(&self, start: usize, moments: Option<Moments<'a>>) -> Epilogue<'a, E> {
+        // SAFETY: the residual lies as the output does.
+        let residual = self.residual.map(|r| unsafe { r.add(start) });
+        match (&self.then, moments, residual) {
+            (Then::Activate(n), ..) => Epilogue::Activate { scale: &n.scale, shift: &n.shift },
+            (Then::Statistics, Some(moments), residual) => {
+                Epilogue::Statistics { residual, moments, empty: true }
             }
+            (_, _, Some(residual)) => Epilogue::Residual(residual),
+            _ => Epilogue::Store,
         }
     }
+}
 
-    /// Convolves the input with each convolution of the group. `weights`: packed for this
-    /// direction. Returns the statistics of the outputs that ask for them, in order.
+impl Group {
+    /// Convolves the input with each convolution of the group. Returns the statistics of the output
+    /// that asks for them.
     pub fn forward<E: Element>(
         &self,
         workers: &Workers<E>,
-        units: usize,
-        input: Input<E>,
-        weights: &[f32],
-        outputs: &[Output<E>],
-    ) -> Vec<BatchStatistics> {
+        pass: &Forward<E>,
+    ) -> Option<BatchStatistics> {
         let columns = self.columns();
-        let (tiles, block) = self.split(units, 0, columns);
+        let (tiles, block) = self.split(pass.items, 0, columns);
         let blocks = columns.div_ceil(block);
-        let mut moments: Vec<Vec<f32>> = self
-            .convs
-            .iter()
-            .zip(outputs)
-            .map(|(p, o)| match o.then {
-                Then::Statistics => vec![0.0; tiles * 3 * p.conv.outputs],
-                _ => Vec::new(),
-            })
-            .collect();
-        let shared: Vec<Shared<f32>> = moments.iter_mut().map(|s| Shared::new(s)).collect();
+        let mut asking = self.convs.iter().zip(pass.outputs);
+        let asking = asking.find(|(_, out)| matches!(out.then, Then::Statistics)).map(|a| a.0);
+        let channels = asking.map_or(0, |conv| conv.conv.outputs);
+        let mut moments = vec![0f32; tiles * 3 * channels];
+        let shared = Shared::new(&mut moments);
         workers.run(tiles * blocks, |task, scratch| {
             let (t, b) = (task / blocks, task % blocks);
-            self.forward_tile(
-                workers.isa,
-                scratch,
-                (t, self.tile_units(t, units)),
-                b * block..(b + 1) * block,
-                input,
-                weights,
-                outputs,
-                &shared,
-            );
+            let block = b * block..(b + 1) * block;
+            self.forward_tile(workers.isa, scratch, pass, self.tile(t, pass.items), block, shared);
         });
-        self.convs
-            .iter()
-            .zip(&moments)
-            .filter(|(_, m)| !m.is_empty())
-            .map(|(p, m)| {
-                let counts = (0..tiles).map(|t| self.tile_units(t, units).1 * p.out_pixels);
-                merge(m, p.conv.outputs, counts)
-            })
-            .collect()
+        asking.map(|conv| {
+            let counts = (0..tiles).map(|t| self.tile(t, pass.items).count * conv.out_pixels);
+            merge(&moments, channels, counts)
+        })
     }
 
     /// The same on this thread alone, for outputs without statistics.
-    pub fn infer<E: Element>(
-        &self,
-        isa: Isa,
-        scratch: &mut Scratch<E>,
-        units: usize,
-        input: Input<E>,
-        weights: &[f32],
-        outputs: &[Output<E>],
-    ) {
-        for t in 0..units.div_ceil(self.tile) {
-            let tile = (t, self.tile_units(t, units));
-            let columns = 0..self.columns();
-            self.forward_tile(isa, scratch, tile, columns, input, weights, outputs, &[]);
+    pub fn infer<E: Element>(&self, isa: Isa, scratch: &mut Scratch<E>, pass: &Forward<E>) {
+        for t in 0..pass.items.div_ceil(self.tile) {
+            let (tile, columns) = (self.tile(t, pass.items), 0..self.columns());
+            self.forward_tile(isa, scratch, pass, tile, columns, Shared::new(&mut []));
         }
     }
 
-    /// Columns of all convolutions side by side, each starting at a block's.
-    fn columns(&self) -> usize {
-        let outputs = self.convs.iter().map(|p| p.conv.outputs);
-        outputs.map(|o| o.next_multiple_of(BLOCK)).sum()
-    }
-
-    #[allow(clippy::too_many_arguments)]
+    /// The block of columns of a tile. `moments`: of all tiles, for the output that asks for them.
     fn forward_tile<E: Element>(
         &self,
         isa: Isa,
         scratch: &mut Scratch<E>,
-        (t, (first, count)): (usize, (usize, usize)),
+        pass: &Forward<E>,
+        tile: Tile,
         block: Range<usize>,
-        input: Input<E>,
-        mut weights: &[f32],
-        outputs: &[Output<E>],
-        moments: &[Shared<f32>],
+        moments: Shared<f32>,
     ) {
-        let Scratch { input: loaded, patches: buffers, .. } = scratch;
-        let tile = match input {
-            Input::Activations(x, None) => &x[first * self.unit_pixels() * self.inputs..],
-            _ => {
-                let size = count * self.bordered_pixels() * self.inputs;
-                let tile = grown(loaded, size);
-                self.load(isa, input, (first, count), 0..self.inputs, tile);
-                tile
+        let Scratch { input: loaded, kernels, .. } = scratch;
+        let input = match pass.input {
+            LayerInput::Activations(x, None) => &x[tile.first * self.item_pixels() * self.inputs..],
+            input => {
+                let loaded = grown(loaded, tile.count * self.bordered_pixels() * self.inputs);
+                self.load(isa, input, tile, 0..self.inputs, loaded);
+                loaded
             }
         };
+        let mut rest = pass.weights;
         let mut before = 0;
-        for (i, (p, out)) in self.convs.iter().zip(outputs).enumerate() {
-            let (packed, rest) = weights.split_at(p.packed_words(Direction::Forward));
-            weights = rest;
-            let all = p.conv.outputs;
+        for (conv, out) in self.convs.iter().zip(pass.outputs) {
+            let (weights, after) = rest.split_at(conv.packed_words(Way::Forward));
+            rest = after;
+            let all = conv.conv.outputs;
             let columns = block.start.max(before)..block.end.min(before + all);
             let columns = columns.start - before..columns.end.saturating_sub(before);
             before += all.next_multiple_of(BLOCK);
             if columns.is_empty() {
                 continue;
             }
-            let start = first * p.out_pixels * all;
-            let output = out.values.pointer(start, count * p.out_pixels * all);
-            let residual = out.residual.map(|r| unsafe { r.add(start) });
-            let mut epilogue = match (&out.then, residual) {
-                (Then::Nothing, None) => Epilogue::Store,
-                (Then::Nothing, Some(r)) => Epilogue::Residual(r),
-                (Then::Statistics, residual) => {
-                    // SAFETY: tiles are disjoint, and so are the columns of blocks.
-                    let of = |k| unsafe { moments[i].slice((t * 3 + k) * all, all) };
-                    Epilogue::Statistics {
-                        residual,
-                        moments: Moments { around: of(0), sums: of(1), squares: of(2) },
-                        empty: true,
+            let start = tile.first * conv.out_pixels * all;
+            let moments = matches!(out.then, Then::Statistics).then(|| {
+                // SAFETY: tiles are disjoint, and so are the columns of blocks.
+                let of = |k| unsafe { moments.slice((tile.index * 3 + k) * all, all) };
+                Moments { around: of(0), sums: of(1), squares: of(2) }
+            });
+            let job = Job {
+                inputs: &[input],
+                items: tile.count,
+                weights,
+                columns,
+                output: out.values.pointer(start, tile.count * conv.out_pixels * all),
+                epilogue: out.epilogue(start, moments),
+            };
+            let convs = std::slice::from_ref(conv);
+            convolve(isa, &mut kernels.patches, convs, &conv.forward, Way::Forward, job);
+        }
+    }
+
+    /// Tiles, and blocks of channels to split them into, `channels` wide together.
+    pub fn split(&self, items: usize, chunks: usize, channels: usize) -> (usize, usize) {
+        let tiles = items.div_ceil(self.tile);
+        let tasks = if chunks > 0 { chunks } else { tiles };
+        let blocks = TASKS.div_ceil(tasks).min(channels.div_ceil(BLOCK));
+        (tiles, channels.div_ceil(blocks).next_multiple_of(BLOCK / 2))
+    }
+
+    /// The tile of this index, of so many items in all.
+    pub fn tile(&self, index: usize, items: usize) -> Tile {
+        let first = index * self.tile;
+        Tile { index, first, count: self.tile.min(items - first) }
+    }
+
+    /// Columns of all convolutions side by side, each starting at a block's.
+    fn columns(&self) -> usize {
+        let outputs = self.convs.iter().map(|c| c.conv.outputs);
+        outputs.map(|o| o.next_multiple_of(BLOCK)).sum()
+    }
+
+    /// Loads these channels of a tile: relu(norm(x)), or x as it is, inside the group's border.
+    pub fn load<E: Element>(
+        &self,
+        isa: Isa,
+        input: LayerInput<E>,
+        tile: Tile,
+        channels: Range<usize>,
+        loaded: &mut [E],
+    ) {
+        let values = self.item_pixels() * self.inputs;
+        let (start, c) = (tile.first * values, channels.len());
+        match input {
+            LayerInput::Activations(x, norm) => isa.dispatch(NormRelu {
+                input: &x[start + channels.start..][..tile.count * values - channels.start],
+                stride: self.inputs,
+                output: loaded,
+                channels: c,
+                norm: norm.map(|n| (&n.scale[channels.clone()], &n.shift[channels])),
+            }),
+            LayerInput::Images(x) => {
+                let (b, row) = (self.border * c, self.width * c);
+                let images = x[start..].chunks_exact(self.height * row).take(tile.count);
+                let bordered = loaded.chunks_exact_mut(self.bordered_pixels() * c);
+                for (loaded, x) in bordered.zip(images) {
+                    loaded.fill(E::default());
+                    let inner = loaded.chunks_exact_mut(row + 2 * b).skip(self.border);
+                    for (loaded, x) in inner.zip(x.chunks_exact(row)) {
+                        for (l, &x) in loaded[b..].iter_mut().zip(x) {
+                            *l = E::narrow(x);
+                        }
                     }
                 }
-                (Then::Activate(n), _) => Epilogue::Activate { scale: &n.scale, shift: &n.shift },
-            };
-            if let Some(patches) = &p.patches {
-                let tile = (tile, count);
-                patches.convolve(isa, buffers, tile, packed, columns, output, epilogue);
-                continue;
-            }
-            for part in &p.forward {
-                let pixels = count * part.per_unit;
-                let (from, taps) = &part.from[0];
-                let operand = Operand {
-                    input: tile.as_ptr(),
-                    pixels: &from[..pixels],
-                    taps,
-                    weights: packed,
-                    rows: p.rows(Direction::Forward),
-                };
-                let sink = Sink { output, to: &part.to[..pixels], epilogue: epilogue.reborrow() };
-                convolve(isa, p.pairs, &[operand], columns.clone(), sink);
-                epilogue.begun();
             }
         }
     }
 }
 
-pub(super) fn convolve<E: Element, O: Element>(
+/// Does a job by the tables of its `parts`, with an operand of each convolution.
+pub fn convolve<E: Element, O: Element>(
     isa: Isa,
-    pairs: bool,
-    operands: &[Operand<E>],
-    columns: Range<usize>,
-    sink: Sink<O>,
+    buffers: &mut PatchBuffers,
+    convs: &[TiledConv],
+    parts: &[Part],
+    way: Way,
+    mut job: Job<E, O>,
 ) {
-    if E::PAIRS && pairs {
-        // E is bfloat16.
-        let operands = operands.iter().map(|o| o.cast::<bf16>());
-        isa.dispatch_pairs(Convolve::<Pairs, O> {
-            operands: &operands.collect::<Vec<_>>(),
-            columns,
-            sink,
+    if let Some(patches) = &convs[0].patches {
+        return patches.convolve(isa, buffers, job);
+    }
+    for part in parts {
+        let pixels = job.items * part.per_item;
+        let mut rest = job.weights;
+        let operands = convs.iter().zip(job.inputs).zip(&part.from);
+        let operands = operands.map(|((conv, input), (from, taps))| {
+            let (weights, after) = rest.split_at(conv.packed_words(way));
+            rest = after;
+            Operand {
+                input: input.as_ptr(),
+                pixels: &from[..pixels],
+                taps,
+                weights,
+                rows: conv.rows(way),
+            }
         });
-    } else {
-        isa.dispatch(Convolve::<Single<E>, O> { operands, columns, sink });
+        let operands: Vec<_> = operands.collect();
+        let (output, columns) = (job.output, job.columns.clone());
+        let sink = Sink { output, to: &part.to[..pixels], epilogue: job.epilogue.reborrow() };
+        if E::PAIRS && convs[0].pairs {
+            // E is bfloat16.
+            let operands: Vec<_> = operands.iter().map(|o| o.cast::<bf16>()).collect();
+            isa.dispatch_pairs(Convolve::<Pairs, O> { operands: &operands, columns, sink });
+        } else {
+            isa.dispatch(Convolve::<Single<E>, O> { operands: &operands, columns, sink });
+        }
+        job.epilogue.begun();
     }
 }

@@ -1,19 +1,15 @@
 //! What a convolution needs to know of its tiles before the first image: which input values meet
-//! which weights at which pixels, in both directions, and how its weights are packed.
+//! which weights at which pixels, in both directions.
 //!
 //! Taps that fall on the zero padding are left out: pixels are sorted into parts by the taps that
 //! they have.
 
 use super::convolve::Tap;
-use super::element::Element;
 use super::isa::Isa;
-use super::multiply::pair;
-use super::registers::{LANES, padded, panel_width};
+use super::packing::{KernelMatrix, Way};
+use super::registers::{LANES, padded};
 use super::winograd::Patches;
 use crate::network::layout::Conv;
-use half::bf16;
-use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -24,61 +20,55 @@ const TILE_PIXELS: Range<usize> = 128..512;
 const TILE_VALUES: usize = 96 << 10;
 
 /// Pixels with the same taps.
-pub(super) struct Part {
+pub struct Part {
     /// Offset in the output tile.
-    pub(super) to: Vec<u32>,
+    pub to: Vec<u32>,
     /// For each operand: offset in its tile, and taps.
-    pub(super) from: Vec<(Vec<u32>, Vec<Tap>)>,
-    /// Pixels of one unit of the tile.
-    pub(super) per_unit: usize,
+    pub from: Vec<(Vec<u32>, Vec<Tap>)>,
+    /// Pixels of one item of the tile.
+    pub per_item: usize,
 }
 
 /// Pixels that one kernel position meets.
-pub(super) struct WeightTap {
+pub struct WeightTap {
     /// Consecutive rows of the kernel.
-    pub(super) row: usize,
-    pub(super) depth: usize,
+    pub row: usize,
+    pub depth: usize,
     /// Runs of pixels: the first one in the input, and in the gradient.
-    pub(super) runs: Vec<(u32, u32)>,
-    pub(super) per_unit: usize,
-    pub(super) width: usize,
-}
-
-/// Which way a convolution's weights are used.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Direction {
-    Forward,
-    /// For the gradient of the input.
-    Backward,
+    pub runs: Vec<(u32, u32)>,
+    pub per_item: usize,
+    pub width: usize,
 }
 
 /// One convolution with the tables of a tile.
-pub(super) struct Planned {
-    pub(super) conv: Conv,
-    pub(super) forward: Vec<Part>,
-    pub(super) weight_taps: Vec<WeightTap>,
-    /// Output pixels of a unit.
-    pub(super) out_pixels: usize,
+pub struct TiledConv {
+    pub conv: Conv,
+    pub forward: Vec<Part>,
+    pub weight_taps: Vec<WeightTap>,
+    /// Output pixels of an item.
+    pub out_pixels: usize,
     /// In place of the tables above.
-    pub(super) patches: Option<Patches>,
+    pub patches: Option<Patches>,
     /// Values are multiplied in pairs (see `multiply::Pairs`).
-    pub(super) pairs: bool,
+    pub pairs: bool,
 }
 
-impl Planned {
+impl TiledConv {
     fn new(
         conv: &Conv,
         (h, w): (usize, usize),
         border: usize,
         tile: usize,
         pairs: bool,
-    ) -> Planned {
+    ) -> TiledConv {
         let patches = Patches::new(conv, (h, w), tile);
         let (forward, weight_taps) = match patches {
-            None => (forward(conv, (h, w), border, tile), weight_taps(conv, (h, w), border, tile)),
+            None => {
+                (forward_parts(conv, (h, w), border, tile), weight_taps(conv, (h, w), border, tile))
+            }
             Some(_) => Default::default(),
         };
-        Planned {
+        TiledConv {
             conv: conv.clone(),
             forward,
             weight_taps,
@@ -89,128 +79,55 @@ impl Planned {
     }
 
     /// Values of the weight gradient's partial sums.
-    pub(super) fn gradient_values(&self) -> usize {
+    pub fn gradient_values(&self) -> usize {
         match &self.patches {
             Some(patches) => patches.packed_words(),
             None => self.conv.range().len(),
         }
     }
 
-    /// Rows and columns of the kernel as a matrix.
-    fn matrix(&self, direction: Direction) -> (usize, usize) {
-        let taps = self.conv.kernel * self.conv.kernel;
-        match direction {
-            Direction::Forward => (taps * self.conv.inputs, self.conv.outputs),
-            Direction::Backward => (taps * self.conv.outputs, self.conv.inputs),
-        }
+    fn matrix(&self) -> KernelMatrix<'_> {
+        KernelMatrix { conv: &self.conv, pairs: self.pairs }
     }
 
     /// Rows of packed words.
-    pub(super) fn rows(&self, direction: Direction) -> usize {
-        self.matrix(direction).0 / if self.pairs { 2 } else { 1 }
+    pub fn rows(&self, way: Way) -> usize {
+        self.matrix().rows(way)
     }
 
     /// Words of the packed weights.
-    pub(super) fn packed_words(&self, direction: Direction) -> usize {
+    pub fn packed_words(&self, way: Way) -> usize {
         match &self.patches {
             Some(patches) => patches.packed_words(),
-            None => self.rows(direction) * padded(self.matrix(direction).1),
+            None => self.matrix().words(way),
         }
     }
 
-    /// Packs the kernel `w` into panels of two vectors of columns; columns up to a whole number of
-    /// vectors are zero.
-    fn pack(&self, isa: Isa, w: &[f32], direction: Direction, packed: &mut [f32]) {
-        if let Some(patches) = &self.patches {
-            return patches.pack(isa, w, direction, packed);
-        }
-        let (rows, width) = (self.rows(direction), panel_width(isa));
-        let panels = packed.par_chunks_mut(rows * width).enumerate();
-        panels.for_each(|(panel, out)| {
-            isa.dispatch(Pack {
-                conv: self,
-                weights: w,
-                direction,
-                start: panel * width,
-                width: out.len() / rows,
-                out,
-            });
-        });
-    }
-}
-
-/// One panel of packed weights.
-struct Pack<'a> {
-    conv: &'a Planned,
-    /// `[kernel, kernel, inputs, outputs]`.
-    weights: &'a [f32],
-    direction: Direction,
-    /// First column, and columns.
-    start: usize,
-    width: usize,
-    out: &'a mut [f32],
-}
-
-impl WithSimd for Pack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let (inputs, outputs) = (self.conv.conv.inputs, self.conv.conv.outputs);
-        let (w, start, width, pairs) = (self.weights, self.start, self.width, self.conv.pairs);
-        match self.direction {
-            Direction::Forward => {
-                for (r, out) in self.out.chunks_exact_mut(width).enumerate() {
-                    if pairs {
-                        let first = &w[2 * r * outputs + start..][..width];
-                        let second = &w[(2 * r + 1) * outputs + start..][..width];
-                        for c in 0..width {
-                            out[c] = pair(bf16::narrow(first[c]), bf16::narrow(second[c]));
-                        }
-                    } else {
-                        out.copy_from_slice(&w[r * outputs + start..][..width]);
-                    }
-                }
-            }
-            // The kernel turned by half a turn.
-            Direction::Backward => {
-                self.out.fill(0.0);
-                let columns = width.min(inputs.saturating_sub(start));
-                for (tap, w) in w.chunks_exact(inputs * outputs).rev().enumerate() {
-                    for c in 0..columns {
-                        let w = &w[(start + c) * outputs..][..outputs];
-                        if pairs {
-                            let out = &mut self.out[tap * outputs / 2 * width + c..];
-                            for o in 0..outputs / 2 {
-                                let (a, b) = (w[2 * o], w[2 * o + 1]);
-                                out[o * width] = pair(bf16::narrow(a), bf16::narrow(b));
-                            }
-                        } else {
-                            let out = &mut self.out[tap * outputs * width + c..];
-                            for o in 0..outputs {
-                                out[o * width] = w[o];
-                            }
-                        }
-                    }
-                }
-            }
+    fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
+        match &self.patches {
+            Some(patches) => patches.pack(isa, weights, way, packed),
+            None => self.matrix().pack(isa, weights, way, packed),
         }
     }
 }
 
 /// One or two convolutions that read the same input.
 pub struct Group {
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) inputs: usize,
+    /// Of an item of the input.
+    pub height: usize,
+    pub width: usize,
+    pub inputs: usize,
     /// Zeros around an image in the tile: for the stem, whose few channels make its taps long.
-    pub(super) border: usize,
-    /// Tiles consist of units: whole images, or single pixels.
-    pub(super) pixels: bool,
-    pub(super) tile: usize,
-    pub(super) convs: Vec<Planned>,
+    pub border: usize,
+    /// A tile's items are single pixels, not whole images.
+    pub pixels: bool,
+    /// Items of an image.
+    pub image_items: usize,
+    /// Items of a tile.
+    pub tile: usize,
+    pub convs: Vec<TiledConv>,
     /// Input gradient: an operand for each convolution.
-    pub(super) backward: Vec<Part>,
+    pub backward: Vec<Part>,
 }
 
 /// Kernel positions along one axis that meet an input inside the image.
@@ -253,64 +170,61 @@ impl Group {
         assert!(convs.iter().all(|c| (c.kernel, c.inputs) == (kernel, inputs)));
         let pixels = convs.iter().all(|c| c.kernel == 1 && c.stride == 1);
         let border = if inputs < LANES { kernel / 2 } else { 0 };
-        let unit = if pixels { 1 } else { height * width };
-        let tile = (TILE_VALUES / inputs).clamp(TILE_PIXELS.start, TILE_PIXELS.end).div_ceil(unit);
         let (h, w) = if pixels { (1, 1) } else { (height, width) };
+        let tile_pixels = (TILE_VALUES / inputs).clamp(TILE_PIXELS.start, TILE_PIXELS.end);
+        let tile = tile_pixels.div_ceil(h * w);
         let originals = convs;
         let convs: Vec<_> =
-            convs.iter().map(|conv| Planned::new(conv, (h, w), border, tile, pairs)).collect();
+            convs.iter().map(|conv| TiledConv::new(conv, (h, w), border, tile, pairs)).collect();
         Group {
             height: h,
             width: w,
             inputs,
             border,
             pixels,
+            image_items: height * width / (h * w),
             tile,
             backward: match &convs[..] {
-                [Planned { patches: Some(_), .. }] => Vec::new(),
-                _ => backward(originals, (h, w), tile),
+                [TiledConv { patches: Some(_), .. }] => Vec::new(),
+                _ => backward_parts(originals, (h, w), tile),
             },
             convs,
         }
     }
 
-    pub(super) fn units(&self, images: usize, image_pixels: usize) -> usize {
-        if self.pixels { images * image_pixels } else { images }
-    }
-
-    /// Pixels of a unit of the input, and of a tile's.
-    pub(super) fn unit_pixels(&self) -> usize {
+    /// Pixels of an item of the input, and with the border around it.
+    pub fn item_pixels(&self) -> usize {
         self.height * self.width
     }
 
-    pub(super) fn bordered_pixels(&self) -> usize {
+    pub fn bordered_pixels(&self) -> usize {
         (self.height + 2 * self.border) * (self.width + 2 * self.border)
     }
 
     /// Words of the packed weights of all convolutions.
-    pub fn packed_words(&self, direction: Direction) -> usize {
-        self.convs.iter().map(|p| p.packed_words(direction)).sum()
+    pub fn packed_words(&self, way: Way) -> usize {
+        self.convs.iter().map(|p| p.packed_words(way)).sum()
     }
 
     /// Values of the partial sums of the weight gradients, for one chunk.
-    pub(super) fn gradient_values(&self) -> usize {
-        self.convs.iter().map(Planned::gradient_values).sum()
+    pub fn gradient_values(&self) -> usize {
+        self.convs.iter().map(TiledConv::gradient_values).sum()
     }
 
     /// Packs the kernels among `parameters`, one convolution after the other, into
     /// `packed_words` words.
-    pub fn pack(&self, isa: Isa, parameters: &[f32], direction: Direction, packed: &mut [f32]) {
+    pub fn pack(&self, isa: Isa, parameters: &[f32], way: Way, packed: &mut [f32]) {
         let mut rest = packed;
         for p in &self.convs {
-            let (packed, after) = rest.split_at_mut(p.packed_words(direction));
-            p.pack(isa, &parameters[p.conv.range()], direction, packed);
+            let (packed, after) = rest.split_at_mut(p.packed_words(way));
+            p.pack(isa, &parameters[p.conv.range()], way, packed);
             rest = after;
         }
     }
 }
 
 /// Output pixels by the taps that they have.
-fn forward(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Vec<Part> {
+fn forward_parts(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Vec<Part> {
     let (k, s, ci, co) = (conv.kernel, conv.stride, conv.inputs, conv.outputs);
     let (oh, ow) = (conv.output(h), conv.output(w));
     let (h, w, pad) = (h + 2 * border, w + 2 * border, k / 2 - border);
@@ -323,8 +237,8 @@ fn forward(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> V
         }
     }
     let part = |((ky0, ky1, kx0, kx1), pixels): (_, Vec<(usize, usize)>)| {
-        let all = || (0..tile).flat_map(|u| pixels.iter().map(move |&(y, x)| (u, y, x)));
-        let from = |(u, y, x)| ((u * h + y * s + ky0 - pad) * w + x * s + kx0 - pad) * ci;
+        let all = || (0..tile).flat_map(|i| pixels.iter().map(move |&(y, x)| (i, y, x)));
+        let from = |(i, y, x)| ((i * h + y * s + ky0 - pad) * w + x * s + kx0 - pad) * ci;
         let taps = (ky0..ky1).flat_map(|ky| {
             (kx0..kx1).map(move |kx| Tap {
                 offset: ((ky - ky0) * w + kx - kx0) * ci,
@@ -333,9 +247,9 @@ fn forward(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> V
             })
         });
         Part {
-            to: all().map(|(u, y, x)| (((u * oh + y) * ow + x) * co) as u32).collect(),
+            to: all().map(|(i, y, x)| (((i * oh + y) * ow + x) * co) as u32).collect(),
             from: vec![(all().map(|p| from(p) as u32).collect(), joined(taps))],
-            per_unit: pixels.len(),
+            per_item: pixels.len(),
         }
     };
     classes.into_iter().map(part).collect()
@@ -345,7 +259,7 @@ fn forward(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> V
 type Reaching = (Vec<usize>, Vec<usize>);
 
 /// Input pixels by the taps through which they get gradient from each convolution.
-fn backward(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<Part> {
+fn backward_parts(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<Part> {
     let mut classes: BTreeMap<_, Vec<(usize, usize)>> = BTreeMap::new();
     for y in 0..h {
         for x in 0..w {
@@ -355,13 +269,13 @@ fn backward(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<Part> {
         }
     }
     let part = |(class, pixels): (Vec<Reaching>, Vec<(usize, usize)>)| {
-        let all = || (0..tile).flat_map(|u| pixels.iter().map(move |&(y, x)| (u, y, x)));
+        let all = || (0..tile).flat_map(|i| pixels.iter().map(move |&(y, x)| (i, y, x)));
         let from = convs.iter().zip(&class).map(|(c, (kys, kxs))| {
             let (k, s, co) = (c.kernel, c.stride, c.outputs);
             let (oh, ow) = (c.output(h), c.output(w));
-            let from = |(u, y, x)| {
+            let from = |(i, y, x)| {
                 let (y, x) = (reaching(c, y, h).1, reaching(c, x, w).1);
-                (((u * oh + y) * ow + x) * co) as u32
+                (((i * oh + y) * ow + x) * co) as u32
             };
             let taps = kys.iter().flat_map(|ky| {
                 kxs.iter().map(move |kx| Tap {
@@ -374,10 +288,10 @@ fn backward(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<Part> {
         });
         Part {
             to: all()
-                .map(|(u, y, x)| (((u * h + y) * w + x) * padded(convs[0].inputs)) as u32)
+                .map(|(i, y, x)| (((i * h + y) * w + x) * padded(convs[0].inputs)) as u32)
                 .collect(),
             from: from.collect(),
-            per_unit: pixels.len(),
+            per_item: pixels.len(),
         }
     };
     classes.into_iter().map(part).collect()
@@ -410,18 +324,18 @@ fn weight_taps(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) 
         } else {
             (rows, columns.len())
         };
-        let runs = (0..tile).flat_map(|u| {
+        let runs = (0..tile).flat_map(|i| {
             let x = columns.start;
             starts.clone().map(move |y| {
-                let input = (u * h + y * s + ky - pad) * w + x * s + kx - pad;
-                (input as u32, ((u * oh + y) * ow + x) as u32)
+                let input = (i * h + y * s + ky - pad) * w + x * s + kx - pad;
+                (input as u32, ((i * oh + y) * ow + x) as u32)
             })
         });
         let runs: Vec<_> = match columns.is_empty() {
             true => Vec::new(),
             false => runs.collect(),
         };
-        all.push(WeightTap { row: t * ci, depth: ci, per_unit: runs.len() / tile, runs, width });
+        all.push(WeightTap { row: t * ci, depth: ci, per_item: runs.len() / tile, runs, width });
     }
     all
 }

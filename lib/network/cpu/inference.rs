@@ -1,12 +1,14 @@
-//! Inference: a few images at a time go through a stage of the network on one thread, so that their
+//! Inference: a few images at a time go through a block of the network on one thread, so that their
 //! activations stay in its cache.
 
-use super::CpuTrunk;
 use super::arena::Arena;
-use super::conv::{Input, Output, Then};
+use super::conv::{Forward, LayerInput, LayerOutput, Then};
 use super::element::Element;
-use super::geometry::Direction;
+use super::geometry::Group;
+use super::isa::Isa;
+use super::layers::Layers;
 use super::norm::Affine;
+use super::packing::Way;
 use super::pool::pooled_features;
 use super::workers::Scratch;
 use crate::error::Result;
@@ -22,7 +24,7 @@ const WEIGHTS_TO_ACTIVATIONS: usize = 3;
 
 /// Units with outputs of one size. The first one's shortcut is a convolution; the others add to
 /// its output in place.
-struct Stage {
+struct Block {
     units: Range<usize>,
     /// Images that go through at a time.
     images: usize,
@@ -34,13 +36,14 @@ struct Stage {
 }
 
 /// A network's weights, packed, and its norms with the moving statistics.
-pub struct Inference<E> {
+pub struct Frozen<E> {
+    isa: Isa,
     packed: Arena<f32>,
     /// Of the stem, and of the three groups of each unit.
     ranges: Vec<Range<usize>>,
     affine: Vec<[Affine; 3]>,
     last: Affine,
-    stages: Vec<Stage>,
+    blocks: Vec<Block>,
     threads: Vec<Mutex<Room<E>>>,
 }
 
@@ -50,63 +53,40 @@ struct Room<E> {
     scratch: Scratch<E>,
     /// The stem's output before the pool, or a unit's first and second convolutions' outputs.
     inner: Arena<E>,
-    /// The output of the stem and of each stage.
+    /// The output of the stem and of each block.
     outputs: Vec<Arena<E>>,
 }
 
-impl<E: Element> Inference<E> {
-    pub fn new(trunk: &CpuTrunk<E>, parameters: &[f32], moving: &[f32]) -> Result<Inference<E>> {
+impl<E: Element> Frozen<E> {
+    pub fn new(layers: &Layers, isa: Isa, parameters: &[f32], moving: &[f32]) -> Result<Frozen<E>> {
         let mut end = 0;
-        let ranges: Vec<_> = trunk
+        let ranges: Vec<_> = layers
             .groups()
             .map(|g| {
                 let start = end;
-                end += g.packed_words(Direction::Forward);
+                end += g.packed_words(Way::Forward);
                 start..end
             })
             .collect();
         let mut packed = Arena::default();
         packed.reserve(end)?;
         let words = packed.shared();
-        for (group, range) in trunk.groups().zip(&ranges) {
+        for (group, range) in layers.groups().zip(&ranges) {
             // SAFETY: ranges are disjoint.
             let out = unsafe { words.slice(range.start, range.len()) };
-            group.pack(trunk.workers.isa, parameters, Direction::Forward, out);
+            group.pack(isa, parameters, Way::Forward, out);
         }
         let fixed = |norm: &Norm| {
             let mut affine = Affine::new(norm.channels);
             affine.set_moving(norm, parameters, moving);
             affine
         };
-        let mut stages: Vec<Stage> = Vec::new();
-        let mut input = trunk.sizes.y0;
-        for (i, u) in trunk.sizes.units.iter().enumerate() {
-            match stages.last_mut() {
-                Some(stage) if !u.projects => {
-                    stage.units.end = i + 1;
-                    stage.inner = stage.inner.max(u.z1 + u.z2);
-                }
-                _ => stages.push(Stage {
-                    units: i..i + 1,
-                    images: 1,
-                    input,
-                    inner: u.z1 + u.z2,
-                    output: u.y,
-                }),
-            }
-            input = u.y;
-        }
-        for s in &mut stages {
-            let weights = ranges[1 + 3 * s.units.end - 1].end - ranges[1 + 3 * s.units.start].start;
-            let activations = s.input + s.inner + s.output;
-            let images = weights.div_ceil(activations * WEIGHTS_TO_ACTIVATIONS);
-            s.images = images.min(IMAGES);
-        }
-        let units = trunk.layout.units.iter();
-        Ok(Inference {
+        let units = layers.layout.units.iter();
+        Ok(Frozen {
+            isa,
             affine: units.map(|u| [0, 1, 2].map(|i| fixed(&u.norms[i]))).collect(),
-            last: fixed(&trunk.layout.norm),
-            stages,
+            last: fixed(&layers.layout.norm),
+            blocks: blocks(layers, &ranges),
             packed,
             ranges,
             threads: (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect(),
@@ -114,28 +94,28 @@ impl<E: Element> Inference<E> {
     }
 
     /// Pre-logits `[n, features]` of images.
-    pub fn run(&self, trunk: &CpuTrunk<E>, images: &[f32]) -> Result<Vec<f32>> {
-        let n = images.len() / trunk.image_values;
-        let features = trunk.layout.features;
+    pub fn run(&self, layers: &Layers, images: &[f32]) -> Result<Vec<f32>> {
+        let n = images.len() / layers.image_values;
+        let features = layers.layout.features;
         let mut out = vec![0f32; n * features];
         // As many as are worth reading the weights for, and as much work for each thread.
-        let most = self.stages.iter().map(|s| s.images).max().unwrap_or(1);
+        let most = self.blocks.iter().map(|s| s.images).max().unwrap_or(1);
         let chunks = n.div_ceil(most).next_multiple_of(self.threads.len());
         let count = n.div_ceil(chunks.max(1)).max(1);
         out.par_chunks_mut(count * features)
-            .zip(images.par_chunks(count * trunk.image_values))
+            .zip(images.par_chunks(count * layers.image_values))
             .with_max_len(1)
             .try_for_each(|(out, images)| -> Result<()> {
                 let thread = rayon::current_thread_index().unwrap_or(0);
                 let mut room = self.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
                 let mut outputs = std::mem::take(&mut room.outputs);
-                outputs.resize_with(self.stages.len() + 1, Arena::default);
+                outputs.resize_with(self.blocks.len() + 1, Arena::default);
                 let (last, inputs) = outputs.split_last_mut().expect("the stem's");
-                let values = self.stages.last().map_or(trunk.sizes.y0, |s| s.output);
+                let values = self.blocks.last().map_or(layers.sizes.y0, |s| s.output);
                 let y = last.room(out.len() / features * values)?;
-                self.stages(trunk, &mut room, &self.stages, inputs, images, y)?;
+                self.through(layers, &mut room, &self.blocks, inputs, images, y)?;
                 for (out, y) in out.chunks_exact_mut(features).zip(y.chunks_exact(values)) {
-                    pooled_features(trunk.workers.isa, &self.last, y, out);
+                    pooled_features(self.isa, &self.last, y, out);
                 }
                 room.outputs = outputs;
                 Ok(())
@@ -143,29 +123,29 @@ impl<E: Element> Inference<E> {
         Ok(out)
     }
 
-    /// What the stem and the `stages` make of a few images, on this thread. `inputs`: of the stages.
-    fn stages(
+    /// What the stem and the `blocks` make of a few images, on this thread. `inputs`: of the blocks.
+    fn through(
         &self,
-        trunk: &CpuTrunk<E>,
+        layers: &Layers,
         room: &mut Room<E>,
-        stages: &[Stage],
+        blocks: &[Block],
         inputs: &mut [Arena<E>],
         images: &[f32],
         out: &mut [E],
     ) -> Result<()> {
-        let (Some((stage, before)), Some((input, inputs))) =
-            (stages.split_last(), inputs.split_last_mut())
+        let (Some((block, before)), Some((input, inputs))) =
+            (blocks.split_last(), inputs.split_last_mut())
         else {
-            return self.stem(trunk, room, images, out);
+            return self.stem(layers, room, images, out);
         };
-        let n = images.len() / trunk.image_values;
-        let count = n.div_ceil(n.div_ceil(stage.images));
-        let chunks = images.chunks(count * trunk.image_values);
-        for (images, out) in chunks.zip(out.chunks_mut(count * stage.output)) {
-            let n = images.len() / trunk.image_values;
-            let input = input.room(n * stage.input)?;
-            self.stages(trunk, room, before, inputs, images, input)?;
-            self.units(trunk, room, stage, input, out)?;
+        let n = images.len() / layers.image_values;
+        let count = n.div_ceil(n.div_ceil(block.images));
+        let chunks = images.chunks(count * layers.image_values);
+        for (images, out) in chunks.zip(out.chunks_mut(count * block.output)) {
+            let n = images.len() / layers.image_values;
+            let input = input.room(n * block.input)?;
+            self.through(layers, room, before, inputs, images, input)?;
+            self.units(layers, room, block, input, out)?;
         }
         Ok(())
     }
@@ -175,74 +155,111 @@ impl<E: Element> Inference<E> {
         &self.packed.values()[self.ranges[1 + 3 * unit + group].clone()]
     }
 
-    /// The first stage's input.
+    /// The first block's input.
     fn stem(
         &self,
-        trunk: &CpuTrunk<E>,
+        layers: &Layers,
         room: &mut Room<E>,
         images: &[f32],
         y0: &mut [E],
     ) -> Result<()> {
-        let isa = trunk.workers.isa;
         let Room { scratch, inner, .. } = room;
-        let n = images.len() / trunk.image_values;
+        let n = images.len() / layers.image_values;
+        let (stem, input) = (&layers.stem, LayerInput::Images(images));
         let weights = &self.packed.values()[self.ranges[0].clone()];
-        let input = Input::Images(images);
-        match &trunk.pool {
-            None => {
-                let out = Output::new(y0, Then::Nothing);
-                trunk.stem.infer(isa, scratch, n, input, weights, &[out]);
-            }
-            Some(pool) => {
-                let values = inner.room(n * trunk.sizes.stem)?;
-                let out = Output::new(values, Then::Nothing);
-                trunk.stem.infer(isa, scratch, n, input, weights, &[out]);
-                let mut moments = vec![0f32; 3 * trunk.layout.stem.outputs];
-                let each = y0.chunks_exact_mut(trunk.sizes.y0);
-                for (y0, values) in each.zip(values.chunks_exact(trunk.sizes.stem)) {
-                    pool.image(isa, values, y0, &mut moments);
-                }
-            }
+        let Some(pool) = &layers.pool else {
+            let output = LayerOutput::new(y0, Then::Nothing);
+            self.convolve(scratch, stem, n, weights, input, &[output]);
+            return Ok(());
+        };
+        let values = inner.room(n * layers.sizes.stem)?;
+        let output = LayerOutput::new(values, Then::Nothing);
+        self.convolve(scratch, stem, n, weights, input, &[output]);
+        let mut moments = vec![0f32; 3 * layers.layout.stem.outputs];
+        let each = y0.chunks_exact_mut(layers.sizes.y0);
+        for (y0, values) in each.zip(values.chunks_exact(layers.sizes.stem)) {
+            pool.image(self.isa, values, y0, &mut moments);
         }
         Ok(())
     }
 
-    /// A stage's output.
+    /// A group's convolutions of `n` images.
+    fn convolve(
+        &self,
+        scratch: &mut Scratch<E>,
+        group: &Group,
+        n: usize,
+        weights: &[f32],
+        input: LayerInput<E>,
+        outputs: &[LayerOutput<E>],
+    ) {
+        let items = n * group.image_items;
+        group.infer(self.isa, scratch, &Forward { items, input, weights, outputs });
+    }
+
+    /// A block's output.
     fn units(
         &self,
-        trunk: &CpuTrunk<E>,
+        layers: &Layers,
         room: &mut Room<E>,
-        stage: &Stage,
+        block: &Block,
         input: &[E],
         out: &mut [E],
     ) -> Result<()> {
-        let isa = trunk.workers.isa;
         let Room { scratch, inner, .. } = room;
-        let n = input.len() / stage.input;
-        for i in stage.units.clone() {
-            let (u, sizes) = (&trunk.units[i], &trunk.sizes.units[i]);
-            let [g1, g2, g3] = &u.groups;
+        let n = input.len() / block.input;
+        for i in block.units.clone() {
+            let sizes = &layers.sizes.units[i];
+            let [group1, group2, group3] = &layers.units[i].groups;
             let [a1, a2, a3] = &self.affine[i];
             let (z1, z2) = inner.room(n * (sizes.z1 + sizes.z2))?.split_at_mut(n * sizes.z1);
-            let units = g1.units(n, u.pixels.0);
-            let mut outs = vec![Output::new(z1, Then::Activate(a2))];
+            let mut outputs = vec![LayerOutput::new(z1, Then::Activate(a2))];
             let from = if sizes.projects {
-                outs.push(Output::new(out, Then::Nothing));
+                outputs.push(LayerOutput::new(out, Then::Nothing));
                 input
             } else {
                 &*out
             };
-            let from = Input::Activations(from, Some(a1));
-            g1.infer(isa, scratch, units, from, self.weights(i, 0), &outs);
-            let from = Input::Activations(z1, None);
-            let outs = [Output::new(z2, Then::Activate(a3))];
-            g2.infer(isa, scratch, n, from, self.weights(i, 1), &outs);
+            let from = LayerInput::Activations(from, Some(a1));
+            self.convolve(scratch, group1, n, self.weights(i, 0), from, &outputs);
+            let from = LayerInput::Activations(z1, None);
+            let output = LayerOutput::new(z2, Then::Activate(a3));
+            self.convolve(scratch, group2, n, self.weights(i, 1), from, &[output]);
             // Where the shortcut left its values, the sum takes their place.
-            let outs = [Output { residual: Some(out.as_ptr()), ..Output::new(out, Then::Nothing) }];
-            let units = g3.units(n, u.pixels.1);
-            let from = Input::Activations(z2, None);
-            g3.infer(isa, scratch, units, from, self.weights(i, 2), &outs);
+            let residual = Some(out.as_ptr());
+            let output = LayerOutput { residual, ..LayerOutput::new(out, Then::Nothing) };
+            let from = LayerInput::Activations(z2, None);
+            self.convolve(scratch, group3, n, self.weights(i, 2), from, &[output]);
         }
         Ok(())
     }
+}
+
+/// The blocks of a network whose packed weights lie in these ranges.
+fn blocks(layers: &Layers, ranges: &[Range<usize>]) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut input = layers.sizes.y0;
+    for (i, u) in layers.sizes.units.iter().enumerate() {
+        match blocks.last_mut() {
+            Some(block) if !u.projects => {
+                block.units.end = i + 1;
+                block.inner = block.inner.max(u.z1 + u.z2);
+            }
+            _ => blocks.push(Block {
+                units: i..i + 1,
+                images: 1,
+                input,
+                inner: u.z1 + u.z2,
+                output: u.y,
+            }),
+        }
+        input = u.y;
+    }
+    for b in &mut blocks {
+        let weights = ranges[1 + 3 * b.units.end - 1].end - ranges[1 + 3 * b.units.start].start;
+        let activations = b.input + b.inner + b.output;
+        let images = weights.div_ceil(activations * WEIGHTS_TO_ACTIVATIONS);
+        b.images = images.min(IMAGES);
+    }
+    blocks
 }

@@ -11,11 +11,18 @@ use rayon::prelude::*;
 /// The max pool behind the ImageNet stem: 3x3, stride 2, over zero padding of 1, where the zeros
 /// compete (reference models/resnet.py).
 pub struct Pool {
-    pub input: (usize, usize),
+    /// Height and width.
+    input: (usize, usize),
     pub output: (usize, usize),
 }
 
 impl Pool {
+    /// For images of (height, width).
+    pub fn new(input: (usize, usize)) -> Pool {
+        let halved = |size: usize| (size - 1) / 2 + 1;
+        Pool { input, output: (halved(input.0), halved(input.1)) }
+    }
+
     /// Pools images of `c` channels on all threads. Returns the statistics.
     pub fn forward<E: Element>(
         &self,

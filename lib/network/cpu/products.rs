@@ -103,14 +103,14 @@ unsafe fn product_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
 /// Weight gradient of `depth` consecutive rows of a kernel: `out[i, j] (+)= sum over runs r, x < width of
 /// input[(runs[r].0 + x * stride) * channels + i] * gradient[(runs[r].1 + x) * outputs + j]`.
 pub struct WeightGradient<'a, P: Multiply> {
-    pub input: *const P::Value,
+    pub input: &'a [P::Value],
     /// Values of a pixel of `input`.
     pub channels: usize,
     /// Pixels from one to the next.
     pub stride: usize,
     pub depth: usize,
     /// Gradient of the convolution's output.
-    pub gradient: *const P::Value,
+    pub gradient: &'a [P::Value],
     /// A multiple of `LANES`; also the pixel stride of `gradient`.
     pub outputs: usize,
     /// First pixels of matching runs in `input` and `gradient`.
@@ -161,8 +161,8 @@ unsafe fn weight_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
         let step = k.stride * k.channels;
         for &(a, b) in k.runs {
-            let mut a = k.input.add(a as usize * k.channels + i);
-            let mut b = k.gradient.add(b as usize * k.outputs + j);
+            let mut a = k.input.as_ptr().add(a as usize * k.channels + i);
+            let mut b = k.gradient.as_ptr().add(b as usize * k.outputs + j);
             for _ in 0..k.width {
                 let mut g = [simd.splat_f32s(0.0); V];
                 for (v, g) in g.iter_mut().enumerate() {

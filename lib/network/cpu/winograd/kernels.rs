@@ -3,13 +3,13 @@
 // Transforms read as formulas by row and column.
 #![allow(clippy::needless_range_loop)]
 
+use super::form::{Form, OUTSIDE};
 use super::transforms::Transforms;
-use super::{Form, OUTSIDE};
 use crate::network::cpu::convolve::{Sink, finish};
 use crate::network::cpu::element::Element;
-use crate::network::cpu::geometry::Direction;
+use crate::network::cpu::packing::Way;
 use crate::network::cpu::registers::LANES;
-use crate::network::cpu::workers::Shared;
+use crate::network::cpu::shared::Shared;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
@@ -36,9 +36,9 @@ pub trait Side<const FROM: usize, const IN: usize> {
 }
 
 /// B' d.
-pub struct Input<const OUT: usize>;
+pub struct OfInput<const OUT: usize>;
 
-impl<const IN: usize, const OUT: usize> Side<IN, IN> for Input<OUT>
+impl<const IN: usize, const OUT: usize> Side<IN, IN> for OfInput<OUT>
 where
     Form<IN, OUT>: Transforms<IN, OUT>,
 {
@@ -49,9 +49,9 @@ where
 }
 
 /// A g.
-pub struct Gradient;
+pub struct OfGradient;
 
-impl<const IN: usize, const OUT: usize> Side<OUT, IN> for Gradient
+impl<const IN: usize, const OUT: usize> Side<OUT, IN> for OfGradient
 where
     Form<IN, OUT>: Transforms<IN, OUT>,
 {
@@ -238,7 +238,7 @@ pub struct TransformWeights<'a, const IN: usize, const OUT: usize> {
     pub channels: usize,
     /// Of one panel.
     pub columns: Range<usize>,
-    pub direction: Direction,
+    pub way: Way,
     pub packed: Shared<f32>,
 }
 
@@ -254,8 +254,8 @@ where
         let size = c * c;
         let panel = self.columns.start * c;
         let mut w = [[[0f32; LANES]; 3]; 3];
-        match self.direction {
-            Direction::Forward => {
+        match self.way {
+            Way::Forward => {
                 for i in 0..c {
                     for j in (0..width).step_by(LANES) {
                         let n = LANES.min(width - j);
@@ -274,7 +274,7 @@ where
                 }
             }
             // The kernel turned by half a turn.
-            Direction::Backward => {
+            Way::Backward => {
                 for (column, i) in self.columns.enumerate() {
                     for o in (0..c).step_by(LANES) {
                         for (t, w) in w.as_flattened_mut().iter_mut().rev().enumerate() {

@@ -1,6 +1,6 @@
 //! The transforms of Winograd's algorithm along one side of a patch, by Toom-Cook's construction.
 
-use super::Form;
+use super::form::Form;
 use pulp::Simd;
 use std::f32::consts::{FRAC_1_SQRT_2 as A, SQRT_2 as B};
 

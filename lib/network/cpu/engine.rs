@@ -1,0 +1,117 @@
+//! The CPU engine: the trunk, or what inference makes of it, over weights in host memory.
+
+use super::element::Element;
+use super::inference::Frozen;
+use super::isa::Isa;
+use super::trunk::Trunk;
+use crate::error::{Error, Result};
+use crate::network::engine::{Engine, Inner, Pass, Precision};
+use crate::network::host::{HostMemory, Wanted};
+use crate::network::layout::Layout;
+use crate::network::update::Update;
+use crate::network::weights::Weights;
+use half::bf16;
+
+/// Activations and their gradients are stored as `E`.
+pub struct CpuEngine<E> {
+    memory: HostMemory,
+    trunk: Trunk<E>,
+    /// For the direction of images, where `E` is too coarse for it.
+    exact: Option<Trunk<f32>>,
+    frozen: Option<Frozen<E>>,
+}
+
+impl<E: Element> CpuEngine<E> {
+    /// For images of (height, width), on the given instruction set.
+    pub fn new(layout: &Layout, size: (usize, usize), weights: Weights, isa: Isa) -> CpuEngine<E> {
+        let coarse = size_of::<E>() < size_of::<f32>();
+        CpuEngine {
+            memory: HostMemory::new(layout, size, weights),
+            trunk: Trunk::new(layout, size, isa),
+            exact: coarse.then(|| Trunk::new(layout, size, isa)),
+            frozen: None,
+        }
+    }
+}
+
+/// Bytes of the CPU engine's buffers for training on `n` images of (height, width) at once, and of the
+/// images, without weights and the threads' scratch.
+pub fn training_bytes(
+    layout: &Layout,
+    size: (usize, usize),
+    precision: Precision,
+    n: usize,
+) -> usize {
+    match precision {
+        Precision::F32 => Trunk::<f32>::new(layout, size, Isa::best()).bytes(n),
+        Precision::Bf16 => Trunk::<bf16>::new(layout, size, Isa::best()).bytes(n),
+    }
+}
+
+impl<E: Element> Engine for CpuEngine<E> {
+    fn put(&mut self, weights: Weights) -> Result<()> {
+        self.memory.put(weights);
+        Ok(())
+    }
+
+    fn get(&self) -> Result<Weights> {
+        Ok(self.memory.weights.clone())
+    }
+
+    fn images(&mut self, images: &mut Vec<f32>) {
+        self.memory.images(images);
+    }
+
+    fn direction(&mut self, direction: Vec<f32>) {
+        self.memory.direction(direction);
+    }
+
+    fn along(&mut self, length: f64) {
+        self.memory.along(length);
+    }
+
+    fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>> {
+        self.frozen = None;
+        let from = self.memory.forward(pass);
+        let features = match (pass, &mut self.exact) {
+            (Pass::Direction, Some(exact)) => exact.forward(from)?,
+            _ => self.trunk.forward(from)?,
+        };
+        self.memory.logits(features)
+    }
+
+    fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()> {
+        let from = self.memory.backward(logits)?;
+        match (&from.wanted, &mut self.exact) {
+            (Wanted::Images(_), Some(exact)) => exact.backward(from),
+            _ => self.trunk.backward(from),
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, update: &Update) -> Result<()> {
+        self.memory.update(update);
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let Weights { parameters, moving, .. } = &self.memory.weights;
+        // The old ones go first.
+        self.frozen = None;
+        let isa = self.trunk.workers.isa;
+        self.frozen = Some(Frozen::new(&self.trunk.layers, isa, parameters, moving)?);
+        Ok(())
+    }
+
+    fn infer(&mut self, images: &[f32], head: usize) -> Result<Vec<f32>> {
+        let Some(frozen) = &self.frozen else {
+            return Err(Error::Internal("inference without weights".into()));
+        };
+        let features = frozen.run(&self.trunk.layers, images)?;
+        self.memory.infer(features, head)
+    }
+
+    fn read(&self, inner: Inner) -> Result<Vec<f32>> {
+        Ok(self.memory.read(inner))
+    }
+}

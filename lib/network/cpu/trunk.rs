@@ -1,0 +1,350 @@
+//! The trunk: images → pre-logits and back, with the statistics of the batch. Only the convolutions'
+//! outputs are stored; batch norm and ReLU are applied to them on load.
+
+use super::arena::{Arena, Slot};
+use super::backward::{Backward, Downstream, ParameterGradient, UnitGradient, Upstream};
+use super::buffers::Slots;
+use super::conv::{Forward, LayerInput, LayerOutput, Then};
+use super::element::Element;
+use super::geometry::Group;
+use super::isa::Isa;
+use super::layers::Layers;
+use super::norm::{Affine, BatchStatistics, move_statistics};
+use super::packing::Way;
+use super::pool::{pooled_features, spread_features};
+use super::shared::Shared;
+use super::workers::Workers;
+use crate::error::Result;
+use crate::network::host::{Moving, TrunkBackward, TrunkForward, Wanted};
+use crate::network::layout::{Layout, Norm};
+use rayon::prelude::*;
+
+/// Activations and their gradients are stored as `E`. Holds what the way back of its last forward pass
+/// needs, but for the images.
+pub struct Trunk<E> {
+    pub layers: Layers,
+    pub workers: Workers<E>,
+    /// The norms of each unit, and the one behind them all.
+    norms: Vec<[Affine; 3]>,
+    last_norm: Affine,
+    slots: Slots,
+    arena: Arena<E>,
+    /// Packed weights of one group, and its weight gradient's partial sums.
+    packed: Arena<f32>,
+    partial: Vec<f32>,
+}
+
+impl<E: Element> Trunk<E> {
+    /// For images of (height, width).
+    pub fn new(layout: &Layout, size: (usize, usize), isa: Isa) -> Trunk<E> {
+        let layers = Layers::new(layout, size, E::PAIRS && isa.has_pairs());
+        let units = layout.units.iter();
+        Trunk {
+            workers: Workers::new(isa),
+            norms: units.map(|u| [0, 1, 2].map(|i| Affine::new(u.norms[i].channels))).collect(),
+            last_norm: Affine::new(layout.norm.channels),
+            slots: Slots::new(&layers.sizes),
+            arena: Arena::default(),
+            packed: Arena::default(),
+            partial: Vec::new(),
+            layers,
+        }
+    }
+
+    /// Bytes of the buffers for training on `n` images at once, and of the images, without the threads'
+    /// scratch.
+    pub fn bytes(&self, n: usize) -> usize {
+        let activations = n * self.slots.total * size_of::<E>();
+        let words = n * self.layers.image_values + self.layers.packed_words();
+        activations + words * size_of::<f32>()
+    }
+
+    /// Pre-logits `[n, features]`.
+    pub fn forward(&mut self, from: TrunkForward) -> Result<Vec<f32>> {
+        let TrunkForward { parameters, images, mut moving } = from;
+        let n = images.len() / self.layers.image_values;
+        self.packed.reserve(self.layers.packed_words())?;
+        self.arena.reserve(n * self.slots.total)?;
+        let steps = Steps {
+            layers: &self.layers,
+            slots: &self.slots,
+            workers: &self.workers,
+            parameters,
+            n,
+            arena: self.arena.shared(),
+            packed: self.packed.shared(),
+        };
+        let mut output = steps.stem(images);
+        for (i, norms) in self.norms.iter_mut().enumerate() {
+            output = steps.unit(i, norms, output, &mut moving);
+        }
+        let norm = &self.layers.layout.norm;
+        steps.normalize(&mut self.last_norm, norm, output.statistics, &mut moving);
+        Ok(steps.features(&self.last_norm, output.values))
+    }
+
+    /// The way back of the last `forward`.
+    pub fn backward(&mut self, from: TrunkBackward) {
+        let TrunkBackward { parameters, images, features, wanted } = from;
+        let steps = Steps {
+            layers: &self.layers,
+            slots: &self.slots,
+            workers: &self.workers,
+            parameters,
+            n: images.len() / self.layers.image_values,
+            arena: self.arena.shared(),
+            packed: self.packed.shared(),
+        };
+        let (sums, image_gradient) = match wanted {
+            Wanted::Parameters(sums) => (Some(sums), None),
+            Wanted::Images(gradient) => (None, Some(gradient)),
+        };
+        let mut gradient = ParameterGradient { sums, partial: &mut self.partial };
+        let mut upstream = steps.features_backward(&mut self.last_norm, &features, &mut gradient);
+        let mut norms = &mut self.norms[..];
+        for i in (0..norms.len()).rev() {
+            let (own, before) = norms.split_last_mut().expect("norms of each unit");
+            norms = before;
+            upstream = steps.unit_backward(i, own, upstream, &mut gradient);
+        }
+        steps.stem_backward(images, upstream, image_gradient, &mut gradient);
+    }
+}
+
+/// The steps of one pass over `n` images, and what they share.
+struct Steps<'a, E> {
+    layers: &'a Layers,
+    slots: &'a Slots,
+    workers: &'a Workers<E>,
+    parameters: &'a [f32],
+    n: usize,
+    arena: Shared<E>,
+    packed: Shared<f32>,
+}
+
+/// A layer's output, with its statistics where a norm follows.
+struct Activations<'a, E> {
+    values: &'a [E],
+    statistics: Option<BatchStatistics>,
+}
+
+impl<E: Element> Steps<'_, E> {
+    #[allow(clippy::mut_from_ref)]
+    fn slot(&self, slot: Slot) -> &mut [E] {
+        // SAFETY: buffers that live at the same time lie apart (see `buffers`), and each step writes
+        // those that are its own.
+        unsafe { self.arena.slot(slot, self.n) }
+    }
+
+    /// The slot of the input of the `unit`-th unit: the output of the one before.
+    fn input(&self, unit: usize) -> Slot {
+        unit.checked_sub(1).map_or(self.slots.y0, |before| self.slots.units[before].y)
+    }
+
+    /// The slot of the gradient of a unit's output.
+    fn output_gradient(&self, unit: usize) -> Slot {
+        self.slots.units.get(unit + 1).map_or(self.slots.gradient, |next| next.input_gradient)
+    }
+
+    /// A group's packed weights, until the next call.
+    fn pack(&self, group: &Group, way: Way) -> &[f32] {
+        // SAFETY: the next call comes after this group's convolutions.
+        let out = unsafe { self.packed.slice(0, group.packed_words(way)) };
+        group.pack(self.workers.isa, self.parameters, way, out);
+        out
+    }
+
+    fn convolve(
+        &self,
+        group: &Group,
+        input: LayerInput<E>,
+        outputs: &[LayerOutput<E>],
+    ) -> Option<BatchStatistics> {
+        let weights = self.pack(group, Way::Forward);
+        let items = self.n * group.image_items;
+        group.forward(self.workers, &Forward { items, input, weights, outputs })
+    }
+
+    fn convolve_backward(
+        &self,
+        group: &Group,
+        input: LayerInput<E>,
+        upstream: &[Upstream<E>],
+        downstream: Downstream<E>,
+        gradient: &mut ParameterGradient,
+    ) -> [Vec<f64>; 2] {
+        let weights = self.pack(group, Way::Backward);
+        let items = self.n * group.image_items;
+        let pass = Backward { items, input, weights, upstream, downstream };
+        group.backward(self.workers, pass, gradient)
+    }
+
+    /// Prepares a norm with the statistics of the batch, which the moving ones follow.
+    fn normalize(
+        &self,
+        affine: &mut Affine,
+        norm: &Norm,
+        statistics: Option<BatchStatistics>,
+        moving: &mut Option<Moving>,
+    ) {
+        let Some(batch) = statistics else { return };
+        affine.set_batch(norm, self.parameters, &batch);
+        if let Some(moving) = moving {
+            move_statistics(norm, moving.statistics, &batch, moving.keep);
+        }
+    }
+
+    /// The stem, and the pool where there is one.
+    fn stem(&self, images: &[f32]) -> Activations<'_, E> {
+        let y0 = self.slot(self.slots.y0);
+        let (stem, input) = (&self.layers.stem, LayerInput::Images(images));
+        let statistics = match &self.layers.pool {
+            None => self.convolve(stem, input, &[LayerOutput::new(y0, Then::Statistics)]),
+            Some(pool) => {
+                let values = self.slot(self.slots.stem);
+                self.convolve(stem, input, &[LayerOutput::new(values, Then::Nothing)]);
+                let channels = self.layers.layout.stem.outputs;
+                Some(pool.forward(self.workers.isa, values, y0, channels))
+            }
+        };
+        Activations { values: y0, statistics }
+    }
+
+    /// The `i`-th bottleneck unit.
+    fn unit<'a>(
+        &'a self,
+        i: usize,
+        norms: &mut [Affine; 3],
+        input: Activations<E>,
+        moving: &mut Option<Moving>,
+    ) -> Activations<'a, E> {
+        let (unit, slots) = (&self.layers.layout.units[i], &self.slots.units[i]);
+        let [group1, group2, group3] = &self.layers.units[i].groups;
+        let [norm1, norm2, norm3] = &unit.norms;
+        let [a1, a2, a3] = norms;
+        let (z1, z2, y) = (self.slot(slots.z1), self.slot(slots.z2), self.slot(slots.y));
+
+        self.normalize(a1, norm1, input.statistics, moving);
+        let outputs = [LayerOutput::new(z1, Then::Statistics), LayerOutput::new(y, Then::Nothing)];
+        let outputs = &outputs[..group1.convs.len()];
+        let from = LayerInput::Activations(input.values, Some(a1));
+        let statistics = self.convolve(group1, from, outputs);
+
+        self.normalize(a2, norm2, statistics, moving);
+        let output = LayerOutput::new(z2, Then::Statistics);
+        let from = LayerInput::Activations(z1, Some(a2));
+        let statistics = self.convolve(group2, from, &[output]);
+
+        self.normalize(a3, norm3, statistics, moving);
+        // The shortcut's convolution has left its output where the sum goes.
+        let residual = match unit.shortcut {
+            Some(_) => y.as_ptr(),
+            None => input.values.as_ptr(),
+        };
+        let output =
+            LayerOutput { residual: Some(residual), ..LayerOutput::new(y, Then::Statistics) };
+        let from = LayerInput::Activations(z2, Some(a3));
+        let statistics = self.convolve(group3, from, &[output]);
+        Activations { values: y, statistics }
+    }
+
+    /// The pre-logits.
+    fn features(&self, norm: &Affine, y: &[E]) -> Vec<f32> {
+        let channels = self.layers.layout.features;
+        let mut features = vec![0f32; self.n * channels];
+        features
+            .par_chunks_mut(channels)
+            .zip(y.par_chunks(y.len() / self.n))
+            .for_each(|(out, y)| pooled_features(self.workers.isa, norm, y, out));
+        features
+    }
+
+    /// From the gradient of the pre-logits to that of the last unit's output.
+    fn features_backward<'a>(
+        &'a self,
+        affine: &'a mut Affine,
+        features: &[f32],
+        gradient: &mut ParameterGradient,
+    ) -> UnitGradient<'a, E> {
+        let norm = &self.layers.layout.norm;
+        let y = &*self.slot(self.input(self.layers.units.len()));
+        let masked = self.slot(self.slots.gradient);
+        let pixels = y.len() / self.n / norm.channels;
+        let sums = spread_features(self.workers.isa, affine, features, y, masked, pixels);
+        affine.set_backward(norm, &sums, self.n * pixels, gradient.sums.as_deref_mut());
+        UnitGradient { masked: Shared::new(masked), values: y, norm: affine, residual: None }
+    }
+
+    /// From the gradient of the `i`-th unit's output to that of its input, the output of the one before.
+    fn unit_backward<'a>(
+        &'a self,
+        i: usize,
+        norms: &'a mut [Affine; 3],
+        upstream: UnitGradient<'a, E>,
+        gradient: &mut ParameterGradient,
+    ) -> UnitGradient<'a, E> {
+        let (unit, slots) = (&self.layers.layout.units[i], &self.slots.units[i]);
+        let [group1, group2, group3] = &self.layers.units[i].groups;
+        let [norm1, norm2, norm3] = &unit.norms;
+        let [a1, a2, a3] = norms;
+        let pixels = self.layers.units[i].pixels;
+        let (inner, outer) = (self.n * pixels.0, self.n * pixels.1);
+        let (z1, z2) = (&*self.slot(slots.z1), &*self.slot(slots.z2));
+        let (g2, g3) = (self.slot(slots.g2), self.slot(slots.g3));
+
+        let from = LayerInput::Activations(z2, Some(a3));
+        let to = Downstream::Norm(Shared::new(g3), z2, a3);
+        let upstream = [Upstream::Unit(upstream)];
+        let sums = self.convolve_backward(group3, from, &upstream, to, gradient);
+        a3.set_backward(norm3, &sums, outer, gradient.sums.as_deref_mut());
+
+        let from = LayerInput::Activations(z1, Some(a2));
+        let to = Downstream::Norm(Shared::new(g2), z1, a2);
+        let upstream = [Upstream::Norm(g3, z2, a3)];
+        let sums = self.convolve_backward(group2, from, &upstream, to, gradient);
+        a2.set_backward(norm2, &sums, inner, gradient.sums.as_deref_mut());
+
+        let (input, next) = (&*self.slot(self.input(i)), self.slot(slots.input_gradient));
+        // The third convolution has computed it in the masked one's place.
+        let output_gradient = &*self.slot(self.output_gradient(i));
+        let from = LayerInput::Activations(input, Some(a1));
+        let to = Downstream::Norm(Shared::new(next), input, a1);
+        let upstream = [Upstream::Norm(g2, z1, a2), Upstream::Direct(output_gradient)];
+        let upstream = &upstream[..group1.convs.len()];
+        let sums = self.convolve_backward(group1, from, upstream, to, gradient);
+        a1.set_backward(norm1, &sums, inner, gradient.sums.as_deref_mut());
+        UnitGradient {
+            masked: Shared::new(next),
+            values: input,
+            norm: a1,
+            residual: unit.shortcut.is_none().then_some(output_gradient),
+        }
+    }
+
+    /// From the gradient of the first unit's input to that of the images, where wanted.
+    fn stem_backward(
+        &self,
+        images: &[f32],
+        upstream: UnitGradient<E>,
+        image_gradient: Option<&mut [f32]>,
+        gradient: &mut ParameterGradient,
+    ) {
+        let isa = self.workers.isa;
+        let upstream = match &self.layers.pool {
+            None => Upstream::Unit(upstream),
+            Some(pool) => {
+                let pooled = upstream.compute_all(isa, self.n * self.layers.y0_pixels);
+                let out = self.slot(self.slots.stem_gradient);
+                let (values, y0) = (self.slot(self.slots.stem), self.slot(self.slots.y0));
+                pool.backward(isa, values, (y0, pooled), out, self.layers.layout.stem.outputs);
+                Upstream::Direct(out)
+            }
+        };
+        let to = match image_gradient {
+            Some(images) => Downstream::Images(Shared::new(images)),
+            None => Downstream::Nowhere,
+        };
+        let from = LayerInput::Images(images);
+        self.convolve_backward(&self.layers.stem, from, &[upstream], to, gradient);
+    }
+}

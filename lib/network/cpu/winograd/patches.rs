@@ -1,0 +1,222 @@
+//! Convolutions over the patches of a tile, block by block.
+
+use super::form::Form;
+use super::kernels::{
+    FoldGradient, OfGradient, OfInput, Transform, TransformOutput, TransformWeights,
+};
+use super::transforms::Transforms;
+use crate::network::cpu::convolve::Sink;
+use crate::network::cpu::element::Element;
+use crate::network::cpu::isa::Isa;
+use crate::network::cpu::multiply::Single;
+use crate::network::cpu::packing::Way;
+use crate::network::cpu::products::{Products, WeightGradient};
+use crate::network::cpu::registers::panel_width;
+use crate::network::cpu::shared::{Shared, grown};
+use crate::network::cpu::tile::{GradientJob, Job};
+use crate::network::layout::Conv;
+use rayon::prelude::*;
+
+/// Larger patches are used where an image has this many of them: they save multiplications, and
+/// have twice the weights.
+const LARGE: usize = 16;
+
+/// How a convolution is cut into patches.
+pub enum Patches {
+    Small(Form<4, 2>),
+    Large(Form<6, 4>),
+}
+
+/// Transformed patches of one block, before and after the products.
+#[derive(Default)]
+pub struct PatchBuffers([Vec<f32>; 2]);
+
+/// The same call for either form.
+macro_rules! forms {
+    ($self:ident, $form:ident => $call:expr) => {
+        match $self {
+            Patches::Small($form) => $call,
+            Patches::Large($form) => $call,
+        }
+    };
+}
+
+impl Patches {
+    /// For tiles of `tile` images, where the algorithm fits the convolution.
+    pub fn new(conv: &Conv, (h, w): (usize, usize), tile: usize) -> Option<Patches> {
+        let channels = conv.inputs;
+        if (conv.kernel, conv.stride, conv.outputs) != (3, 1, channels) || h < 4 || w < 4 {
+            return None;
+        }
+        Some(match h.div_ceil(4) * w.div_ceil(4) >= LARGE {
+            true => Patches::Large(Form::new(channels, (h, w), tile)),
+            false => Patches::Small(Form::new(channels, (h, w), tile)),
+        })
+    }
+
+    /// Values of the transformed weights, and of their gradient.
+    pub fn packed_words(&self) -> usize {
+        forms!(self, f => f.packed_words())
+    }
+
+    /// Transforms the weights `[3, 3, channels, channels]` and packs them: `[channels, channels]`
+    /// in panels for each position.
+    pub fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
+        forms!(self, f => f.pack(isa, weights, way, packed));
+    }
+
+    /// Convolves a tile of whole images.
+    pub fn convolve<E: Element, O: Element>(
+        &self,
+        isa: Isa,
+        buffers: &mut PatchBuffers,
+        job: Job<E, O>,
+    ) {
+        forms!(self, f => f.convolve(isa, buffers, job));
+    }
+
+    /// Weight gradient, transformed: for each position `[channels, channels]`, the rows of the
+    /// channels that the tile holds.
+    pub fn weight_gradient<E: Element>(
+        &self,
+        isa: Isa,
+        buffers: &mut PatchBuffers,
+        job: &GradientJob<E>,
+    ) {
+        forms!(self, f => f.weight_gradient(isa, buffers, job));
+    }
+
+    /// Adds the weight gradient `[3, 3, channels, channels]` of transformed ones to `out`.
+    pub fn add_weight_gradient(&self, isa: Isa, transformed: &[&[f32]], out: &mut [f32]) {
+        forms!(self, f => f.add_weight_gradient(isa, transformed, out));
+    }
+}
+
+impl<const IN: usize, const OUT: usize> Form<IN, OUT>
+where
+    Form<IN, OUT>: Transforms<IN, OUT>,
+{
+    fn packed_words(&self) -> usize {
+        Self::POSITIONS * self.channels * self.channels
+    }
+
+    fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
+        let (c, width) = (self.channels, panel_width(isa));
+        let packed = Shared::new(packed);
+        (0..c.div_ceil(width)).into_par_iter().for_each(|panel| {
+            let start = panel * width;
+            isa.dispatch(TransformWeights::<IN, OUT> {
+                weights,
+                channels: c,
+                columns: start..(start + width).min(c),
+                way,
+                packed,
+            });
+        });
+    }
+
+    fn convolve<E: Element, O: Element>(
+        &self,
+        isa: Isa,
+        PatchBuffers([inputs, outputs]): &mut PatchBuffers,
+        job: Job<E, O>,
+    ) {
+        let Job { weights, columns, output, mut epilogue, .. } = job;
+        let (c, width) = (self.channels, columns.len());
+        let inputs = grown(inputs, Self::POSITIONS * self.position(c));
+        let outputs = grown(outputs, Self::POSITIONS * self.position(width));
+        for patches in self.blocks(job.items) {
+            isa.dispatch(Transform {
+                of: OfInput::<OUT>,
+                pixels: &self.inputs[patches.clone()],
+                values: job.inputs[0],
+                channels: c,
+                out: inputs,
+                position: self.position(c),
+            });
+            isa.dispatch(Products::<Single<f32>> {
+                count: Self::POSITIONS,
+                rows: patches.len(),
+                depth: c,
+                columns: columns.clone(),
+                input: inputs,
+                input_step: self.position(c),
+                weights,
+                weights_step: c * c,
+                output: outputs,
+                output_step: self.position(width),
+            });
+            let sink = Sink { output, to: &self.to, epilogue: epilogue.reborrow() };
+            isa.dispatch(TransformOutput::<O, IN, OUT> {
+                products: outputs,
+                position: self.position(width),
+                pixels: &self.outputs[patches.clone()],
+                first: &self.first[patches],
+                columns: columns.clone(),
+                sink,
+            });
+        }
+    }
+
+    fn weight_gradient<E: Element>(
+        &self,
+        isa: Isa,
+        PatchBuffers([inputs, gradients]): &mut PatchBuffers,
+        job: &GradientJob<E>,
+    ) {
+        let GradientJob { channels: rows, sums, .. } = job;
+        let (c, channels) = (self.channels, rows.len());
+        let inputs = grown(inputs, Self::POSITIONS * self.position(channels));
+        let gradients = grown(gradients, Self::POSITIONS * self.position(c));
+        for patches in self.blocks(job.items) {
+            isa.dispatch(Transform {
+                of: OfInput::<OUT>,
+                pixels: &self.inputs[patches.clone()],
+                values: job.input,
+                channels,
+                out: inputs,
+                position: self.position(channels),
+            });
+            isa.dispatch(Transform {
+                of: OfGradient,
+                pixels: &self.outputs[patches.clone()],
+                values: job.gradient,
+                channels: c,
+                out: gradients,
+                position: self.position(c),
+            });
+            for p in 0..Self::POSITIONS {
+                isa.dispatch(WeightGradient::<Single<f32>> {
+                    input: &inputs[p * self.position(channels)..],
+                    channels,
+                    stride: 1,
+                    depth: channels,
+                    gradient: &gradients[p * self.position(c)..],
+                    outputs: c,
+                    runs: &[(0, 0)],
+                    width: patches.len(),
+                    // SAFETY: tasks have chunks, or rows, of their own.
+                    out: unsafe {
+                        let start = sums.start + (p * c + rows.start) * c;
+                        sums.values.slice(start, channels * c)
+                    },
+                    accumulate: sums.begun || patches.start > 0,
+                });
+            }
+        }
+    }
+
+    fn add_weight_gradient(&self, isa: Isa, transformed: &[&[f32]], out: &mut [f32]) {
+        let size = self.channels * self.channels;
+        let out = Shared::new(out);
+        let task = 4 << 10;
+        (0..size.div_ceil(task)).into_par_iter().for_each(|t| {
+            isa.dispatch(FoldGradient::<IN, OUT> {
+                transformed,
+                size,
+                range: t * task..((t + 1) * task).min(size),
+                out,
+            });
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! What an engine holds that computes from host memory, and what is the same for all of these: the
+//! images and their moves, the heads, the optimizer.
+
+use super::engine::{Inner, Pass};
+use super::heads::Heads;
+use super::layout::Layout;
+use super::update::{Update, update};
+use super::weights::Weights;
+use crate::error::Result;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// See the module.
+pub struct HostMemory {
+    layout: Layout,
+    pub weights: Weights,
+    /// Values of an image.
+    image_values: usize,
+    /// Parameters under weight decay.
+    decayed: Vec<Range<usize>>,
+    gradient: Vec<f32>,
+    images: Vec<f32>,
+    /// Of the first images, and where they are along it.
+    direction: Vec<f32>,
+    moved: Vec<f32>,
+    heads: Heads,
+    /// That of the last `forward`.
+    pass: Pass,
+}
+
+/// What the trunk takes on the way forward.
+pub struct TrunkForward<'a> {
+    pub parameters: &'a [f32],
+    pub images: &'a [f32],
+    /// To follow the statistics of the batch.
+    pub moving: Option<Moving<'a>>,
+}
+
+/// The moving statistics, and the share of themselves that they keep.
+pub struct Moving<'a> {
+    pub statistics: &'a mut [f32],
+    pub keep: f32,
+}
+
+/// What the trunk takes on the way back, after a `TrunkForward` of the same parameters and images.
+pub struct TrunkBackward<'a> {
+    pub parameters: &'a [f32],
+    pub images: &'a [f32],
+    /// Gradient of the pre-logits.
+    pub features: Vec<f32>,
+    pub wanted: Wanted<'a>,
+}
+
+/// The gradient that is wanted, and where it goes.
+pub enum Wanted<'a> {
+    /// Added to the whole parameter vector's, or to its trunk part.
+    Parameters(&'a mut [f32]),
+    /// Written over this, which is as large as the images.
+    Images(&'a mut [f32]),
+}
+
+impl HostMemory {
+    /// For images of (height, width).
+    pub fn new(layout: &Layout, (height, width): (usize, usize), weights: Weights) -> HostMemory {
+        HostMemory {
+            image_values: height * width * layout.stem.inputs,
+            decayed: layout.decayed(),
+            gradient: vec![0.0; layout.parameters],
+            images: Vec::new(),
+            direction: Vec::new(),
+            moved: Vec::new(),
+            heads: Heads::default(),
+            pass: Pass::Perturbed,
+            layout: layout.clone(),
+            weights,
+        }
+    }
+
+    pub fn put(&mut self, weights: Weights) {
+        self.weights = weights;
+        self.heads.forget();
+    }
+
+    pub fn images(&mut self, images: &mut Vec<f32>) {
+        std::mem::swap(&mut self.images, images);
+    }
+
+    pub fn direction(&mut self, direction: Vec<f32>) {
+        self.direction = direction;
+    }
+
+    pub fn along(&mut self, length: f64) {
+        self.moved.resize(self.direction.len(), 0.0);
+        let values = self.image_values;
+        let images = self.images.par_chunks_exact(values);
+        let directions = self.direction.par_chunks_exact(values);
+        let moved = self.moved.par_chunks_exact_mut(values);
+        moved.zip(images).zip(directions).for_each(|((moved, image), direction)| {
+            moved.copy_from_slice(image);
+            add_along(moved, direction, length);
+        });
+    }
+
+    /// What the trunk takes for a pass.
+    pub fn forward(&mut self, pass: Pass) -> TrunkForward<'_> {
+        self.pass = pass;
+        let statistics = &mut self.weights.moving[..];
+        let (images, moving) = match pass {
+            Pass::Train { keep } => (&self.images, Some(Moving { statistics, keep })),
+            Pass::Perturbed | Pass::Direction => (&self.moved, None),
+        };
+        TrunkForward { parameters: &self.weights.parameters, images, moving }
+    }
+
+    /// The logits of each head from the pre-logits.
+    pub fn logits(&mut self, features: Vec<f32>) -> Result<Vec<Vec<f32>>> {
+        self.heads.forward(&self.layout, &self.weights.parameters, features)
+    }
+
+    /// What the trunk takes on the way back of the last `forward`, from the gradient of each head's
+    /// logits.
+    pub fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<TrunkBackward<'_>> {
+        let HostMemory { layout, heads, gradient, .. } = self;
+        let (images, features, wanted) = match self.pass {
+            Pass::Direction => {
+                let features = heads.backward(layout, logits, None)?;
+                (&self.moved, features, Wanted::Images(&mut self.direction))
+            }
+            Pass::Train { .. } | Pass::Perturbed => {
+                let images = match self.pass {
+                    Pass::Train { .. } => &self.images,
+                    _ => &self.moved,
+                };
+                let features = heads.backward(layout, logits, Some(gradient))?;
+                (images, features, Wanted::Parameters(gradient))
+            }
+        };
+        Ok(TrunkBackward { parameters: &self.weights.parameters, images, features, wanted })
+    }
+
+    pub fn update(&mut self, by: &Update) {
+        update(&mut self.weights, &mut self.gradient, &self.decayed, by);
+        self.heads.forget();
+    }
+
+    /// The logits of a head from pre-logits that were inferred.
+    pub fn infer(&mut self, features: Vec<f32>, head: usize) -> Result<Vec<f32>> {
+        self.heads.infer(&self.layout, &self.weights.parameters, features, head)
+    }
+
+    pub fn read(&self, inner: Inner) -> Vec<f32> {
+        match inner {
+            Inner::Gradient => self.gradient.clone(),
+            Inner::Direction => self.direction.clone(),
+            Inner::Moved => self.moved.clone(),
+        }
+    }
+}
+
+/// image + length * direction / |direction|. Without a direction the image stays where it is.
+fn add_along(image: &mut [f32], direction: &[f32], length: f64) {
+    // Scaled by the largest value first, so that tiny gradients do not underflow when squared.
+    let largest = direction.iter().fold(0f32, |m, v| m.max(v.abs()));
+    if largest == 0.0 {
+        return;
+    }
+    let norm: f64 = direction.iter().map(|&v| f64::from(v / largest).powi(2)).sum::<f64>().sqrt();
+    let factor = length / norm;
+    for (x, &d) in image.iter_mut().zip(direction) {
+        *x += (factor * f64::from(d / largest)) as f32;
+    }
+}
