@@ -53,9 +53,12 @@ pub const STEP: &str = "step";
 pub const NAME: &str = "name";
 pub const VALUE: &str = "value";
 
-/// Names of the metrics of a run: the loss of a step, its unweighted terms, accuracies.
+/// Names of the metrics of a run: the loss of a step, its unweighted terms, accuracies. A method names
+/// a term that only it has.
 pub mod metric {
     pub const LOSS: &str = "loss";
+    /// Before the name of each term.
+    pub const LOSS_TERM: &str = "loss/";
     pub const LOSS_SUPERVISED: &str = "loss/supervised";
     pub const LOSS_ROTATION: &str = "loss/rotation";
     pub const LOSS_EXEMPLAR: &str = "loss/exemplar";

@@ -5,6 +5,7 @@ use super::rows::{Estimate, TableRow};
 use super::svg::{self, Dot, Line, escape};
 use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
 use crate::schema::{self, metric};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The heat table shows at most so many classes.
@@ -169,7 +170,7 @@ fn learning_curves(rows: &[TableRow]) -> String {
         .collect();
     let mut figures = String::new();
     for (row, accuracy) in rows.iter().zip(&accuracies) {
-        let losses = lines(row, &LOSSES);
+        let losses = loss_lines(row);
         if losses.is_empty() && accuracy.is_empty() {
             continue;
         }
@@ -195,6 +196,18 @@ fn learning_curves(rows: &[TableRow]) -> String {
          the scale of their row, accuracies one scale for all rows.",
         &figures,
     )
+}
+
+/// The losses of a row, those that only its method has last.
+fn loss_lines<'a>(row: &TableRow<'a>) -> Vec<Line<'a>> {
+    let named = row.runs.iter().flat_map(|run| run.curves.keys());
+    let own = named.filter(|name| LOSSES.iter().all(|(known, ..)| known != name));
+    let own = own.filter_map(|name| Some((&**name, name.strip_prefix(metric::LOSS_TERM)?)));
+    let own = own.collect::<BTreeMap<&str, &str>>().into_iter();
+    let own: Vec<_> = own.map(|(key, name)| (key, name, "exemplar")).collect();
+    let mut all = lines(row, &LOSSES);
+    all.extend(lines(row, &own));
+    all
 }
 
 fn lines<'a>(row: &TableRow, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {

@@ -1,9 +1,9 @@
 //! Training: from files and settings to a model folder. What only a training stage does lives here.
 //!
-//! In the order of a run: `check` refuses settings that cannot be meant; `prepare` reads and checks
-//! every input, the labels by `labels`; `dry_run` says what the settings come to; `trainer` is the
-//! loop, over the batches of `loader`, with the updates of `optimizer`; `log` and `checkpoint` write
-//! while it runs, `tfevents` at its end.
+//! In the order of a run: `options` are those of the command line; `check` refuses settings that
+//! cannot be meant; `prepare` reads and checks every input, the labels by `labels`; `dry_run` says
+//! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
+//! `schedule`; `log` and `checkpoint` write while it runs, `tfevents` at its end.
 
 pub mod check;
 pub mod checkpoint;
