@@ -1,6 +1,7 @@
 //! The formats of an input, and how each is told by the content of a path.
 
-use super::{binary, idx, listing, parquet, tar, tfrecord};
+use super::listing::{self, IsStart};
+use super::{binary, idx, parquet, tar, tfrecord};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -25,8 +26,11 @@ pub enum Format {
     Stl10,
 }
 
+/// Whether a folder has files of a format.
+type HasFiles = fn(&Path) -> bool;
+
 /// Formats of a folder, by the names of files that they prescribe. The first that fits is taken.
-const BY_NAMES: &[(Format, fn(&Path) -> bool)] = &[
+const BY_NAMES: &[(Format, HasFiles)] = &[
     (Format::Idx, idx::has_images),
     (Format::Stl10, binary::has_stl10),
     (Format::Cifar, binary::has_cifar),
@@ -34,7 +38,7 @@ const BY_NAMES: &[(Format, fn(&Path) -> bool)] = &[
 
 /// Formats of a file, or of the first such file of a folder, by its first bytes. The first that fits
 /// is taken.
-const BY_START: &[(Format, fn(&[u8]) -> bool)] = &[
+const BY_START: &[(Format, IsStart)] = &[
     (Format::Parquet, parquet::is_start),
     (Format::Tar, tar::is_start),
     (Format::Tfrecord, tfrecord::is_start),

@@ -12,6 +12,9 @@ pub struct SplitFile {
     pub split: SplitName,
 }
 
+/// Whether a file of a format may begin with these bytes, its first 512 or all that it has.
+pub type IsStart = fn(&[u8]) -> bool;
+
 /// The entries of a folder sorted by name, hidden ones left out.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = std::fs::read_dir(folder)
@@ -36,7 +39,7 @@ pub fn start(path: &Path) -> Result<Vec<u8>> {
 /// The path itself if it is a file, else the files in it that begin as those of a format do.
 ///
 /// Errors: `BadData` if there is none.
-pub fn files(path: &Path, format: &str, is_start: fn(&[u8]) -> bool) -> Result<Vec<SplitFile>> {
+pub fn files(path: &Path, format: &str, is_start: IsStart) -> Result<Vec<SplitFile>> {
     let mut found = Vec::new();
     let candidates = match path.is_dir() {
         true => entries(path)?,
