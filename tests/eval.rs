@@ -165,7 +165,7 @@ fn bad_input_leaves_no_table() {
 #[test]
 fn each_stage_warns_once_that_evaluation_does_not_crop() {
     let scratch = labelled_shards();
-    let set = "-s augment_eval=inception_crop|resize(28)|-1_to_1 -q";
+    let set = "-s augment_eval=inception_crop|resize(28)|-1_to_1";
     let trained = pretrain(&scratch, "supervised_10p", "run/model", set).ok();
     let line = words("--in shards --model run/model --out run/eval.parquet -q");
     for stderr in [trained.stderr, scratch.run(EVAL, &line).ok().stderr] {
