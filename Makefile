@@ -31,7 +31,6 @@
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 .NOTPARALLEL: # each stage uses all cores
 
 PIPELINE ?= fashion

@@ -7,7 +7,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -112,13 +111,22 @@ struct Log {
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
-static STOP: OnceLock<(Arc<AtomicBool>, Option<Instant>)> = OnceLock::new();
+/// Set by a signal.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// When `--max-seconds` have passed.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
+/// Set by the first Ctrl-C.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The exit code of a process that SIGINT ended, as shells have it.
+const INTERRUPT_CODE: i32 = 130;
 
 /// The whole of every binary's `main`.
 pub fn main<S: Stage>() -> ExitCode {
     let start = Instant::now();
+    let signals = catch_signals();
     let stage = S::parse();
-    let result = prepare(&stage, start).and_then(|()| stage.run());
+    let result = signals.and_then(|()| prepare(&stage, start)).and_then(|()| stage.run());
     let command = S::command();
     let name = command.get_name();
     match result {
@@ -145,25 +153,50 @@ fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
         .panic_handler(|_| ())
         .build_global()
         .map_err(|e| Error::Internal(e.to_string()))?;
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in
-        [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGUSR1]
-    {
-        // The second signal of a kind ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 75, flag.clone())
-            .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
+    // A deadline that no clock reaches is none.
+    let deadline = limits.max_seconds.and_then(|s| start.checked_add(Duration::from_secs(s)));
+    if let Some(deadline) = deadline {
+        DEADLINE.get_or_init(|| deadline);
+    }
+    Ok(())
+}
+
+/// Makes signals ask for a stop, as often as they come: schedulers, `timeout` and make send several.
+/// Only the second Ctrl-C of a terminal ends the process at once.
+fn catch_signals() -> Result<()> {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        if signal == libc::SIGHUP && ignores_hangup() {
+            continue;
+        }
+        let handler = move |info: &libc::siginfo_t| {
+            STOP.store(true, Ordering::Relaxed);
+            // The kernel sends what a terminal's keys ask for.
+            let typed = signal == libc::SIGINT && info.si_code == libc::SI_KERNEL;
+            if typed && INTERRUPTED.swap(true, Ordering::Relaxed) {
+                // SAFETY: `_exit` may be called in a signal handler.
+                unsafe { libc::_exit(INTERRUPT_CODE) }
+            }
+        };
+        // SAFETY: the handler sets atomic flags and calls what may be called in a signal handler.
+        unsafe { signal_hook_registry::register_sigaction(signal, handler) }
             .map_err(|e| Error::Internal(e.to_string()))?;
     }
-    let deadline = limits.max_seconds.map(|s| start + Duration::from_secs(s));
-    STOP.get_or_init(|| (flag, deadline));
     Ok(())
+}
+
+/// Whether `nohup` or the like started this process.
+fn ignores_hangup() -> bool {
+    // SAFETY: with no new action `sigaction` fills the struct that it is given with the one in force.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut action);
+        action.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// True once a signal has come or `--max-seconds` have passed.
 pub fn stop_requested() -> bool {
-    STOP.get().is_some_and(|(flag, deadline)| {
-        flag.load(Ordering::Relaxed) || deadline.is_some_and(|d| Instant::now() >= d)
-    })
+    STOP.load(Ordering::Relaxed) || DEADLINE.get().is_some_and(|&d| Instant::now() >= d)
 }
 
 /// One line for people, on stderr; silent under `--quiet`.
@@ -189,13 +222,15 @@ pub fn print(result: &str) -> Result<()> {
 }
 
 fn say(level: &str, message: &str) {
-    if LOG.get().is_some_and(|l| l.json) {
-        eprintln!("{}", serde_json::json!({"level": level, "message": message}));
+    let line = if LOG.get().is_some_and(|l| l.json) {
+        serde_json::json!({"level": level, "message": message}).to_string()
     } else if level == "info" {
-        eprintln!("{message}");
+        message.to_string()
     } else {
-        eprintln!("{level}: {message}");
-    }
+        format!("{level}: {message}")
+    };
+    // A log that is full or closed ends no work.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A progress bar on a terminal; nothing in a log file or under `--quiet`.

@@ -4,7 +4,7 @@ mod common;
 
 use common::training::{
     MOAM, PRETRAIN, curve, differing, labelled_shards, moam_words, model, pretrain, pretrain_words,
-    pseudolabel, read_labels, signal_once, words, write_labels,
+    pseudolabel, read_labels, signalled, words, write_labels,
 };
 use common::{Ran, Scratch, contents};
 use s4l::shards::Shards;
@@ -18,7 +18,7 @@ fn killed_and_run_again(scratch: &Scratch, program: &str, line: impl Fn(&str) ->
     scratch.run(program, &words(&line("whole"))).ok();
     let whole = model(scratch, "whole");
     let checkpoint = "killed/checkpoint/state.safetensors";
-    let ended = signal_once(scratch, program, &line("killed"), checkpoint, libc::SIGKILL);
+    let ended = signalled(scratch, program, &line("killed"), checkpoint, &[libc::SIGKILL]);
     assert_eq!(ended.status.signal(), Some(libc::SIGKILL));
     assert!(!scratch.path("killed/model.safetensors").exists());
     // Says that it goes on, and from where.
@@ -79,15 +79,26 @@ fn distillation_survives_a_kill() {
 }
 
 #[test]
-fn a_signal_ends_training_with_a_checkpoint_and_75() {
+fn signals_end_training_with_a_checkpoint_and_75_however_many_come() {
     let scratch = labelled_shards();
     let more = "-s schedule=[1,4,8] -s checkpoint_every=1000";
     pretrain(&scratch, "supervised_10p", "whole", more).ok();
     let whole = model(&scratch, "whole");
-    for (out, signal) in [("term", libc::SIGTERM), ("int", libc::SIGINT), ("usr1", libc::SIGUSR1)] {
+    use libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+    let cases: [(&str, &[i32]); 8] = [
+        ("term", &[SIGTERM]),
+        ("int", &[SIGINT]),
+        ("hup", &[SIGHUP]),
+        ("usr1", &[SIGUSR1]),
+        ("usr2", &[SIGUSR2]),
+        ("term-term", &[SIGTERM, SIGTERM]),
+        ("usr1-term", &[SIGUSR1, SIGTERM]),
+        ("int-int-hup", &[SIGINT, SIGINT, SIGHUP]),
+    ];
+    for (out, signals) in cases {
         let line = pretrain_words("supervised_10p", out, more);
         let log = format!("{out}/metrics.jsonl");
-        let ended = signal_once(&scratch, PRETRAIN, &line, &log, signal);
+        let ended = signalled(&scratch, PRETRAIN, &line, &log, signals);
         let stderr = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(75), "{stderr}");
         let message = format!("error: s4l-pretrain: {out}: stopped at step ");
@@ -119,7 +130,7 @@ fn a_signal_during_validation_ends_training_with_a_checkpoint() {
         pretrain(&scratch, "supervised_10p", &whole, &more).ok();
         let line = pretrain_words("supervised_10p", out, &more);
         let log = format!("{out}/metrics.jsonl");
-        let ended = signal_once(&scratch, PRETRAIN, &line, &log, libc::SIGTERM);
+        let ended = signalled(&scratch, PRETRAIN, &line, &log, &[libc::SIGTERM]);
         let stderr = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(75), "{stderr}");
         let message = format!("{out}: stopped at step 1 of {epochs} with a checkpoint");

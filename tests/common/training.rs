@@ -132,13 +132,13 @@ pub fn differing(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) -> Vec<String
     pairs.map(|(a, _)| a.0.clone()).collect()
 }
 
-/// Starts a stage and sends it a signal as soon as `file` exists and holds something.
-pub fn signal_once(
+/// Starts a stage and sends it signals, one after the other, as soon as `file` exists and holds something.
+pub fn signalled(
     scratch: &Scratch,
     program: &str,
     line: &str,
     file: &str,
-    signal: i32,
+    signals: &[i32],
 ) -> Output {
     let path: PathBuf = scratch.path(file);
     let mut child = Command::new(program)
@@ -154,7 +154,11 @@ pub fn signal_once(
         assert!(start.elapsed() < Duration::from_secs(60), "no {file}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // SAFETY: the process is our child and has not been waited for.
-    unsafe { libc::kill(child.id() as i32, signal) };
+    for &signal in signals {
+        // SAFETY: the process is our child and has not been waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        // Two of a kind are one if the second comes before the first is seen.
+        std::thread::sleep(Duration::from_millis(2));
+    }
     child.wait_with_output().unwrap()
 }
