@@ -86,6 +86,15 @@ fn damaged_models() {
             refuses(&scratch, program, line, 65, &["model/model.safetensors", "s4l-pretrain"]);
         }
     }
+    for weight in [f32::NAN, f32::INFINITY] {
+        let mut other = bytes.clone();
+        let last = other.len() - 4;
+        other[last..].copy_from_slice(&weight.to_le_bytes());
+        std::fs::write(&weights, &other).unwrap();
+        for (program, line) in &commands {
+            refuses(&scratch, program, line, 65, &["model/model.safetensors", "a weight that is"]);
+        }
+    }
     std::fs::write(&weights, &bytes).unwrap();
     // Of a network or of images that no memory would hold.
     let config = std::fs::read_to_string(scratch.path("model/config.json")).unwrap();

@@ -195,7 +195,7 @@ fn init_is_where_training_starts() {
     let scratch = labelled_shards();
     pretrain(&scratch, "moam_step1", "one", "").ok();
     let still =
-        "-s learning_rate=0 -s polyak_half_life=0 -s batch_norm_batches=0 -s schedule=[0,0.1]";
+        "-s learning_rate=1e-300 -s polyak_half_life=0 -s batch_norm_batches=0 -s schedule=[0,0.1]";
     let line = format!("--labelled labelled.parquet --init one {still}");
     moam(&scratch, "finetune", "two", &line).ok();
     let open = |name: &str| s4l::model::folder::Model::open(&scratch.path(name)).unwrap().weights;
@@ -214,7 +214,7 @@ fn the_weights_of_a_model_are_the_averaged_ones() {
         let model = s4l::model::folder::Model::open(&scratch.path(out)).unwrap();
         model.weights.parameters
     };
-    let start = parameters("start", "-s learning_rate=0");
+    let start = parameters("start", "-s learning_rate=1e-300");
     let raw = parameters("raw", "-s polyak_half_life=0");
     assert!(start != raw);
     assert!(parameters("endless", "-s polyak_half_life=1e30") == start);

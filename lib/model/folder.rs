@@ -67,6 +67,10 @@ impl Model {
             let values = values.iter().map(|b| f32::from_le_bytes(*b));
             tensor.place.set(&mut weights, values);
         }
+        let mut all = weights.parameters.iter().chain(&weights.moving);
+        if let Some(weight) = all.find(|weight| !weight.is_finite()) {
+            return Err(bad_weights(path, format!("a weight that is {weight}")));
+        }
         let hash = schema::short_hash(&blake3::hash(&bytes));
         Ok(Model { hash, path: path.to_path_buf(), config, layout, weights })
     }
