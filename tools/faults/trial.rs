@@ -1,0 +1,159 @@
+//! A stage in a folder of its own: run with a fault, run again, compared.
+
+use super::calls::Counted;
+use super::smoke::Stage;
+use super::trace::{self, Fault, Ran, Watch};
+use super::verdict::{Class, Verdict, last_line};
+use super::world::{self, LIMIT, Mode, Tree, World};
+use std::io::Result;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+pub struct Trial<'w> {
+    world: &'w World,
+    pub stage: &'static Stage,
+    mode: Mode,
+    folder: TempDir,
+}
+
+/// Which output a stage is told to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Its,
+    Other,
+}
+
+impl<'w> Trial<'w> {
+    pub fn new(world: &'w World, stage: &'static Stage, mode: Mode) -> Result<Trial<'w>> {
+        Ok(Trial { world, stage, mode, folder: world.scratch(stage, mode)? })
+    }
+
+    pub fn path(&self, name: &Path) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Keeps the folder after the end.
+    pub fn keep(&mut self) -> &Path {
+        self.folder.disable_cleanup(true);
+        self.folder.path()
+    }
+
+    pub fn run(
+        &self,
+        output: Output,
+        counted: Counted,
+        fault: &Fault,
+        watch: Watch,
+    ) -> Result<Ran> {
+        let mut words = match output {
+            Output::Its => self.stage.words(),
+            Output::Other => self.stage.other_words(),
+        };
+        words.extend((self.mode != Mode::Plain).then(|| "--force".to_string()));
+        let command = self.world.command(self.stage.program, &words, self.folder.path());
+        trace::run(command, counted, fault, LIMIT, watch)
+    }
+
+    /// The stage with a fault at a call that changes files.
+    pub fn disturbed(&self, fault: &Fault) -> Result<Ran> {
+        self.run(Output::Its, Counted::Changes, fault, &mut |_, _| ())
+    }
+
+    /// Runs the same command undisturbed; all must be as if nothing had been.
+    pub fn again(&self, verdict: &mut Verdict) -> Result<Ran> {
+        let ran = self.disturbed(&Fault::None)?;
+        if verdict.crashed("the same command again", &ran) {
+            return Ok(ran);
+        }
+        if ran.end.code() != 0 {
+            let said = last_line(&ran.stderr);
+            let words = format!("the same command again: exit {}: {said}", ran.end.code());
+            verdict.wrong(Class::Lost, words);
+            return Ok(ran);
+        }
+        self.compare(Output::Its, verdict)?;
+        self.others_as_before(verdict)?;
+        Ok(ran)
+    }
+
+    /// Inputs are as they were, and nothing is there but they and the outputs.
+    fn others_as_before(&self, verdict: &mut Verdict) -> Result<()> {
+        let outputs = self.world.expected(self.stage)?;
+        let inputs = self.world.inputs(self.stage)?;
+        let there = world::everything(self.folder.path())?;
+        let changed = inputs.iter().filter(|(path, hash)| there.get(*path) != Some(hash));
+        let changed: Vec<_> = changed.map(|(path, _)| path).collect();
+        if !changed.is_empty() {
+            verdict.wrong(Class::Lost, format!("inputs changed: {}", names(&changed)));
+        }
+        let known = |path: &Path| outputs.contains_key(path) || inputs.contains_key(path);
+        let left: Vec<_> = there.keys().filter(|path| !known(path)).collect();
+        if !left.is_empty() {
+            verdict.wrong(Class::Leftover, format!("left over: {}", names(&left)));
+        }
+        Ok(())
+    }
+
+    /// Compares the outputs with those of an undisturbed run.
+    pub fn compare(&self, output: Output, verdict: &mut Verdict) -> Result<()> {
+        let expected = match output {
+            Output::Its => self.world.expected(self.stage)?,
+            Output::Other => self.world.old_output(self.stage)?,
+        };
+        let there = world::everything(self.folder.path())?;
+        let missing = expected.keys().filter(|path| !there.contains_key(*path));
+        let missing: Vec<_> = missing.collect();
+        let other = expected
+            .iter()
+            .filter(|(path, hash)| there.get(*path).is_some_and(|found| found != *hash));
+        let other: Vec<_> = other.map(|(path, _)| path).collect();
+        if !missing.is_empty() {
+            verdict.wrong(Class::Lost, format!("exit 0, and not there: {}", names(&missing)));
+        }
+        if !other.is_empty() {
+            verdict.wrong(Class::Silent, format!("exit 0, other bytes: {}", names(&other)));
+        }
+        verdict.equal = missing.is_empty() && other.is_empty();
+        Ok(())
+    }
+
+    /// Which of its outputs is there as a whole, if any is. A folder that is neither must not pass for
+    /// whole.
+    pub fn standing(&self, verdict: &mut Verdict) -> Result<Option<Output>> {
+        let there = world::outputs(self.folder.path(), self.stage)?;
+        let holds = |tree: &Tree| {
+            !tree.is_empty() && tree.iter().all(|(path, hash)| there.get(path) == Some(hash))
+        };
+        if holds(&self.world.expected(self.stage)?) {
+            return Ok(Some(Output::Its));
+        }
+        if self.mode == Mode::Force && holds(&self.world.old_output(self.stage)?) {
+            return Ok(Some(Output::Other));
+        }
+        for out in self.stage.outputs {
+            let folder = self.path(Path::new(out));
+            if folder.is_dir() && self.verifies(out)? {
+                let what = format!("{out} is neither the old nor the new, and --verify exits 0");
+                verdict.wrong(Class::Silent, what);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a file passes for whole, with the shards or the model that it belongs to.
+    pub fn verifies(&self, file: &str) -> Result<bool> {
+        let folder = Path::new(file).parent().filter(|folder| {
+            let marked = ["dataset.json", "config.json"].map(|name| self.path(&folder.join(name)));
+            marked.iter().any(|mark| mark.exists())
+        });
+        let path = folder.map_or(file.to_string(), |folder| folder.display().to_string());
+        let words = ["--verify".to_string(), path];
+        let mut command = self.world.command("s4l-inspect", &words, self.folder.path());
+        Ok(command.output()?.status.success())
+    }
+}
+
+fn names(paths: &[impl AsRef<Path>]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.as_ref().display().to_string()).collect();
+    names.join(", ")
+}
