@@ -19,9 +19,10 @@ use std::ops::Range;
 
 /// Values of a pass over large buffers that one task takes.
 const TASK_VALUES: usize = 64 << 10;
-/// Parts into which the pixels are split for the weight gradient, and the weights that all these
-/// partial sums may have.
-const CHUNKS: usize = 8;
+/// Parts into which the pixels are split for the weight gradient: enough for as many threads. The
+/// order of the sums follows from them, and so do the bytes of what is trained. All these partial
+/// sums may have so many weights.
+const CHUNKS: usize = 64;
 const PARTIAL_WEIGHTS: usize = 512 << 10;
 
 /// The way back of one `conv::Forward`.
@@ -128,7 +129,7 @@ impl Group {
         pass: Backward<E>,
         gradient: &mut ParameterGradient,
     ) -> [Vec<f64>; 2] {
-        let grid = self.grid(pass.items);
+        let grid = self.grid(pass.items, workers.threads());
         // A unit's gradient is computed in place: by one task, or before all of them.
         let direct;
         let upstream = match pass.upstream {
@@ -174,12 +175,12 @@ impl Group {
         fold_sums(&sums, c)
     }
 
-    fn grid(&self, items: usize) -> Grid {
+    fn grid(&self, items: usize, threads: usize) -> Grid {
         let tiles = items.div_ceil(self.tile);
         let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(self.gradient_values())).min(tiles);
         let chunk = tiles.div_ceil(chunks);
         let chunks = tiles.div_ceil(chunk);
-        let (_, block) = self.split(items, chunks, self.inputs);
+        let block = self.block(chunks, threads, self.inputs);
         Grid { tiles, chunks, chunk, blocks: self.inputs.div_ceil(block), block }
     }
 

@@ -20,8 +20,8 @@ use super::workers::{Scratch, Workers};
 use half::bf16;
 use std::ops::Range;
 
-/// Tasks of a layer that can be told apart, at least, where the layer is large enough.
-const TASKS: usize = 8;
+/// Tasks of a layer per thread, at least, if the layer is large enough.
+const TASKS: usize = 4;
 /// Channels of a block: whole weight panels of any instruction set, and enough to be worth loading
 /// the tile for.
 const BLOCK: usize = 64;
@@ -95,7 +95,8 @@ impl Group {
         pass: &Forward<E>,
     ) -> Option<BatchStatistics> {
         let columns = self.columns();
-        let (tiles, block) = self.split(pass.items, 0, columns);
+        let tiles = pass.items.div_ceil(self.tile);
+        let block = self.block(tiles, workers.threads(), columns);
         let blocks = columns.div_ceil(block);
         let mut asking = self.convs.iter().zip(pass.outputs);
         let asking = asking.find(|(_, out)| matches!(out.then, Then::Statistics)).map(|a| a.0);
@@ -171,12 +172,11 @@ impl Group {
         }
     }
 
-    /// Tiles, and blocks of channels to split them into, `channels` wide together.
-    pub fn split(&self, items: usize, chunks: usize, channels: usize) -> (usize, usize) {
-        let tiles = items.div_ceil(self.tile);
-        let tasks = if chunks > 0 { chunks } else { tiles };
-        let blocks = TASKS.div_ceil(tasks).min(channels.div_ceil(BLOCK));
-        (tiles, channels.div_ceil(blocks).next_multiple_of(BLOCK / 2))
+    /// Channels of a block: so many that `parts` parts of the work, each with all blocks of the
+    /// `channels`, are enough for the threads. No sum goes over blocks.
+    pub fn block(&self, parts: usize, threads: usize, channels: usize) -> usize {
+        let blocks = (TASKS * threads).div_ceil(parts).min(channels.div_ceil(BLOCK));
+        channels.div_ceil(blocks).next_multiple_of(BLOCK / 2)
     }
 
     /// The tile of this index, of so many items in all.

@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::multiply::Multiply;
-use super::registers::{for_rows, next_rows, register_rows};
+use super::registers::{LANES, for_rows, next_rows, register_rows};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
@@ -188,10 +188,17 @@ impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
                 let (k, sink) = (self.operands, &mut self.sink);
                 // SAFETY: offsets lie inside the tiles (see `geometry`), panels have `rows` rows.
                 unsafe {
-                    if two {
-                        for_rows!(rows, convolve_rows::<S, P, 2>(simd, k, m, start, sink));
-                    } else {
-                        for_rows!(rows, convolve_rows::<S, P, 1>(simd, k, m, start, sink));
+                    match (two, S::F32_LANES >= LANES) {
+                        (true, true) => {
+                            for_rows!(rows, convolve_rows::<S, P, 2>(simd, k, m, start, sink))
+                        }
+                        (false, true) => {
+                            for_rows!(rows, convolve_rows::<S, P, 1>(simd, k, m, start, sink))
+                        }
+                        (true, false) => for_rows!(rows, apart::<S, P, 2>(simd, k, m, start, sink)),
+                        (false, false) => {
+                            for_rows!(rows, apart::<S, P, 1>(simd, k, m, start, sink))
+                        }
                     }
                 }
                 m += rows;
@@ -201,7 +208,43 @@ impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
     }
 }
 
+/// `convolve_rows` as a function of its own. With 16 registers the loop spills where the compiler
+/// sees all sizes of a tile in one function, and whether it does is chance.
+///
+/// # Safety
+/// As for `convolve_rows`.
+#[inline(never)]
+unsafe fn apart<S: Simd, P: Multiply, const M: usize, const V: usize>(
+    simd: S,
+    operands: &[Operand<P::Value>],
+    first: usize,
+    column: usize,
+    sink: &mut Sink<impl Element>,
+) {
+    struct Rows<'a, 'b, P: Multiply, E, const M: usize, const V: usize>(
+        &'a [Operand<'a, P::Value>],
+        usize,
+        usize,
+        &'a mut Sink<'b, E>,
+    );
+    impl<P: Multiply, E: Element, const M: usize, const V: usize> WithSimd
+        for Rows<'_, '_, P, E, M, V>
+    {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            // SAFETY: the caller's.
+            unsafe { convolve_rows::<S, P, M, V>(simd, self.0, self.1, self.2, self.3) }
+        }
+    }
+    simd.vectorize(Rows::<P, _, M, V>(operands, first, column, sink));
+}
+
 /// M pixels from the `first` and V vectors from the `column` on.
+///
+/// # Safety
+/// Offsets lie inside the operands' and the sink's tensors.
 #[inline(always)]
 unsafe fn convolve_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
     simd: S,

@@ -35,6 +35,10 @@ impl<E: Default + Send> Workers<E> {
         Workers { isa, scratch: (0..threads).map(|_| Mutex::default()).collect() }
     }
 
+    pub fn threads(&self) -> usize {
+        self.scratch.len()
+    }
+
     /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
     pub fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
         (0..tasks).into_par_iter().with_max_len(1).for_each(|t| {
