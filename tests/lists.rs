@@ -315,8 +315,8 @@ fn folders_named_as_splits_are_splits_beside_splits_alone() {
         let scratch = Scratch::new();
         let folder: Vec<String> = names.iter().map(|n| format!("in/{n}")).collect();
         images(&scratch, &folder.iter().map(String::as_str).collect::<Vec<_>>());
-        let entry = |n: &&str| (*n, std::fs::read(scratch.path(&format!("in/{n}"))).unwrap());
-        let entries: Vec<(&str, Vec<u8>)> = names.iter().map(entry).collect();
+        let bytes = |n: &str| std::fs::read(scratch.path(&format!("in/{n}"))).unwrap();
+        let entries: Vec<(&str, Vec<u8>)> = names.iter().map(|n| (*n, bytes(n))).collect();
         scratch.write("in.tar", tar(&entries));
         for input in ["in", "in.tar"] {
             let ran = holds(&scratch, &format!("--in {input}"), expected);
