@@ -317,7 +317,6 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
     let cases: Vec<Case> = vec![
         ("nothing", vec![], 66, &["in", "not found"]),
         ("no images", vec![file("a/notes.txt", b"x")], 65, &["in/a", "1 other files"]),
-        ("beside", vec![file("a/1.png", &image), file("2.png", &image)], 65, &["2.png"]),
         ("deep", vec![file("a/b/1.png", &image)], 65, &["in/a/b"]),
         (
             "cut PNG",

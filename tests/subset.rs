@@ -90,15 +90,27 @@ fn lists_name_photographs_with_and_without_folders_and_endings() {
     // A base name in two classes: its keys have their folder.
     scratch.write("photos/bag/same.png", png(&real(20).0, 28));
     scratch.write("photos/coat/same.png", png(&real(21).0, 28));
+    scratch.write("photos/coat/cafe\u{301}.png", png(&real(22).0, 28));
     shard(&scratch, &["--in", "photos", "--out", "shards"]).ok();
     let all = Shards::open(&scratch.path("shards")).unwrap();
     let all = all.split("train").unwrap();
     assert!(all.row("01.JPEG").is_some() && all.row("coat/same.png").is_some());
-    let expected = ["00.png", "01.JPEG", "02.png", "03.JPEG", "coat/same.png"];
+    let expected =
+        ["00.png", "01.JPEG", "02.png", "03.JPEG", "coat/same.png", "04.png", "cafe\u{301}.png"];
     let expected: HashSet<String> = expected.map(str::to_string).into();
-    let names = ["00.png", "01", "photos/shirt/02.PNG", "/data/train/bag/03", "train/coat/same"];
-    scratch.write("list.txt", names.join("\r\n"));
-    scratch.write("map.json", serde_json::json!({"values": names}).to_string());
+    let names = [
+        "00.png",
+        "01",
+        "photos/shirt/02.PNG",
+        "/data/train/bag/03",
+        "train/coat/same",
+        "train\\coat\\04.png",
+        "caf\u{e9}",
+    ];
+    // With the mark that some editors put before text.
+    scratch.write("list.txt", format!("\u{feff}{}", names.join("\r\n")));
+    let map = serde_json::json!({"values": names});
+    scratch.write("map.json", format!("\u{feff}{map}"));
     for list in ["list.txt", "map.json"] {
         let out = format!("{list}.parquet");
         subset(&scratch, &["--list", list, "--out", &out]).ok();

@@ -4,8 +4,8 @@
 #![allow(dead_code)]
 
 use s4l::decode::encoded;
-use s4l::input::Format;
 use s4l::input::survey::Survey;
+use s4l::input::{Format, Options};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -26,8 +26,9 @@ pub fn folder(files: &[(&str, &[u8])]) -> PathBuf {
 pub fn read(files: &[(&str, &[u8])], name: &str, format: Format, labels: Option<&str>) {
     let folder = folder(files);
     let labels = labels.map(|name| folder.join(name));
-    let Ok(input) = s4l::input::open(&folder.join(name), Some(format), labels.as_deref(), None)
-    else {
+    let options =
+        Options { format: Some(format), labels: labels.as_deref(), ..Options::default() };
+    let Ok(input) = s4l::input::open(&folder.join(name), &options) else {
         return;
     };
     let Ok(survey) = Survey::new(&input, 1 << 16, true) else {

@@ -161,6 +161,11 @@ impl Binary {
         self.files.iter().flat_map(both).chain(class_file)
     }
 
+    /// Each file with its split.
+    pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
+        self.files.iter().map(|f| (f.split, f.path.as_path()))
+    }
+
     /// All images are read in any case, since they are found by their bytes alone.
     pub fn walk(&self, from: Position, visit: Visit) -> Walked {
         let mut record = vec![0; self.record()];

@@ -1,6 +1,7 @@
 //! The formats of an input, and how each is told by the content of a path.
 
 use super::listing::{self, IsStart};
+use super::names::{is_hidden, is_image_name};
 use super::{binary, idx, parquet, tar, tfrecord};
 use crate::error::{Error, Result};
 use std::path::Path;
@@ -52,16 +53,68 @@ pub fn detect(path: &Path) -> Result<Format> {
     }
 }
 
+/// Files of a known data set go before folders of images, these before files of many images beside them.
+///
+/// Errors: `BadData` for two kinds of equal weight.
 fn of_folder(path: &Path) -> Result<Format> {
-    if let Some((format, _)) = BY_NAMES.iter().find(|(_, has_files)| has_files(path)) {
-        return Ok(*format);
+    let named = BY_NAMES.iter().filter(|(_, has_files)| has_files(path));
+    let named: Vec<_> = named.map(|(format, _)| (*format, format.name().to_string())).collect();
+    if let Some(format) = one(path, &named)? {
+        return Ok(format);
     }
-    for file in listing::entries(path)?.iter().filter(|p| p.is_file()) {
-        if let Some(format) = of_file(file)? {
-            return Ok(format);
+    let entries = listing::entries(path)?;
+    let mut kinds: Vec<(Format, String)> = Vec::new();
+    for file in entries.iter().filter(|p| p.is_file()) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let format = match is_image_name(&name) {
+            true => Some(Format::Folder),
+            false => of_file(file)?,
+        };
+        let Some(format) = format.filter(|f| kinds.iter().all(|(kind, _)| kind != f)) else {
+            continue;
+        };
+        kinds.push((format, format!("{} ({name})", format.name())));
+    }
+    if kinds.iter().all(|(kind, _)| *kind == Format::Folder) {
+        return Ok(Format::Folder);
+    }
+    let folders: Vec<_> = entries.iter().filter(|p| p.is_dir() && has_images(p, 1)).collect();
+    match folders.as_slice() {
+        [] => Ok(one(path, &kinds)?.unwrap_or(Format::Folder)),
+        [only] if kinds.iter().all(|(kind, _)| *kind != Format::Folder) => {
+            let name = only.file_name().unwrap_or_default().display();
+            kinds.push((Format::Folder, format!("a folder of images ({name})")));
+            Ok(one(path, &kinds)?.unwrap_or(Format::Folder))
         }
+        _ => Ok(Format::Folder),
     }
-    Ok(Format::Folder)
+}
+
+/// The only one of the kinds that a folder holds.
+fn one(path: &Path, kinds: &[(Format, String)]) -> Result<Option<Format>> {
+    match kinds {
+        [] => Ok(None),
+        [(format, _)] => Ok(Some(*format)),
+        [(_, one), (_, other), ..] => Err(Error::bad_data(
+            path,
+            "one kind of images",
+            format!("{one} and {other}"),
+            "move one of them elsewhere, or say with --format which it is",
+        )),
+    }
+}
+
+/// Whether a folder, or one so many levels below, has a file that is an image by name.
+fn has_images(folder: &Path, levels: usize) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let below = || levels > 0 && entry.path().is_dir() && has_images(&entry.path(), levels - 1);
+        !is_hidden(&name) && (is_image_name(&name) || below())
+    })
 }
 
 fn of_file(path: &Path) -> Result<Option<Format>> {

@@ -1,11 +1,13 @@
 //! Image folders: `root/<class>/*.jpg` is the split `train`; `root/train/<class>/*`,
-//! `root/val/<class>/*` and `root/test/<class>/*` are splits of their own. Images that lie in no
-//! class folder have no label but one of a list.
+//! `root/val/<class>/*` and `root/test/<class>/*` are splits of their own, under all names that
+//! `splits` knows. Images that lie in no class folder have no label but one of a list.
 
-use super::item::{Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::columns::Columns;
+use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
 use super::labels;
 use super::listing::entries;
-use super::names::{is_image_name, split_and_class};
+use super::names::is_image_name;
+use super::splits::Splits;
 use crate::cli;
 use crate::decode::encoded;
 use crate::error::{Error, Result};
@@ -15,6 +17,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+const ARRANGE: &str = "arrange the images as <class>/<image> or <split>/<class>/<image>";
+
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -22,12 +26,15 @@ pub struct Folder {
     /// grows with the number of files.
     names: Vec<u8>,
     ends: Vec<usize>,
-    passed_over: PassedOver,
+    /// Files that are not images.
+    passed_over: Counted,
+    /// Images beside class folders.
+    loose: Counted,
 }
 
-/// Files that are not images.
+/// Files of one kind.
 #[derive(Debug, Default)]
-struct PassedOver {
+struct Counted {
     files: usize,
     first: Option<PathBuf>,
 }
@@ -36,41 +43,51 @@ impl Folder {
     /// Lists a folder of images, of class folders, or of splits.
     ///
     /// Errors: `BadData` for an arrangement that leaves open what the classes are.
-    pub fn open(root: &Path) -> Result<Folder> {
+    pub fn open(root: &Path, splits: &Splits) -> Result<Folder> {
         let mut folder = Folder::empty(root);
         let found = entries(root)?;
-        let is_split = |p: &&PathBuf| {
-            let name = p.file_name().and_then(OsStr::to_str);
-            name.and_then(SplitName::of_folder).is_some()
-        };
-        let mut by_split = false;
-        for split in found.iter().filter(|p| p.is_dir()).filter(is_split) {
-            // A class may be named "train": then it holds images.
-            by_split |= entries(split)?.iter().any(|p| p.is_dir());
-        }
-        if by_split {
-            for path in found.iter().filter(|p| p.is_dir()) {
-                if !is_split(&path) {
+        let (folders, files): (Vec<_>, Vec<_>) = found.into_iter().partition(|p| p.is_dir());
+        if !are_splits(&folders, splits)? {
+            folder.add_split(root, folders, files, splits)?;
+        } else {
+            folder.add_loose(&files);
+            for path in folders {
+                let name = name(&path);
+                if splits.is_unlabelled(&name) || splits.of_folder("", &name).is_some() {
+                    let inside = entries(&path)?.into_iter();
+                    let (folders, files): (Vec<_>, Vec<_>) = inside.partition(|p| p.is_dir());
+                    folder.add_split(&path, folders, files, splits)?;
+                } else {
                     return Err(Error::bad_data(
                         root,
-                        "only the folders train, val and test",
-                        format!("also {}", path.file_name().unwrap_or_default().display()),
-                        "move it elsewhere",
+                        "only folders of splits, as train, val and test",
+                        format!("also {name}"),
+                        "move it elsewhere, or say --unlabelled if its images have no class",
                     ));
                 }
-                folder.add_split(path)?;
             }
-        } else {
-            folder.add_split(root)?;
         }
-        if let PassedOver { files, first: Some(first) } = &folder.passed_over {
+        folder.say();
+        Ok(folder)
+    }
+
+    /// What is not as people may think.
+    fn say(&self) {
+        let root = self.root.display();
+        if let Some(first) = &self.passed_over.first {
             cli::warn(&format!(
-                "{}: {files} files are not images by name and were passed over, the first is {}",
-                root.display(),
+                "{root}: {} files are not images by name and were passed over, the first is {}",
+                self.passed_over.files,
                 first.display()
             ));
         }
-        Ok(folder)
+        if let Some(first) = &self.loose.first {
+            cli::warn(&format!(
+                "{root}: {} images lie beside folders and have no class, the first is {}",
+                self.loose.files,
+                first.display()
+            ));
+        }
     }
 
     fn empty(root: &Path) -> Folder {
@@ -78,17 +95,15 @@ impl Folder {
             root: root.to_path_buf(),
             names: Vec::new(),
             ends: Vec::new(),
-            passed_over: PassedOver::default(),
+            passed_over: Counted::default(),
+            loose: Counted::default(),
         }
     }
 
     /// The images that a CSV file lists by their paths below its folder.
-    pub fn listed(csv: &Path) -> Result<Folder> {
+    pub fn listed(csv: &Path, columns: &Columns) -> Result<Folder> {
         let mut folder = Folder::empty(csv.parent().unwrap_or(Path::new("")));
-        labels::for_each_line(csv, &mut |line| {
-            folder.push(line.name.as_bytes());
-            Ok(())
-        })?;
+        labels::listed(csv, columns)?.iter().for_each(|name| folder.push(name.as_bytes()));
         Ok(folder)
     }
 
@@ -97,35 +112,44 @@ impl Folder {
         self.ends.push(self.names.len());
     }
 
-    /// Adds the class folders of a split, or its images if it has no class folders.
-    fn add_split(&mut self, folder: &Path) -> Result<()> {
-        let (folders, files): (Vec<_>, Vec<_>) =
-            entries(folder)?.into_iter().partition(|p| p.is_dir());
+    /// Adds the folders and files of a split: class folders, or images.
+    fn add_split(
+        &mut self,
+        folder: &Path,
+        folders: Vec<PathBuf>,
+        files: Vec<PathBuf>,
+        splits: &Splits,
+    ) -> Result<()> {
         if folders.is_empty() {
             return self.add_images(folder, files);
         }
-        if let Some(image) = files.iter().find(|p| is_image(p)) {
-            return Err(Error::bad_data(
-                image,
-                "images in class folders",
-                "one beside them",
-                "move it into its class folder",
-            ));
-        }
-        self.pass_over(&files);
+        self.add_loose(&files);
+        let alone = folders.len() == 1 && !files.iter().any(|p| is_image(p));
         for class in folders {
             let inside = entries(&class)?;
             if let Some(folder) = inside.iter().find(|p| p.is_dir()) {
+                let split = splits.of_folder("", &name(folder)).is_some();
                 return Err(Error::bad_data(
                     folder,
                     "only images in a class folder",
-                    "a folder",
-                    "arrange the images as <class>/<image> or <split>/<class>/<image>",
+                    if split { "the folder of a split" } else { "a folder" },
+                    match alone {
+                        true => format!("name {} with --in", class.display()),
+                        false => ARRANGE.to_string(),
+                    },
                 ));
             }
             self.add_images(&class, inside)?;
         }
         Ok(())
+    }
+
+    /// Adds the images that lie beside folders.
+    fn add_loose(&mut self, files: &[PathBuf]) {
+        let (images, others): (Vec<_>, Vec<_>) = files.iter().partition(|p| is_image(p));
+        self.loose.add(&images);
+        self.passed_over.add(&others);
+        images.into_iter().for_each(|path| self.push_path(path));
     }
 
     /// Adds the images among the files of one folder, which must have at least one.
@@ -142,19 +166,14 @@ impl Folder {
                 "name a folder of images or of class folders, or remove this one",
             ));
         }
-        self.pass_over(&others);
-        for path in images {
-            let name = path.strip_prefix(&self.root).unwrap_or(&path);
-            self.push(name.as_os_str().as_bytes());
-        }
+        self.passed_over.add(&others.iter().collect::<Vec<_>>());
+        images.iter().for_each(|path| self.push_path(path));
         Ok(())
     }
 
-    fn pass_over(&mut self, files: &[PathBuf]) {
-        self.passed_over.files += files.len();
-        if self.passed_over.first.is_none() {
-            self.passed_over.first = files.first().cloned();
-        }
+    fn push_path(&mut self, path: &Path) {
+        let name = path.strip_prefix(&self.root).unwrap_or(path);
+        self.push(name.as_os_str().as_bytes());
     }
 
     fn name(&self, nth: usize) -> &[u8] {
@@ -172,6 +191,11 @@ impl Folder {
         all.filter(|p| p.is_file())
     }
 
+    /// The names of all images.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        (0..self.ends.len()).map(|i| String::from_utf8_lossy(self.name(i)).into_owned())
+    }
+
     pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
         (from.file..self.ends.len()).try_for_each(|nth| visit(self.item(nth, read)?))
     }
@@ -179,8 +203,8 @@ impl Folder {
     fn item(&self, nth: usize, read: bool) -> Result<Item> {
         let bytes = self.name(nth);
         let name = String::from_utf8_lossy(bytes).into_owned();
-        let (split, class) = split_and_class(&name, SplitName::Train);
         let position = Position { file: nth, at: 0 };
+        let (split, class) = (SplitName::Train, Class::Unknown);
         let mut item = Item { position, split, name, class, size: 0, image: Ok(Vec::new()) };
         load(&mut item, &self.path(nth), read)?;
         if std::str::from_utf8(bytes).is_err() {
@@ -190,7 +214,38 @@ impl Folder {
     }
 }
 
+impl Counted {
+    fn add(&mut self, files: &[&PathBuf]) {
+        self.files += files.len();
+        if self.first.is_none() {
+            self.first = files.first().map(|path| path.to_path_buf());
+        }
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether the folders of the root are splits.
+fn are_splits(folders: &[PathBuf], splits: &Splits) -> Result<bool> {
+    let names: Vec<String> = folders.iter().map(|p| name(p)).collect();
+    let mut beside = Vec::new();
+    for (path, name) in folders.iter().zip(&names) {
+        let named = splits.of_folder("", name).is_some();
+        let has_folders = named && entries(path)?.iter().any(|p| p.is_dir());
+        beside.push((name.as_str(), has_folders));
+    }
+    let named = names.iter().any(|name| splits.of_folder("", name).is_some());
+    Ok(named && splits.beside(&beside).splits)
+}
+
+/// Whether a regular file is an image, by its name or its first bytes. Nothing else is opened: a pipe
+/// would wait for somebody to write.
 fn is_image(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if is_image_name(&name) {
         return true;
@@ -204,7 +259,12 @@ fn is_image(path: &Path) -> bool {
 /// image.
 fn load(item: &mut Item, path: &Path, read: bool) -> Result<()> {
     let fault = |what: String| Err(Fault::Image(what));
-    let mut file = match File::open(path) {
+    let metadata = std::fs::metadata(path);
+    let file = metadata.and_then(|m| match m.is_file() && read {
+        true => Ok((m, Some(File::open(path)?))),
+        false => Ok((m, None)),
+    });
+    let (metadata, file) = match file {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             item.image = fault("no such file".to_string());
@@ -216,12 +276,14 @@ fn load(item: &mut Item, path: &Path, read: bool) -> Result<()> {
         }
         Err(e) => return Err(Error::io(path)(e)),
     };
-    item.size = file.metadata().map_err(Error::io(path))?.len();
-    if item.size > MAX_IMAGE_BYTES {
+    item.size = metadata.len();
+    if !metadata.is_file() {
+        item.image = fault("not a regular file".to_string());
+    } else if item.size > MAX_IMAGE_BYTES {
         item.image = fault(format!("{} bytes, more than {MAX_IMAGE_BYTES}", item.size));
-    } else if read {
+    } else if let Some(file) = file {
         let mut bytes = Vec::with_capacity(item.size as usize);
-        file.by_ref().take(item.size).read_to_end(&mut bytes).map_err(Error::io(path))?;
+        file.take(item.size).read_to_end(&mut bytes).map_err(Error::io(path))?;
         item.image = Ok(bytes);
     }
     Ok(())

@@ -77,6 +77,11 @@ impl Idx {
         files.chain([self.class_file.clone()]).flatten()
     }
 
+    /// Each file with its split.
+    pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
+        self.splits.iter().map(|f| (f.split, f.images.as_path()))
+    }
+
     /// Keys are `<split>-<row>`: these files have no names for their images. All are read in any
     /// case: there may be fewer than the header says.
     pub fn walk(&self, from: Position, visit: Visit) -> Walked {

@@ -2,7 +2,6 @@
 //! place.
 
 use crate::error::{Error, Result};
-use std::path::Path;
 
 /// A larger image file is a reject: it is never read into memory.
 pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
@@ -22,31 +21,6 @@ impl SplitName {
             SplitName::Val => "val",
             SplitName::Test => "test",
         }
-    }
-
-    /// The split that a folder of this name holds.
-    pub fn of_folder(name: &str) -> Option<SplitName> {
-        match name.to_ascii_lowercase().as_str() {
-            "train" => Some(SplitName::Train),
-            "val" | "valid" | "validation" => Some(SplitName::Val),
-            "test" => Some(SplitName::Test),
-            _ => None,
-        }
-    }
-
-    /// The split that a file of this name holds: the first of its words that names one. What
-    /// ILSVRC-2012 calls validation is the test set of S4L, and tensor2tensor's `dev` is the same.
-    pub fn of_file(path: &Path) -> SplitName {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("ILSVRC2012_img_val") {
-            return SplitName::Test;
-        }
-        let words = name.split(|c: char| !c.is_ascii_alphabetic());
-        let mut named = words.filter_map(|word| match word {
-            "dev" => Some(SplitName::Test),
-            _ => SplitName::of_folder(word),
-        });
-        named.next().unwrap_or(SplitName::Train)
     }
 }
 

@@ -1,299 +1,411 @@
-//! Labels in a file of their own: CSV (`name,label`, with or without a header; an empty label means
-//! unlabelled), lines of `name label`, or one label per line for images that are numbered by name, as
-//! the ground truth of ILSVRC-2012's validation images.
+//! Labels in a file of their own: a list of names and labels, or one label per line for images that are
+//! numbered by name, as the ground truth of ILSVRC-2012's validation images.
 
+use super::columns::{Columns, LabelColumn, Layout};
 use super::item::Class;
-use super::names::{base_name, is_image_name};
-use super::{hash, meta_mat};
+use super::list::List;
+use super::matching::{Fit, Found, Images};
+use super::names::{is_image_name, nfc};
+use super::numbered::Numbered;
+use super::splits::Splits;
+use super::{hash, label, meta_mat};
 use crate::cli;
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-const NO_LABEL: u32 = u32::MAX >> 1;
-const NOT_A_CLASS: u32 = NO_LABEL - 1;
-/// Set once an image has asked for the label.
-const ASKED: u32 = 1 << 31;
+/// Names shown of those that belong to nothing.
+const SHOWN: usize = 3;
 
 /// A file of labels, read.
 #[derive(Debug)]
 pub struct LabelList {
     path: PathBuf,
-    /// The file that says what the ground truth of ILSVRC-2012 means.
-    meta: Option<PathBuf>,
-    classes: Vec<String>,
-    /// Hash of a name, or number of a line, to a class. 16 bytes per line.
-    lines: HashMap<u64, AtomicU32>,
-    by_number: bool,
+    /// The file that says what the ground truth of ILSVRC-2012 means, and its synsets in order.
+    meta: Option<(PathBuf, Vec<String>)>,
+    /// The classes of all lines, each once.
+    classes: Vec<Class>,
+    /// The hash of an image's path, and which of `classes` it has. 16 bytes per image.
+    images: HashMap<u64, u32>,
+    /// Where in the file the labels are.
+    words: String,
 }
 
-/// One line of a file of labels.
-pub struct ListLine<'a> {
-    /// Counted from 1.
-    pub line: u64,
-    /// Empty if the file has only labels.
-    pub name: &'a str,
-    pub label: &'a str,
+/// Labels in the reading.
+#[derive(Default)]
+struct Reading {
+    classes: Vec<Class>,
+    numbers: HashMap<String, u32>,
 }
 
-/// The classes of a list, and which of them each label means.
-struct Numbering {
-    classes: Vec<String>,
-    labels: HashMap<String, u32>,
-    meta: Option<PathBuf>,
+/// A line that fits an image.
+struct Line<'a> {
+    number: u64,
+    name: &'a str,
+    class: u32,
 }
 
 impl LabelList {
-    /// `given`: the class names, if they are known: a label is one of them, or its number from 0.
+    /// Labels of images.
     ///
-    /// Errors: as `for_each_line`, and `BadData` if two lines give an image different labels.
-    pub fn open(path: &Path, given: Option<&[String]>) -> Result<LabelList> {
-        let texts = distinct_labels(path)?;
-        let numbers = texts.iter().all(|t| t.parse::<u64>().is_ok());
-        let name = path.file_name().unwrap_or_default();
-        let Numbering { classes, labels, meta } = match given {
-            _ if name == "ILSVRC2012_validation_ground_truth.txt" && numbers => {
-                Numbering::of_ilsvrc(path)?
+    /// Errors: `BadData` if no line names an image or has a label, if two give one image different
+    /// labels, if a name means several images, or for a label that is none.
+    pub fn open(
+        path: &Path,
+        columns: &Columns,
+        images: &Images,
+        splits: &Splits,
+    ) -> Result<LabelList> {
+        let list = List::open(path)?;
+        let layout = Layout::of(&list, columns, &|name| match images.find(name) {
+            Found::Image(nth, fit) => Some((nth as u64, fit.ending)),
+            Found::Several(nth, _) => Some((nth as u64, false)),
+            Found::Nothing => None,
+        })?;
+        let mut labels = LabelList::empty(path, layout.words.clone());
+        let mut reading = Reading::default();
+        match layout.key {
+            None => labels.number(&list, images, splits, &mut reading)?,
+            Some(_) if matches!(layout.label, LabelColumn::None) => {
+                let hint = "add one, or give the list alone as --in";
+                return Err(bad(path, "a column of labels", "names alone".to_string(), hint));
             }
-            Some(given) => Numbering::of_given(given, numbers),
-            None => Numbering::of_labels(texts, numbers),
-        };
-        let mut list = LabelList {
-            path: path.to_path_buf(),
-            meta,
-            classes,
-            lines: HashMap::new(),
-            by_number: false,
-        };
-        for_each_line(path, &mut |line| list.add(&line, &labels))?;
-        Ok(list)
+            Some(key) => labels.match_names(&list, &layout, key, images, &mut reading)?,
+        }
+        labels.classes = reading.classes;
+        labels.refuse_none()?;
+        Ok(labels)
     }
 
-    fn add(&mut self, line: &ListLine, labels: &HashMap<String, u32>) -> Result<()> {
-        let class = match line.label {
-            "" => NO_LABEL,
-            label => labels.get(label).copied().unwrap_or(NOT_A_CLASS),
-        };
-        self.by_number = line.name.is_empty();
-        let before = self.lines.insert(self.key(line), AtomicU32::new(class));
-        match before.map(AtomicU32::into_inner) {
-            Some(before) if before != class => Err(Error::bad_data(
+    /// Labels of the images that a list names itself.
+    pub fn of_listed(path: &Path, columns: &Columns) -> Result<LabelList> {
+        let list = List::open(path)?;
+        let layout = listed_layout(&list, columns)?;
+        let mut labels = LabelList::empty(path, layout.words.clone());
+        let mut reading = Reading::default();
+        for_each_line(&list, &layout, &mut reading, &mut |line| {
+            let name = file_below(path, line.name);
+            labels.set(hash::of_name(&[&nfc(&name)]), &line)
+        })?;
+        labels.classes = reading.classes;
+        if !matches!(layout.label, LabelColumn::None) {
+            labels.refuse_none()?;
+        }
+        Ok(labels)
+    }
+
+    fn empty(path: &Path, words: String) -> LabelList {
+        let (classes, images) = (Vec::new(), HashMap::new());
+        LabelList { path: path.to_path_buf(), meta: None, classes, images, words }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where in the file the labels are.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// All files that were read.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let meta = self.meta.iter().map(|(path, _)| path.clone());
+        std::iter::once(self.path.clone()).chain(meta)
+    }
+
+    /// The classes of all lines, each once.
+    pub fn classes(&self) -> impl Iterator<Item = &Class> {
+        self.classes.iter()
+    }
+
+    /// The names of all classes, where labels are their numbers.
+    pub fn given(&self) -> Option<&[String]> {
+        self.meta.as_ref().map(|(_, synsets)| synsets.as_slice())
+    }
+
+    /// The class that the list gives an image, if it has it.
+    pub fn class(&self, name: &str) -> Option<Class> {
+        let class = self.images.get(&hash::of_name(&[&nfc(name)]))?;
+        Some(self.classes[*class as usize].clone())
+    }
+
+    fn set(&mut self, image: u64, line: &Line) -> Result<()> {
+        match self.images.insert(image, line.class) {
+            Some(before) if before != line.class => Err(bad(
                 &self.path,
                 "one label for each image",
-                format!("a second one for {:?} on line {}", line.name, line.line),
+                format!("a second one for {:?} on line {}", line.name, line.number),
                 "remove one of the lines",
             )),
             _ => Ok(()),
         }
     }
 
-    fn key(&self, line: &ListLine) -> u64 {
-        if self.by_number { line.line } else { hash::of_name(&[line.name]) }
-    }
-
-    pub fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        std::iter::once(self.path.clone()).chain(self.meta.clone())
-    }
-
-    fn line(&self, name: &str) -> Option<&AtomicU32> {
-        match self.by_number {
-            true => self.lines.get(&number(name)?),
-            false => {
-                let line = self.lines.get(&hash::of_name(&[name]));
-                line.or_else(|| self.lines.get(&hash::of_name(&[base_name(name)])))
-            }
+    fn refuse_none(&self) -> Result<()> {
+        let label = |class: &u32| self.classes[*class as usize] != Class::Unknown;
+        if self.images.values().any(label) {
+            return Ok(());
         }
+        let found = format!("none in {}", self.words);
+        Err(bad(&self.path, "labels of images", found, "name their column with --label-column"))
     }
 
-    /// Whether there is a line for an image.
-    pub fn lists(&self, name: &str) -> bool {
-        self.line(name).is_some()
-    }
-
-    /// The class of an image by its path, else by its base name.
-    pub fn class(&self, name: &str) -> Class {
-        match self.line(name).map(|line| line.fetch_or(ASKED, Ordering::Relaxed) & !ASKED) {
-            None if self.by_number => {
-                Class::Bad(format!("no line for it in {}", self.path.display()))
-            }
-            None | Some(NO_LABEL) => Class::Unknown,
-            Some(NOT_A_CLASS) => Class::Bad("a label outside of the class list".to_string()),
-            Some(class) => Class::Index(class.into(), None),
+    /// Gives each image the label on the line of its number.
+    fn number(
+        &mut self,
+        list: &List,
+        images: &Images,
+        splits: &Splits,
+        reading: &mut Reading,
+    ) -> Result<()> {
+        let numbered = Numbered::read(list, images, splits)?;
+        if numbered.is_ilsvrc {
+            self.meta = Some(synsets(&self.path, reading)?);
         }
+        for line in numbered.lines {
+            let (number, name) = (line.number, images.name(line.image));
+            let class = reading.class(&line.label);
+            let class = class.map_err(|found| bad_label(&self.path, number, found))?;
+            self.set(hash::of_name(&[name]), &Line { number, name, class })?;
+        }
+        Ok(())
     }
 
-    /// Says which lines no image has asked for, after all images have, and that `unlisted` images
-    /// have no line.
-    pub fn warn_of_rest(&self, unlisted: u64) -> Result<()> {
-        if unlisted > 0 {
-            cli::warn(&format!("{}: {unlisted} images are not in it", self.path.display()));
-        }
-        let (mut rest, mut first) = (0u64, None);
-        for_each_line(&self.path, &mut |line| {
-            let asked = |class: &AtomicU32| class.load(Ordering::Relaxed) & ASKED != 0;
-            if !self.lines.get(&self.key(&line)).is_some_and(asked) {
-                rest += 1;
-                first.get_or_insert(line.line);
+    /// Gives the labels to the images that the lines name.
+    fn match_names(
+        &mut self,
+        list: &List,
+        layout: &Layout,
+        key: usize,
+        images: &Images,
+        reading: &mut Reading,
+    ) -> Result<()> {
+        let ends = any_end(list, key, images)?;
+        let mut matched = Matched { has_line: vec![false; images.len()], ..Matched::default() };
+        let path = self.path.clone();
+        for_each_line(list, layout, reading, &mut |line| {
+            matched.lines += 1;
+            match images.find(line.name) {
+                Found::Image(nth, fit) if fit.end || !ends => {
+                    matched.has_line[nth] = true;
+                    self.set(hash::of_name(&[images.name(nth)]), &line)?;
+                }
+                Found::Several(one, other) => {
+                    let (one, other) = (images.name(one), images.name(other));
+                    return Err(bad(
+                        &path,
+                        "names that mean one image each",
+                        format!("{:?} on line {}: {one:?} or {other:?}", line.name, line.number),
+                        "give the folder of the image with its name",
+                    ));
+                }
+                _ => {
+                    matched.rest += 1;
+                    if matched.first.len() < SHOWN {
+                        matched.first.push(line.name.to_string());
+                    }
+                }
             }
             Ok(())
         })?;
-        if let Some(line) = first {
+        matched.say(&path, &layout.words, images)?;
+        if !ends {
             cli::warn(&format!(
-                "{}: {rest} lines name no image, the first is line {line}",
-                self.path.display()
+                "{}: its names are in other folders than the images and were compared without",
+                path.display()
             ));
         }
         Ok(())
     }
 }
 
-impl Numbering {
-    /// The ground truth of ILSVRC-2012's validation images: its numbers are the devkit's, not those of
-    /// the sorted names.
-    fn of_ilsvrc(ground_truth: &Path) -> Result<Numbering> {
-        let meta = ground_truth.with_file_name("meta.mat");
-        let synsets = meta_mat::read(&meta)?;
-        let sorted: BTreeSet<&String> = synsets.values().collect();
-        let classes: Vec<String> = sorted.into_iter().cloned().collect();
-        let place = |synset| classes.binary_search(synset).unwrap_or_default() as u32;
-        let labels = synsets.iter().map(|(id, synset)| (id.to_string(), place(synset))).collect();
-        Ok(Numbering { classes, labels, meta: Some(meta) })
-    }
+/// How lines and images have met.
+#[derive(Default)]
+struct Matched {
+    lines: u64,
+    /// Lines that name no image, and the names of the first.
+    rest: u64,
+    first: Vec<String>,
+    has_line: Vec<bool>,
+}
 
-    /// Labels are class names, or numbers of them if all are numbers.
-    fn of_given(classes: &[String], numbers: bool) -> Numbering {
-        let mut labels = HashMap::new();
-        if numbers {
-            labels.extend((0..classes.len()).map(|i| (i.to_string(), i as u32)));
+impl Matched {
+    /// Says what is left over on both sides.
+    ///
+    /// Errors: `BadData` if no line names an image.
+    fn say(&self, path: &Path, words: &str, images: &Images) -> Result<()> {
+        let Matched { lines, rest, first, has_line } = self;
+        let without = (0..images.len()).filter(|&i| !has_line[i]);
+        let shown: Vec<&str> = without.clone().take(SHOWN).map(|i| images.name(i)).collect();
+        if rest == lines {
+            let found = format!("{lines} names of none{}; images{}", as_in(first), as_in(&shown));
+            let hint = "name their column with --key-column";
+            return Err(bad(path, format!("names of images in {words}"), found, hint));
         }
-        labels.extend(by_name(classes));
-        Numbering { classes: classes.to_vec(), labels, meta: None }
-    }
-
-    /// The labels themselves are the classes, in the order of numbers if all are numbers.
-    fn of_labels(labels: BTreeSet<String>, numbers: bool) -> Numbering {
-        let mut classes: Vec<String> = labels.into_iter().collect();
-        if numbers {
-            classes.sort_by_key(|t| t.parse::<u64>().unwrap_or_default());
+        if *rest > 0 || !shown.is_empty() {
+            cli::warn(&format!(
+                "{}: {} of {} images have no line{}; {rest} of {lines} lines name no image{}",
+                path.display(),
+                without.count(),
+                images.len(),
+                as_in(&shown),
+                as_in(first)
+            ));
         }
-        Numbering { labels: by_name(&classes).collect(), classes, meta: None }
+        Ok(())
     }
 }
 
-fn by_name(classes: &[String]) -> impl Iterator<Item = (String, u32)> {
-    classes.iter().enumerate().map(|(i, name)| (name.clone(), i as u32))
-}
-
-fn distinct_labels(path: &Path) -> Result<BTreeSet<String>> {
-    let mut labels = BTreeSet::new();
-    for_each_line(path, &mut |line| {
-        if !line.label.is_empty() && !labels.contains(line.label) {
-            labels.insert(line.label.to_string());
-        }
+/// Whether a name is in the same folders as its image: names in other folders count only where none is.
+fn any_end(list: &List, key: usize, images: &Images) -> Result<bool> {
+    let mut any = false;
+    list.for_each(&mut |_, fields| {
+        let name = fields.get(key).copied().unwrap_or_default();
+        any |= matches!(images.find(name), Found::Image(_, Fit { end: true, .. }));
         Ok(())
     })?;
-    Ok(labels)
+    Ok(any)
 }
 
-/// Reads all lines.
-///
-/// Errors: `Missing`, or `BadData` with the line that cannot be read.
-pub fn for_each_line(path: &Path, visit: &mut dyn FnMut(ListLine) -> Result<()>) -> Result<()> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter(&first_line(path)?))
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(|e| bad(path, &e))?;
-    let mut columns = ListColumns { name: Some(0), label: Some(1) };
-    for (nth, fields) in reader.records().enumerate() {
-        let fields = fields.map_err(|e| bad(path, &e))?;
-        if nth == 0 {
-            let header;
-            (columns, header) = ListColumns::of_first(&fields);
-            if header {
-                continue;
-            }
-        }
-        let field = |at: Option<usize>| at.and_then(|at| fields.get(at)).unwrap_or_default();
-        let name = field(columns.name).trim_start_matches("./");
-        if columns.name.is_some() && name.is_empty() {
-            return Err(Error::bad_data(
-                path,
-                "the name of an image in each row",
-                format!("none on line {}", nth + 1),
-                "correct the line",
-            ));
-        }
-        visit(ListLine { line: nth as u64 + 1, name, label: field(columns.label) })?;
+/// What the numbers of ILSVRC-2012's ground truth mean: the file that says it, and all synsets in the
+/// order of their names.
+fn synsets(ground_truth: &Path, reading: &mut Reading) -> Result<(PathBuf, Vec<String>)> {
+    let meta = ground_truth.with_file_name("meta.mat");
+    let synsets = meta_mat::read(&meta)?;
+    let sorted: BTreeSet<&String> = synsets.values().collect();
+    let classes: Vec<String> = sorted.into_iter().cloned().collect();
+    for (id, synset) in &synsets {
+        let place = classes.binary_search(synset).unwrap_or_default() as u64;
+        reading.add(id.to_string(), Class::Index(place, None));
     }
-    Ok(())
+    Ok((meta, classes))
 }
 
-/// Where a list has names and labels.
-struct ListColumns {
-    name: Option<usize>,
-    label: Option<usize>,
-}
-
-impl ListColumns {
-    /// By the first line, and whether that is a header.
-    fn of_first(fields: &csv::StringRecord) -> (ListColumns, bool) {
-        const NAMES: [&str; 9] =
-            ["name", "key", "file", "filename", "file_name", "image", "path", "image_id", "id"];
-        const LABELS: [&str; 6] = ["label", "class", "category", "target", "class_name", "synset"];
-        let find = |names: &[&str]| {
-            let is = |field: &str| names.contains(&field.to_ascii_lowercase().as_str());
-            fields.iter().position(is)
+impl Reading {
+    /// The number of the class that a label means, or what is wrong with it.
+    fn class(&mut self, text: &str) -> std::result::Result<u32, String> {
+        if let Some(&class) = self.numbers.get(text) {
+            return Ok(class);
+        }
+        let class = label::of_text(text);
+        let name = match &class {
+            Class::Bad(found) => return Err(found.clone()),
+            Class::Name(name) => name.clone(),
+            _ => String::new(),
         };
-        let (name, label) = (find(&NAMES), find(&LABELS));
-        if name.is_some() {
-            return (ListColumns { name, label }, true);
-        }
-        match fields.len() {
-            1 if is_image_name(&fields[0]) => (ListColumns { name: Some(0), label: None }, false),
-            1 => (ListColumns { name: None, label: Some(0) }, label.is_some()),
-            _ => (ListColumns { name: Some(0), label: Some(1) }, false),
-        }
+        let number = match self.numbers.get(&name) {
+            Some(&number) => number,
+            None => self.add(name, class),
+        };
+        self.numbers.insert(text.to_string(), number);
+        Ok(number)
+    }
+
+    fn add(&mut self, name: String, class: Class) -> u32 {
+        self.classes.push(class);
+        let number = self.classes.len() as u32 - 1;
+        self.numbers.insert(name, number);
+        number
     }
 }
 
-/// What separates the fields of a list.
-fn delimiter(line: &str) -> u8 {
-    match () {
-        () if line.contains(',') => b',',
-        () if line.contains('\t') => b'\t',
-        () if line.contains(' ') => b' ',
-        () => b',',
+/// Visits the lines of a list that names images.
+fn for_each_line(
+    list: &List,
+    layout: &Layout,
+    reading: &mut Reading,
+    visit: &mut dyn FnMut(Line) -> Result<()>,
+) -> Result<()> {
+    let path = list.path();
+    if let LabelColumn::OneHot(columns) = &layout.label {
+        for (_, name) in columns {
+            reading.class(name).map_err(|found| bad_label(path, 1, found))?;
+        }
     }
+    let mut rows = 0u64;
+    list.for_each(&mut |number, fields| {
+        rows += 1;
+        if rows == 1 && layout.header {
+            return Ok(());
+        }
+        let name = layout.key.and_then(|key| fields.get(key).copied()).unwrap_or_default();
+        if name.is_empty() {
+            let found = format!("none on line {number}");
+            return Err(bad(path, "the name of an image in each row", found, "correct the line"));
+        }
+        let class = layout.label.of(fields).and_then(|text| reading.class(text));
+        let class = class.map_err(|found| bad_label(path, number, found))?;
+        visit(Line { number, name, class })
+    })
 }
 
-fn first_line(path: &Path) -> Result<String> {
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::missing(path, "labels", "name a file of labels"),
-        _ => Error::io(path)(e),
+/// The names of the images that a list of images has, as files below its folder.
+///
+/// Errors: `BadData` if none of them is a file.
+pub fn listed(path: &Path, columns: &Columns) -> Result<Vec<String>> {
+    let list = List::open(path)?;
+    let layout = listed_layout(&list, columns)?;
+    let (mut names, mut any) = (Vec::new(), false);
+    for_each_line(&list, &layout, &mut Reading::default(), &mut |line| {
+        names.push(file_below(path, line.name));
+        any = any || below(path, &names[names.len() - 1]).exists();
+        Ok(())
     })?;
-    // A longer line is none of names and labels.
-    let mut start = Vec::new();
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, 1 << 16), &mut start)
-        .map_err(Error::io(path))?;
-    let line = start.split(|&b| b == b'\n').next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(line).trim().to_string())
+    match any {
+        true => Ok(names),
+        false => Err(bad(
+            path,
+            "paths of images, from the folder of the list",
+            format!("{} names of no file{}", names.len(), as_in(&names[..names.len().min(SHOWN)])),
+            "name the folder of the images with --in and the list with --labels",
+        )),
+    }
 }
 
-fn bad(path: &Path, e: &csv::Error) -> Error {
-    Error::bad_data(path, "rows of names and labels", e.to_string(), "write it as CSV in UTF-8")
+/// The columns of a list that is the input itself.
+fn listed_layout(list: &List, columns: &Columns) -> Result<Layout> {
+    let path = list.path();
+    let layout = Layout::of(list, columns, &|name| {
+        let surely = is_image_name(name) || below(path, &file_below(path, name)).is_file();
+        (surely && !name.is_empty()).then(|| (hash::of_name(&[name]), true))
+    })?;
+    match layout.key {
+        Some(_) => Ok(layout),
+        None => {
+            let hint = "give a list of labels alone as --labels of a folder";
+            Err(bad(path, "paths of images", "a list without any".to_string(), hint))
+        }
+    }
 }
 
-/// The number that a name ends in: 7 of `ILSVRC2012_val_00000007.JPEG`.
-fn number(name: &str) -> Option<u64> {
-    let stem = base_name(name).split('.').next().unwrap_or_default();
-    let digits = stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    stem[digits..].parse().ok()
+/// A name in a list of files, with slashes if only so it is one.
+fn file_below(list: &Path, name: &str) -> String {
+    let name = name.trim_start_matches("./");
+    let slashes = name.replace('\\', "/");
+    match !below(list, name).exists() && below(list, &slashes).exists() {
+        true => slashes,
+        false => name.to_string(),
+    }
+}
+
+fn below(list: &Path, name: &str) -> PathBuf {
+    list.parent().unwrap_or(Path::new("")).join(name)
+}
+
+fn bad(path: &Path, expected: impl Into<String>, found: String, hint: &str) -> Error {
+    Error::bad_data(path, expected, found, hint)
+}
+
+fn bad_label(path: &Path, line: u64, found: String) -> Error {
+    bad(path, "one label a row", format!("{found} on line {line}"), "correct the line")
+}
+
+/// The first names of several, for people.
+fn as_in(names: &[impl AsRef<str>]) -> String {
+    let shown: Vec<String> = names.iter().map(|n| format!("{:?}", n.as_ref())).collect();
+    match shown.is_empty() {
+        true => String::new(),
+        false => format!(", as {}", shown.join(", ")),
+    }
 }

@@ -1,6 +1,7 @@
 //! Which files a path holds.
 
 use super::item::SplitName;
+use super::{names, splits};
 use crate::error::{Error, Result};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,14 +16,18 @@ pub struct SplitFile {
 /// Whether a file of a format may begin with these bytes, its first 512 or all that it has.
 pub type IsStart = fn(&[u8]) -> bool;
 
-/// The entries of a folder sorted by name, hidden ones left out.
+/// The entries of a folder sorted by name, hidden ones and those of systems left out.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = std::fs::read_dir(folder)
         .map_err(Error::io(folder))?
         .map(|entry| entry.map(|e| e.path()))
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(Error::io(folder))?;
-    paths.retain(|p| p.file_name().is_some_and(|n| !n.as_encoded_bytes().starts_with(b".")));
+    let is_hidden = |p: &PathBuf| {
+        let name = p.file_name().unwrap_or_default();
+        names::is_hidden(&name.to_string_lossy())
+    };
+    paths.retain(|p| !is_hidden(p));
     paths.sort();
     Ok(paths)
 }
@@ -47,7 +52,7 @@ pub fn files(path: &Path, format: &str, is_start: IsStart) -> Result<Vec<SplitFi
     };
     for file in candidates {
         if file.is_file() && (!path.is_dir() || is_start(&start(&file)?)) {
-            found.push(SplitFile { split: SplitName::of_file(&file), path: file });
+            found.push(file);
         }
     }
     if found.is_empty() {
@@ -58,5 +63,7 @@ pub fn files(path: &Path, format: &str, is_start: IsStart) -> Result<Vec<SplitFi
             "name the folder that holds them, or another --format",
         ));
     }
-    Ok(found)
+    let splits = splits::of_files(found.iter().map(PathBuf::as_path));
+    let files = found.into_iter().zip(splits);
+    Ok(files.map(|(path, split)| SplitFile { path, split }).collect())
 }

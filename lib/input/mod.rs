@@ -5,21 +5,30 @@
 
 mod binary;
 mod classes;
+mod columns;
 mod detect;
 mod folder;
 mod hash;
 mod idx;
 mod item;
+mod label;
 mod labels;
+mod list;
 mod listing;
+mod matching;
 mod meta_mat;
-mod names;
+pub mod names;
+mod numbered;
 mod parquet;
+mod seen;
 mod spans;
+mod splits;
 pub mod survey;
+pub mod taken;
 mod tar;
 mod tfrecord;
 
+pub use columns::Columns;
 pub use detect::Format;
 pub use item::SplitName;
 pub use names::base_name;
@@ -27,9 +36,12 @@ pub use names::base_name;
 pub use meta_mat::synsets;
 pub use tfrecord::example;
 
+use crate::cli;
 use crate::error::{Error, Result};
 use item::{Class, Item, Position, Stop, Visit};
 use labels::LabelList;
+use matching::Images;
+use splits::{Splits, Tree};
 use std::path::{Path, PathBuf};
 
 /// An open input.
@@ -42,6 +54,23 @@ pub struct Input {
     /// Class names if they are given and not collected from the images.
     classes: Option<Vec<String>>,
     class_file: Option<PathBuf>,
+    /// How folders are to be taken before they are seen.
+    splits: Splits,
+}
+
+/// What people say about an input.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// What it is; else it is found out.
+    pub format: Option<Format>,
+    /// A file of labels for images that have none of their own.
+    pub labels: Option<&'a Path>,
+    /// A file of class names, one per line, which the input's class numbers count.
+    pub classes: Option<&'a Path>,
+    /// The columns of a list or table.
+    pub columns: Columns,
+    /// A name of folders whose images have no class.
+    pub unlabelled: Option<&'a str>,
 }
 
 /// The files of an input, by their format.
@@ -56,70 +85,117 @@ enum Files {
     Binary(binary::Binary),
 }
 
-/// Finds out what `path` holds if `format` does not say it. `labels`: a file of labels for images that
-/// have none of their own; `classes`: a file of class names, one per line, which the input's class
-/// numbers count.
+/// Opens what `path` holds.
 ///
 /// Errors: `Missing` if there is nothing, `BadData` if it is not a set of images.
-pub fn open(
-    path: &Path,
-    format: Option<Format>,
-    labels: Option<&Path>,
-    classes: Option<&Path>,
-) -> Result<Input> {
+pub fn open(path: &Path, options: &Options) -> Result<Input> {
     if !path.exists() {
         return Err(Error::missing(path, "input", "name a folder, or a file of images"));
     }
-    let format = match format {
+    if !path.is_dir() && !path.is_file() {
+        let hint = "write it to a file first";
+        return Err(Error::bad_data(path, "a folder or a regular file", "neither", hint));
+    }
+    let format = match options.format {
         Some(format) => format,
         None => detect::detect(path)?,
     };
-    let given = classes.map(classes::read).transpose()?;
-    let files = Files::open(path, format)?;
-    let labels = match label_file(path, format, labels)? {
-        Some(file) => Some(LabelList::open(file, given.as_deref())?),
-        None => None,
+    refuse_unused(path, format, options)?;
+    let splits = Splits::new(options.unlabelled);
+    let files = Files::open(path, format, options, &splits)?;
+    let labels = match format {
+        Format::Csv => Some(LabelList::of_listed(path, &options.columns)?),
+        _ => match options.labels {
+            Some(file) => Some(LabelList::open(file, &options.columns, &files.images()?, &splits)?),
+            None => None,
+        },
     };
-    let of_input = labels.as_ref().map(LabelList::classes).or(files.classes()).map(<[_]>::to_vec);
+    let given = options.classes.map(classes::read).transpose()?;
+    let of_input = labels.as_ref().and_then(LabelList::given).or(files.classes());
     Ok(Input {
         root: path.to_path_buf(),
         format,
+        classes: given.or(of_input.map(<[_]>::to_vec)),
         files,
         labels,
-        classes: given.or(of_input),
-        class_file: classes.map(Path::to_path_buf),
+        class_file: options.classes.map(Path::to_path_buf),
+        splits,
     })
 }
 
-/// The file that holds the labels of an input, if its format leaves them to one.
-fn label_file<'a>(
-    path: &'a Path,
-    format: Format,
-    labels: Option<&'a Path>,
-) -> Result<Option<&'a Path>> {
-    match (format, labels) {
-        (Format::Csv, None) => Ok(Some(path)),
-        (Format::Folder | Format::Tar, labels) | (_, labels @ None) => Ok(labels),
-        (_, Some(file)) => Err(Error::Usage(format!(
-            "--labels {}: {} has its own labels; --labels is for folders and tars of images",
-            file.display(),
-            path.display()
-        ))),
+/// Errors if the input has no use for an option.
+fn refuse_unused(path: &Path, format: Format, options: &Options) -> Result<()> {
+    let refuse = |option: &str, has: &str, is_for: &str| {
+        Err(Error::Usage(format!("{option}: {} {has}; it is for {is_for}", path.display())))
+    };
+    let folders = matches!(format, Format::Folder | Format::Tar);
+    if let Some(file) = options.labels.filter(|_| !folders) {
+        let option = format!("--labels {}", file.display());
+        return refuse(&option, "has its own labels", "folders and tars of images");
+    }
+    let columns = matches!(format, Format::Csv | Format::Parquet) || options.labels.is_some();
+    for (option, value) in
+        [("--key-column", &options.columns.key), ("--label-column", &options.columns.label)]
+    {
+        if value.is_some() && !columns {
+            return refuse(option, "has no columns", "parquet, --labels and lists");
+        }
+    }
+    match options.unlabelled {
+        Some(_) if !folders => refuse("--unlabelled", "has no folders", "folders and tars"),
+        _ => Ok(()),
     }
 }
 
 impl Files {
-    fn open(path: &Path, format: Format) -> Result<Files> {
+    fn open(path: &Path, format: Format, options: &Options, splits: &Splits) -> Result<Files> {
         Ok(match format {
-            Format::Folder => Files::Folder(folder::Folder::open(path)?),
-            Format::Csv => Files::Folder(folder::Folder::listed(path)?),
+            Format::Folder => Files::Folder(folder::Folder::open(path, splits)?),
+            Format::Csv => Files::Folder(folder::Folder::listed(path, &options.columns)?),
             Format::Tar => Files::Tar(tar::Tar::open(path)?),
             Format::Tfrecord => Files::TfRecord(tfrecord::TfRecord::open(path)?),
-            Format::Parquet => Files::Parquet(parquet::Parquet::open(path)?),
+            Format::Parquet => Files::Parquet(parquet::Parquet::open(path, &options.columns)?),
             Format::Idx => Files::Idx(idx::Idx::open(path)?),
             Format::Cifar => Files::Binary(binary::Binary::open_cifar(path)?),
             Format::Stl10 => Files::Binary(binary::Binary::open_stl10(path)?),
         })
+    }
+
+    /// Where the labels are, for people.
+    fn label_words(&self) -> String {
+        match self {
+            Files::Folder(_) => "none".to_string(),
+            Files::Tar(_) => "files .cls and .json, or tars of one class".to_string(),
+            Files::TfRecord(_) => "image/class/label".to_string(),
+            Files::Parquet(f) => f.label_words(),
+            Files::Idx(_) | Files::Binary(_) => "files of labels".to_string(),
+        }
+    }
+
+    /// Files of many images, each with its split.
+    fn splits(&self) -> Vec<(SplitName, &Path)> {
+        match self {
+            Files::Folder(_) => Vec::new(),
+            Files::Tar(f) => f.splits().collect(),
+            Files::TfRecord(f) => f.splits().collect(),
+            Files::Parquet(f) => f.splits().collect(),
+            Files::Idx(f) => f.splits().collect(),
+            Files::Binary(f) => f.splits().collect(),
+        }
+    }
+
+    /// The names of images that lie in folders.
+    fn images(&self) -> Result<Images> {
+        let mut images = Images::default();
+        match self {
+            Files::Folder(f) => f.names().for_each(|name| images.add(&name)),
+            Files::Tar(f) => Stop::result(f.walk(Position::default(), false, &mut |item| {
+                images.add(&item.name);
+                Ok(())
+            }))?,
+            _ => {}
+        }
+        Ok(images)
     }
 
     /// Class names that the files hold, if they do.
@@ -169,11 +245,20 @@ impl Input {
     }
 
     /// Visits the items from `from` on, in an order that depends on the input alone, until `visit` has
-    /// enough. With `read` the images' bytes come with them.
-    fn walk(&self, from: Position, read: bool, visit: Visit) -> Result<()> {
+    /// enough. With `read` the images' bytes come with them. What lies in folders is of the split and
+    /// class that `splits` says.
+    fn walk(&self, splits: &Splits, from: Position, read: bool, visit: Visit) -> Result<()> {
+        let mut placed = |mut item: Item| {
+            let place = splits.place(&item.name, item.split);
+            item.split = place.split;
+            if item.class == Class::Unknown {
+                item.class = place.class;
+            }
+            visit(item)
+        };
         Stop::result(match &self.files {
-            Files::Folder(f) => f.walk(from, read, visit),
-            Files::Tar(f) => f.walk(from, read, visit),
+            Files::Folder(f) => f.walk(from, read, &mut placed),
+            Files::Tar(f) => f.walk(from, read, &mut placed),
             Files::TfRecord(f) => f.walk(from, visit),
             Files::Parquet(f) => f.walk(from, read, visit),
             Files::Idx(f) => f.walk(from, visit),
@@ -181,17 +266,39 @@ impl Input {
         })
     }
 
-    /// The class of an item, by the list of labels if there is one.
+    /// The class of an item: by the list of labels, else its own.
     fn class(&self, item: &Item) -> Class {
-        match &self.labels {
-            Some(labels) => labels.class(&item.name),
-            None => item.class.clone(),
-        }
+        let listed = self.labels.as_ref().and_then(|labels| labels.class(&item.name));
+        listed.unwrap_or_else(|| item.class.clone())
     }
 
-    /// Whether the list of labels, if there is one, has the image.
-    fn lists(&self, name: &str) -> bool {
-        self.labels.as_ref().is_none_or(|labels| labels.lists(name))
+    fn has_folders(&self) -> bool {
+        matches!(self.files, Files::Folder(_) | Files::Tar(_))
+    }
+
+    /// Says which folders are not what their names say.
+    ///
+    /// Errors: `BadData` if no folder has the name that is said to be of those without a class.
+    fn say_folders(&self, splits: &Splits, tree: &Tree) -> Result<()> {
+        let root = self.root.display();
+        for (above, class) in splits.classes_named_as_splits(tree) {
+            let above = if above.is_empty() { "" } else { &format!("{above}/") };
+            cli::warn(&format!(
+                "{root}: {above}{class} is a class, no split: folders beside it are none"
+            ));
+        }
+        match splits.unlabelled() {
+            Some(name) if !tree.has(name) => {
+                let names: Vec<&str> = tree.names().into_iter().take(8).collect();
+                Err(Error::bad_data(
+                    &self.root,
+                    format!("a folder {name:?} with images"),
+                    format!("folders {}", names.join(", ")),
+                    "correct --unlabelled",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_tar(&self) -> bool {

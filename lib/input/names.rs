@@ -1,6 +1,7 @@
-//! What the path of an image in an input says: its split and class, and whether it is an image.
+//! Names of images and of their folders, as people and systems write them.
 
-use super::item::{Class, SplitName};
+use std::borrow::Cow;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 /// The last part of a path with slashes.
 pub fn base_name(name: &str) -> &str {
@@ -9,39 +10,50 @@ pub fn base_name(name: &str) -> &str {
 
 /// Whether a name ends as that of an image file, of a kind that is read or not.
 pub fn is_image_name(name: &str) -> bool {
+    stem(name).len() < name.len()
+}
+
+/// A name without the ending of an image file.
+pub fn stem(name: &str) -> &str {
     const ENDINGS: [&str; 14] = [
         "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif",
         "avif", "jxl",
     ];
-    base_name(name)
-        .rsplit_once('.')
-        .is_some_and(|(_, ending)| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
-}
-
-/// Split and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are
-/// above. A folder named as a split above the class is the split, else it is `split`.
-pub fn split_and_class(name: &str, split: SplitName) -> (SplitName, Class) {
-    let mut folders: Vec<&str> = name.split('/').collect();
-    folders.pop();
-    let named = |folder: &&str| SplitName::of_folder(folder);
-    match folders.as_slice() {
-        [] => (split, Class::Unknown),
-        // Alone, "train" is a split without classes.
-        [only] => match SplitName::of_folder(only) {
-            Some(split) => (split, Class::Unknown),
-            None => (split, Class::Folder(only.to_string())),
-        },
-        [above @ .., class] => match (above.iter().find_map(named), SplitName::of_folder(class)) {
-            (None, Some(split)) => (split, Class::Unknown),
-            (above, _) => (above.unwrap_or(split), Class::Folder(class.to_string())),
-        },
-    }
-}
-
-/// The path that tells images of one base name apart: without the folder of the split.
-pub fn without_split(name: &str) -> &str {
-    match name.split_once('/') {
-        Some((folder, rest)) if SplitName::of_folder(folder).is_some() => rest,
+    let is_ending = |ending: &str| ENDINGS.iter().any(|e| ending.eq_ignore_ascii_case(e));
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if is_ending(ending) => stem,
         _ => name,
     }
+}
+
+/// Whether a file or folder of this name is the system's and no part of the data.
+pub fn is_hidden(name: &str) -> bool {
+    const OF_SYSTEMS: [&str; 7] = [
+        "__MACOSX",
+        "@eaDir",
+        "lost+found",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "Thumbs.db",
+        "desktop.ini",
+    ];
+    name.starts_with('.') || OF_SYSTEMS.contains(&name)
+}
+
+/// Whether a part of a path is hidden.
+pub fn is_hidden_path(name: &str) -> bool {
+    name.split('/').any(|part| is_hidden(part) && part != "." && part != "..")
+}
+
+/// The composed form of a name: macOS writes `é` as two characters, other systems as one.
+pub fn nfc(name: &str) -> Cow<'_, str> {
+    match name.is_ascii() || is_nfc_quick(name.chars()) == IsNormalized::Yes {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(name.nfc().collect()),
+    }
+}
+
+/// Text without the mark with which some editors begin a file.
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }

@@ -2,7 +2,9 @@
 //! or plain binary), a column of labels whose ClassLabel names are kept. What `s4l-shard` writes is
 //! such a file, too.
 
+use super::columns;
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::label;
 use super::listing::{self, SplitFile};
 use crate::error::{Error, Result};
 use crate::schema;
@@ -10,7 +12,7 @@ use crate::tables::contained;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Fields, Float64Type, Int64Type};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +45,7 @@ struct ImageTable {
 }
 
 impl Parquet {
-    pub fn open(path: &Path) -> Result<Parquet> {
+    pub fn open(path: &Path, columns: &columns::Columns) -> Result<Parquet> {
         let mut tables = Vec::new();
         let mut classes: Option<Vec<String>> = None;
         for SplitFile { path, split } in listing::files(path, "Parquet", is_start)? {
@@ -51,7 +53,7 @@ impl Parquet {
             if path.file_name().is_some_and(|n| n == schema::REJECTS) {
                 continue;
             }
-            let (table, names) = ImageTable::open(path, split)?;
+            let (table, names) = ImageTable::open(path, split, columns)?;
             match (&classes, names) {
                 (Some(one), Some(other)) if *one != other => {
                     return Err(Error::bad_data(
@@ -71,6 +73,17 @@ impl Parquet {
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.files.iter().map(|f| f.path.clone())
+    }
+
+    /// Each file with its split.
+    pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
+        self.files.iter().map(|f| (f.split, f.path.as_path()))
+    }
+
+    /// Where the labels are, for people.
+    pub fn label_words(&self) -> String {
+        let label = self.files.iter().find_map(|f| f.label.as_ref());
+        label.map_or("none".to_string(), |name| format!("column {name:?}"))
     }
 
     pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
@@ -97,7 +110,11 @@ impl Parquet {
 }
 
 impl ImageTable {
-    fn open(path: PathBuf, split: SplitName) -> Result<(ImageTable, Option<Vec<String>>)> {
+    fn open(
+        path: PathBuf,
+        split: SplitName,
+        said: &columns::Columns,
+    ) -> Result<(ImageTable, Option<Vec<String>>)> {
         let builder = builder(&path)?;
         let (metadata, fields) = (builder.metadata(), builder.schema().fields());
         let pairs = metadata.file_metadata().key_value_metadata();
@@ -123,22 +140,21 @@ impl ImageTable {
             .or_else(|| find(&|name, kind| IMAGES.contains(&name) && is_image(kind)))
             .or_else(|| find(&|_, kind| matches!(kind, DataType::Struct(_)) && is_image(kind)));
         let Some(image) = image else {
-            let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
-            return Err(Error::bad_data(
-                &path,
-                "a column of images: struct<bytes, path> or binary",
-                format!("columns {}", names.join(", ")),
-                "name a file of encoded images",
-            ));
+            let expected = "a column of images: struct<bytes, path> or binary";
+            return Err(no_column(&path, fields, expected, "name a file of encoded images"));
         };
-        let label = find(&|name, _| kind(name) == Some("ClassLabel") && LABELS.contains(&name))
+        refuse_absent(&path, fields, said)?;
+        let label = said.label.clone();
+        let label = label
+            .or_else(|| find(&|name, _| kind(name) == Some("ClassLabel") && LABELS.contains(&name)))
             .or_else(|| find(&|name, _| kind(name) == Some("ClassLabel")))
             .or_else(|| named(&LABELS));
         let names = label.as_ref().and_then(|label| {
             let names = features[label.as_str()]["names"].as_array()?.iter();
             names.map(|n| Some(n.as_str()?.to_string())).collect()
         });
-        let table = ImageTable { key: named(&KEYS), path, split, image, label };
+        let key = said.key.clone().or_else(|| named(&KEYS));
+        let table = ImageTable { key, path, split, image, label };
         Ok((table, names))
     }
 
@@ -220,8 +236,12 @@ impl ImageTable {
                 .filter(|c| c.data_type().is_integer())
                 .map(|c| to(c, &DataType::Int64))
                 .transpose()?,
+            floats: label
+                .filter(|c| c.data_type().is_floating())
+                .map(|c| to(c, &DataType::Float64))
+                .transpose()?,
             names: label
-                .filter(|c| !c.data_type().is_integer())
+                .filter(|c| !c.data_type().is_integer() && !c.data_type().is_floating())
                 .map(|c| to(c, &DataType::Utf8))
                 .transpose()?,
         })
@@ -234,19 +254,26 @@ struct Columns {
     path: Option<ArrayRef>,
     key: Option<ArrayRef>,
     numbers: Option<ArrayRef>,
+    floats: Option<ArrayRef>,
     names: Option<ArrayRef>,
 }
 
 impl Columns {
+    fn class(&self, row: usize) -> Class {
+        let columns = [&self.numbers, &self.floats, &self.names];
+        match columns.map(|c| c.as_ref().filter(|c| c.is_valid(row))) {
+            [Some(c), ..] => label::of_integer(c.as_primitive::<Int64Type>().value(row)),
+            [_, Some(c), _] => label::of_float(c.as_primitive::<Float64Type>().value(row)),
+            [.., Some(c)] => label::of_text(c.as_string::<i32>().value(row)),
+            _ => Class::Unknown,
+        }
+    }
+
     fn item(&self, table: &ImageTable, row: usize, position: Position) -> Item {
         let text = |column: &Option<ArrayRef>| {
             let column = column.as_ref()?.as_string::<i32>();
             column.is_valid(row).then(|| column.value(row).to_string())
         };
-        let number = self.numbers.as_ref().and_then(|column| {
-            let column = column.as_primitive::<Int64Type>();
-            column.is_valid(row).then(|| column.value(row))
-        });
         let name = text(&self.key).or(text(&self.path)).filter(|n| !n.is_empty());
         let bytes = self.bytes.as_ref().map(|c| c.as_binary::<i64>());
         let image = match bytes {
@@ -263,19 +290,27 @@ impl Columns {
             name: name.unwrap_or_else(|| format!("{stem}-{:06}", position.at)),
             position,
             split: table.split,
-            class: match number {
-                // What Hugging Face writes if there is no label.
-                Some(-1) => Class::Unknown,
-                Some(number) => match u64::try_from(number) {
-                    Ok(number) => Class::Index(number, None),
-                    Err(_) => Class::Bad(format!("label {number}")),
-                },
-                None => text(&self.names).map_or(Class::Unknown, Class::Name),
-            },
+            class: self.class(row),
             size: 0,
             image: image.map_err(Fault::Image),
         }
     }
+}
+
+/// Errors if a column that people name is not there.
+fn refuse_absent(path: &Path, fields: &Fields, said: &columns::Columns) -> Result<()> {
+    for (option, name) in [("--key-column", &said.key), ("--label-column", &said.label)] {
+        if let Some(name) = name.as_ref().filter(|name| fields.find(name).is_none()) {
+            let hint = format!("correct {option}");
+            return Err(no_column(path, fields, &format!("a column {name:?}"), &hint));
+        }
+    }
+    Ok(())
+}
+
+fn no_column(path: &Path, fields: &Fields, expected: &str, hint: &str) -> Error {
+    let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
+    Error::bad_data(path, expected, format!("columns {}", names.join(", ")), hint)
 }
 
 fn builder(path: &Path) -> Result<contained::Builder<File>> {

@@ -3,11 +3,13 @@
 //! place, so files can be written in any order, by any thread, in any process.
 
 use super::Input;
-use super::classes::SeenClasses;
 use super::hash;
 use super::item::{Class, Fault, Item, Position, SplitName, Stop};
-use super::names::{base_name, without_split};
+use super::names::{base_name, nfc};
+use super::seen::SeenClasses;
 use super::spans::Spans;
+use super::splits::{Splits, Tree};
+use super::taken::Taken;
 use crate::cli;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -22,10 +24,25 @@ pub struct Survey {
     /// Height, width and channels of pixels; `None` for encoded images.
     pub shape: Option<[usize; 3]>,
     pub spans: Vec<FileSpan>,
+    /// What was taken for what.
+    pub taken: Taken,
+    /// By the composed form of the names.
     class_numbers: HashMap<String, u32>,
+    /// Whether a name that is a number and none of a class counts the classes.
+    by_number: bool,
     /// Whether the folders of the images are their classes.
     by_folder: bool,
+    splits: Splits,
     keys: RepeatedKeys,
+}
+
+/// What one pass over the images finds.
+#[derive(Default)]
+struct Pass {
+    seen: SeenClasses,
+    tree: Tree,
+    /// Hashes of the base names.
+    names: Vec<u64>,
 }
 
 /// An image with its key and label.
@@ -48,21 +65,15 @@ impl Survey {
     /// Errors: `BadData` if there is no image, and, unless `allow_cut`, if a file of many images
     /// ends in the middle.
     pub fn new(input: &Input, file_bytes: u64, allow_cut: bool) -> Result<Survey> {
-        let mut spans = Spans::new(file_bytes);
-        let mut seen = SeenClasses::default();
-        let mut names = Vec::new();
-        let mut unlisted = 0u64;
-        scan(input, &mut |item| {
-            if !allow_cut {
-                refuse_cut(input, &item)?;
+        let mut splits = input.splits.clone();
+        let (pass, spans) = loop {
+            let (pass, spans) = Pass::run(input, &splits, file_bytes, allow_cut)?;
+            let decided = splits.decide(&pass.tree);
+            if decided == splits {
+                break (pass, spans);
             }
-            spans.add(&item);
-            names.push(name_hash(item.split, base_name(&item.name)));
-            unlisted += u64::from(!input.lists(&item.name));
-            seen.add(input.class(&item));
-            Ok(())
-        })?;
-        let spans = spans.finish();
+            splits = decided;
+        };
         if spans.is_empty() {
             return Err(Error::bad_data(
                 &input.root,
@@ -71,18 +82,29 @@ impl Survey {
                 "name a folder or file that holds images",
             ));
         }
-        if let Some(labels) = &input.labels {
-            labels.warn_of_rest(unlisted)?;
-        }
-        let keys = RepeatedKeys::find(input, names)?;
-        let by_folder = seen.are_folders(input.is_tar());
+        let Pass { seen, tree, names } = pass;
+        input.say_folders(&splits, &tree)?;
+        let keys = RepeatedKeys::find(input, &splits, names)?;
+        let by_number = input.classes.is_some() && seen.are_numbers();
+        let by_folder = seen.are_folders(input)?;
         let classes = match &input.classes {
             Some(classes) => classes.clone(),
             None => seen.list(&input.root, by_folder)?,
         };
         let numbers = classes.iter().enumerate();
-        let class_numbers = numbers.map(|(i, c)| (c.clone(), i as u32)).collect();
-        Ok(Survey { classes, shape: input.shape(), spans, class_numbers, by_folder, keys })
+        let class_numbers = numbers.map(|(i, c)| (nfc(c).into_owned(), i as u32)).collect();
+        let found = spans.iter().map(|span| span.split).collect();
+        Ok(Survey {
+            classes,
+            shape: input.shape(),
+            taken: Taken::of(input, &found, &splits, &tree, by_folder),
+            spans,
+            class_numbers,
+            by_number,
+            by_folder,
+            splits,
+            keys,
+        })
     }
 
     /// Splits that have images, with their numbers of items.
@@ -110,7 +132,7 @@ impl Survey {
     ) -> Result<()> {
         let (mut skip, mut nth) = (span.skip, span.first);
         let end = span.first + span.items;
-        input.walk(span.start, true, &mut |item| {
+        input.walk(&self.splits, span.start, true, &mut |item| {
             if item.split != span.split {
                 return Ok(());
             }
@@ -136,7 +158,7 @@ impl Survey {
     /// `nth`: the number of the item in its split.
     fn sample(&self, input: &Input, item: Item, nth: u64) -> Sample {
         let class = input.class(&item);
-        let (key, first) = self.keys.key(&item);
+        let (key, first) = self.keys.key(&self.splits, &item);
         let key = key.to_string();
         let mut image = item.image.map_err(|fault| match fault {
             Fault::Image(what) | Fault::Cut(what) => what,
@@ -155,9 +177,11 @@ impl Survey {
     }
 
     fn label(&self, class: Class) -> std::result::Result<Option<u32>, String> {
-        let numbered = |name: String| match self.class_numbers.get(&name) {
+        let number = |name: &str| name.parse().ok().filter(|&n| n < self.classes.len() as u32);
+        let numbered = |name: String| match self.class_numbers.get(&*nfc(&name)) {
             Some(&number) => Ok(Some(number)),
-            None => Err(format!("class {name:?}, which is not in the class list")),
+            None if self.by_number && number(&name).is_some() => Ok(number(&name)),
+            None => Err(format!("class {name:?}, which is outside of the class list")),
         };
         match class {
             Class::Unknown => Ok(None),
@@ -174,9 +198,37 @@ impl Survey {
     }
 }
 
+impl Pass {
+    /// Goes through the input, with what is known about its splits.
+    fn run(
+        input: &Input,
+        splits: &Splits,
+        file_bytes: u64,
+        allow_cut: bool,
+    ) -> Result<(Pass, Vec<FileSpan>)> {
+        let (mut pass, mut spans) = (Pass::default(), Spans::new(file_bytes));
+        if let Some(labels) = &input.labels {
+            labels.classes().for_each(|class| pass.seen.add(class.clone()));
+        }
+        scan(input, splits, &mut |item| {
+            if !allow_cut {
+                refuse_cut(input, &item)?;
+            }
+            spans.add(&item);
+            pass.names.push(name_hash(item.split, base_name(&item.name)));
+            pass.seen.add(input.class(&item));
+            if input.has_folders() {
+                pass.tree.add(&item.name);
+            }
+            Ok(())
+        })?;
+        Ok((pass, spans.finish()))
+    }
+}
+
 /// Visits all items, without their images.
-fn scan(input: &Input, visit: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
-    input.walk(Position::default(), false, &mut |item| {
+fn scan(input: &Input, splits: &Splits, visit: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+    input.walk(splits, Position::default(), false, &mut |item| {
         if cli::stop_requested() {
             let path = input.root.clone();
             return Err(Error::Interrupted { path }.into());
@@ -208,18 +260,18 @@ struct RepeatedKeys {
 
 impl RepeatedKeys {
     /// `names`: the hashes of all base names. If some are repeated, a second pass finds the paths.
-    fn find(input: &Input, mut names: Vec<u64>) -> Result<RepeatedKeys> {
+    fn find(input: &Input, splits: &Splits, mut names: Vec<u64>) -> Result<RepeatedKeys> {
         names.sort_unstable();
         let runs = names.chunk_by(|a, b| a == b);
         let names: Vec<u64> = runs.filter(|run| run.len() > 1).map(|run| run[0]).collect();
         let mut paths = Vec::new();
         if !names.is_empty() {
             let mut numbers: BTreeMap<SplitName, u64> = BTreeMap::new();
-            scan(input, &mut |item| {
+            scan(input, splits, &mut |item| {
                 let number = numbers.entry(item.split).or_default();
                 let name = name_hash(item.split, base_name(&item.name));
                 if names.binary_search(&name).is_ok() {
-                    paths.push((name_hash(item.split, without_split(&item.name)), *number));
+                    paths.push((name_hash(item.split, splits.without_split(&item.name)), *number));
                 }
                 *number += 1;
                 Ok(())
@@ -233,11 +285,11 @@ impl RepeatedKeys {
 
     /// The key of an item, and the number of the first item of its split that has the same one if
     /// several have.
-    fn key<'a>(&self, item: &'a Item) -> (&'a str, Option<u64>) {
+    fn key<'a>(&self, splits: &Splits, item: &'a Item) -> (&'a str, Option<u64>) {
         let name = base_name(&item.name);
         match self.names.binary_search(&name_hash(item.split, name)) {
             Ok(_) => {
-                let path = without_split(&item.name);
+                let path = splits.without_split(&item.name);
                 (path, self.paths.get(&name_hash(item.split, path)).copied())
             }
             Err(_) => (name, None),

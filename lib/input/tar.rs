@@ -2,8 +2,9 @@
 //! files of one name and several endings are one sample (`0001.jpg`, `0001.cls`, `0001.json`).
 
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::label;
 use super::listing::{self, SplitFile};
-use super::names::{base_name, is_image_name, split_and_class};
+use super::names::{base_name, is_hidden_path, is_image_name};
 use crate::error::{Error, Result};
 use ::tar::{Archive, Entry};
 use std::fs::File;
@@ -55,6 +56,11 @@ impl Tar {
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let whole = self.members.chunk_by(|a, b| a.path == b.path);
         whole.map(|members| members[0].path.clone())
+    }
+
+    /// Each file with its split.
+    pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
+        self.members.iter().map(|f| (f.split, f.path.as_path()))
     }
 
     pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
@@ -132,7 +138,7 @@ impl Member {
                 siblings.add(item, visit)?;
             } else if let ending @ (".cls" | ".json") = &name[siblings.stem.len()..] {
                 siblings.position.get_or_insert(position);
-                let class = label(entry, ending).map_err(Error::io(&self.path))?;
+                let class = label_of(entry, ending).map_err(Error::io(&self.path))?;
                 siblings.class = class.or(siblings.class.take());
             }
         }
@@ -177,7 +183,7 @@ impl Member {
     /// The path of an entry below its class; `None` if it is hidden or no file.
     fn name(&self, entry: &Entry<'_, Section>) -> Option<String> {
         let name = path_of(entry);
-        if !entry.header().entry_type().is_file() || base_name(&name).starts_with('.') {
+        if !entry.header().entry_type().is_file() || is_hidden_path(&name) {
             return None;
         }
         let name = name.trim_start_matches("./");
@@ -194,13 +200,12 @@ impl Member {
         position: Position,
         read: bool,
     ) -> std::io::Result<Item> {
-        let (split, class) = split_and_class(&name, self.split);
-        let class = self.class.clone().map_or(class, Class::Name);
+        let class = self.class.clone().map_or(Class::Unknown, Class::Name);
         let mut image = load(&mut entry, read)?;
         if std::str::from_utf8(&entry.path_bytes()).is_err() {
             image = Err(Fault::Image("a name that is not UTF-8".to_string()));
         }
-        Ok(Item { position, split, name, class, size: entry.size(), image })
+        Ok(Item { position, split: self.split, name, class, size: entry.size(), image })
     }
 }
 
@@ -284,29 +289,13 @@ fn load(
 }
 
 /// The class that a label file names, if it does.
-fn label(entry: Entry<'_, Section>, ending: &str) -> std::io::Result<Option<Class>> {
+fn label_of(entry: Entry<'_, Section>, ending: &str) -> std::io::Result<Option<Class>> {
     let mut text = Vec::new();
     entry.take(MAX_LABEL).read_to_end(&mut text)?;
     Ok(match ending {
-        ".cls" => Some(of_text(&String::from_utf8_lossy(&text))),
+        ".cls" => Some(label::counted(&String::from_utf8_lossy(&text))),
         _ => of_json(&text),
     })
-}
-
-/// The content of a `.cls` file: a number counted from 0, or a name.
-fn of_text(text: &str) -> Class {
-    match text.trim() {
-        "" => Class::Unknown,
-        text => match text.parse::<i64>() {
-            Ok(-1) => Class::Unknown,
-            Ok(number) => of_number(number),
-            Err(_) => Class::Name(text.to_string()),
-        },
-    }
-}
-
-fn of_number(number: i64) -> Class {
-    u64::try_from(number).map_or(Class::Bad(format!("label {number}")), |n| Class::Index(n, None))
 }
 
 /// The class that a `.json` file names, if it does.
@@ -316,11 +305,7 @@ fn of_json(text: &[u8]) -> Option<Class> {
         Err(_) => return Some(Class::Bad("a .json file that does not parse".to_string())),
     };
     let value = ["label", "cls", "class"].iter().find_map(|k| json.get(k))?;
-    Some(match value {
-        serde_json::Value::String(name) => Class::Name(name.clone()),
-        serde_json::Value::Null => Class::Unknown,
-        value => value.as_i64().map_or(Class::Bad(format!("label {value}")), of_number),
-    })
+    Some(label::of_json(value))
 }
 
 /// A part of a file as a file of its own.

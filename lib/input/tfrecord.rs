@@ -5,7 +5,7 @@
 //! A record is its length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C of
 //! the data, all little-endian.
 
-use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, Visit, Walked};
+use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
 use super::listing::{self, SplitFile};
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -55,6 +55,11 @@ impl TfRecord {
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.files.iter().map(|f| f.path.clone())
+    }
+
+    /// Each file with its split.
+    pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
+        self.files.iter().map(|f| (f.split, f.path.as_path()))
     }
 
     /// All records are read in any case, to check them.

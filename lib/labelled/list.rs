@@ -1,13 +1,12 @@
 //! Label lists: the names of the labelled images, as S4L publishes them (JSON) and SimCLR (text).
 
 use crate::error::{Error, Result};
+use crate::input::names::{nfc, stem, without_bom};
 use crate::shards::Split;
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// Endings of image files, which a name may have or lack.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Names shown of those that belong to no image.
 const SHOWN: usize = 3;
@@ -16,7 +15,7 @@ const SHOWN: usize = 3;
 const MAX_NAME: usize = 4096;
 
 /// The rows that a list names, sorted. A name is a key; or a path that ends in one; or either of them
-/// but for the ending of its file.
+/// but for the ending of its file, composed in any way and with slashes of any kind.
 ///
 /// Errors: `BadData` if a name belongs to no image or to several, to one without a label, or to the
 /// image of another name.
@@ -37,8 +36,11 @@ pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
             let found = format!("one of {} bytes", name.len());
             return Err(bad("names of images", found));
         }
-        let by_stem = |n| stems.get(stem(n)).copied().flatten();
-        match tails(name).find_map(|n| split.row(n)).or_else(|| tails(name).find_map(by_stem)) {
+        let by_stem = |n: &str| stems.get(&nfc(stem(n))).copied().flatten();
+        let find = |name: &str| {
+            tails(name).find_map(|n| split.row(n)).or_else(|| tails(name).find_map(by_stem))
+        };
+        match find(name).or_else(|| find(&name.replace('\\', "/"))) {
             Some(row) => rows.push(row),
             None => unknown.push(name),
         }
@@ -73,19 +75,11 @@ fn tails(name: &str) -> impl Iterator<Item = &str> {
     std::iter::once(name).chain(parts)
 }
 
-/// A name without the ending of an image file.
-fn stem(name: &str) -> &str {
-    match name.rsplit_once('.') {
-        Some((stem, ending)) if ENDINGS.contains(&&ending.to_ascii_lowercase()[..]) => stem,
-        _ => name,
-    }
-}
-
-/// The row of each key without its ending, `None` if several have the same.
-fn stems(split: &Split) -> HashMap<&str, Option<usize>> {
+/// The row of each key, composed and without its ending, `None` if several have the same.
+fn stems(split: &Split) -> HashMap<Cow<'_, str>, Option<usize>> {
     let mut stems = HashMap::with_capacity(split.len());
     for (row, key) in split.keys().iter().enumerate() {
-        let only = stems.entry(stem(key)).or_insert(Some(row));
+        let only = stems.entry(nfc(stem(key))).or_insert(Some(row));
         *only = only.filter(|first| *first == row);
     }
     stems
@@ -101,8 +95,9 @@ fn names(list: &Path) -> Result<Vec<String>> {
         std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
         _ => Error::io(list)(e),
     })?;
+    let text = without_bom(&text);
     if text.trim_start().starts_with('{') {
-        let map: LabelMap = serde_json::from_str(&text).map_err(|e| {
+        let map: LabelMap = serde_json::from_str(text).map_err(|e| {
             let hint = "write it like {\"values\": [\"a.png\", \"b.png\"]}";
             Error::bad_data(list, "a label map", e.to_string(), hint)
         })?;

@@ -2,6 +2,7 @@
 
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
+use crate::input::taken::Taken;
 use crate::schema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ pub struct Dataset {
     /// Present if the images are not those of the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resized: Option<Resized>,
+    /// Where labels and splits came from, in words. Absent in older folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Taken>,
     pub lineage: BTreeMap<String, String>,
 }
 

@@ -4,6 +4,7 @@
 use crate::artifact::Lineage;
 use crate::decode::encoded::Resized;
 use crate::input::survey::Survey;
+use crate::input::taken::Taken;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -21,6 +22,7 @@ pub struct Identity {
     /// As `Lineage::metadata` has it.
     pub lineage: BTreeMap<String, String>,
     pub resized: Option<Resized>,
+    pub taken: Taken,
     pub part: Part,
 }
 
@@ -39,6 +41,7 @@ impl Identity {
             items: survey.items(),
             lineage: lineage.metadata(),
             resized,
+            taken: survey.taken.clone(),
             part,
         }
     }

@@ -6,8 +6,9 @@
 //!
 //! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map
 //! - making: `identity`, what is made; `write`, one file; `staging`, the folder; `parts` of a run, and
-//!   joining them; `job`, the loop over the files
+//!   joining them; `job`, the loop over the files; `closing`, what is in them, for people
 
+mod closing;
 mod column;
 mod dataset;
 pub mod identity;

@@ -8,6 +8,7 @@
 //! records/<file>.json     hashes and rejects of a finished file
 //! ```
 
+use super::closing::{self, Counts};
 use super::dataset::{Dataset, FORMAT, SplitInfo};
 use super::identity::Identity;
 use super::write::{ImageRow, digest};
@@ -60,6 +61,8 @@ impl Content {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FileRecord {
     images: usize,
+    /// Images of each class.
+    classes: BTreeMap<u32, u64>,
     /// BLAKE3 of the file.
     hash: String,
     content: Content,
@@ -70,6 +73,9 @@ impl FileRecord {
     /// Counts the next row of the file.
     pub fn add(&mut self, row: &ImageRow) {
         self.images += 1;
+        if let Some(label) = row.label {
+            *self.classes.entry(label).or_default() += 1;
+        }
         self.content.add(digest(row));
     }
 }
@@ -184,15 +190,17 @@ impl Staging {
         std::fs::rename(&self.root, folder).map_err(Error::io(folder))
     }
 
-    /// Makes the finished files the shard folder `out`. `input` is for messages.
+    /// Makes the finished files the shard folder `out`, and returns what is in them, for people.
+    /// `input` is for messages.
     ///
     /// Errors: `BadData` if more than the share `allowed` of all images are rejects, `Missing` if a file
     /// is not finished.
-    pub fn commit(self, out: &Path, allowed: f64, input: &Path) -> Result<()> {
+    pub fn commit(self, out: &Path, allowed: f64, input: &Path) -> Result<Vec<String>> {
         let finished = self.all_finished()?;
         let (rejects, items) = (&finished.rejects, self.identity.items);
         let first = rejects.first().map(|(_, reject)| reject);
         check_rejects(input, rejects.len() as u64, first, items, allowed)?;
+        let closing = closing::lines(&self.identity, &finished.counts);
         let mut manifest = self.write_dataset(finished.splits)? + &finished.manifest;
         if !rejects.is_empty() {
             manifest += &self.write_rejects(rejects)?;
@@ -206,7 +214,8 @@ impl Staging {
         let files = self.root.join(FILES);
         artifact::write_bytes(&files.join(schema::MANIFEST), manifest.as_bytes())?;
         artifact::commit_folder(&files, out)?;
-        std::fs::remove_dir_all(&self.root).map_err(Error::io(&self.root))
+        std::fs::remove_dir_all(&self.root).map_err(Error::io(&self.root))?;
+        Ok(closing)
     }
 
     /// Errors: `Missing` if a file of the identity is not finished.
@@ -214,6 +223,7 @@ impl Staging {
         let mut all = Finished::default();
         for (split, &files) in &self.identity.splits {
             let (mut content, mut images) = (Content::default(), 0);
+            let mut counts = Counts::default();
             for file in 0..files {
                 let name = shard_file(split, file, files);
                 let record = self.record(&name).ok_or_else(|| {
@@ -222,9 +232,15 @@ impl Staging {
                 images += record.images;
                 content.extend(&record.content, record.images);
                 all.manifest += &manifest_line(&name, &record.hash);
+                counts.rejects += record.rejects.len() as u64;
+                for (class, images) in record.classes {
+                    *counts.classes.entry(class).or_default() += images;
+                }
                 all.rejects.extend(record.rejects.into_iter().map(|r| (split.clone(), r)));
             }
             let info = SplitInfo { images, files, content: content.hex() };
+            counts.images = images as u64;
+            all.counts.insert(split.clone(), counts);
             all.splits.insert(split.clone(), info);
         }
         Ok(all)
@@ -239,6 +255,7 @@ impl Staging {
             shape: identity.shape,
             splits,
             resized: identity.resized,
+            taken: Some(identity.taken),
             lineage: identity.lineage,
         })?;
         let name = schema::DATASET_JSON;
@@ -269,6 +286,7 @@ impl Staging {
 #[derive(Default)]
 struct Finished {
     splits: BTreeMap<String, SplitInfo>,
+    counts: BTreeMap<String, Counts>,
     /// A line of each file.
     manifest: String,
     /// With the split of each.

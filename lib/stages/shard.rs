@@ -5,7 +5,7 @@ use crate::cli::{self, Limits, Output, Stage, Words};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::survey::Survey;
-use crate::input::{self, Format, Input};
+use crate::input::{self, Columns, Format, Input, Options};
 use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::Shards;
@@ -21,7 +21,8 @@ use std::time::Instant;
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-shard --in photos --out shards                photos/[{train,val,test}/]<class>/*.jpg
-  s4l-shard --in photos --labels labels.csv         name,label; an empty label: unlabelled
+  s4l-shard --in photos --labels labels.csv         name,label; an empty label or -1: unlabelled
+  s4l-shard --in photos --labels l.csv --label-column diagnosis
   s4l-shard --in list.csv                           path,label; paths from the folder of the list
   s4l-shard --in ILSVRC2012_img_train.tar           one class an inner tar
   s4l-shard --in ILSVRC2012_img_val.tar --labels ILSVRC2012_validation_ground_truth.txt
@@ -35,9 +36,11 @@ EXAMPLES
   s4l-shard --merge --out shards                    the same bytes as one run
 
 Images are JPEG, PNG or WebP and stay as they are, byte for byte; height and width are those after
-the rotation that EXIF asks for. Files of many images belong to the split that their name has as a
-word (train, val, validation, test; dev is test). A bad image is left out and listed with the reason
-in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
+the rotation that EXIF asks for. Folders are splits where all beside them are (train, training, val,
+valid, validation, test, testing; dev, eval and evaluation are test, or val beside a test); files of
+many images belong to the split that their name has as a word. Images in unlabeled, unlabelled and
+unsup have no class. The last lines say what is in the shards and where each label came from. A bad
+image is left out and listed with the reason in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912].
 Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
 an image of the input for its key; the names too where --in is a folder or a list.";
@@ -57,9 +60,18 @@ pub struct Args {
     /// What --in is, where it is not found by itself
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Labels of images that have none by themselves: CSV, `name label`, or one label a line
+    /// Labels of images in folders or a tar: CSV, `name label`, or one label a line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Column of the images' names in a list, by name or by number from 1
+    #[arg(long, value_name = "COLUMN")]
+    key_column: Option<String>,
+    /// Column of the labels, by name or by number from 1
+    #[arg(long, value_name = "COLUMN")]
+    label_column: Option<String>,
+    /// One more name of folders whose images have no class, as unlabeled and unsup
+    #[arg(long, value_name = "NAME")]
+    unlabelled: Option<String>,
     /// Class names in order, one a line
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
@@ -110,10 +122,13 @@ impl Default for ShardSettings {
 }
 
 /// Options of making shards, which `--merge` would not obey.
-const OF_MAKING: [&str; 11] = [
+const OF_MAKING: [&str; 14] = [
     "input",
     "format",
     "labels",
+    "key_column",
+    "label_column",
+    "unlabelled",
     "classes",
     "strict",
     "decode",
@@ -159,8 +174,7 @@ impl Args {
     /// Makes the shards, or a part of them.
     fn shard(&self, path: &Path, out: &Path, start: Instant) -> Result<()> {
         let settings = self.settings()?;
-        let input =
-            input::open(path, self.format, self.labels.as_deref(), self.classes.as_deref())?;
+        let input = input::open(path, &self.options())?;
         artifact::refuse_overlap(path, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
@@ -170,9 +184,8 @@ impl Args {
 
         let (hash, survey) = rayon::join(|| input.hash(), survey);
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
-        let recipe = recipe::hash(&(&settings, self.decode, resized));
-        let lineage =
-            Lineage::new("s4l-shard", UNSEEDED, recipe).input(schema::input::IMAGES, hash?);
+        let lineage = Lineage::new("s4l-shard", UNSEEDED, self.recipe_hash(&settings, resized))
+            .input(schema::input::IMAGES, hash?);
         let goal = self.part.map_or(out.to_path_buf(), |part| parts::folder(out, part));
         if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
         {
@@ -197,13 +210,33 @@ impl Args {
             return Err(left_behind(e, staging, goal, total));
         }
 
-        match self.part {
-            Some(_) => staging.commit_part(&goal)?,
+        let closing = match self.part {
+            Some(_) => staging.commit_part(&goal).map(|()| Vec::new())?,
             None => staging.commit(out, self.allowed(), path)?,
-        }
+        };
         artifact::write_provenance(&goal, start)?;
         cli::info(&format!("{}: {}", goal.display(), summary(&survey)));
+        closing.iter().for_each(|line| cli::info(line));
         Ok(())
+    }
+
+    fn options(&self) -> Options<'_> {
+        Options {
+            format: self.format,
+            labels: self.labels.as_deref(),
+            classes: self.classes.as_deref(),
+            columns: Columns { key: self.key_column.clone(), label: self.label_column.clone() },
+            unlabelled: self.unlabelled.as_deref(),
+        }
+    }
+
+    /// Of what decides the shards beside the input.
+    fn recipe_hash(&self, settings: &ShardSettings, resized: Option<Resized>) -> String {
+        let taken = (&self.key_column, &self.label_column, &self.unlabelled);
+        match taken {
+            (None, None, None) => recipe::hash(&(settings, self.decode, resized)),
+            taken => recipe::hash(&(settings, self.decode, resized, taken)),
+        }
     }
 
     /// Joins the parts.
@@ -216,8 +249,10 @@ impl Args {
             cli::info(&format!("{}: up to date", out.display()));
             return Ok(());
         }
-        parts::merge(out)?.commit(out, self.allowed(), out)?;
-        artifact::write_provenance(out, start)
+        let closing = parts::merge(out)?.commit(out, self.allowed(), out)?;
+        artifact::write_provenance(out, start)?;
+        closing.iter().for_each(|line| cli::info(line));
+        Ok(())
     }
 
     fn settings(&self) -> Result<ShardSettings> {
