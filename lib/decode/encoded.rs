@@ -233,7 +233,7 @@ fn bmp(bytes: &[u8]) -> Result<Header, String> {
     let stored = Size { height: height as usize, width: width as usize };
     let number = |at: usize, size: usize| {
         let bytes = bytes.get(at..at + size).unwrap_or_default();
-        bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte))
+        bytes.iter().rev().fold(0, |sum, &byte| (sum << 8) | usize::from(byte))
     };
     // The oldest header has no compression and its fields elsewhere.
     let (bits, compression) = match number(14, 4) {

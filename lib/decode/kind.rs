@@ -43,7 +43,7 @@ pub fn other(bytes: &[u8]) -> String {
     if bytes.starts_with(b"version https://git-lfs") {
         return "a pointer of Git LFS in place of the image; git lfs pull fetches it".to_string();
     }
-    match kind_of_other(bytes) {
+    match of_other(bytes) {
         Some(kind) => format!("{kind}, which is not read; make it {KINDS}"),
         None => format!("no {KINDS} by its first bytes"),
     }
@@ -71,7 +71,8 @@ const STARTS: [(&[u8], &str); 18] = [
     (b"P6", "a PPM"),
 ];
 
-fn kind_of_other(bytes: &[u8]) -> Option<&'static str> {
+/// The name of a kind that is no such image, for people.
+pub fn of_other(bytes: &[u8]) -> Option<&'static str> {
     if let Some((_, kind)) = STARTS.iter().find(|(start, _)| bytes.starts_with(start)) {
         return Some(kind);
     }
