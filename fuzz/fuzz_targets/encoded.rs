@@ -1,4 +1,4 @@
-//! The structure of JPEG, PNG and WebP.
+//! The structure of JPEG, PNG, WebP, GIF and BMP.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,10 +1,11 @@
-//! Encoded images (JPEG, PNG, WebP): are they whole, and how large are they. Nothing is decompressed,
-//! so the cost is a scan of the bytes, whatever size a header claims.
+//! Encoded images (JPEG, PNG, WebP, GIF, BMP): are they whole, and how large are they. Nothing is
+//! decompressed, so the cost is a scan of the bytes, whatever size a header claims.
 
 use super::Decoder;
 use super::jpeg::MAX_SCANS;
-use super::upright::{Header, MAX_PIXELS};
-use crate::pixels::Size;
+use super::kind::{self, Kind};
+use super::upright::{Header, MAX_PIXELS, checked_size};
+use crate::pixels::{Size, Window};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
@@ -20,15 +21,18 @@ use std::io::Cursor;
 ///   within the compressed data is not seen.
 /// - PNG: every chunk's checksum holds, up to the end chunk.
 /// - WebP: the container is complete and its headers parse.
+/// - GIF: the first image is complete; that is the one that is shown.
+/// - BMP: the decoder takes its header, and the pixels are there unless they are compressed.
 ///
 /// Errors: what is wrong, for people; also an image of no pixels, or of more than are decoded.
 pub fn check(bytes: &[u8]) -> Result<Size, String> {
-    let header = match bytes {
-        [] => return Err("an empty file".to_string()),
-        [0xff, 0xd8, ..] => jpeg(bytes)?,
-        [0x89, b'P', b'N', b'G', ..] => png(bytes)?,
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp(bytes)?,
-        _ => return Err("neither JPEG nor PNG nor WebP".to_string()),
+    let header = match Kind::of(bytes) {
+        Some(Kind::Jpeg) => jpeg(bytes)?,
+        Some(Kind::Png) => png(bytes)?,
+        Some(Kind::Webp) => webp(bytes)?,
+        Some(Kind::Gif) => gif(bytes)?,
+        Some(Kind::Bmp) => bmp(bytes)?,
+        None => return Err(kind::other(bytes)),
     };
     let Size { height, width } = header.stored;
     if height == 0 || width == 0 {
@@ -42,16 +46,6 @@ pub fn check(bytes: &[u8]) -> Result<Size, String> {
     Ok(header.upright())
 }
 
-/// Whether a file begins as an image of a kind that `check` knows.
-pub fn is_image(start: &[u8]) -> bool {
-    matches!(
-        start,
-        [0xff, 0xd8, 0xff, ..]
-            | [0x89, b'P', b'N', b'G', ..]
-            | [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..]
-    )
-}
-
 /// Larger images were made smaller and encoded again as JPEG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resized {
@@ -61,15 +55,20 @@ pub struct Resized {
     pub quality: u8,
 }
 
-/// Decodes a whole image file, as `decode::Decoder` does.
+/// Decodes a whole image file of a known size, as `decode::Decoder` does.
 ///
-/// Errors: what the decoder says, one line.
-pub fn decode_rgb(bytes: &[u8]) -> std::result::Result<image::RgbImage, String> {
+/// Errors: what the decoder says, one line; also that it finds another size.
+pub fn decode_rgb(bytes: &[u8], size: Size) -> Result<image::RgbImage, String> {
     let mut decoder = Decoder::default();
-    let pixels = decoder.whole(bytes)?;
-    let rows = (0..pixels.size.height).flat_map(|y| pixels.row(y));
-    let (width, height) = (pixels.size.width as u32, pixels.size.height as u32);
-    image::RgbImage::from_raw(width, height, rows.copied().collect())
+    let found = decoder.size(bytes)?;
+    if found != size {
+        let [Size { height, width }, other] = [size, found];
+        let other = format!("{}x{}", other.height, other.width);
+        return Err(format!("an image of {height}x{width} that is decoded as {other}"));
+    }
+    let pixels = decoder.window(bytes, size, Window::whole(size), None)?;
+    let rows = (0..size.height).flat_map(|y| pixels.row(y));
+    image::RgbImage::from_raw(size.width as u32, size.height as u32, rows.copied().collect())
         .ok_or_else(|| "an image that does not fill its size".to_string())
 }
 
@@ -135,7 +134,7 @@ fn marker(bytes: &[u8], mut at: usize) -> Option<(usize, u8)> {
 fn png(bytes: &[u8]) -> Result<Header, String> {
     let cut = || "a PNG without its end".to_string();
     let mut rest = bytes.get(8..).ok_or_else(cut)?;
-    let (mut size, mut data, mut orientation) = (None, false, Orientation::NoTransforms);
+    let (mut size, mut data, mut exif) = (None, false, None);
     loop {
         let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
         let length = u32::from_be_bytes(*length) as usize;
@@ -160,13 +159,18 @@ fn png(bytes: &[u8]) -> Result<Header, String> {
                     width: u32::from_be_bytes([*w0, *w1, *w2, *w3]) as usize,
                 });
             }
-            (b"IEND", _, Some(stored)) if data => return Ok(Header { stored, orientation }),
+            (b"IEND", _, Some(stored)) if data => {
+                let orientation = exif.unwrap_or(Orientation::NoTransforms);
+                return Ok(Header { stored, orientation });
+            }
             (_, _, None) | (b"IEND" | b"IHDR", ..) => {
                 return Err(format!("a damaged PNG: chunk {name} out of place"));
             }
             (b"IDAT", ..) => data = true,
-            (b"eXIf", ..) => {
-                orientation = Orientation::from_exif_chunk(body).unwrap_or(orientation)
+            // Behind the data it comes too late for a decoder that begins to show the image.
+            (b"eXIf", ..) if !data && exif.is_none() => {
+                let orientation = Orientation::from_exif_chunk(body);
+                exif = Some(orientation.unwrap_or(Orientation::NoTransforms));
             }
             _ => {}
         }
@@ -186,16 +190,75 @@ fn webp(bytes: &[u8]) -> Result<Header, String> {
     Ok(Header { stored, orientation: decoder.orientation().map_err(damaged)? })
 }
 
+/// Walks over the blocks of a GIF up to the end of its first image.
+fn gif(bytes: &[u8]) -> Result<Header, String> {
+    let cut = || "a GIF without its end".to_string();
+    let u16_at = |at: usize| {
+        let two = bytes.get(at..at + 2).ok_or_else(cut)?;
+        Ok::<usize, String>(u16::from_le_bytes([two[0], two[1]]).into())
+    };
+    let byte = |at: usize| bytes.get(at).copied().ok_or_else(cut);
+    let colors = |flags: u8| if flags & 0x80 != 0 { 3 << ((flags & 7) + 1) } else { 0 };
+    let stored = Size { width: u16_at(6)?, height: u16_at(8)? };
+    let mut at = 13 + colors(byte(10)?);
+    loop {
+        let is_image = match byte(at)? {
+            0x21 => false,
+            0x2c => true,
+            0x3b => return Err("a GIF without an image".to_string()),
+            kind => return Err(format!("a damaged GIF: block {kind:02X}")),
+        };
+        if is_image {
+            let (width, height) = (u16_at(at + 5)?, u16_at(at + 7)?);
+            checked_size(height, width)?;
+            at += 11 + colors(byte(at + 9)?);
+        } else {
+            at += 2;
+        }
+        // Blocks of data, each with its length in front; one of 0 is the end.
+        while let length @ 1.. = byte(at)? {
+            at += 1 + usize::from(length);
+        }
+        at += 1;
+        if is_image {
+            return Ok(Header { stored, orientation: Orientation::NoTransforms });
+        }
+    }
+}
+
+fn bmp(bytes: &[u8]) -> Result<Header, String> {
+    let damaged = |e: image::ImageError| format!("a BMP that cannot be decoded: {}", one_line(&e));
+    let decoder = image::codecs::bmp::BmpDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    let stored = Size { height: height as usize, width: width as usize };
+    let number = |at: usize, size: usize| {
+        let bytes = bytes.get(at..at + size).unwrap_or_default();
+        bytes.iter().rev().fold(0, |sum, &byte| (sum << 8) | usize::from(byte))
+    };
+    // The oldest header has no compression and its fields elsewhere.
+    let (bits, compression) = match number(14, 4) {
+        12 => (number(24, 2), 0),
+        _ => (number(28, 2), number(30, 4)),
+    };
+    let row = stored.width.saturating_mul(bits).div_ceil(32).saturating_mul(4);
+    let pixels = row.saturating_mul(stored.height);
+    let plain = matches!(compression, 0 | 3 | 6);
+    if plain && number(10, 4).saturating_add(pixels) > bytes.len() {
+        return Err("a BMP without its end".to_string());
+    }
+    Ok(Header { stored, orientation: Orientation::NoTransforms })
+}
+
 /// The image with its smaller side made `small` (each side of the box average, aspect kept), as JPEG
 /// with its size; `None` if it is not larger than that: then it stays as it is.
 ///
 /// Errors: what the decoder says.
 pub fn resize(
     bytes: &[u8],
-    Size { height, width }: Size,
+    size: Size,
     Resized { small, quality }: Resized,
 ) -> Result<Option<(Vec<u8>, Size)>, String> {
-    let smaller = height.min(width);
+    let smaller = size.height.min(size.width);
     if smaller <= small as usize {
         return Ok(None);
     }
@@ -203,8 +266,8 @@ pub fn resize(
         let exact = side as f64 * f64::from(small) / smaller as f64;
         (exact.round() as u32).max(1)
     };
-    let (height, width) = (side(height), side(width));
-    let image = DynamicImage::from(decode_rgb(bytes)?).thumbnail_exact(width, height);
+    let (height, width) = (side(size.height), side(size.width));
+    let image = DynamicImage::from(decode_rgb(bytes, size)?).thumbnail_exact(width, height);
     let mut encoded = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut encoded, quality);
     image.write_with_encoder(encoder).map_err(|e| one_line(&e))?;

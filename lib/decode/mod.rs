@@ -8,6 +8,7 @@
 pub mod encoded;
 mod huffman;
 mod jpeg;
+pub mod kind;
 mod scan;
 mod upright;
 

@@ -55,6 +55,20 @@ pub fn has_cifar(root: &Path) -> bool {
     has("data_batch_1.bin") || has("test_batch.bin") || has(CIFAR_100) && has("train.bin")
 }
 
+/// Errors: `BadData` for a folder of CIFAR's version for Python.
+pub fn refuse_pickles(root: &Path) -> Result<()> {
+    let has = |names: &[&str]| names.iter().all(|name| root.join(name).is_file());
+    if has(&["data_batch_1", "batches.meta"]) || has(&["train", "test", "meta"]) {
+        return Err(Error::bad_data(
+            root,
+            "CIFAR's binary files",
+            "its files for Python",
+            "take the binary version, cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, unpacked",
+        ));
+    }
+    Ok(())
+}
+
 impl Binary {
     /// CIFAR-10 (one label byte) or CIFAR-100 (a coarse and a fine label byte; the fine one is taken).
     ///

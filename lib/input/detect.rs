@@ -2,7 +2,8 @@
 
 use super::listing::{self, IsStart};
 use super::names::{is_hidden, is_image_name};
-use super::{binary, idx, parquet, tar, tfrecord};
+use super::{binary, idx, npz, parquet, tar, tfrecord, zip};
+use crate::decode::kind;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -13,18 +14,22 @@ pub enum Format {
     Folder,
     /// A CSV list of image files
     Csv,
-    /// tar: class folders, ILSVRC's tar of tars, WebDataset
+    /// tar, plain, .gz or .zst: class folders, ILSVRC's tar of tars, WebDataset
     Tar,
-    /// TFRecord of slim or tensor2tensor
+    /// zip: class folders, WebDataset
+    Zip,
+    /// TFRecord of slim, tensor2tensor or TensorFlow Datasets
     Tfrecord,
     /// Parquet of Hugging Face datasets, or of s4l-shard
     Parquet,
-    /// IDX files of MNIST
+    /// IDX files of MNIST and EMNIST
     Idx,
     /// Binary files of CIFAR-10 and CIFAR-100
     Cifar,
     /// Binary files of STL-10
     Stl10,
+    /// .npz of MedMNIST
+    Npz,
 }
 
 /// Whether a folder has files of a format.
@@ -42,6 +47,8 @@ const BY_NAMES: &[(Format, HasFiles)] = &[
 const BY_START: &[(Format, IsStart)] = &[
     (Format::Parquet, parquet::is_start),
     (Format::Tar, tar::is_start),
+    (Format::Npz, npz::is_start),
+    (Format::Zip, zip::is_start),
     (Format::Tfrecord, tfrecord::is_start),
 ];
 
@@ -57,6 +64,7 @@ pub fn detect(path: &Path) -> Result<Format> {
 ///
 /// Errors: `BadData` for two kinds of equal weight.
 fn of_folder(path: &Path) -> Result<Format> {
+    binary::refuse_pickles(path)?;
     let named = BY_NAMES.iter().filter(|(_, has_files)| has_files(path));
     let named: Vec<_> = named.map(|(format, _)| (*format, format.name().to_string())).collect();
     if let Some(format) = one(path, &named)? {
@@ -75,6 +83,9 @@ fn of_folder(path: &Path) -> Result<Format> {
         };
         kinds.push((format, format!("{} ({name})", format.name())));
     }
+    if kinds.is_empty() && !has_images(path, 2) {
+        return Ok(below(path)?.unwrap_or(Format::Folder));
+    }
     if kinds.iter().all(|(kind, _)| *kind == Format::Folder) {
         return Ok(Format::Folder);
     }
@@ -88,6 +99,19 @@ fn of_folder(path: &Path) -> Result<Format> {
         }
         _ => Ok(Format::Folder),
     }
+}
+
+/// The format of the files in the folders of a folder that has none itself: those of a data set as hubs
+/// have it (`data/`, `train/`).
+fn below(path: &Path) -> Result<Option<Format>> {
+    for levels in 1..=listing::MOST_LEVELS {
+        for file in listing::below(path, levels)? {
+            if let Some(format) = of_file(&file)? {
+                return Ok(Some(format));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The only one of the kinds that a folder holds.
@@ -127,12 +151,15 @@ fn of_file_name(path: &Path) -> Result<Format> {
     if path.extension().is_some_and(|e| e == "csv") {
         return Ok(Format::Csv);
     }
-    Err(Error::bad_data(
-        path,
-        "a tar, TFRecord, parquet or CSV file, or a folder",
-        "a file of another kind",
-        "say what it is with --format, or name the folder that holds it",
-    ))
+    let (found, hint) = match kind::of_other(&listing::start(path)?) {
+        Some(kind) => (kind, "unpack it, or name a folder of images"),
+        None => (
+            "a file of another kind",
+            "say what it is with --format, or name the folder that holds it",
+        ),
+    };
+    let expected = "a tar, zip, TFRecord, parquet, npz or CSV file, or a folder";
+    Err(Error::bad_data(path, expected, found, hint))
 }
 
 impl Format {
@@ -142,11 +169,13 @@ impl Format {
             Format::Folder => "image folder",
             Format::Csv => "CSV list",
             Format::Tar => "tar",
+            Format::Zip => "zip",
             Format::Tfrecord => "TFRecord",
             Format::Parquet => "parquet",
             Format::Idx => "IDX",
             Format::Cifar => "CIFAR binary",
             Format::Stl10 => "STL-10 binary",
+            Format::Npz => "npz",
         }
     }
 }

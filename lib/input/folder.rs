@@ -9,7 +9,7 @@ use super::listing::entries;
 use super::names::is_image_name;
 use super::splits::Splits;
 use crate::cli;
-use crate::decode::encoded;
+use crate::decode::kind::{self, KINDS};
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -158,7 +158,7 @@ impl Folder {
         if images.is_empty() {
             return Err(Error::bad_data(
                 folder,
-                "JPEG, PNG or WebP images, or files of a known data set",
+                format!("{KINDS} images, or files of a known data set"),
                 match others.len() {
                     0 => "an empty folder".to_string(),
                     n => format!("{n} other files"),
@@ -252,7 +252,7 @@ fn is_image(path: &Path) -> bool {
     }
     let mut start = [0; 12];
     let file = File::open(path);
-    file.and_then(|mut f| f.read_exact(&mut start)).is_ok_and(|()| encoded::is_image(&start))
+    file.and_then(|mut f| f.read_exact(&mut start)).is_ok_and(|()| kind::is_image(&start))
 }
 
 /// Puts size and bytes of an image file into an item; a missing or too large one is a fault of the

@@ -1,24 +1,24 @@
 //! IDX, the format of MNIST: a big-endian header (0, 0, 8 for uint8, number of dimensions, then one
-//! u32 per dimension) and raw bytes. Plain, gzip or zstd, told apart by the ending of the name.
+//! u32 per dimension) and raw bytes. Plain, gzip or zstd. EMNIST is the same with its columns for rows,
+//! and a file that says which letter each label is.
 
 use super::classes;
+use super::idx_names::{self, Kind, Set};
 use super::item::{Class, Item, Position, SplitName, Visit, Walked};
+use super::stream;
+use crate::cli;
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use crate::pixels::Size;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Each split with the prefix of its file names.
-const SPLITS: [(SplitName, &str); 2] = [(SplitName::Train, "train"), (SplitName::Test, "t10k")];
-const ENDINGS: [&str; 3] = ["", ".gz", ".zst"];
 const CLASSES: &str = "classes.txt";
 const COPY_AGAIN: &str = "the file is damaged, copy it again";
 
 /// Whether a folder has IDX images.
 pub fn has_images(root: &Path) -> bool {
-    SPLITS.iter().any(|(_, prefix)| find(root, &images_of(prefix)).is_some())
+    !idx_names::sets(root).is_empty()
 }
 
 #[derive(Debug)]
@@ -39,36 +39,44 @@ struct SplitImages {
     images: PathBuf,
     label_file: Option<PathBuf>,
     labels: Option<Vec<u8>>,
+    /// What labels count from.
+    first_label: u8,
+    /// Whether the file has columns where others have rows.
+    by_column: bool,
 }
 
 impl Idx {
     /// Errors: `BadData` for a header that is none, labels that do not fit, or no images at all.
     pub fn open(root: &Path) -> Result<Idx> {
-        let class_file = Some(root.join(CLASSES)).filter(|p| p.exists());
-        let classes = match &class_file {
-            Some(path) => classes::read(path)?,
-            None => (0..10).map(|digit| digit.to_string()).collect(),
-        };
-        let mut splits: Vec<SplitImages> = Vec::new();
-        for (split, prefix) in SPLITS {
-            if let Some(images) = find(root, &images_of(prefix)) {
-                let label_file = find(root, &format!("{prefix}-labels-idx1-ubyte"));
-                let images = SplitImages::open(split, images, label_file)?;
-                if let Some(first) = splits.first() {
-                    images.check_size(first.size)?;
-                }
-                splits.push(images);
-            }
-        }
-        let Some(Size { height, width }) = splits.first().map(|first| first.size) else {
+        let sets = idx_names::sets(root);
+        let [set] = &sets[..] else {
+            let names: Vec<&str> = sets.iter().map(Set::name).collect();
             return Err(Error::bad_data(
                 root,
-                "train-images-idx3-ubyte or t10k-images-idx3-ubyte",
-                "neither",
-                "name the folder that holds them",
+                "train-images-idx3-ubyte or t10k-images-idx3-ubyte of one data set",
+                if names.is_empty() { "neither".to_string() } else { names.join(", ") },
+                "name a folder that holds the files of one",
             ));
         };
-        Ok(Idx { classes, shape: [height, width, 1], splits, class_file })
+        let class_file = Some(root.join(CLASSES)).filter(|p| p.exists());
+        let (classes, first_label, class_file) = match class_file {
+            Some(path) => (classes::read(&path)?, set.first_label(), Some(path)),
+            None => set.classes(root)?,
+        };
+        let mut splits: Vec<SplitImages> = Vec::new();
+        for (split, images) in set.files(root, Kind::Images) {
+            let labels = set.files(root, Kind::Labels);
+            let labels = labels.into_iter().find(|(of, _)| *of == split).map(|(_, path)| path);
+            let mut images = SplitImages::open(split, images, labels)?;
+            (images.first_label, images.by_column) = (first_label, set.by_column());
+            if let Some(first) = splits.first() {
+                images.check_size(first.size)?;
+            }
+            splits.push(images);
+        }
+        let Size { height, width } = splits.first().map(|first| first.size).unwrap_or_default();
+        let shape = if set.by_column() { [width, height, 1] } else { [height, width, 1] };
+        Ok(Idx { classes, shape, splits, class_file })
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -93,13 +101,9 @@ impl Idx {
     }
 }
 
-fn images_of(prefix: &str) -> String {
-    format!("{prefix}-images-idx3-ubyte")
-}
-
 impl SplitImages {
     fn open(split: SplitName, images: PathBuf, label_file: Option<PathBuf>) -> Result<SplitImages> {
-        let [count, height, width] = header(&images, &mut stream(&images)?)?;
+        let [count, height, width] = header(&images, &mut stream::open(&images)?)?;
         let size = height.saturating_mul(width);
         if count == 0 || size == 0 || size > MAX_PIXELS {
             return Err(Error::bad_data(
@@ -110,8 +114,12 @@ impl SplitImages {
             ));
         }
         let labels = label_file.as_deref().map(|path| labels(path, count)).transpose()?;
+        if labels.is_none() {
+            cli::warn(&format!("{}: no file of labels beside it", images.display()));
+        }
         let size = Size { height, width };
-        Ok(SplitImages { split, count, size, images, label_file, labels })
+        let (first_label, by_column) = (0, false);
+        Ok(SplitImages { split, count, size, images, label_file, labels, first_label, by_column })
     }
 
     fn check_size(&self, first: Size) -> Result<()> {
@@ -129,7 +137,7 @@ impl SplitImages {
     fn walk(&self, from: Position, visit: Visit) -> Walked {
         let Size { height, width } = self.size;
         let size = height * width;
-        let mut stream = stream(&self.images)?;
+        let mut stream = stream::open(&self.images)?;
         header::<3>(&self.images, &mut stream)?;
         let before = from.at * size as u64;
         std::io::copy(&mut stream.by_ref().take(before), &mut std::io::sink())
@@ -149,22 +157,40 @@ impl SplitImages {
             if row + 1 == self.count {
                 at_end(&self.images, &mut stream)?;
             }
-            let label = self.labels.as_ref().map(|l| l[row]);
             visit(Item {
                 position: Position { at, ..from },
                 split: self.split,
                 name: format!("{}-{row:06}", self.split.name()),
-                class: label.map_or(Class::Unknown, |l| Class::Index(l.into(), None)),
+                class: self.class(row),
                 size: size as u64,
-                image: Ok(pixels),
+                image: Ok(self.in_rows(pixels)),
             })?;
         }
         Ok(())
     }
+
+    fn class(&self, row: usize) -> Class {
+        match self.labels.as_ref().map(|labels| labels[row]) {
+            None => Class::Unknown,
+            Some(label) => match label.checked_sub(self.first_label) {
+                Some(number) => Class::Index(number.into(), None),
+                None => Class::Bad(format!("label {label}, labels count from 1")),
+            },
+        }
+    }
+
+    fn in_rows(&self, pixels: Vec<u8>) -> Vec<u8> {
+        if !self.by_column {
+            return pixels;
+        }
+        let Size { height, width } = self.size;
+        let places = (0..width).flat_map(|y| (0..height).map(move |x| x * width + y));
+        places.map(|at| pixels[at]).collect()
+    }
 }
 
 fn labels(path: &Path, images: usize) -> Result<Vec<u8>> {
-    let mut stream = stream(path)?;
+    let mut stream = stream::open(path)?;
     let [count] = header(path, &mut stream)?;
     if count != images {
         return Err(Error::bad_data(
@@ -187,26 +213,21 @@ fn labels(path: &Path, images: usize) -> Result<Vec<u8>> {
     Ok(labels)
 }
 
-/// The plain file before the gzip one before the zstd one.
-fn find(root: &Path, name: &str) -> Option<PathBuf> {
-    ENDINGS.iter().map(|ending| root.join(format!("{name}{ending}"))).find(|path| path.is_file())
-}
-
-fn stream(path: &Path) -> Result<Box<dyn Read>> {
-    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    Ok(match path.extension().and_then(|e| e.to_str()) {
-        Some("gz") => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file))),
-        Some("zst") => {
-            Box::new(BufReader::new(zstd::Decoder::with_buffer(file).map_err(Error::io(path))?))
-        }
-        _ => Box::new(file),
-    })
-}
-
 /// Reads the header of a file of `N` dimensions.
 fn header<const N: usize>(path: &Path, stream: &mut dyn Read) -> Result<[usize; N]> {
     let bytes = take(path, stream, 4 + 4 * N)?;
     let expected = [0, 0, 8, N as u8];
+    if let [0, 0, kind, sizes @ 1..=9, ..] = bytes[..]
+        && let Some(kind) = kind_name(kind)
+        && bytes[..4] != expected
+    {
+        return Err(Error::bad_data(
+            path,
+            format!("IDX of uint8 and {N} sizes"),
+            format!("{kind} and {sizes} sizes"),
+            "write it as grey images of uint8, or as image files in class folders",
+        ));
+    }
     if bytes.len() < 4 + 4 * N || bytes[..4] != expected {
         return Err(Error::bad_data(
             path,
@@ -219,6 +240,19 @@ fn header<const N: usize>(path: &Path, stream: &mut dyn Read) -> Result<[usize; 
         let at = 4 + 4 * i;
         u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
     }))
+}
+
+/// The type of number that the third byte of a header stands for.
+fn kind_name(kind: u8) -> Option<&'static str> {
+    Some(match kind {
+        8 => "uint8",
+        9 => "int8",
+        0x0b => "int16",
+        0x0c => "int32",
+        0x0d => "float32",
+        0x0e => "float64",
+        _ => return None,
+    })
 }
 
 /// Up to `size` bytes; fewer only at the end. Never allocates for bytes that are not there, since

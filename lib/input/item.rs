@@ -41,7 +41,7 @@ impl Position {
 }
 
 /// What an input says about the class of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Class {
     Unknown,
     /// The folder that the image is in.
@@ -49,6 +49,8 @@ pub enum Class {
     Name(String),
     /// Counted from 0, with its name if the input has one.
     Index(u64, Option<String>),
+    /// Counted from 1, or from 0 if the input has a 0; with its name if the input has one.
+    Counted(u64, Option<String>),
     /// Not a class: what was found.
     Bad(String),
 }

@@ -1,6 +1,7 @@
 //! Which files a path holds.
 
 use super::item::SplitName;
+use super::stream;
 use super::{names, splits};
 use crate::error::{Error, Result};
 use std::io::Read;
@@ -32,28 +33,49 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The first 512 bytes of a file, or all of a smaller one.
-pub fn start(path: &Path) -> Result<Vec<u8>> {
-    let mut start = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|f| f.take(512).read_to_end(&mut start))
-        .map_err(Error::io(path))?;
-    Ok(start)
+/// Files of many images are looked for so many levels below a folder that has none.
+pub const MOST_LEVELS: usize = 2;
+
+/// The files that lie so many levels below a folder, in order.
+pub fn below(folder: &Path, levels: usize) -> Result<Vec<PathBuf>> {
+    let found = entries(folder)?;
+    if levels == 0 {
+        return Ok(found.into_iter().filter(|p| p.is_file()).collect());
+    }
+    let folders = found.iter().filter(|p| p.is_dir());
+    let files = folders.map(|folder| below(folder, levels - 1)).collect::<Result<Vec<_>>>()?;
+    Ok(files.concat())
 }
 
-/// The path itself if it is a file, else the files in it that begin as those of a format do.
+/// The first 512 bytes of a file, or all of a smaller one; decompressed if they are gzip or zstd.
+pub fn start(path: &Path) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    match stream::open(path)?.take(512).read_to_end(&mut start) {
+        Err(e) if e.raw_os_error().is_some() => Err(Error::io(path)(e)),
+        // Damage is said by those who read on.
+        _ => Ok(start),
+    }
+}
+
+/// The path itself if it is a file, else the files in it that begin as those of a format do, or those in
+/// its folders if it has none itself.
 ///
 /// Errors: `BadData` if there is none.
 pub fn files(path: &Path, format: &str, is_start: IsStart) -> Result<Vec<SplitFile>> {
     let mut found = Vec::new();
-    let candidates = match path.is_dir() {
-        true => entries(path)?,
-        false => vec![path.to_path_buf()],
-    };
-    for file in candidates {
-        if file.is_file() && (!path.is_dir() || is_start(&start(&file)?)) {
-            found.push(file);
+    if path.is_dir() {
+        for levels in 0..=MOST_LEVELS {
+            for file in below(path, levels)? {
+                if is_start(&start(&file)?) {
+                    found.push(file);
+                }
+            }
+            if !found.is_empty() {
+                break;
+            }
         }
+    } else {
+        found.push(path.to_path_buf());
     }
     if found.is_empty() {
         return Err(Error::bad_data(
@@ -63,7 +85,17 @@ pub fn files(path: &Path, format: &str, is_start: IsStart) -> Result<Vec<SplitFi
             "name the folder that holds them, or another --format",
         ));
     }
-    let splits = splits::of_files(found.iter().map(PathBuf::as_path));
+    // The folders below are words of the name, too.
+    let names: Vec<PathBuf> = found
+        .iter()
+        .map(|file| match file.strip_prefix(path) {
+            Ok(below) if below.components().count() > 1 => {
+                below.to_string_lossy().replace('/', "-").into()
+            }
+            _ => file.clone(),
+        })
+        .collect();
+    let splits = splits::of_files(names.iter().map(PathBuf::as_path));
     let files = found.into_iter().zip(splits);
     Ok(files.map(|(path, split)| SplitFile { path, split }).collect())
 }

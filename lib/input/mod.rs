@@ -3,30 +3,42 @@
 //! An input is opened, by what its path holds (`detect`), and walked through from any place on, one
 //! item at a time (`item`). A survey goes through it once and then hands out its samples.
 
+mod archive;
 mod binary;
 mod classes;
 mod columns;
+mod contents;
 mod detect;
 mod folder;
 mod hash;
 mod idx;
+mod idx_names;
 mod item;
+mod keys;
 mod label;
 mod labels;
+mod layout;
 mod list;
 mod listing;
 mod matching;
+mod members;
 mod meta_mat;
 pub mod names;
+mod notes;
+mod npz;
 mod numbered;
 mod parquet;
+mod samples;
 mod seen;
+mod sidecar;
 mod spans;
 mod splits;
+mod stream;
 pub mod survey;
 pub mod taken;
 mod tar;
 mod tfrecord;
+mod zip;
 
 pub use columns::Columns;
 pub use detect::Format;
@@ -78,11 +90,12 @@ pub struct Options<'a> {
 enum Files {
     /// Images in folders, or those that a list names.
     Folder(folder::Folder),
-    Tar(tar::Tar),
+    Archive(archive::Archive),
     TfRecord(tfrecord::TfRecord),
     Parquet(parquet::Parquet),
     Idx(idx::Idx),
     Binary(binary::Binary),
+    Npz(npz::Npz),
 }
 
 /// Opens what `path` holds.
@@ -128,36 +141,44 @@ fn refuse_unused(path: &Path, format: Format, options: &Options) -> Result<()> {
     let refuse = |option: &str, has: &str, is_for: &str| {
         Err(Error::Usage(format!("{option}: {} {has}; it is for {is_for}", path.display())))
     };
-    let folders = matches!(format, Format::Folder | Format::Tar);
+    let archive = matches!(format, Format::Tar | Format::Zip);
+    let folders = archive || format == Format::Folder;
     if let Some(file) = options.labels.filter(|_| !folders) {
         let option = format!("--labels {}", file.display());
-        return refuse(&option, "has its own labels", "folders and tars of images");
+        return refuse(&option, "has its own labels", "folders, tars and zips of images");
     }
     let columns = matches!(format, Format::Csv | Format::Parquet) || options.labels.is_some();
-    for (option, value) in
-        [("--key-column", &options.columns.key), ("--label-column", &options.columns.label)]
-    {
-        if value.is_some() && !columns {
-            return refuse(option, "has no columns", "parquet, --labels and lists");
-        }
+    if options.columns.key.is_some() && !columns {
+        return refuse("--key-column", "has no columns", "parquet, --labels and lists");
+    }
+    // In an archive it is a key of JSON.
+    if options.columns.label.is_some() && !columns && !archive {
+        return refuse("--label-column", "has no columns", "parquet, --labels, lists and JSON");
     }
     match options.unlabelled {
-        Some(_) if !folders => refuse("--unlabelled", "has no folders", "folders and tars"),
+        Some(_) if !folders => refuse("--unlabelled", "has no folders", "folders, tars and zips"),
         _ => Ok(()),
     }
 }
 
 impl Files {
     fn open(path: &Path, format: Format, options: &Options, splits: &Splits) -> Result<Files> {
+        let has_list = options.labels.is_some();
         Ok(match format {
             Format::Folder => Files::Folder(folder::Folder::open(path, splits)?),
             Format::Csv => Files::Folder(folder::Folder::listed(path, &options.columns)?),
-            Format::Tar => Files::Tar(tar::Tar::open(path)?),
+            Format::Tar => {
+                Files::Archive(archive::Archive::open_tar(path, &options.columns, has_list)?)
+            }
+            Format::Zip => {
+                Files::Archive(archive::Archive::open_zip(path, &options.columns, has_list)?)
+            }
             Format::Tfrecord => Files::TfRecord(tfrecord::TfRecord::open(path)?),
             Format::Parquet => Files::Parquet(parquet::Parquet::open(path, &options.columns)?),
             Format::Idx => Files::Idx(idx::Idx::open(path)?),
             Format::Cifar => Files::Binary(binary::Binary::open_cifar(path)?),
             Format::Stl10 => Files::Binary(binary::Binary::open_stl10(path)?),
+            Format::Npz => Files::Npz(npz::Npz::open(path)?),
         })
     }
 
@@ -165,8 +186,9 @@ impl Files {
     fn label_words(&self) -> String {
         match self {
             Files::Folder(_) => "none".to_string(),
-            Files::Tar(_) => "files .cls and .json, or tars of one class".to_string(),
-            Files::TfRecord(_) => "image/class/label".to_string(),
+            Files::Archive(_) => "files .cls and .json, or tars of one class".to_string(),
+            Files::TfRecord(_) => "image/class/label, or label".to_string(),
+            Files::Npz(_) => "arrays of labels".to_string(),
             Files::Parquet(f) => f.label_words(),
             Files::Idx(_) | Files::Binary(_) => "files of labels".to_string(),
         }
@@ -176,7 +198,8 @@ impl Files {
     fn splits(&self) -> Vec<(SplitName, &Path)> {
         match self {
             Files::Folder(_) => Vec::new(),
-            Files::Tar(f) => f.splits().collect(),
+            Files::Archive(f) => f.splits().collect(),
+            Files::Npz(f) => f.splits().collect(),
             Files::TfRecord(f) => f.splits().collect(),
             Files::Parquet(f) => f.splits().collect(),
             Files::Idx(f) => f.splits().collect(),
@@ -189,7 +212,7 @@ impl Files {
         let mut images = Images::default();
         match self {
             Files::Folder(f) => f.names().for_each(|name| images.add(&name)),
-            Files::Tar(f) => Stop::result(f.walk(Position::default(), false, &mut |item| {
+            Files::Archive(f) => Stop::result(f.walk(Position::default(), false, &mut |item| {
                 images.add(&item.name);
                 Ok(())
             }))?,
@@ -203,6 +226,7 @@ impl Files {
         match self {
             Files::Idx(f) => Some(&f.classes),
             Files::Binary(f) => Some(&f.classes),
+            Files::Npz(f) => Some(&f.classes),
             Files::Parquet(f) => f.classes.as_deref(),
             _ => None,
         }
@@ -220,6 +244,7 @@ impl Input {
         match &self.files {
             Files::Idx(f) => Some(f.shape),
             Files::Binary(f) => Some(f.shape),
+            Files::Npz(f) => Some(f.shape),
             _ => None,
         }
     }
@@ -234,11 +259,12 @@ impl Input {
     fn paths(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
         let files: Box<dyn Iterator<Item = PathBuf>> = match &self.files {
             Files::Folder(f) => Box::new(f.paths()),
-            Files::Tar(f) => Box::new(f.paths()),
+            Files::Archive(f) => Box::new(f.paths()),
             Files::TfRecord(f) => Box::new(f.paths()),
             Files::Parquet(f) => Box::new(f.paths()),
             Files::Idx(f) => Box::new(f.paths()),
             Files::Binary(f) => Box::new(f.paths()),
+            Files::Npz(f) => Box::new(f.paths()),
         };
         let labels = self.labels.iter().flat_map(LabelList::paths);
         Box::new(files.chain(labels).chain(self.class_file.clone()))
@@ -258,11 +284,12 @@ impl Input {
         };
         Stop::result(match &self.files {
             Files::Folder(f) => f.walk(from, read, &mut placed),
-            Files::Tar(f) => f.walk(from, read, &mut placed),
+            Files::Archive(f) => f.walk(from, read, &mut placed),
             Files::TfRecord(f) => f.walk(from, visit),
             Files::Parquet(f) => f.walk(from, read, visit),
             Files::Idx(f) => f.walk(from, visit),
             Files::Binary(f) => f.walk(from, visit),
+            Files::Npz(f) => f.walk(from, visit),
         })
     }
 
@@ -273,7 +300,7 @@ impl Input {
     }
 
     fn has_folders(&self) -> bool {
-        matches!(self.files, Files::Folder(_) | Files::Tar(_))
+        matches!(self.files, Files::Folder(_) | Files::Archive(_))
     }
 
     /// Says which folders are not what their names say.
@@ -301,7 +328,34 @@ impl Input {
         }
     }
 
-    fn is_tar(&self) -> bool {
-        matches!(self.files, Files::Tar(_))
+    fn is_archive(&self) -> bool {
+        matches!(self.files, Files::Archive(_))
+    }
+
+    /// The name of an image that no other image of another file has.
+    fn full_name(&self, item: &Item) -> String {
+        match &self.files {
+            Files::Archive(f) => f.full_name(item),
+            Files::TfRecord(f) => f.full_name(item),
+            Files::Parquet(f) => f.full_name(item),
+            _ => item.name.clone(),
+        }
+    }
+
+    /// Errors if class folders are where the folder reader would refuse them.
+    fn refuse_unclear(&self, splits: &Splits) -> Result<()> {
+        match &self.files {
+            Files::Archive(f) => f.refuse_unclear(splits),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file that can only be read from its start, and the command that unpacks it.
+    pub fn compressed(&self) -> Result<Option<(&Path, &'static str)>> {
+        match &self.files {
+            Files::Archive(f) => Ok(f.compressed()),
+            Files::TfRecord(f) => f.compressed(),
+            _ => Ok(None),
+        }
     }
 }

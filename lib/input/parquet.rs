@@ -6,6 +6,7 @@ use super::columns;
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
 use super::label;
 use super::listing::{self, SplitFile};
+use crate::cli;
 use crate::error::{Error, Result};
 use crate::schema;
 use crate::tables::contained;
@@ -68,6 +69,9 @@ impl Parquet {
             }
             tables.push(table);
         }
+        if let Some(table) = tables.iter().find(|table| table.label.is_none()) {
+            say_no_label(table)?;
+        }
         Ok(Parquet { files: tables, classes })
     }
 
@@ -78,6 +82,15 @@ impl Parquet {
     /// Each file with its split.
     pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
         self.files.iter().map(|f| (f.split, f.path.as_path()))
+    }
+
+    /// The name of an image that no other one has: its file's and its row in front.
+    pub fn full_name(&self, item: &Item) -> String {
+        let row = row_name(&self.files[item.position.file].path, item.position.at);
+        match item.name == row {
+            true => row,
+            false => format!("{row}/{}", item.name),
+        }
     }
 
     /// Where the labels are, for people.
@@ -131,16 +144,9 @@ impl ImageTable {
             fields.find(|f| is(f.name(), f.data_type())).map(|f| f.name().clone())
         };
         let named = |names: &'static [&str]| find(&|name, _| names.contains(&name));
-        let is_image = |kind: &DataType| match kind {
-            DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes"),
-            DataType::Binary | DataType::LargeBinary => true,
-            _ => false,
-        };
-        let image = find(&|name, _| kind(name) == Some("Image"))
-            .or_else(|| find(&|name, kind| IMAGES.contains(&name) && is_image(kind)))
-            .or_else(|| find(&|_, kind| matches!(kind, DataType::Struct(_)) && is_image(kind)));
+        let image = image_column(fields, &kind);
         let Some(image) = image else {
-            let expected = "a column of images: struct<bytes, path> or binary";
+            let expected = "a column of images: struct<bytes, path> or binary, and not of masks";
             return Err(no_column(&path, fields, expected, "name a file of encoded images"));
         };
         refuse_absent(&path, fields, said)?;
@@ -215,7 +221,7 @@ impl ImageTable {
         Ok(batches.map(move |batch| batch.map_err(damaged)))
     }
 
-    fn columns(&self, batch: &RecordBatch) -> Result<Columns> {
+    fn columns(&self, batch: &RecordBatch) -> Result<BatchColumns> {
         let to = |column: &ArrayRef, kind: &DataType| {
             arrow::compute::cast(column, kind).map_err(|e| damaged(&self.path, &e.to_string()))
         };
@@ -228,7 +234,7 @@ impl ImageTable {
             None => (image.cloned(), None),
         };
         let label = named(&self.label);
-        Ok(Columns {
+        Ok(BatchColumns {
             bytes: bytes.map(|c| to(&c, &DataType::LargeBinary)).transpose()?,
             path: path.map(|c| to(&c, &DataType::Utf8)).transpose()?,
             key: named(&self.key).map(|c| to(c, &DataType::Utf8)).transpose()?,
@@ -249,7 +255,7 @@ impl ImageTable {
 }
 
 /// The columns of a batch, cast to the types that are read.
-struct Columns {
+struct BatchColumns {
     bytes: Option<ArrayRef>,
     path: Option<ArrayRef>,
     key: Option<ArrayRef>,
@@ -258,7 +264,7 @@ struct Columns {
     names: Option<ArrayRef>,
 }
 
-impl Columns {
+impl BatchColumns {
     fn class(&self, row: usize) -> Class {
         let columns = [&self.numbers, &self.floats, &self.names];
         match columns.map(|c| c.as_ref().filter(|c| c.is_valid(row))) {
@@ -285,9 +291,8 @@ impl Columns {
             },
             _ => Err("a row without the image's bytes".to_string()),
         };
-        let stem = table.path.file_stem().unwrap_or_default().display();
         Item {
-            name: name.unwrap_or_else(|| format!("{stem}-{:06}", position.at)),
+            name: name.unwrap_or_else(|| row_name(&table.path, position.at)),
             position,
             split: table.split,
             class: self.class(row),
@@ -320,6 +325,63 @@ fn builder(path: &Path) -> Result<contained::Builder<File>> {
     contained::open(file, options).map_err(|e| damaged(path, &e))
 }
 
+/// The column that is the image: by its name, else the first of pictures that are none of masks.
+fn image_column<'a>(fields: &Fields, kind: &dyn Fn(&str) -> Option<&'a str>) -> Option<String> {
+    let is_image = |of: &DataType| match of {
+        DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes"),
+        DataType::Binary | DataType::LargeBinary => true,
+        _ => false,
+    };
+    let find = |is: &dyn Fn(&str, &DataType) -> bool| {
+        let field = fields.iter().find(|f| is(f.name(), f.data_type()));
+        field.map(|f| f.name().clone())
+    };
+    let is_picture = |name: &str, of: &DataType| {
+        kind(name) == Some("Image") || matches!(of, DataType::Struct(_)) && is_image(of)
+    };
+    let named = IMAGES.iter().find_map(|image| {
+        find(&|name, of| name == *image && (is_image(of) || is_picture(name, of)))
+    });
+    named
+        .or_else(|| find(&|name, _| kind(name) == Some("Image") && !is_mask(name)))
+        .or_else(|| find(&|name, of| is_picture(name, of) && !is_mask(name)))
+}
+
+/// Says which columns there are where none has labels.
+fn say_no_label(table: &ImageTable) -> Result<()> {
+    let builder = builder(&table.path)?;
+    let names = builder.schema().fields().iter().map(|f| f.name().as_str());
+    let others: Vec<&str> = names.filter(|name| *name != table.image).collect();
+    cli::warn(&format!(
+        "{}: no column of labels among {}; --label-column names one",
+        table.path.display(),
+        others.join(", ")
+    ));
+    Ok(())
+}
+
+/// The name of an image that has none.
+fn row_name(path: &Path, row: u64) -> String {
+    format!("{}-{row:06}", path.file_stem().unwrap_or_default().display())
+}
+
+/// Whether a column of pictures has what is drawn over the images.
+fn is_mask(name: &str) -> bool {
+    const MASKS: [&str; 3] = ["mask", "segment", "annotation"];
+    let name = name.to_lowercase();
+    MASKS.iter().any(|mask| name.contains(mask))
+}
+
 fn damaged(path: &Path, found: &str) -> Error {
-    Error::bad_data(path, "a whole parquet file", found.replace('\n', " "), "copy it again")
+    let found = found.replace('\n', " ");
+    let is_codec = ["Disabled feature", "NYI", "not yet implemented", "not supported"];
+    match is_codec.iter().any(|words| found.contains(words)) {
+        true => Error::bad_data(
+            path,
+            "parquet that is plain or Snappy, gzip, zstd, brotli or lz4",
+            found,
+            "write it again with one of these",
+        ),
+        false => Error::bad_data(path, "a whole parquet file", found, "copy it again"),
+    }
 }

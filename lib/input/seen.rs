@@ -20,10 +20,15 @@ pub struct SeenClasses {
     /// The highest number.
     last: Option<u64>,
     number_names: BTreeMap<u64, String>,
+    /// The lowest of the numbers that count from 0 or from 1.
+    first_counted: Option<u64>,
 }
 
 impl SeenClasses {
     pub fn add(&mut self, class: Class) {
+        if let Class::Counted(number, _) = class {
+            self.first_counted = Some(self.first_counted.unwrap_or(number).min(number));
+        }
         let insert = |set: &mut BTreeSet<String>, name| {
             if !set.contains(&name) && set.len() <= MAX_CLASSES {
                 set.insert(name);
@@ -32,7 +37,9 @@ impl SeenClasses {
         match class {
             Class::Folder(name) => insert(&mut self.folders, name),
             Class::Name(name) => insert(&mut self.names, name),
-            Class::Index(number, name) if number < MAX_CLASSES as u64 => {
+            Class::Index(number, name) | Class::Counted(number, name)
+                if number <= MAX_CLASSES as u64 =>
+            {
                 self.last = self.last.max(Some(number));
                 if let Some(name) = name {
                     self.number_names.entry(number).or_insert(name);
@@ -40,6 +47,11 @@ impl SeenClasses {
             }
             _ => {}
         }
+    }
+
+    /// What numbers count from, if the input leaves it open.
+    pub fn first(&self) -> u64 {
+        u64::from(self.first_counted.is_some_and(|first| first > 0))
     }
 
     /// Whether all names of classes are numbers.
@@ -54,7 +66,7 @@ impl SeenClasses {
     /// Errors: `BadData` if folders and a list have no class in common and nobody names the classes.
     pub fn are_folders(&self, input: &Input) -> Result<bool> {
         let Some(labels) = &input.labels else {
-            let one_folder = input.is_tar() && self.folders.len() == 1;
+            let one_folder = input.is_archive() && self.folders.len() == 1;
             return Ok(self.names.is_empty() && self.last.is_none() && !one_folder);
         };
         let known: HashSet<_> = match &input.classes {
@@ -83,6 +95,7 @@ impl SeenClasses {
             let hint = "name the classes with --classes, one a line";
             Err(Error::bad_data(root, expected, found, hint))
         };
+        let first = self.first();
         let list: Vec<String> = match (self.last, are_folders) {
             (Some(number), _) if !self.names.is_empty() => {
                 let name = self.names.first().map_or("", |n| n);
@@ -91,8 +104,10 @@ impl SeenClasses {
                     format!("both, as {name:?} and {number}"),
                 );
             }
-            (Some(last), _) => (0..=last)
-                .map(|n| self.number_names.get(&n).cloned().unwrap_or(n.to_string()))
+            (Some(last), _) => (first..=last)
+                .map(|n| {
+                    self.number_names.get(&n).cloned().unwrap_or_else(|| (n - first).to_string())
+                })
                 .collect(),
             (None, true) => {
                 distinct(root, self.folders.into_iter().chain(self.names)).into_iter().collect()

@@ -3,9 +3,9 @@
 //! place, so files can be written in any order, by any thread, in any process.
 
 use super::Input;
-use super::hash;
 use super::item::{Class, Fault, Item, Position, SplitName, Stop};
-use super::names::{base_name, nfc};
+use super::keys::{self, RepeatedKeys};
+use super::names::nfc;
 use super::seen::SeenClasses;
 use super::spans::Spans;
 use super::splits::{Splits, Tree};
@@ -30,6 +30,8 @@ pub struct Survey {
     class_numbers: HashMap<String, u32>,
     /// Whether a name that is a number and none of a class counts the classes.
     by_number: bool,
+    /// What numbers of classes count from, where the input leaves it open.
+    first_number: u64,
     /// Whether the folders of the images are their classes.
     by_folder: bool,
     splits: Splits,
@@ -48,7 +50,7 @@ struct Pass {
 /// An image with its key and label.
 #[derive(Debug)]
 pub struct Sample {
-    /// Unique within its split: the base name, or the path if the split has the base name twice.
+    /// Unique within its split: `keys`.
     pub key: String,
     /// Where it is in the input.
     pub path: String,
@@ -60,7 +62,7 @@ pub struct Sample {
 
 impl Survey {
     /// Goes through the input. A file of the shards ends before the image that would bring it above
-    /// `file_bytes`. Memory: 8 bytes per image, and 16 more if another image has its base name.
+    /// `file_bytes`. Memory: 8 bytes per image, and 24 more if another image has its base name.
     ///
     /// Errors: `BadData` if there is no image, and, unless `allow_cut`, if a file of many images
     /// ends in the middle.
@@ -84,9 +86,14 @@ impl Survey {
         }
         let Pass { seen, tree, names } = pass;
         input.say_folders(&splits, &tree)?;
-        let keys = RepeatedKeys::find(input, &splits, names)?;
+        let again = |visit: &mut dyn FnMut(Item) -> Result<()>| scan(input, &splits, visit);
+        let keys = RepeatedKeys::find(input, &splits, &again, names)?;
         let by_number = input.classes.is_some() && seen.are_numbers();
         let by_folder = seen.are_folders(input)?;
+        if by_folder {
+            input.refuse_unclear(&splits)?;
+        }
+        let first_number = seen.first();
         let classes = match &input.classes {
             Some(classes) => classes.clone(),
             None => seen.list(&input.root, by_folder)?,
@@ -101,6 +108,7 @@ impl Survey {
             spans,
             class_numbers,
             by_number,
+            first_number,
             by_folder,
             splits,
             keys,
@@ -158,8 +166,7 @@ impl Survey {
     /// `nth`: the number of the item in its split.
     fn sample(&self, input: &Input, item: Item, nth: u64) -> Sample {
         let class = input.class(&item);
-        let (key, first) = self.keys.key(&self.splits, &item);
-        let key = key.to_string();
+        let (key, first) = self.keys.key(input, &self.splits, &item);
         let mut image = item.image.map_err(|fault| match fault {
             Fault::Image(what) | Fault::Cut(what) => what,
         });
@@ -187,13 +194,20 @@ impl Survey {
             Class::Unknown => Ok(None),
             Class::Folder(_) if !self.by_folder => Ok(None),
             Class::Folder(name) | Class::Name(name) => numbered(name),
-            Class::Index(number, _) if number < self.classes.len() as u64 => {
-                Ok(Some(number as u32))
-            }
-            Class::Index(number, _) => {
-                Err(format!("label {number}, outside of {} classes", self.classes.len()))
-            }
+            Class::Index(number, _) => self.counted(number, 0),
+            Class::Counted(number, _) => self.counted(number, self.first_number),
             Class::Bad(found) => Err(found),
+        }
+    }
+}
+
+impl Survey {
+    /// The class of a number that counts from `first`.
+    fn counted(&self, number: u64, first: u64) -> std::result::Result<Option<u32>, String> {
+        let classes = self.classes.len() as u64;
+        match number.checked_sub(first).filter(|&n| n < classes) {
+            Some(number) => Ok(Some(number as u32)),
+            None => Err(format!("label {number}, outside of {classes} classes")),
         }
     }
 }
@@ -215,7 +229,7 @@ impl Pass {
                 refuse_cut(input, &item)?;
             }
             spans.add(&item);
-            pass.names.push(name_hash(item.split, base_name(&item.name)));
+            pass.names.push(keys::of_base_name(&item));
             pass.seen.add(input.class(&item));
             if input.has_folders() {
                 pass.tree.add(&item.name);
@@ -247,56 +261,4 @@ fn refuse_cut(input: &Input, item: &Item) -> Result<()> {
         format!("{:?}: {found}", item.name),
         "copy it again, or keep what is before with --allow-rejects 1",
     ))
-}
-
-/// The names that are no keys, because several images of a split have them.
-#[derive(Debug)]
-struct RepeatedKeys {
-    /// Hashes of the base names that a split has in several places, sorted.
-    names: Vec<u64>,
-    /// Hashes of the paths that a split has twice, with the number of the first item of each.
-    paths: HashMap<u64, u64>,
-}
-
-impl RepeatedKeys {
-    /// `names`: the hashes of all base names. If some are repeated, a second pass finds the paths.
-    fn find(input: &Input, splits: &Splits, mut names: Vec<u64>) -> Result<RepeatedKeys> {
-        names.sort_unstable();
-        let runs = names.chunk_by(|a, b| a == b);
-        let names: Vec<u64> = runs.filter(|run| run.len() > 1).map(|run| run[0]).collect();
-        let mut paths = Vec::new();
-        if !names.is_empty() {
-            let mut numbers: BTreeMap<SplitName, u64> = BTreeMap::new();
-            scan(input, splits, &mut |item| {
-                let number = numbers.entry(item.split).or_default();
-                let name = name_hash(item.split, base_name(&item.name));
-                if names.binary_search(&name).is_ok() {
-                    paths.push((name_hash(item.split, splits.without_split(&item.name)), *number));
-                }
-                *number += 1;
-                Ok(())
-            })?;
-        }
-        paths.sort_unstable();
-        let runs = paths.chunk_by(|a, b| a.0 == b.0);
-        let paths = runs.filter(|run| run.len() > 1).map(|run| run[0]).collect();
-        Ok(RepeatedKeys { names, paths })
-    }
-
-    /// The key of an item, and the number of the first item of its split that has the same one if
-    /// several have.
-    fn key<'a>(&self, splits: &Splits, item: &'a Item) -> (&'a str, Option<u64>) {
-        let name = base_name(&item.name);
-        match self.names.binary_search(&name_hash(item.split, name)) {
-            Ok(_) => {
-                let path = splits.without_split(&item.name);
-                (path, self.paths.get(&name_hash(item.split, path)).copied())
-            }
-            Err(_) => (name, None),
-        }
-    }
-}
-
-fn name_hash(split: SplitName, name: &str) -> u64 {
-    hash::of_name(&[split.name(), "/", name])
 }

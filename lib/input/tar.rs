@@ -1,342 +1,274 @@
-//! tar files: images in class folders; ILSVRC-2012's tar of one tar per class; WebDataset, in which
-//! files of one name and several endings are one sample (`0001.jpg`, `0001.cls`, `0001.json`).
+//! What a tar holds: one after the other if there are several in a file, as `tar -i` reads them. Plain
+//! or compressed; the content of a compressed one is found from its start alone.
 
-use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
-use super::label;
-use super::listing::{self, SplitFile};
-use super::names::{base_name, is_hidden_path, is_image_name};
+use super::members::{Cut, Member, MemberKind, VisitMember};
+use super::stream::{self, Compression, Section};
 use crate::error::{Error, Result};
-use ::tar::{Archive, Entry};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use ::tar::{Archive, Entry, EntryType, Header};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::PathBuf;
 
-const BLOCK: u64 = 512;
-/// Images of one sample that wait for its label.
-const MAX_SIBLINGS: usize = 16;
-/// A label file is short; a longer one is no label.
-const MAX_LABEL: u64 = 1 << 20;
+const BLOCK: usize = 512;
 
-/// Whether a file begins as a tar.
+/// Whether a file begins as a tar; the oldest kind has no magic number.
 pub fn is_start(start: &[u8]) -> bool {
-    start.get(257..262) == Some(b"ustar")
+    start.get(257..262) == Some(b"ustar") || start.first_chunk().is_some_and(is_header)
 }
 
-#[derive(Debug)]
-pub struct Tar {
-    members: Vec<Member>,
+/// Whether the checksum of a header holds.
+fn is_header(block: &[u8; BLOCK]) -> bool {
+    let sum = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>();
+    block[0] != 0 && Header::from_byte_slice(block).cksum().is_ok_and(|c| c == sum + 8 * 32)
 }
 
 /// A tar file, or one within a tar file.
 #[derive(Debug)]
-struct Member {
+pub struct Tar {
     path: PathBuf,
     start: u64,
     end: u64,
-    split: SplitName,
-    /// The class of all its images: the name of an inner tar.
-    class: Option<String>,
+    pub compression: Option<Compression>,
 }
 
 impl Tar {
-    pub fn open(path: &Path) -> Result<Tar> {
-        let mut members = Vec::new();
-        for SplitFile { path, split } in listing::files(path, "Tar", is_start)? {
-            let end = path.metadata().map_err(Error::io(&path))?.len();
-            let whole = Member { path, start: 0, end, split, class: None };
-            match whole.inner()? {
-                inner if inner.is_empty() => members.push(whole),
-                inner => members.extend(inner),
-            }
+    pub fn open(path: PathBuf) -> Result<Tar> {
+        let compression = Compression::of(&path)?;
+        Ok(Tar { path, start: 0, end: u64::MAX, compression })
+    }
+
+    /// The tars in this one, each with its name, if the first file in it is a tar; and what is behind
+    /// them, other files or what tells that the outer tar is cut.
+    pub fn inner(&self) -> Result<Vec<(Option<String>, Tar)>> {
+        let (mut tars, mut rest) = (Vec::new(), 0);
+        if self.compression.is_some() {
+            return Ok(tars);
         }
-        Ok(Tar { members })
-    }
-
-    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let whole = self.members.chunk_by(|a, b| a.path == b.path);
-        whole.map(|members| members[0].path.clone())
-    }
-
-    /// Each file with its split.
-    pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
-        self.members.iter().map(|f| (f.split, f.path.as_path()))
-    }
-
-    pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
-        for (nth, member) in self.members.iter().enumerate().skip(from.file) {
-            member.walk(Position { file: nth, at: from.start_in(nth) }, read, visit)?;
-        }
-        Ok(())
-    }
-}
-
-impl Member {
-    /// The tars in this one, if the first file in it is a tar.
-    fn inner(&self) -> Result<Vec<Member>> {
-        let (mut members, mut rest) = (Vec::new(), 0);
-        let mut archive = Archive::new(self.section(0)?);
-        let entries = archive.entries_with_seek().map_err(Error::io(&self.path))?;
-        for entry in entries {
-            // What is wrong with it is said by the walk.
+        let mut archive = Archive::new(Section::open(&self.path, self.start, self.end)?);
+        let size = Section::open(&self.path, self.start, self.end)?.size();
+        for entry in archive.entries_with_seek().map_err(Error::io(&self.path))? {
+            // What is wrong with it is said when it is listed.
             let Ok(entry) = entry else { break };
             if !entry.header().entry_type().is_file() {
                 continue;
             }
-            let name = path_of(&entry);
-            let Some(class) = base_name(&name).strip_suffix(".tar") else {
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let base = path.rsplit('/').next().unwrap_or_default();
+            let Some(name) = base.strip_suffix(".tar") else {
                 break;
             };
             let start = entry.raw_file_position();
             let end = start.saturating_add(entry.size());
-            rest = end.next_multiple_of(BLOCK);
-            members.push(self.part(start, end, Some(class.to_string())));
+            rest = end.next_multiple_of(BLOCK as u64);
+            tars.push((Some(name.to_string()), self.part(start, end)));
         }
-        if !members.is_empty() && rest <= self.end {
-            // Other files, or what tells that the outer tar is cut.
-            members.push(self.part(rest, self.end, None));
+        if !tars.is_empty() && rest <= size {
+            tars.push((None, self.part(rest, size)));
         }
-        Ok(members)
+        Ok(tars)
     }
 
-    fn part(&self, start: u64, end: u64, class: Option<String>) -> Member {
-        Member { path: self.path.clone(), start, end, split: self.split, class }
+    fn part(&self, start: u64, end: u64) -> Tar {
+        Tar { path: self.path.clone(), start, end, compression: None }
     }
 
-    fn section(&self, at: u64) -> Result<Section> {
-        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        let size = file.metadata().map_err(Error::io(&self.path))?.len();
-        let start = self.start.saturating_add(at).min(size);
-        Ok(Section { file, start, at: 0, size: self.end.min(size).saturating_sub(start) })
+    /// Visits the files in order.
+    ///
+    /// Errors: those of `visit` and of the file; a cut tar is none.
+    pub fn list(&self, visit: VisitMember) -> Result<Option<Cut>> {
+        let mut source = self.source()?;
+        // Bytes in all, as far as that is known without reading them.
+        let size = match &source.bytes {
+            Bytes::Plain(section) => section.size(),
+            Bytes::Stream(_) => u64::MAX,
+        };
+        loop {
+            let start = source.start;
+            let mut archive = Archive::new(source);
+            if let Some(cut) = self.list_one(&mut archive, start, size, visit)? {
+                return Ok(Some(cut));
+            }
+            source = archive.into_inner();
+            if source.ended {
+                // Two blocks of zeros end a tar; the reader stops at the first.
+                let found = "no end mark, the tar is not complete".to_string();
+                return Ok(Some(Cut { at: start + source.at, found }));
+            }
+            match source.next_tar().map_err(Error::io(&self.path))? {
+                Some(next) => source = next,
+                None => return Ok(None),
+            }
+        }
     }
 
-    fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
-        let section = self.section(from.at)?;
-        let size = section.size;
-        let mut archive = Archive::new(section);
-        let entries = archive.entries_with_seek().map_err(Error::io(&self.path))?;
-        // The header of the next entry, in the section.
-        let mut next = 0;
-        let mut siblings = Siblings::default();
-        for entry in entries {
-            let position = Position { at: from.at + next, ..from };
-            let entry = match self.whole(entry, size)? {
+    /// The files up to the next end mark, in a tar that starts there.
+    fn list_one(
+        &self,
+        archive: &mut Archive<Source>,
+        start: u64,
+        end: u64,
+        visit: VisitMember,
+    ) -> Result<Option<Cut>> {
+        let mut at = start;
+        for entry in archive.entries_with_seek().map_err(Error::io(&self.path))? {
+            let mut entry = match entry {
                 Ok(entry) => entry,
-                Err(found) => {
-                    siblings.end(visit)?;
-                    return visit(self.cut(position, found));
+                Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.path)(e)),
+                Err(e) => {
+                    return Ok(Some(Cut { at, found: e.to_string().replace('\n', " ") }));
                 }
             };
-            next = end(&entry).next_multiple_of(BLOCK);
-            let Some(name) = self.name(&entry) else {
+            at = start + entry.raw_header_position();
+            let path = entry.path_bytes().into_owned();
+            let content = start + entry.raw_file_position();
+            let Some(kind) = kind(&mut entry) else {
                 continue;
             };
-            siblings.go_on_with(stem(&name), visit)?;
-            if is_image_name(&name) {
-                let position = *siblings.position.get_or_insert(position);
-                let item = self.item(entry, name, position, read).map_err(Error::io(&self.path))?;
-                siblings.add(item, visit)?;
-            } else if let ending @ (".cls" | ".json") = &name[siblings.stem.len()..] {
-                siblings.position.get_or_insert(position);
-                let class = label_of(entry, ending).map_err(Error::io(&self.path))?;
-                siblings.class = class.or(siblings.class.take());
+            let size = entry.size();
+            if kind == MemberKind::File && content.saturating_add(size) > end {
+                let name = String::from_utf8_lossy(&path);
+                return Ok(Some(Cut { at, found: format!("the tar ends within {name:?}") }));
+            }
+            visit(Member { path: &path, kind, at: content, size }, &mut entry)?;
+        }
+        Ok(None)
+    }
+
+    fn source(&self) -> Result<Source> {
+        let bytes = match self.compression {
+            Some(_) => Bytes::Stream(stream::open(&self.path)?),
+            None => Bytes::Plain(Section::open(&self.path, self.start, self.end)?),
+        };
+        Ok(Source { bytes, start: 0, at: 0, ahead: None, ended: false })
+    }
+
+    /// Reads contents, cheapest in their order.
+    pub fn reader(&self) -> Result<TarReader<'_>> {
+        Ok(TarReader { tar: self, source: self.source()? })
+    }
+}
+
+/// What a member is; `None` for a folder or a device.
+fn kind(entry: &mut Entry<'_, Source>) -> Option<MemberKind> {
+    const SPARSE: MemberKind = MemberKind::Unread("a sparse file, which only tar unpacks");
+    let target = |entry: &Entry<'_, Source>| entry.link_name_bytes().map(|t| t.into_owned());
+    Some(match entry.header().entry_type() {
+        EntryType::Symlink => MemberKind::SymbolicLink(target(entry)?),
+        EntryType::Link => MemberKind::HardLink(target(entry)?),
+        EntryType::GNUSparse => SPARSE,
+        kind if !kind.is_file() && !kind.is_contiguous() => return None,
+        _ => {
+            let extensions = entry.pax_extensions().ok().flatten();
+            let mut keys = extensions.into_iter().flatten().flatten();
+            match keys.any(|e| e.key_bytes().starts_with(b"GNU.sparse.")) {
+                true => SPARSE,
+                false => MemberKind::File,
             }
         }
-        siblings.end(visit)?;
-        // Two blocks of zeros end a tar; the reader stops at the first.
-        if next + BLOCK > size {
-            let position = Position { at: from.at + next, ..from };
-            visit(self.cut(position, "no end mark, the tar is not complete".to_string()))?;
-        }
-        Ok(())
-    }
-
-    /// The next entry of a section of that size, or why the section ends before it.
-    fn whole<'a>(
-        &self,
-        entry: std::io::Result<Entry<'a, Section>>,
-        size: u64,
-    ) -> Result<std::result::Result<Entry<'a, Section>, String>> {
-        Ok(match entry {
-            Ok(entry) if end(&entry) > size => {
-                Err(format!("the tar ends within {:?}", path_of(&entry)))
-            }
-            Ok(entry) => Ok(entry),
-            Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.path)(e)),
-            Err(e) => Err(e.to_string().replace('\n', " ")),
-        })
-    }
-
-    /// The item that stands for what the tar no longer has.
-    fn cut(&self, position: Position, found: String) -> Item {
-        let file = self.path.file_name().unwrap_or_default().display();
-        Item {
-            position,
-            split: self.split,
-            name: format!("{file}@{}", self.start + position.at),
-            class: Class::Unknown,
-            size: 0,
-            image: Err(Fault::Cut(found)),
-        }
-    }
-
-    /// The path of an entry below its class; `None` if it is hidden or no file.
-    fn name(&self, entry: &Entry<'_, Section>) -> Option<String> {
-        let name = path_of(entry);
-        if !entry.header().entry_type().is_file() || is_hidden_path(&name) {
-            return None;
-        }
-        let name = name.trim_start_matches("./");
-        Some(match &self.class {
-            Some(class) => format!("{class}/{name}"),
-            None => name.to_string(),
-        })
-    }
-
-    fn item(
-        &self,
-        mut entry: Entry<'_, Section>,
-        name: String,
-        position: Position,
-        read: bool,
-    ) -> std::io::Result<Item> {
-        let class = self.class.clone().map_or(Class::Unknown, Class::Name);
-        let mut image = load(&mut entry, read)?;
-        if std::str::from_utf8(&entry.path_bytes()).is_err() {
-            image = Err(Fault::Image("a name that is not UTF-8".to_string()));
-        }
-        Ok(Item { position, split: self.split, name, class, size: entry.size(), image })
-    }
-}
-
-/// The files of one sample: those of one name but for the ending, in a row.
-#[derive(Debug, Default)]
-struct Siblings {
-    stem: String,
-    position: Option<Position>,
-    class: Option<Class>,
-    items: Vec<Item>,
-}
-
-impl Siblings {
-    /// Ends the sample unless the next file is of it, too.
-    fn go_on_with(&mut self, stem: &str, visit: Visit) -> Walked {
-        if self.stem != stem {
-            self.end(visit)?;
-            self.stem = stem.to_string();
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, image: Item, visit: Visit) -> Walked {
-        self.items.push(image);
-        match self.items.len() > MAX_SIBLINGS {
-            true => self.hand_out(1, visit),
-            false => Ok(()),
-        }
-    }
-
-    fn end(&mut self, visit: Visit) -> Walked {
-        self.hand_out(self.items.len(), visit)?;
-        *self = Siblings::default();
-        Ok(())
-    }
-
-    /// Hands out the first `count` images. In a sample with a label only `name.jpg` is the image,
-    /// `name.mask.png` is not.
-    fn hand_out(&mut self, count: usize, visit: Visit) -> Walked {
-        for mut item in self.items.drain(..count) {
-            if let Some(class) = &self.class {
-                if item.name[self.stem.len()..].matches('.').count() > 1 {
-                    continue;
-                }
-                item.class = class.clone();
-            }
-            visit(item)?;
-        }
-        Ok(())
-    }
-}
-
-fn path_of(entry: &Entry<'_, Section>) -> String {
-    String::from_utf8_lossy(&entry.path_bytes()).into_owned()
-}
-
-/// Where the content of an entry ends in its section.
-fn end(entry: &Entry<'_, Section>) -> u64 {
-    entry.raw_file_position().saturating_add(entry.size())
-}
-
-/// The path up to the first dot of its base name.
-fn stem(name: &str) -> &str {
-    let base = base_name(name);
-    let folders = name.len() - base.len();
-    &name[..folders + base.find('.').unwrap_or(base.len())]
-}
-
-fn load(
-    entry: &mut Entry<'_, Section>,
-    read: bool,
-) -> std::io::Result<std::result::Result<Vec<u8>, Fault>> {
-    let size = entry.size();
-    if size > MAX_IMAGE_BYTES {
-        let fault = format!("{size} bytes, more than {MAX_IMAGE_BYTES}");
-        return Ok(Err(Fault::Image(fault)));
-    }
-    let mut bytes = vec![0; if read { size as usize } else { 0 }];
-    entry.read_exact(&mut bytes)?;
-    Ok(Ok(bytes))
-}
-
-/// The class that a label file names, if it does.
-fn label_of(entry: Entry<'_, Section>, ending: &str) -> std::io::Result<Option<Class>> {
-    let mut text = Vec::new();
-    entry.take(MAX_LABEL).read_to_end(&mut text)?;
-    Ok(match ending {
-        ".cls" => Some(label::counted(&String::from_utf8_lossy(&text))),
-        _ => of_json(&text),
     })
 }
 
-/// The class that a `.json` file names, if it does.
-fn of_json(text: &[u8]) -> Option<Class> {
-    let json: serde_json::Value = match serde_json::from_slice(text) {
-        Ok(json) => json,
-        Err(_) => return Some(Class::Bad("a .json file that does not parse".to_string())),
-    };
-    let value = ["label", "cls", "class"].iter().find_map(|k| json.get(k))?;
-    Some(label::of_json(value))
+pub struct TarReader<'a> {
+    tar: &'a Tar,
+    source: Source,
 }
 
-/// A part of a file as a file of its own.
-struct Section {
-    file: File,
+impl TarReader<'_> {
+    /// The bytes at a place that was listed.
+    pub fn read(&mut self, at: u64, size: u64) -> Result<Vec<u8>> {
+        // A stream goes forward alone.
+        if at < self.source.at && matches!(self.source.bytes, Bytes::Stream(_)) {
+            self.source = self.tar.source()?;
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        let read = self.source.seek(SeekFrom::Start(at));
+        let read = read.and_then(|_| self.source.by_ref().take(size).read_to_end(&mut bytes));
+        match read {
+            Ok(read) if read as u64 == size => Ok(bytes),
+            Ok(_) => Err(Error::io(&self.tar.path)(ErrorKind::UnexpectedEof.into())),
+            Err(e) => Err(Error::io(&self.tar.path)(e)),
+        }
+    }
+}
+
+/// The bytes of a tar from one of the tars in it on.
+struct Source {
+    bytes: Bytes,
+    /// Where it starts in the bytes.
     start: u64,
     at: u64,
-    size: u64,
+    /// A block that was read to see whether a tar starts there.
+    ahead: Option<[u8; BLOCK]>,
+    /// Whether all was read and more was asked for.
+    ended: bool,
 }
 
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let left = self.size.saturating_sub(self.at).min(buffer.len() as u64) as usize;
-        // As in a file, there may be places beyond the end, with nothing to read.
-        if left == 0 {
-            return Ok(0);
+enum Bytes {
+    Plain(Section),
+    Stream(Box<dyn Read + Send>),
+}
+
+impl Source {
+    /// The tar behind the end mark, if there is one.
+    fn next_tar(mut self) -> std::io::Result<Option<Source>> {
+        loop {
+            let mut block = Vec::with_capacity(BLOCK);
+            match self.by_ref().take(BLOCK as u64).read_to_end(&mut block) {
+                Err(e) if e.raw_os_error().is_some() => return Err(e),
+                _ => {}
+            }
+            let Some(block) = block.first_chunk::<BLOCK>() else {
+                return Ok(None);
+            };
+            if block.iter().all(|&byte| byte == 0) {
+                continue;
+            }
+            let start = self.start + self.at - BLOCK as u64;
+            let (is_header, ahead) = (is_header(block), Some(*block));
+            let next = Source { bytes: self.bytes, start, at: 0, ahead, ended: false };
+            return Ok(is_header.then_some(next));
         }
-        let read = self.file.read_at(&mut buffer[..left], self.start + self.at)?;
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let (Some(block), 0) = (&self.ahead, self.at) {
+            // The reader of tars asks for whole headers.
+            let length = buffer.len().min(BLOCK);
+            buffer[..length].copy_from_slice(&block[..length]);
+            self.at += length as u64;
+            return Ok(length);
+        }
+        let read = match &mut self.bytes {
+            Bytes::Plain(section) => {
+                section.seek(SeekFrom::Start(self.start + self.at))?;
+                section.read(buffer)?
+            }
+            Bytes::Stream(stream) => stream.read(buffer)?,
+        };
         self.at += read as u64;
+        self.ended |= read == 0 && !buffer.is_empty();
         Ok(read)
     }
 }
 
-impl Seek for Section {
+impl Seek for Source {
+    /// In a stream, forward alone.
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let at = match to {
+        let to = match to {
             SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(_) => None,
         };
-        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
+        let to = to.ok_or(ErrorKind::InvalidInput)?;
+        if let Bytes::Stream(stream) = &mut self.bytes {
+            let by = to.checked_sub(self.at).ok_or(ErrorKind::InvalidInput)?;
+            let passed = std::io::copy(&mut stream.take(by), &mut std::io::sink())?;
+            if passed < by {
+                return Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the tar ends too soon"));
+            }
+        }
+        self.at = to;
+        Ok(to)
     }
 }

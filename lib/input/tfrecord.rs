@@ -1,19 +1,22 @@
-//! TFRecord files of `tf.train.Example` in the layout of slim and tensor2tensor: `image/encoded`,
-//! `image/class/label` (counted from 1), `image/filename`, and `image/class/synset` or
-//! `image/class/text` for the name of the class.
+//! TFRecord files of `tf.train.Example`, plain or compressed, in the layout of slim and tensor2tensor:
+//! `image/encoded`, `image/class/label` (counted from 1, or from 0 where there is a 0), `image/filename`,
+//! and `image/class/synset` or `image/class/text` for the name of the class; or in that of TensorFlow
+//! Datasets: `image`, `label` (counted from 0), `file_name`.
 //!
 //! A record is its length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C of
 //! the data, all little-endian.
 
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::label;
 use super::listing::{self, SplitFile};
+use super::stream::{self, Compression};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-const HEADER: u64 = 12;
-const CHECKSUM: u64 = 4;
+const HEADER: usize = 12;
+const CHECKSUM: usize = 4;
 
 #[derive(Debug)]
 pub struct TfRecord {
@@ -25,8 +28,9 @@ pub struct TfRecord {
 pub struct Example<'a> {
     pub encoded: Option<&'a [u8]>,
     pub filename: Option<&'a [u8]>,
-    /// Counted from 1.
     pub label: Option<i64>,
+    /// Whether the label is TensorFlow Datasets', which counts from 0.
+    pub from_zero: bool,
     /// Name of the class: the synset before the text.
     pub class: Option<&'a [u8]>,
 }
@@ -50,7 +54,7 @@ fn masked(bytes: &[u8]) -> u32 {
 
 impl TfRecord {
     pub fn open(path: &Path) -> Result<TfRecord> {
-        Ok(TfRecord { files: listing::files(path, "Tfrecord", is_start)? })
+        Ok(TfRecord { files: listing::files(path, "TFRecord", is_start)? })
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -62,76 +66,138 @@ impl TfRecord {
         self.files.iter().map(|f| (f.split, f.path.as_path()))
     }
 
+    /// The first file that can only be read from its start, and the command that unpacks it.
+    pub fn compressed(&self) -> Result<Option<(&Path, &'static str)>> {
+        for SplitFile { path, .. } in &self.files {
+            if let Some(compression) = Compression::of(path)? {
+                return Ok(Some((path, compression.unpacked_by())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The name of an image that no other one has: its record's in front.
+    pub fn full_name(&self, item: &Item) -> String {
+        let record = record_name(&self.files[item.position.file].path, item.position.at);
+        match item.name == record {
+            true => record,
+            false => format!("{record}/{}", item.name),
+        }
+    }
+
     /// All records are read in any case, to check them.
     pub fn walk(&self, from: Position, visit: Visit) -> Walked {
         for (nth, SplitFile { path, split }) in self.files.iter().enumerate().skip(from.file) {
             let mut at = from.start_in(nth);
-            let mut file = File::open(path).map_err(Error::io(path))?;
-            let size = file.metadata().map_err(Error::io(path))?.len();
-            file.seek(SeekFrom::Start(at)).map_err(Error::io(path))?;
-            let mut stream = BufReader::with_capacity(1 << 20, file);
-            while at < size {
+            let mut stream = open_at(path, at)?;
+            loop {
                 let mut item = Item {
                     position: Position { file: nth, at },
                     split: *split,
-                    name: format!("{}@{at}", path.file_name().unwrap_or_default().display()),
+                    name: record_name(path, at),
                     class: Class::Unknown,
                     size: 0,
                     image: Ok(Vec::new()),
                 };
-                match next(&mut stream, size - at).map_err(Error::io(path))? {
-                    Ok(record) => {
-                        at += HEADER + record.size + CHECKSUM;
-                        fill(&mut item, record.data);
+                let end = match next(&mut stream).map_err(Error::io(path))? {
+                    Next::End => break,
+                    Next::Record { size, data } => {
+                        at += size;
+                        fill(&mut item, data);
+                        false
                     }
-                    Err(found) => {
-                        at = size;
+                    Next::Cut(found) => {
                         item.image = Err(Fault::Cut(found));
+                        true
                     }
-                }
+                };
                 visit(item)?;
+                if end {
+                    break;
+                }
             }
         }
         Ok(())
     }
 }
 
-struct Record {
-    size: u64,
-    /// The data, or what is wrong with it alone.
-    data: std::result::Result<Vec<u8>, String>,
+fn record_name(path: &Path, at: u64) -> String {
+    format!("{}@{at}", path.file_name().unwrap_or_default().display())
 }
 
-/// Reads one record of a stream that has `left` bytes. The inner error: nothing after it can be found.
-fn next(
-    stream: &mut BufReader<File>,
-    left: u64,
-) -> std::io::Result<std::result::Result<Record, String>> {
-    if left < HEADER {
-        return Ok(Err("the file ends within a record".to_string()));
+/// A file from a place on.
+fn open_at(path: &Path, at: u64) -> Result<Box<dyn Read + Send>> {
+    if Compression::of(path)?.is_some() {
+        let mut stream = stream::open(path)?;
+        std::io::copy(&mut stream.by_ref().take(at), &mut std::io::sink())
+            .map_err(Error::io(path))?;
+        return Ok(stream);
     }
-    let mut header = [0; HEADER as usize];
-    stream.read_exact(&mut header)?;
-    let Some(size) = length(&header) else {
-        return Ok(Err("a wrong checksum of a record's length".to_string()));
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    file.seek(SeekFrom::Start(at)).map_err(Error::io(path))?;
+    Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
+}
+
+/// What comes next in a stream of records.
+enum Next {
+    Record {
+        /// All of it.
+        size: u64,
+        /// The data, or what is wrong with it alone.
+        data: std::result::Result<Vec<u8>, String>,
+    },
+    End,
+    /// Nothing after it can be found.
+    Cut(String),
+}
+
+/// Up to `size` bytes; fewer at the end alone. The inner error: what a decompressor says.
+fn take(
+    stream: &mut dyn Read,
+    size: usize,
+) -> std::io::Result<std::result::Result<Vec<u8>, String>> {
+    // No more memory than there are bytes, whatever a record claims.
+    let mut bytes = Vec::with_capacity(size.min(1 << 20));
+    match stream.take(size as u64).read_to_end(&mut bytes) {
+        Ok(_) => Ok(Ok(bytes)),
+        Err(e) if e.raw_os_error().is_some() => Err(e),
+        Err(e) => Ok(Err(format!("damaged compression: {e}"))),
+    }
+}
+
+fn next(stream: &mut dyn Read) -> std::io::Result<Next> {
+    let cut = || Ok(Next::Cut("the file ends within a record".to_string()));
+    let header = match take(stream, HEADER)? {
+        Ok(header) if header.is_empty() => return Ok(Next::End),
+        Ok(header) => header,
+        Err(found) => return Ok(Next::Cut(found)),
     };
-    if size > left - HEADER || left - HEADER - size < CHECKSUM {
-        return Ok(Err("the file ends within a record".to_string()));
-    }
+    let Some(header) = header.first_chunk::<HEADER>() else {
+        return cut();
+    };
+    let Some(size) = length(header) else {
+        return Ok(Next::Cut("a wrong checksum of a record's length".to_string()));
+    };
+    let all = size.saturating_add((HEADER + CHECKSUM) as u64);
     if size > MAX_IMAGE_BYTES {
-        stream.seek_relative((size + CHECKSUM) as i64)?;
+        let rest = size.saturating_add(CHECKSUM as u64);
+        let passed = std::io::copy(&mut stream.take(rest), &mut std::io::sink())?;
         let data = Err(format!("{size} bytes, more than {MAX_IMAGE_BYTES}"));
-        return Ok(Ok(Record { size, data }));
+        return if passed < rest { cut() } else { Ok(Next::Record { size: all, data }) };
     }
-    let mut data = vec![0; size as usize];
-    stream.read_exact(&mut data)?;
-    let mut sum = [0; CHECKSUM as usize];
-    stream.read_exact(&mut sum)?;
-    let data = match masked(&data).to_le_bytes() == sum {
+    let mut data = match take(stream, size as usize + CHECKSUM)? {
+        Ok(data) => data,
+        Err(found) => return Ok(Next::Cut(found)),
+    };
+    if data.len() < size as usize + CHECKSUM {
+        return cut();
+    }
+    let sum = data.split_off(size as usize);
+    let data = match masked(&data).to_le_bytes() == sum[..] {
         true => Ok(data),
         false => Err("a record with a wrong checksum".to_string()),
     };
-    Ok(Ok(Record { size, data }))
+    Ok(Next::Record { size: all, data })
 }
 
 /// Puts into an item what its record holds.
@@ -145,27 +211,30 @@ fn fill(item: &mut Item, data: std::result::Result<Vec<u8>, String>) {
                 return Err("a name that is not UTF-8".to_string());
             }
         }
+        let name = example.class.filter(|n| !n.is_empty());
+        let name = name.and_then(|n| String::from_utf8(n.to_vec()).ok());
         item.class = match example.label {
             None => Class::Unknown,
-            Some(label @ 1..) => {
-                let name = example.class.filter(|n| !n.is_empty());
-                let name = name.and_then(|n| String::from_utf8(n.to_vec()).ok());
-                Class::Index(label as u64 - 1, name)
-            }
-            Some(label) => Class::Bad(format!("label {label}, labels count from 1")),
+            Some(number) if example.from_zero => label::of_integer(number),
+            Some(number) => match u64::try_from(number) {
+                Ok(number) => Class::Counted(number, name),
+                Err(_) => label::of_integer(number),
+            },
         };
-        let image = example.encoded.ok_or_else(|| "a record without image/encoded".to_string())?;
+        let none = || "a record without image/encoded or image".to_string();
+        let image = example.encoded.ok_or_else(none)?;
         item.size = image.len() as u64;
         Ok(image.to_vec())
     });
     item.image = found.map_err(Fault::Image);
 }
+
 /// Parses a `tf.train.Example`; `None` if the data is none. Of the fields
 /// `Example { features: 1 }`, `Features { map<string, Feature>: 1 }`, `Feature { bytes_list: 1,
 /// float_list: 2, int64_list: 3 }`, each list `{ value: 1 }`.
 pub fn example(data: &[u8]) -> Option<Example<'_>> {
     let mut example = Example::default();
-    let mut text = None;
+    let (mut text, mut of_tfds) = (None, Example::default());
     fields(data, &mut |number, features| {
         if number != 1 {
             return Some(());
@@ -189,12 +258,19 @@ pub fn example(data: &[u8]) -> Option<Example<'_>> {
                 b"image/class/label" => example.label = first_int(value)?,
                 b"image/class/synset" => example.class = first_bytes(value)?,
                 b"image/class/text" => text = first_bytes(value)?,
+                b"image" => of_tfds.encoded = first_bytes(value)?,
+                b"file_name" | b"filename" => of_tfds.filename = first_bytes(value)?,
+                b"label" => of_tfds.label = first_int(value)?,
                 _ => {}
             }
             Some(())
         })
     })?;
     example.class = example.class.or(text);
+    example.from_zero = example.label.is_none() && of_tfds.label.is_some();
+    example.encoded = example.encoded.or(of_tfds.encoded);
+    example.filename = example.filename.or(of_tfds.filename);
+    example.label = example.label.or(of_tfds.label);
     Some(example)
 }
 

@@ -192,7 +192,7 @@ impl Writing<'_> {
         }
         let size = encoded::check(&image)?;
         if self.job.decode {
-            decode_rgb(&image)?;
+            decode_rgb(&image, size)?;
         }
         let smaller = match self.job.staging.identity.resized {
             Some(to) => encoded::resize(&image, size, to)?,

@@ -28,14 +28,16 @@ EXAMPLES
   s4l-shard --in ILSVRC2012_img_val.tar --labels ILSVRC2012_validation_ground_truth.txt
                                                     meta.mat of the devkit beside it; split test
   s4l-shard --in webdataset                         *.tar with .jpg, .cls, .json
-  s4l-shard --in tfrecords                          image/encoded, image/class/label from 1
-  s4l-shard --in huggingface/data                   parquet with an image column
-  s4l-shard --in pipelines/fashion/data             IDX, plain, .gz or .zst
+  s4l-shard --in photos.zip                         also tar.gz, tar.zst
+  s4l-shard --in tfrecords                          of slim, tensor2tensor, TensorFlow Datasets
+  s4l-shard --in huggingface                        parquet with an image column
+  s4l-shard --in pipelines/fashion/data             IDX, plain, .gz or .zst; also EMNIST
+  s4l-shard --in pathmnist.npz                      MedMNIST
   s4l-shard --in cifar-10-batches-bin               also CIFAR-100, STL-10
   s4l-shard --in big.tar --part 3/8                 one of 8 jobs; then:
   s4l-shard --merge --out shards                    the same bytes as one run
 
-Images are JPEG, PNG or WebP and stay as they are, byte for byte; height and width are those after
+Images are JPEG, PNG, WebP, GIF or BMP and stay as they are, byte for byte; height and width are those after
 the rotation that EXIF asks for. Folders are splits where all beside them are (train, training, val,
 valid, validation, test, testing; dev, eval and evaluation are test, or val beside a test); files of
 many images belong to the split that their name has as a word. Images in unlabeled, unlabelled and
@@ -43,7 +45,7 @@ unsup have no class. The last lines say what is in the shards and where each lab
 image is left out and listed with the reason in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
 Settings: file_bytes [536870912].
 Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
-an image of the input for its key; the names too where --in is a folder or a list.";
+an image of the input for its key; the names too where --in is a folder, a list or an archive.";
 
 /// Turn images into shards: parquet files that every stage maps into memory
 #[derive(Debug, clap::Parser)]
@@ -66,7 +68,7 @@ pub struct Args {
     /// Column of the images' names in a list, by name or by number from 1
     #[arg(long, value_name = "COLUMN")]
     key_column: Option<String>,
-    /// Column of the labels, by name or by number from 1
+    /// Column of the labels, by name or by number from 1; of WebDataset, the key in .json
     #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
     /// One more name of folders whose images have no class, as unlabeled and unsup
@@ -175,6 +177,7 @@ impl Args {
     fn shard(&self, path: &Path, out: &Path, start: Instant) -> Result<()> {
         let settings = self.settings()?;
         let input = input::open(path, &self.options())?;
+        self.refuse_part(&input)?;
         artifact::refuse_overlap(path, out)?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
@@ -218,6 +221,18 @@ impl Args {
         cli::info(&format!("{}: {}", goal.display(), summary(&survey)));
         closing.iter().for_each(|line| cli::info(line));
         Ok(())
+    }
+
+    /// Errors if each part would read a compressed file from its start.
+    fn refuse_part(&self, input: &Input) -> Result<()> {
+        match (self.part, input.compressed()?) {
+            (Some(_), Some((file, command))) => Err(Error::Usage(format!(
+                "--part: {0} is compressed, and every part would read it from its start; unpack it \
+                 first: {command} {0}",
+                file.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn options(&self) -> Options<'_> {
