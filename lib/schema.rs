@@ -320,6 +320,7 @@ pub fn report() -> Arc<Schema> {
         figure("imagenet_resnet50v2_rerun_top5_percent"),
         figure("imagenet_resnet50v2_paper_top1_percent"),
         figure("imagenet_resnet50v2_rerun_top1_percent"),
+        text("notes"),
     ]))
 }
 
