@@ -13,7 +13,7 @@ fn a_step_that_is_too_large_is_refused_before_it() {
         ["training needs about ", " MB of memory, and --max-memory allows 300 MB", "lower batch"];
     ran.fails(78, &message);
     // Weights that nobody can hold, before it is known how large a step is.
-    let wide = "-s width_factor=500 -s units=[1,1,1,1] --max-memory 300";
+    let wide = "-s width_factor=60 -s units=[1,1,1,1] --max-memory 300";
     pretrain(&scratch, "supervised_10p", "model", wide)
         .fails(78, &["no memory for ", " bytes more", "width_factor"]);
     assert_eq!(scratch.names(), before);

@@ -221,32 +221,28 @@ pub struct Described {
     pub config: Vec<u8>,
 }
 
-/// Describes a model folder; `None` unless weights and configuration are those that were written.
-pub fn describe(path: &Path) -> Option<Described> {
-    let bytes = std::fs::read(path.join(schema::WEIGHTS)).ok()?;
-    check_hash(&bytes).ok()?;
-    SafeTensors::deserialize(&bytes).ok()?;
+/// Describes a model folder. Errors: `BadData` unless weights and configuration are those that were
+/// written.
+pub fn describe(path: &Path) -> Result<Described> {
+    let weights = path.join(schema::WEIGHTS);
+    let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
+    check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
+    SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
     let metadata = metadata(&bytes);
-    let config = read_config(path, &metadata).ok()?;
-    Some(Described { hash: schema::short_hash(&blake3::hash(&bytes)), metadata, config })
+    let config = read_config(path, &metadata)?;
+    Ok(Described { hash: schema::short_hash(&blake3::hash(&bytes)), metadata, config })
 }
 
-/// The header's key-value pairs of a model folder's weights, or `None` as `describe`.
+/// The header's key-value pairs of a model folder's weights, or `None` where there are none that can be
+/// described.
 pub fn header(path: &Path) -> Option<HashMap<String, String>> {
-    describe(path).map(|described| described.metadata)
+    describe(path).ok().map(|described| described.metadata)
 }
 
 /// The key-value pairs in the header of weights.
 fn metadata(weights: &[u8]) -> HashMap<String, String> {
     let header = SafeTensors::read_metadata(weights).ok();
     header.and_then(|(_, header)| header.metadata().clone()).unwrap_or_default()
-}
-
-/// Errors unless the configuration is the one that belongs to the weights.
-pub fn verify(path: &Path) -> Result<()> {
-    let weights = path.join(schema::WEIGHTS);
-    let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
-    read_config(path, &metadata(&bytes)).map(drop)
 }
 
 #[cfg(test)]

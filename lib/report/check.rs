@@ -1,7 +1,7 @@
 //! Whether the runs of a table belong together, by what their files say they were made from.
 
 use super::rows::TableRow;
-use super::runs::{Model, Run};
+use super::runs::Run;
 use crate::schema::{INPUT_PREFIX, RECIPE_KEY, VERSION_KEY, input};
 use serde_json::{Map, Value};
 
@@ -24,6 +24,7 @@ pub fn note(rows: &mut [TableRow]) {
             add(of_its_model(run));
             if run.path != runs[0].path {
                 add(as_trained(runs[0], run));
+                add(in_the_same_views(runs[0], run));
             }
             if run.path != first.path {
                 add(as_evaluated(first, run));
@@ -36,29 +37,23 @@ pub fn note(rows: &mut [TableRow]) {
 /// An evaluation is of the model that lies beside it.
 fn of_its_model(run: &Run) -> Option<String> {
     let evaluated = run.lineage.get(&key(input::MODEL))?;
-    match &run.model {
-        Model::Absent => None,
-        Model::Damaged => Some("the model beside eval.parquet is damaged".into()),
-        Model::There { hash, .. } if hash == evaluated => None,
-        Model::There { hash, .. } => Some(format!(
-            "eval.parquet is of model {evaluated}, but {hash} lies beside it; evaluate again"
-        )),
-    }
+    let hash = &run.model.as_ref()?.hash;
+    (hash != evaluated).then(|| {
+        format!("eval.parquet is of model {evaluated}, but {hash} lies beside it; evaluate again")
+    })
 }
 
 /// The runs of a row differ in seed and labels alone.
 fn as_trained(first: &Run, run: &Run) -> Option<String> {
-    let (Model::There { header: a, settings: s, .. }, Model::There { header: b, settings: t, .. }) =
-        (&first.model, &run.model)
-    else {
-        return None;
-    };
+    let (one, other) = (first.model.as_ref()?, run.model.as_ref()?);
     let seed = first.summary.seed;
-    if a.get(RECIPE_KEY) != b.get(RECIPE_KEY) {
-        return Some(format!("trained by another recipe than seed {seed}{}", settings(s, t)));
+    if one.header.get(RECIPE_KEY) != other.header.get(RECIPE_KEY) {
+        let differ = settings(&one.settings, &other.settings);
+        return Some(format!("trained by another recipe than seed {seed}{differ}"));
     }
     let shards = key(input::SHARDS);
-    (a.get(&shards) != b.get(&shards)).then(|| format!("trained on other images than seed {seed}"))
+    (one.header.get(&shards) != other.header.get(&shards))
+        .then(|| format!("trained on other images than seed {seed}"))
 }
 
 /// How settings differ, in words.
@@ -72,14 +67,17 @@ fn settings(first: &Map<String, Value>, other: &Map<String, Value>) -> String {
     if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) }
 }
 
-/// All evaluations are of the same images, in the same views within a row.
+/// The evaluations of a row are in the same views.
+fn in_the_same_views(first: &Run, run: &Run) -> Option<String> {
+    let differ = run.lineage.get(RECIPE_KEY) != first.lineage.get(RECIPE_KEY);
+    differ.then(|| format!("evaluated in other views than seed {}", first.summary.seed))
+}
+
+/// All evaluations are of the same images.
 fn as_evaluated(first: &Run, run: &Run) -> Option<String> {
-    let differs = |key: &str| run.lineage.get(key) != first.lineage.get(key);
-    if differs(&key(input::SHARDS)) || differs(&key(input::LABELLED)) {
-        return Some(format!("evaluated on other images than {}", name(first)));
-    }
-    let views = run.row == first.row && differs(RECIPE_KEY);
-    views.then(|| format!("evaluated in other views than {}", name(first)))
+    let keys = [input::SHARDS, input::LABELLED].map(key);
+    let differ = keys.iter().any(|key| run.lineage.get(key) != first.lineage.get(key));
+    differ.then(|| format!("evaluated on other images than {}", name(first)))
 }
 
 fn by_the_same_program(first: &Run, run: &Run) -> Option<String> {
@@ -99,10 +97,7 @@ fn by_the_same_program(first: &Run, run: &Run) -> Option<String> {
 
 /// The version of the program that trained the model, where that is known.
 fn trained_by(run: &Run) -> Option<&String> {
-    match &run.model {
-        Model::There { header, .. } => header.get(VERSION_KEY),
-        _ => None,
-    }
+    run.model.as_ref()?.header.get(VERSION_KEY)
 }
 
 fn name(run: &Run) -> String {

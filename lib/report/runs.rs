@@ -18,8 +18,8 @@ pub struct Run {
     pub summary: EvalSummary,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
-    /// The model beside it.
-    pub model: Model,
+    /// The model beside it, if there is one.
+    pub model: Option<Model>,
     /// From which the programs of both were built, as far as is known.
     pub commits: Vec<String>,
     /// Learning curves of the model beside it, name → (step, value); empty when there are none.
@@ -27,15 +27,11 @@ pub struct Run {
 }
 
 /// A model as its folder describes it.
-pub enum Model {
-    Absent,
-    Damaged,
-    There {
-        /// Of the weights.
-        hash: String,
-        header: HashMap<String, String>,
-        settings: Map<String, Value>,
-    },
+pub struct Model {
+    /// Of the weights.
+    pub hash: String,
+    pub header: HashMap<String, String>,
+    pub settings: Map<String, Value>,
 }
 
 /// The runs, and the hash of each file that was read, by path relative to the folder.
@@ -98,22 +94,21 @@ fn read(path: &Path) -> Result<Run> {
             .into_iter()
             .filter(|(key, _)| key.starts_with(schema::METADATA_PREFIX))
             .collect(),
-        model: model(&model_of(path)),
+        model: model(&model_of(path))?,
         commits: commits(path),
         curves: curves(&model_of(path).join(schema::METRICS))?,
     })
 }
 
-fn model(path: &Path) -> Model {
+fn model(path: &Path) -> Result<Option<Model>> {
     if !path.join(schema::WEIGHTS).exists() {
-        return Model::Absent;
+        return Ok(None);
     }
-    folder::describe(path).map_or(Model::Damaged, |described| {
-        let config: Value = serde_json::from_slice(&described.config).unwrap_or_default();
-        let settings = config.get("settings").and_then(Value::as_object);
-        let settings = settings.cloned().unwrap_or_default();
-        Model::There { hash: described.hash, header: described.metadata, settings }
-    })
+    let described = folder::describe(path)?;
+    let config: Value = serde_json::from_slice(&described.config).unwrap_or_default();
+    let settings = config.get("settings").and_then(Value::as_object);
+    let settings = settings.cloned().unwrap_or_default();
+    Ok(Some(Model { hash: described.hash, header: described.metadata, settings }))
 }
 
 /// The commits in what lies beside an evaluation and its model, each once.

@@ -68,7 +68,8 @@ impl Stage for Args {
             let (rows, runs) = (rows.len(), found.runs.len());
             return cli::print(&format!("{rows} rows of {runs} runs to {}\n", out.display()));
         }
-        let _lock = Lock::of(&out)?;
+        let lock = Lock::of(&out)?;
+        lock.sweep(&out);
         let made_from = page.exists().then(|| parquet::footer(&figures)).flatten();
         if artifact::target(&self.output, &page, &lineage, made_from)? == Target::Write {
             remove_if_there(&page)?;

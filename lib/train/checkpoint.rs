@@ -66,10 +66,10 @@ pub fn save(model: &Path, identity: &Identity, state: &State, weights: &Weights)
         ]),
     )?;
     let newest = file(model);
-    match std::fs::rename(&newest, previous(model)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&newest)(e)),
-        _ => artifact::write_bytes(&newest, &bytes),
+    if newest.exists() {
+        std::fs::rename(&newest, previous(model)).map_err(Error::io(&newest))?;
     }
+    artifact::write_bytes(&newest, &bytes)
 }
 
 /// Why a checkpoint is not gone on with.
