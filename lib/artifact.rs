@@ -213,6 +213,7 @@ pub fn write_provenance(out: &Path, start: Instant) -> Result<()> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({
         "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host.trim(),
         "seconds": start.elapsed().as_secs_f64(),

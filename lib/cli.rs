@@ -2,6 +2,7 @@
 //! `main` runs a stage; words on stderr, progress, and the stop flag.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::schema;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -36,14 +37,17 @@ pub struct Limits {
     /// End after N seconds with exit code 75; a stage that trains leaves a checkpoint
     #[arg(long, value_name = "N")]
     max_seconds: Option<u64>,
+    /// Take no more memory than this many MB [default: what the system allows]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
+    max_memory: Option<u64>,
 }
 
 impl Limits {
-    /// The number of worker threads in force.
+    /// The number of worker threads in force: no more than some for each core, however many are asked
+    /// for.
     pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        })
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.map_or(cores, |threads| threads.min(cores.max(MOST_THREADS / 4) * 4))
     }
 }
 
@@ -105,6 +109,10 @@ pub trait Stage: clap::Parser {
     fn run(self) -> Result<()>;
 }
 
+/// Threads that a machine of few cores may be asked for. More only wait for one another, and results do
+/// not depend on them.
+const MOST_THREADS: usize = 64;
+
 struct Log {
     quiet: bool,
     json: bool,
@@ -147,12 +155,16 @@ fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
     if limits.threads == Some(0) {
         return Err(Error::Usage("--threads 0: at least one thread".into()));
     }
+    if let Some(megabytes) = limits.max_memory {
+        memory::limit(megabytes << 20)?;
+    }
+    let threads = limits.threads();
     rayon::ThreadPoolBuilder::new()
-        .num_threads(limits.threads())
+        .num_threads(threads)
         // A task that panics has said so, and who waits for it finds it gone.
         .panic_handler(|_| ())
         .build_global()
-        .map_err(|e| Error::Internal(e.to_string()))?;
+        .map_err(|e| Error::Usage(format!("--threads {threads}: {e}; give fewer")))?;
     // A deadline that no clock reaches is none.
     let deadline = limits.max_seconds.and_then(|s| start.checked_add(Duration::from_secs(s)));
     if let Some(deadline) = deadline {

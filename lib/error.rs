@@ -25,6 +25,9 @@ pub enum Error {
     /// Output that is already there and is of another kind: never replaced.
     #[error("{}: exists and is not {what}; name another --out", path.display())]
     NotOurs { path: PathBuf, what: String },
+    /// Another run has the output's lock; `holder` says which.
+    #[error("{}: another run is making it ({holder}); wait for its end, then run the same command again", path.display())]
+    Busy { path: PathBuf, holder: String },
     /// A stage without checkpoints was told to stop.
     #[error("{}: stopped before it was complete, nothing was written; run the same command again", path.display())]
     Interrupted { path: PathBuf },
@@ -42,6 +45,9 @@ pub enum Error {
     /// A recipe that does not parse, has an unknown key or an impossible value.
     #[error("{recipe}: {what}; {hint}")]
     Recipe { recipe: String, what: String, hint: String },
+    /// Too little memory; `preparing` before the first step of training.
+    #[error("{what}; {hint}")]
+    Memory { what: String, hint: &'static str, preparing: bool },
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
@@ -56,8 +62,12 @@ impl Error {
             Error::Missing { .. } => 66,
             Error::Exists { .. } | Error::NotOurs { .. } => 73,
             Error::Io { .. } => 74,
-            Error::Stopped { .. } | Error::Interrupted { .. } | Error::Paused { .. } => 75,
-            Error::Recipe { .. } => 78,
+            Error::Busy { .. }
+            | Error::Stopped { .. }
+            | Error::Interrupted { .. }
+            | Error::Paused { .. } => 75,
+            Error::Memory { preparing: false, .. } => 74,
+            Error::Recipe { .. } | Error::Memory { preparing: true, .. } => 78,
             Error::Internal(_) => 1,
         }
     }

@@ -87,6 +87,10 @@ pub const RECIPE_KEY: &str = "s4l.recipe";
 pub const SEED_KEY: &str = "s4l.seed";
 /// Before the name of an input; the value is the hash of its content.
 pub const INPUT_PREFIX: &str = "s4l.input.";
+/// Hash of a whole safetensors file, with zeros in place of its digits.
+pub const HASH_KEY: &str = "s4l.hash";
+/// `short_hash` of the `config.json` that belongs to the weights.
+pub const CONFIG_KEY: &str = "s4l.config";
 /// The `EvalSummary` (JSON) of `eval.parquet`.
 pub const SUMMARY_KEY: &str = "s4l.summary";
 /// What was done to the images of shards.
@@ -122,6 +126,10 @@ pub const TIMM: &str = "timm";
 
 /// After the name of an output: what varies between runs that give the same bytes.
 pub const PROVENANCE: &str = ".prov.json";
+/// The key in it for the commit that the program was built from.
+pub const COMMIT: &str = "commit";
+/// After the name of an output, while a run makes it: the file that it locks.
+pub const LOCK: &str = ".lock";
 /// Begin and end of the name under which an output is written.
 pub const TEMPORARY: (&str, &str) = (".s4l-", ".tmp");
 
@@ -146,9 +154,10 @@ pub const METRICS: &str = "metrics.parquet";
 /// TensorBoard finds files by `tfevents` in their names.
 pub const EVENTS: &str = "events.out.tfevents.0.s4l";
 pub const MODEL_CARD: &str = "README.md";
-/// There while the stage runs: a folder, and the file in it.
+/// There while the stage runs: a folder, and the last two states in it.
 pub const CHECKPOINT: &str = "checkpoint";
 pub const STATE: &str = "state.safetensors";
+pub const PREVIOUS_STATE: &str = "previous.safetensors";
 
 /// Names inside a report. `PAGE` is written last: a folder that has it is complete.
 pub const TABLE_MD: &str = "table.md";
@@ -311,6 +320,7 @@ pub fn report() -> Arc<Schema> {
         figure("imagenet_resnet50v2_rerun_top5_percent"),
         figure("imagenet_resnet50v2_paper_top1_percent"),
         figure("imagenet_resnet50v2_rerun_top1_percent"),
+        text("notes"),
     ]))
 }
 

@@ -237,3 +237,21 @@ fn functions_are_short() {
     }
     assert!(long.is_empty(), "functions above {FUNCTION_LINES} lines:\n{}", long.join("\n"));
 }
+
+/// docs/UNSAFE.md names the files with unsafe code, and no others.
+#[test]
+fn unsafe_code_is_listed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/UNSAFE.md");
+    let list = std::fs::read_to_string(path).unwrap();
+    let rows = list.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let listed: BTreeSet<String> =
+        rows.skip(1).flat_map(|cell| cell.split(", ")).map(|name| name.replace('`', "")).collect();
+    let files = files(&root()).into_iter();
+    let with_unsafe = files.filter(|file| {
+        let text = std::fs::read_to_string(file).unwrap();
+        ["unsafe {", "unsafe impl", "unsafe fn"].iter().any(|words| text.contains(words))
+    });
+    let found: BTreeSet<String> =
+        with_unsafe.map(|file| file.strip_prefix(root()).unwrap().display().to_string()).collect();
+    assert_eq!(found, listed);
+}

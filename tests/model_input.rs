@@ -4,10 +4,13 @@
 mod common;
 
 use common::training::{
-    EVAL, MOAM, PRETRAIN, PSEUDOLABEL, labelled_shards, pretrain, recipe, words, write_labels,
+    EVAL, MOAM, PRETRAIN, PSEUDOLABEL, flip, labelled_shards, pretrain, recipe, rewrite, words,
+    write_labels,
 };
 use common::{Scratch, photos, shard};
 use serde_json::json;
+
+const INSPECT: &str = env!("CARGO_BIN_EXE_s4l-inspect");
 
 /// Checks a failing command and that it leaves everything as it was.
 #[track_caller]
@@ -86,17 +89,31 @@ fn damaged_models() {
             refuses(&scratch, program, line, 65, &["model/model.safetensors", "s4l-pretrain"]);
         }
     }
+    flip(&weights);
+    for (program, line) in &commands {
+        refuses(&scratch, program, line, 65, &["model/model.safetensors", "changed bytes"]);
+    }
+    std::fs::write(&weights, &bytes).unwrap();
     for weight in [f32::NAN, f32::INFINITY] {
-        let mut other = bytes.clone();
-        let last = other.len() - 4;
-        other[last..].copy_from_slice(&weight.to_le_bytes());
-        std::fs::write(&weights, &other).unwrap();
+        rewrite(&weights, |_, tensors| *tensors[0].2.last_mut().unwrap() = weight);
         for (program, line) in &commands {
             refuses(&scratch, program, line, 65, &["model/model.safetensors", "a weight that is"]);
         }
     }
     std::fs::write(&weights, &bytes).unwrap();
-    // Of a network or of images that no memory would hold.
+    // Of another model.
+    let own = std::fs::read(scratch.path("model/config.json")).unwrap();
+    pretrain(&scratch, "supervised_1p", "other", "--seed 1").ok();
+    std::fs::copy(scratch.path("other/config.json"), scratch.path("model/config.json")).unwrap();
+    for (program, line) in &commands {
+        let message = ["model/config.json", "configuration of model.safetensors", "s4l-pretrain"];
+        refuses(&scratch, program, line, 65, &message);
+    }
+    scratch.run(INSPECT, &["--verify", "model"]).fails(3, &["model/config.json"]);
+    scratch.write("model/config.json", own);
+    scratch.run(INSPECT, &["--verify", "model"]).ok();
+    // Of a network or of images that no memory would hold; the weights of a program that notes no hash.
+    rewrite(&weights, |header, _| drop(header.remove("s4l.config")));
     let config = std::fs::read_to_string(scratch.path("model/config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     for (key, value) in [

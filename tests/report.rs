@@ -4,10 +4,15 @@ use arrow::array::{
     ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int64Array, StringArray,
 };
 use arrow::datatypes::{DataType, Field};
-use s4l::artifact::Lineage;
+use s4l::artifact::{Lineage, hash_file};
 use s4l::evaluate::metrics::{self, EvalSummary, Prediction};
-use s4l::schema;
+use s4l::model::config::Config;
+use s4l::model::folder;
+use s4l::network::layout::Layout;
+use s4l::network::weights::Weights;
+use s4l::settings::Settings;
 use s4l::tables::table;
+use s4l::{methods, recipe, schema};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -23,8 +28,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// An evaluation of 30 images, ten a class, of which the first `right` are classified rightly.
 fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
+    write_eval_of(folder, seed, right, split, "fedcba9876543210", "images");
+}
+
+/// An evaluation of 30 images, ten a class, of which the first `right` are classified rightly.
+fn write_eval_of(folder: &Path, seed: u64, right: usize, split: &str, model: &str, shards: &str) {
     let labels: Vec<u32> = (0..30).map(|i| i % 3).collect();
     let logits: Vec<f32> = labels
         .iter()
@@ -55,7 +64,8 @@ fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
         Arc::new(FixedSizeListArray::new(item, 3, Arc::new(Float32Array::from(logits)), None)),
     ];
     let lineage = Lineage::new("s4l-eval", seed, "0123456789abcdef".into())
-        .input("model", "fedcba9876543210");
+        .input("model", model)
+        .input("shards", shards);
     let footer = BTreeMap::from([(
         schema::SUMMARY_KEY.to_string(),
         serde_json::to_string(&summary).unwrap(),
@@ -112,7 +122,7 @@ fn the_table_has_the_papers_rows_in_order_and_means_over_seeds() {
     let rows: Vec<&str> = cells.iter().map(|c| c[0].as_str()).collect();
     assert_eq!(rows[0], "Row");
     assert!(rows[1].starts_with("--"));
-    assert_eq!(rows[2..], ["Supervised (10% labels)", "MOAM step 3", "a<b\\|c"]);
+    assert_eq!(rows[2..], ["Supervised (10% labels)", "MOAM step 3", "a&lt;b\\|c"]);
     assert!(cells[2][1].starts_with("70.0 ["), "{:?}", cells[2]);
     // Mean of 0.9 and 0.8, sample standard deviation 0.1 / sqrt(2).
     assert_eq!(cells[3][1], "85.0 \u{b1} 7.1");
@@ -164,6 +174,114 @@ fn the_same_runs_give_the_same_bytes_and_the_second_time_is_up_to_date() {
     assert!(again.status.success());
     assert!(text(&again.stderr).contains("up to date"));
     assert_eq!(again.stdout, first.stdout);
+}
+
+/// The model of a run, by a recipe with this learning rate. Returns its hash.
+fn write_model(run: &Path, seed: u64, learning_rate: f64) -> String {
+    let settings =
+        Settings { learning_rate, units: vec![1], width_factor: 1, ..Settings::default() };
+    let config = Config {
+        architecture: methods::architecture(&settings, 1, 3),
+        height: 28,
+        width: 28,
+        classes: CLASSES.map(String::from).to_vec(),
+        seed,
+        settings,
+    };
+    let weights = Weights::zeros(&Layout::new(&config.architecture));
+    let lineage = Lineage::new("s4l-pretrain", seed, recipe::hash(&config.settings));
+    folder::write(&run.join("model"), &config, &weights, &lineage).unwrap();
+    hash_file(&run.join("model/model.safetensors")).unwrap()
+}
+
+/// Three seeds of one row, with their models.
+fn runs_with_models() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for seed in 0..3 {
+        let run = folder.path().join(format!("runs/seed{seed}/vat"));
+        let model = write_model(&run, seed, 0.1);
+        write_eval_of(&run, seed, 20, "test", &model, "images");
+        std::fs::write(run.join("eval.parquet.prov.json"), r#"{"commit": "abc"}"#).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn runs_that_do_not_belong_together_are_marked_and_said() {
+    let folder = runs_with_models();
+    let good = report(folder.path(), &["--check"]);
+    assert!(good.status.success() && good.stderr.is_empty() && good.stdout.is_empty());
+    assert!(!folder.path().join("report").exists());
+
+    type Spoil = fn(&Path);
+    let spoils: [(Spoil, &str); 4] = [
+        (
+            |run| write_eval_of(run, 1, 20, "test", &write_model(run, 1, 0.2), "images"),
+            "seed 1: trained by another recipe than seed 0: learning_rate 0.2 in place of 0.1",
+        ),
+        (|run| drop(write_model(run, 7, 0.1)), "lies beside it; evaluate again"),
+        (
+            |run| write_eval_of(run, 1, 20, "test", &write_model(run, 1, 0.1), "others"),
+            "seed 1: evaluated on other images than ",
+        ),
+        (
+            |run| std::fs::write(run.join("eval.parquet.prov.json"), r#"{"commit":"d"}"#).unwrap(),
+            "seed 1: made by commit d, ",
+        ),
+    ];
+    for (spoil, note) in spoils {
+        let folder = runs_with_models();
+        spoil(&folder.path().join("runs/seed1/vat"));
+        let checked = report(folder.path(), &["--check"]);
+        assert_eq!(checked.status.code(), Some(3), "{}", text(&checked.stderr));
+        assert!(!folder.path().join("report").exists());
+        let out = report(folder.path(), &["-q"]);
+        assert!(out.status.success());
+        for said in [text(&checked.stderr), text(&out.stderr), text(&out.stdout)] {
+            assert!(said.contains(note), "{note:?} in {said}");
+        }
+        assert!(text(&out.stderr).starts_with("warning: VAT: seed 1: "));
+        assert!(text(&out.stdout).contains("| VAT * "), "{}", text(&out.stdout));
+        let read =
+            |file: &str| std::fs::read_to_string(folder.path().join("report").join(file)).unwrap();
+        assert!(read("table.csv").contains(note));
+        assert!(read("index.html").contains("<th scope=row>VAT *"));
+    }
+}
+
+#[test]
+fn a_damaged_model_beside_an_evaluation_is_65() {
+    for file in ["model.safetensors", "config.json"] {
+        let folder = runs_with_models();
+        let path = folder.path().join("runs/seed1/vat/model").join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let out = report(folder.path(), &[]);
+        assert_eq!(out.status.code(), Some(65), "{}", text(&out.stderr));
+        assert!(text(&out.stderr).contains(&format!("seed1/vat/model/{file}")));
+        assert!(!folder.path().join("report").exists());
+    }
+}
+
+/// A name from the outside is text, wherever it is shown.
+#[test]
+fn names_are_no_markup_and_no_formulas() {
+    let folder = tempfile::tempdir().unwrap();
+    let split = "<img src=x>\n[a](b) `c`|d";
+    write_eval(&folder.path().join("runs/=1+1"), 0, 20, split);
+    assert!(report(folder.path(), &[]).status.success());
+    let read =
+        |file: &str| std::fs::read_to_string(folder.path().join("report").join(file)).unwrap();
+    assert!(read("index.html").contains("&lt;img src=x&gt;"));
+    let markdown = read("table.md");
+    assert!(markdown.contains("&lt;img src=x&gt; \\[a](b) \\`c\\`\\|d split"), "{markdown}");
+    for file in ["index.html", "table.md"] {
+        assert!(!read(file).contains("<img"), "{file}");
+    }
+    let csv = read("table.csv");
+    assert!(csv.contains("\n'=1+1,'=1+1,moam,\"<img src=x>\n"), "{csv}");
 }
 
 #[test]

@@ -3,12 +3,13 @@
 mod common;
 
 use common::training::{
-    MOAM, PRETRAIN, curve, differing, labelled_shards, moam_words, model, pretrain, pretrain_words,
-    pseudolabel, read_labels, signalled, words, write_labels,
+    MOAM, PRETRAIN, curve, differing, flip, labelled_shards, moam_words, model, pretrain,
+    pretrain_words, pseudolabel, read_labels, rewrite, signalled, words, write_labels,
 };
 use common::{Ran, Scratch, contents};
 use s4l::shards::Shards;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
 const NONE: Vec<String> = Vec::new();
 
@@ -172,6 +173,133 @@ fn a_checkpoint_of_another_recipe_is_refused_unless_forced() {
     assert_eq!(differing(&model(&scratch, "fresh"), &model(&scratch, "model")), NONE);
 }
 
+/// Kills a run that saves every second step once two checkpoints are there.
+fn killed_with_two_checkpoints(scratch: &Scratch) -> String {
+    let line =
+        pretrain_words("supervised_10p", "killed", "-s checkpoint_every=2 -s schedule=[1,8]");
+    let previous = "killed/checkpoint/previous.safetensors";
+    signalled(scratch, PRETRAIN, &line, previous, &[libc::SIGKILL]);
+    assert!(!scratch.path("killed/model.safetensors").exists());
+    line.replace(" -q", "")
+}
+
+/// Where a run says that it goes on.
+fn goes_on(ran: &Ran) -> u64 {
+    let step = ran.stderr.split("going on from step ").nth(1).expect(&ran.stderr);
+    step.lines().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_10p", "whole", "-s checkpoint_every=2 -s schedule=[1,8]").ok();
+    let damages: [fn(&Path); 3] = [
+        flip,
+        |path| std::fs::write(path, b"").unwrap(),
+        // One value short, as if it had been written so.
+        |path| {
+            rewrite(path, |_, tensors| {
+                let (_, shape, values) = &mut tensors[0];
+                values.pop();
+                *shape = vec![values.len()];
+            });
+        },
+    ];
+    for damage in damages {
+        let line = killed_with_two_checkpoints(&scratch);
+        let newest = scratch.path("killed/checkpoint/state.safetensors");
+        // Killed between the two renames, it is not there.
+        if !newest.exists() {
+            std::fs::copy(newest.with_file_name("previous.safetensors"), &newest).unwrap();
+        }
+        damage(&newest);
+        let ran = scratch.run(PRETRAIN, &words(&line)).ok();
+        let warning = "warning: killed/checkpoint/state.safetensors: ";
+        assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+        assert!(ran.stderr.contains("checkpoint/previous.safetensors takes its place"));
+        assert!(goes_on(&ran) >= 2);
+        assert_eq!(differing(&model(&scratch, "whole"), &model(&scratch, "killed")), NONE);
+        std::fs::remove_dir_all(scratch.path("killed")).unwrap();
+    }
+}
+
+/// Settings of when to write and to validate are not what a checkpoint depends on, and neither is the
+/// version of the program.
+#[test]
+fn what_changes_no_weight_drops_no_checkpoint() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_10p", "whole", "-s schedule=[1,8]").ok();
+    let line = killed_with_two_checkpoints(&scratch);
+    let line = line.replace("checkpoint_every=2", "checkpoint_every=7");
+    let other =
+        "-s log_every=3 -s validate_every=2 -s augment_eval=resize(28)|-1_to_1|rotate --force";
+    let ran = scratch.run(PRETRAIN, &words(&format!("{line} {other}"))).ok();
+    assert!(goes_on(&ran) >= 2);
+    let weights =
+        |name: &str| s4l::model::folder::Model::open(&scratch.path(name)).unwrap().weights;
+    assert!(weights("whole") == weights("killed"));
+}
+
+/// `--force`, which make passes, drops a checkpoint with a word; what lies there is kept until it is
+/// replaced, so that the command that began it can still go on.
+#[test]
+fn a_drop_is_said() {
+    let scratch = labelled_shards();
+    let line = killed_with_two_checkpoints(&scratch);
+    let other = format!("{line} -s learning_rate=0.03 --seed 7 --force --max-seconds 0");
+    let ran = scratch.run(PRETRAIN, &words(&other));
+    assert_eq!(ran.code, 75, "{}", ran.stderr);
+    for word in
+        ["warning: ", "learning_rate 0.1 in place of 0.03", "seed 0 in place of 7", "dropped"]
+    {
+        assert!(ran.stderr.contains(word), "{word:?} in {}", ran.stderr);
+    }
+    let ran = scratch.run(PRETRAIN, &words(&format!("{line} --force"))).ok();
+    assert!(ran.stderr.contains("previous.safetensors takes its place"), "{}", ran.stderr);
+    assert!(goes_on(&ran) >= 2);
+}
+
+/// At no moment are there weights with other files than their own: whatever keeps the new ones from being
+/// written, the folder holds no mixture, and the same command makes it whole.
+#[test]
+fn a_model_that_is_replaced_is_never_a_mixture() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "new", "--seed 1").ok();
+    for file in ["README.md", "config.json", "metrics.parquet"] {
+        pretrain(&scratch, "supervised_1p", "model", "--force").ok();
+        let (file, kept) = (scratch.path("model").join(file), scratch.path("kept"));
+        std::fs::rename(&file, &kept).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        pretrain(&scratch, "supervised_1p", "model", "--seed 1 --force").fails(74, &["model/"]);
+        std::fs::remove_dir(&file).unwrap();
+        // What the old model had there would make it look whole.
+        if !file.exists() {
+            std::fs::rename(&kept, &file).unwrap();
+        }
+        let inspected = scratch.run(env!("CARGO_BIN_EXE_s4l-inspect"), &["--verify", "model"]);
+        inspected.fails(3, &["model"]);
+        pretrain(&scratch, "supervised_1p", "model", "--seed 1 --force").ok();
+        assert_eq!(differing(&model(&scratch, "new"), &model(&scratch, "model")), NONE);
+    }
+}
+
+/// What killed runs leave is removed by the next one, also where the model is there already.
+#[test]
+fn left_overs_are_removed() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "model", "").ok();
+    let whole = model(&scratch, "model");
+    for force in ["", "--force"] {
+        for name in
+            [".s4l-abc.tmp", "checkpoint/.s4l-abc.tmp", ".s4l-def.tmp/README.md", "metrics.jsonl"]
+        {
+            scratch.write(&format!("model/{name}"), "half");
+        }
+        pretrain(&scratch, "supervised_1p", "model", force).ok();
+        assert_eq!(differing(&whole, &model(&scratch, "model")), NONE);
+    }
+}
+
 #[test]
 fn a_damaged_checkpoint_is_refused() {
     let scratch = labelled_shards();
@@ -181,6 +309,13 @@ fn a_damaged_checkpoint_is_refused() {
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     pretrain(&scratch, "supervised_10p", "model", "")
         .fails(65, &["model/checkpoint/state.safetensors", "--force"]);
+    let ran = pretrain(&scratch, "supervised_10p", "model", "--force").ok();
+    assert!(
+        ran.stderr.starts_with("warning: model/checkpoint/state.safetensors: "),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("dropped"), "{}", ran.stderr);
 }
 
 /// Diverges with the words of an error, which names the keys of images.

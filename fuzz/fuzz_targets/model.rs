@@ -4,9 +4,13 @@
 
 mod input;
 
+use s4l::artifact::Lineage;
 use s4l::inspect;
 use s4l::model::folder::Model;
+use s4l::network::weights::Weights;
+use s4l::settings::Settings;
 use s4l::train::checkpoint;
+use s4l::train::identity::Identity;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let [kind, a, b, rest @ ..] = bytes else {
@@ -17,7 +21,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let file = checkpoint::file(&folder);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, rest).unwrap();
-        let _ = checkpoint::load(&folder, "plan", false);
+        let lineage = Lineage::without_settings("s4l-pretrain");
+        let identity = Identity::new(&Settings::default(), &lineage, "known").unwrap();
+        let _ = checkpoint::load(&folder, &identity, &Weights::default(), true);
         checkpoint::remove(&folder).unwrap();
         return;
     }

@@ -2,6 +2,7 @@
 
 use super::{count, json, parquet, safetensors, section, size};
 use crate::error::{Error, Result};
+use crate::model;
 use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS, split_of};
 use indicatif::DecimalBytes;
 use rayon::prelude::*;
@@ -112,8 +113,8 @@ pub fn describe_model(folder: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Configuration, metrics and weights are there and whole. Errors: `BadData`, also while training has not
-/// ended.
+/// Configuration, metrics and weights are there, whole, and of one model. Errors: `BadData`, also while
+/// training has not ended.
 pub fn verify_model(folder: &Path) -> Result<()> {
     json::read(&folder.join(CONFIG_JSON))?;
     let metrics = folder.join(METRICS);
@@ -125,5 +126,6 @@ pub fn verify_model(folder: &Path) -> Result<()> {
         let hint = "run the training stage again, it goes on";
         return Err(Error::bad_data(folder, WEIGHTS, "none", hint));
     }
-    safetensors::verify(&weights)
+    safetensors::verify(&weights)?;
+    model::folder::describe(folder).map(drop)
 }

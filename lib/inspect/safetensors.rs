@@ -2,14 +2,14 @@
 
 use super::{lineage, section, title};
 use crate::error::{Error, Result};
+use crate::model::tensors::check_hash;
 use indicatif::HumanCount;
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
 
 /// Type, shape and size of each tensor, lineage.
 pub fn describe(path: &Path) -> Result<String> {
-    let bytes = map(path)?;
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let tensors = parse(path, &bytes)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, &e))?;
     let mut views = tensors.tensors();
@@ -34,9 +34,11 @@ pub fn describe(path: &Path) -> Result<String> {
     Ok(title(path, "safetensors", &more)? + &section("tensors", &lines) + &lineage(&pairs))
 }
 
-/// Header and sizes agree, and every value is finite.
+/// The bytes are those that were written, header and sizes agree, and every value is finite.
 pub fn verify(path: &Path) -> Result<()> {
-    let bytes = map(path)?;
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    check_hash(&bytes)
+        .map_err(|e| Error::bad_data(path, "the bytes that were written", e, "make it again"))?;
     for (name, view) in parse(path, &bytes)?.tensors() {
         if let Some(index) = not_finite(view.dtype(), view.data()) {
             let found = format!("one that is not, at {index} of tensor {name}");
@@ -44,12 +46,6 @@ pub fn verify(path: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn map(path: &Path) -> Result<Mmap> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    // SAFETY: read-only; outputs are replaced by renaming, never changed in place.
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {

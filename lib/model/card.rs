@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::metrics::Metric;
 use crate::artifact::Lineage;
+use crate::markdown::escape;
 use crate::schema::metric;
 use crate::settings::method_name;
 
@@ -21,7 +22,7 @@ pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[Metric]) -> Strin
         config.width,
         config.architecture.channels,
         config.classes.len(),
-        config.classes.join(", "),
+        escape(&config.classes.join(", ")),
         lineage.tool,
         method_name(s.method),
         config.seed,

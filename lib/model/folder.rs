@@ -1,7 +1,7 @@
 //! A model folder: `config.json`, `model.safetensors` (written last), and what describes the run.
 
 use super::config::Config;
-use super::tensors::{Tensor, can_hold, tensors, to_safetensors};
+use super::tensors::{Tensor, can_hold, check_hash, tensors, to_safetensors};
 use super::timm;
 use crate::artifact::{self, Lineage};
 use crate::decode::MAX_PIXELS;
@@ -12,13 +12,11 @@ use crate::network::engine::Precision;
 use crate::network::layout::Layout;
 use crate::network::weights::Weights;
 use crate::schema;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
-use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A model on disk.
@@ -27,15 +25,12 @@ pub struct Model {
     pub config: Config,
     pub layout: Layout,
     pub weights: Weights,
-    /// Hash of `model.safetensors`.
+    /// `short_hash` of `model.safetensors`, as it was read.
     pub hash: String,
 }
 
 /// What to do about a model that cannot be read.
 const HINT: &str = "s4l-pretrain or s4l-moam makes a model";
-
-/// Bytes that the header of a weights file has at most, as in the library.
-const MAX_HEADER: u64 = 100_000_000;
 
 impl Model {
     /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` when config
@@ -45,9 +40,11 @@ impl Model {
         if !weights.is_file() {
             return Err(Error::missing(&weights, "model", HINT));
         }
-        let json = read_json(path)?;
         let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
+        check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
         let found = SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
+        let config = read_config(path, &metadata(&bytes))?;
+        let json = serde_json::from_slice(&config).map_err(|e| bad_config(path, e))?;
         let foreign = timm::is_config(&json);
         let config = match foreign {
             true => timm::config(&path.join(schema::CONFIG_JSON), json, &found)?,
@@ -110,14 +107,23 @@ fn bad_weights(model: &Path, found: impl Display) -> Error {
     Error::bad_data(&path, "weights of config.json's network", found.to_string(), HINT)
 }
 
-/// `config.json` of a model folder, in whichever format.
-fn read_json(model: &Path) -> Result<Value> {
+/// `config.json` of a model folder, in whichever format. Errors unless it is the one that belongs to
+/// the weights, which have this metadata.
+fn read_config(model: &Path, weights: &HashMap<String, String>) -> Result<Vec<u8>> {
     let path = model.join(schema::CONFIG_JSON);
-    let text = std::fs::read(&path).map_err(|e| match e.kind() {
+    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::missing(&path, "model", HINT),
         _ => Error::io(&path)(e),
     })?;
-    serde_json::from_slice(&text).map_err(|e| bad_config(model, e))
+    let found = schema::short_hash(&blake3::hash(&bytes));
+    match weights.get(schema::CONFIG_KEY) {
+        Some(expected) if *expected != found => {
+            let expected =
+                format!("the configuration of {}, with hash {expected}", schema::WEIGHTS);
+            Err(Error::bad_data(&path, expected, format!("one with hash {found}"), HINT))
+        }
+        _ => Ok(bytes),
+    }
 }
 
 /// Errors unless the weights are as large as the network needs, and its images of a size.
@@ -149,22 +155,31 @@ fn views<'a>(
     tensors.iter().map(view).collect()
 }
 
-/// Writes `config.json`, then `model.safetensors`.
+/// Writes `config.json` and `model.safetensors`, whose header has the hash of the first.
 pub fn write(path: &Path, config: &Config, weights: &Weights, lineage: &Lineage) -> Result<()> {
     let tensors = tensors(&Layout::new(&config.architecture));
-    write_files(path, config, weights, &tensors, lineage.metadata())
+    let json = to_json(config)?;
+    let mut metadata = lineage.metadata();
+    let hash = schema::short_hash(&blake3::hash(json.as_bytes()));
+    metadata.insert(schema::CONFIG_KEY.to_string(), hash);
+    write_files(path, &json, weights, &tensors, metadata)
 }
 
-/// `write` with the configuration and the tensors of any format.
+/// A configuration as it is written.
+pub fn to_json(config: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(format!("{json}\n"))
+}
+
+/// Writes the configuration and the tensors of any format.
 pub fn write_files(
     path: &Path,
-    config: &impl Serialize,
+    config: &str,
     weights: &Weights,
     tensors: &[Tensor],
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
-    let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
-    artifact::write_bytes(&path.join(schema::CONFIG_JSON), format!("{json}\n").as_bytes())?;
+    artifact::write_bytes(&path.join(schema::CONFIG_JSON), config.as_bytes())?;
     let values: Vec<Cow<[f32]>> = tensors.iter().map(|t| t.place.get(weights)).collect();
     let tensors: Vec<(String, Vec<usize>, &[f32])> = tensors
         .iter()
@@ -175,22 +190,59 @@ pub fn write_files(
     artifact::write_bytes(&path.join(schema::WEIGHTS), &bytes)
 }
 
-/// The header's key-value pairs of a model folder's weights, or `None` when there are none, or not
-/// all of the weights. The weights themselves are not read.
-pub fn header(path: &Path) -> Option<HashMap<String, String>> {
-    let mut file = std::fs::File::open(path.join(schema::WEIGHTS)).ok()?;
-    let size = file.metadata().ok()?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER.min(size) {
-        return None;
+/// Moves the files of a model from a folder into that of the model, which may hold an old one. The old
+/// weights go first and the new ones come last: at no moment are there weights with other files
+/// than their own.
+pub fn commit(staged: &Path, model: &Path) -> Result<()> {
+    let sync = || std::fs::File::open(model).and_then(|f| f.sync_all()).map_err(Error::io(model));
+    let weights = model.join(schema::WEIGHTS);
+    match std::fs::remove_file(&weights) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&weights)(e)),
+        _ => sync()?,
     }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).ok()?;
-    let header: Metadata = serde_json::from_slice(&header).ok()?;
-    let whole = 8 + length + header.data_len() as u64 == size;
-    header.metadata().clone().filter(|_| whole)
+    let files = [schema::METRICS, schema::EVENTS, schema::MODEL_CARD, schema::CONFIG_JSON];
+    let rename = |name: &str| {
+        let to = model.join(name);
+        std::fs::rename(staged.join(name), &to).map_err(Error::io(&to))
+    };
+    files.into_iter().try_for_each(rename)?;
+    sync()?;
+    rename(schema::WEIGHTS)?;
+    sync()
+}
+
+/// What a model folder says of itself.
+pub struct Described {
+    /// `short_hash` of the weights.
+    pub hash: String,
+    /// Of their header.
+    pub metadata: HashMap<String, String>,
+    /// `config.json`.
+    pub config: Vec<u8>,
+}
+
+/// Describes a model folder. Errors: `BadData` unless weights and configuration are those that were
+/// written.
+pub fn describe(path: &Path) -> Result<Described> {
+    let weights = path.join(schema::WEIGHTS);
+    let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
+    check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
+    SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
+    let metadata = metadata(&bytes);
+    let config = read_config(path, &metadata)?;
+    Ok(Described { hash: schema::short_hash(&blake3::hash(&bytes)), metadata, config })
+}
+
+/// The header's key-value pairs of a model folder's weights, or `None` where there are none that can be
+/// described.
+pub fn header(path: &Path) -> Option<HashMap<String, String>> {
+    describe(path).ok().map(|described| described.metadata)
+}
+
+/// The key-value pairs in the header of weights.
+fn metadata(weights: &[u8]) -> HashMap<String, String> {
+    let header = SafeTensors::read_metadata(weights).ok();
+    header.and_then(|(_, header)| header.metadata().clone()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -200,18 +252,22 @@ mod tests {
     #[test]
     fn the_header_of_a_file_that_is_whole() {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(schema::CONFIG_JSON), "{}").unwrap();
         let of = |bytes: &[u8]| {
             std::fs::write(folder.path().join(schema::WEIGHTS), bytes).unwrap();
             header(folder.path())
         };
-        let metadata = BTreeMap::from([("s4l.tool".to_string(), "s4l-pretrain".to_string())]);
+        let config = schema::short_hash(&blake3::hash(b"{}"));
+        let metadata = BTreeMap::from([(schema::CONFIG_KEY.to_string(), config.clone())]);
         let bytes = to_safetensors(&[("w".into(), vec![3], &[1.0, 2.0, 3.0])], metadata).unwrap();
-        assert_eq!(of(&bytes).unwrap()["s4l.tool"], "s4l-pretrain");
+        assert_eq!(of(&bytes).unwrap()[schema::CONFIG_KEY], config);
         assert_eq!(of(&bytes[..bytes.len() - 1]), None);
         assert_eq!(of(&[&bytes[..], &[0]].concat()), None);
         assert_eq!(of(&bytes[..20]), None);
         assert_eq!(of(&[&u64::MAX.to_le_bytes()[..], &bytes[8..]].concat()), None);
         assert_eq!(of(b""), None);
         assert_eq!(header(&folder.path().join("absent")), None);
+        std::fs::write(folder.path().join(schema::CONFIG_JSON), "[]").unwrap();
+        assert_eq!(of(&bytes), None);
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::network::layout::{Architecture, Layout, largest_kernel};
 use crate::network::weights::Weights;
+use crate::schema;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -102,11 +103,11 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
         .collect()
 }
 
-/// A safetensors file of float32 tensors whose header has its keys in a fixed order (the library's
-/// own order of metadata varies from run to run).
+/// A safetensors file of float32 tensors, with its own hash in its header, whose keys have a fixed
+/// order (the library's own order of metadata varies from run to run).
 pub fn to_safetensors(
     tensors: &[(String, Vec<usize>, &[f32])],
-    metadata: BTreeMap<String, String>,
+    mut metadata: BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let internal = |e: String| Error::Internal(format!("safetensors: {e}"));
     let data: Vec<Vec<u8>> =
@@ -124,8 +125,73 @@ pub fn to_safetensors(
     let (header, body) = bytes[8..].split_at(n);
     let mut header: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(header).map_err(|e| internal(e.to_string()))?;
+    metadata.insert(schema::HASH_KEY.to_string(), NO_HASH.to_string());
     header.insert("__metadata__".into(), serde_json::json!(metadata));
     let mut header = serde_json::to_vec(&header).map_err(|e| internal(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    Ok([&(header.len() as u64).to_le_bytes()[..], &header, body].concat())
+    let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header, body].concat();
+    if let Some(digits) = digits(&bytes) {
+        let hash = hash(&bytes, &digits);
+        bytes[digits].copy_from_slice(hash.as_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Errors with what was expected and found if the bytes are not those that were written. A file of
+/// another program has no hash, and passes.
+pub fn check_hash(bytes: &[u8]) -> std::result::Result<(), String> {
+    let Some(digits) = digits(bytes) else {
+        return Ok(());
+    };
+    let (found, written) = (hash(bytes, &digits), &bytes[digits]);
+    if found.as_bytes() == written {
+        return Ok(());
+    }
+    let written = String::from_utf8_lossy(written);
+    Err(format!("changed bytes (hash {found}, written as {written})"))
+}
+
+/// What stands for a file's hash while it is computed.
+const NO_HASH: &str = "0000000000000000";
+
+/// Where the header of a safetensors file has the digits of its hash.
+fn digits(bytes: &[u8]) -> Option<Range<usize>> {
+    let length = u64::from_le_bytes(*bytes.first_chunk()?);
+    let header = bytes[8..].get(..usize::try_from(length).ok()?)?;
+    // Not in a value: there its quotes are escaped.
+    let key = format!("\"{}\":\"", schema::HASH_KEY);
+    let at = header.windows(key.len()).position(|window| window == key.as_bytes())?;
+    let start = at + key.len();
+    header.get(start..start + NO_HASH.len())?;
+    Some(8 + start..8 + start + NO_HASH.len())
+}
+
+/// The `short_hash` of a file that has zeros in place of its digits.
+fn hash(bytes: &[u8], digits: &Range<usize>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes[..digits.start]).update(NO_HASH.as_bytes());
+    hasher.update_rayon(&bytes[digits.end..]);
+    schema::short_hash(&hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_byte_is_an_error() {
+        let metadata = BTreeMap::from([("s4l.tool".to_string(), "\"s4l.hash\":\"".to_string())]);
+        let values = [1.0, -2.0, 3.0];
+        let whole = to_safetensors(&[("w".into(), vec![3], &values)], metadata).unwrap();
+        assert_eq!(check_hash(&whole), Ok(()));
+        SafeTensors::deserialize(&whole).unwrap();
+        let key = whole.windows(8).rposition(|w| w == b"s4l.hash").unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            // Without the length, or the key, it is a file of another program, or none.
+            let is_found = check_hash(&bytes).is_err() || SafeTensors::deserialize(&bytes).is_err();
+            assert!(is_found || (key..key + 8).contains(&at), "byte {at}");
+        }
+    }
 }

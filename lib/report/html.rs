@@ -55,9 +55,10 @@ fn headline(rows: &[TableRow]) -> String {
         let theirs = [p.paper_top5, p.rerun_top5, p.paper_top1, p.rerun_top1].map(published);
         let _ = writeln!(
             body,
-            "<tr class='{class}'><th scope=row>{}<td>{}<td class=range>{}{}<td>{}<td>{:.3}<td>{}\
+            "<tr class='{class}'><th scope=row>{}{}<td>{}<td class=range>{}{}<td>{}<td>{:.3}<td>{}\
              <td class='theirs apart'>{}</tr>",
             escape(row.title),
+            row.mark(),
             percent(top1(row)),
             range(row),
             if averaged { format!("<td>{rotations}") } else { String::new() },
@@ -74,11 +75,25 @@ fn headline(rows: &[TableRow]) -> String {
          <tr><th scope=col>Top-1 %<th>{head}<th scope=col>Top-5 %<th scope=col>NLL\
          <th scope=col>Seeds<th scope=col class=apart>Top-5 paper<th scope=col>re-run\
          <th scope=col>Top-1 paper<th scope=col>re-run\n</thead>\n<tbody>\n{body}</tbody>\n\
-         </table></div>\n<p class=note>{note} {PUBLISHED_NOTE}</p>\n</section>",
+         </table></div>\n{}<p class=note>{note} {PUBLISHED_NOTE}</p>\n</section>",
         lead(rows),
-        table::subject(rows),
+        escape(&table::subject(rows)),
         if averaged { 6 } else { 5 },
+        mixed(rows),
     )
+}
+
+/// What does not belong together, if there is anything.
+fn mixed(rows: &[TableRow]) -> String {
+    let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |note| (row, note)));
+    let item = |(row, note): (&TableRow, &String)| {
+        format!("<li>{}: {}</li>\n", escape(row.title), escape(note))
+    };
+    let items: String = notes.map(item).collect();
+    match items.is_empty() {
+        true => items,
+        false => format!("<p><strong>* {}</strong></p>\n<ul>\n{items}</ul>\n", table::MIXED_NOTE),
+    }
 }
 
 fn top1(row: &TableRow) -> f64 {

@@ -72,6 +72,8 @@ pub struct TableRow<'a> {
     pub published: Published,
     /// In order of the seeds; at least one.
     pub runs: Vec<&'a Run>,
+    /// What does not belong together, in words.
+    pub notes: Vec<String>,
 }
 
 /// Mean over the runs of a row and, of two or more, the sample standard deviation.
@@ -82,6 +84,11 @@ pub struct Estimate {
 }
 
 impl TableRow<'_> {
+    /// Follows the title of a row that has notes.
+    pub fn mark(&self) -> &'static str {
+        if self.notes.is_empty() { "" } else { " *" }
+    }
+
     /// Estimate of a figure of the unrotated evaluation.
     pub fn estimate(&self, figure: impl Fn(&Summary) -> f64) -> Estimate {
         let values: Vec<f64> = self.summaries().map(figure).collect();
@@ -127,7 +134,7 @@ impl TableRow<'_> {
     }
 }
 
-/// Groups runs into rows: those of the paper in its order, then others by name.
+/// Groups runs into rows, without notes: those of the paper in its order, then others by name.
 pub fn group(runs: &[Run]) -> Vec<TableRow<'_>> {
     let mut by_name: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     for run in runs {
@@ -141,7 +148,7 @@ pub fn group(runs: &[Run]) -> Vec<TableRow<'_>> {
             let (title, published) = PAPER
                 .get(place(name))
                 .map_or((name, Published::NOTHING), |row| (row.title, row.published));
-            TableRow { name, title, published, runs }
+            TableRow { name, title, published, runs, notes: Vec::new() }
         })
         .collect();
     // Stable: rows that the paper does not know stay in the order of their names.

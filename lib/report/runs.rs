@@ -3,9 +3,11 @@
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::EvalSummary;
+use crate::model::folder;
 use crate::schema::{self, EVAL, SUMMARY_KEY};
 use crate::tables::table;
-use std::collections::{BTreeMap, HashMap};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// One evaluated model.
@@ -16,8 +18,20 @@ pub struct Run {
     pub summary: EvalSummary,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
+    /// The model beside it, if there is one.
+    pub model: Option<Model>,
+    /// From which the programs of both were built, as far as is known.
+    pub commits: Vec<String>,
     /// Learning curves of the model beside it, name → (step, value); empty when there are none.
     pub curves: BTreeMap<String, Vec<(i64, f64)>>,
+}
+
+/// A model as its folder describes it.
+pub struct Model {
+    /// Of the weights.
+    pub hash: String,
+    pub header: HashMap<String, String>,
+    pub settings: Map<String, Value>,
 }
 
 /// The runs, and the hash of each file that was read, by path relative to the folder.
@@ -38,9 +52,10 @@ pub fn find(folder: &Path) -> Result<Found> {
             continue;
         }
         let run = read(entry.path())?;
-        let metrics = metrics_of(&run.path);
-        let read = std::iter::once(run.path.clone()).chain(metrics.exists().then_some(metrics));
-        for path in read {
+        let model = model_of(&run.path);
+        let beside = [schema::METRICS, schema::WEIGHTS].map(|name| model.join(name));
+        let read = beside.into_iter().filter(|path| path.exists());
+        for path in read.chain([run.path.clone()]) {
             let name = path.strip_prefix(&root).unwrap_or(&path);
             let hash = artifact::hash_file(&path)?;
             found.hashes.insert(name.display().to_string(), hash);
@@ -54,8 +69,9 @@ pub fn find(folder: &Path) -> Result<Found> {
     Ok(found)
 }
 
-fn metrics_of(eval: &Path) -> PathBuf {
-    eval.with_file_name(schema::MODEL).join(schema::METRICS)
+/// The folder of the model that an evaluation lies beside.
+fn model_of(eval: &Path) -> PathBuf {
+    eval.with_file_name(schema::MODEL)
 }
 
 fn read(path: &Path) -> Result<Run> {
@@ -78,8 +94,32 @@ fn read(path: &Path) -> Result<Run> {
             .into_iter()
             .filter(|(key, _)| key.starts_with(schema::METADATA_PREFIX))
             .collect(),
-        curves: curves(&metrics_of(path))?,
+        model: model(&model_of(path))?,
+        commits: commits(path),
+        curves: curves(&model_of(path).join(schema::METRICS))?,
     })
+}
+
+fn model(path: &Path) -> Result<Option<Model>> {
+    if !path.join(schema::WEIGHTS).exists() {
+        return Ok(None);
+    }
+    let described = folder::describe(path)?;
+    let config: Value = serde_json::from_slice(&described.config).unwrap_or_default();
+    let settings = config.get("settings").and_then(Value::as_object);
+    let settings = settings.cloned().unwrap_or_default();
+    Ok(Some(Model { hash: described.hash, header: described.metadata, settings }))
+}
+
+/// The commits in what lies beside an evaluation and its model, each once.
+fn commits(eval: &Path) -> Vec<String> {
+    let commit = |path: PathBuf| {
+        let text = std::fs::read(artifact::beside(&path, schema::PROVENANCE)).ok()?;
+        let record: Value = serde_json::from_slice(&text).ok()?;
+        record.get(schema::COMMIT)?.as_str().map(str::to_string)
+    };
+    let found = [eval.to_path_buf(), model_of(eval)].into_iter().filter_map(commit);
+    found.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn curves(path: &Path) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {

@@ -3,6 +3,7 @@
 use super::rows::{Estimate, TableRow};
 use crate::artifact::Lineage;
 use crate::error::Result;
+use crate::markdown::escape;
 use crate::schema;
 use crate::tables::table;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
@@ -21,6 +22,9 @@ pub const PUBLISHED_NOTE: &str = "The ImageNet columns are published figures of 
 /// What the column is whose head says only "4 rotations".
 pub const ROTATIONS_NOTE: &str =
     "4 rotations: top-1 of the mean of the logits over four rotations of each image.";
+
+/// What a mark on a row says.
+pub const MIXED_NOTE: &str = "Runs that do not belong together; their figures do not compare:";
 
 const SPREAD_NOTE: &str = "[low, high]: 95% bootstrap interval over images, one seed. \u{b1}: sample standard deviation \
      over seeds.";
@@ -87,7 +91,7 @@ pub fn markdown(rows: &[TableRow]) -> String {
     header.extend(["ImageNet paper top-1", "ImageNet re-run top-1"]);
     let mut cells: Vec<Vec<String>> = vec![header.into_iter().map(String::from).collect()];
     for row in rows {
-        let mut line = vec![row.title.replace('|', "\\|"), top1(row)];
+        let mut line = vec![escape(row.title) + row.mark(), top1(row)];
         if averaged {
             line.extend([row
                 .rotation_averaged_top1()
@@ -123,11 +127,19 @@ pub fn markdown(rows: &[TableRow]) -> String {
         }
         text.push_str("|\n");
     }
-    let mut notes = vec![subject(rows) + ".", SPREAD_NOTE.to_string()];
+    let mut notes = vec![escape(&subject(rows)) + ".", SPREAD_NOTE.to_string()];
     if averaged {
         notes.push(ROTATIONS_NOTE.to_string());
     }
-    format!("{text}\n{}\n\n{PUBLISHED_NOTE}\n", notes.join(" "))
+    format!("{text}\n{}{}\n\n{PUBLISHED_NOTE}\n", mixed(rows), notes.join(" "))
+}
+
+/// What does not belong together, if there is anything.
+fn mixed(rows: &[TableRow]) -> String {
+    let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |note| (row, note)));
+    let items: String =
+        notes.map(|(row, note)| format!("- {}: {}\n", escape(row.title), escape(note))).collect();
+    if items.is_empty() { items } else { format!("\\* {MIXED_NOTE}\n\n{items}\n") }
 }
 
 enum Column {
@@ -165,7 +177,18 @@ fn columns(rows: &[TableRow]) -> Vec<Column> {
         figure(&|r| r.published.rerun_top5),
         figure(&|r| r.published.paper_top1),
         figure(&|r| r.published.rerun_top1),
+        text(&|r| r.notes.join("; ")),
     ]
+}
+
+/// Text as RFC 4180 has it. Where a spreadsheet would take it for a formula, an apostrophe comes first.
+fn csv_field(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if formula { format!("'{text}") } else { text.to_string() };
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text,
+    }
 }
 
 /// RFC 4180, with a header; an unknown figure is an empty field.
@@ -178,10 +201,7 @@ pub fn csv(rows: &[TableRow]) -> String {
         let fields: Vec<String> = columns
             .iter()
             .map(|column| match column {
-                Column::Text(v) if v[i].contains([',', '"', '\n', '\r']) => {
-                    format!("\"{}\"", v[i].replace('"', "\"\""))
-                }
-                Column::Text(v) => v[i].clone(),
+                Column::Text(v) => csv_field(&v[i]),
                 Column::Count(v) => v[i].to_string(),
                 Column::Figure(v) => v[i].map_or(String::new(), |f| format!("{f:.4}")),
             })

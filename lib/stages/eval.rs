@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
 use crate::labelled::rows::labelled_rows;
+use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
 use crate::recipe::{self, Recipe};
@@ -75,6 +76,7 @@ impl Stage for Args {
         if self.output.dry_run {
             return cli::print(&evaluation.describe());
         }
+        let _lock = Lock::of(&out)?;
         let found = table::footer(&out);
         let done = found.as_ref().and_then(|footer| footer.get(schema::SUMMARY_KEY).cloned());
         if artifact::target(&self.output, &out, &evaluation.lineage, found)? == Target::UpToDate {

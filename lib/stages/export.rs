@@ -3,6 +3,7 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 use crate::model::folder::{self, Model};
 use crate::model::tensors::Tensor;
 use crate::model::timm;
@@ -63,6 +64,7 @@ impl Stage for Args {
         }
         let lineage =
             Lineage::without_settings(TOOL).input(schema::input::MODEL, model.hash.clone());
+        let _lock = Lock::of(&out)?;
         refuse_foreign(&out)?;
         let found = folder::header(&out);
         if artifact::target(&self.output, &out, &lineage, found)? == Target::UpToDate {
@@ -97,7 +99,8 @@ fn write(
     let mut metadata = lineage.metadata();
     let (key, value) = schema::PYTORCH;
     metadata.insert(key.into(), value.into());
-    folder::write_files(folder.path(), config, &model.weights, tensors, metadata)?;
+    let config = folder::to_json(config)?;
+    folder::write_files(folder.path(), &config, &model.weights, tensors, metadata)?;
     if cli::stop_requested() {
         return Err(Error::Interrupted { path: out.to_path_buf() });
     }

@@ -7,6 +7,7 @@ use crate::artifact;
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::inspect::{folder, json, parquet, safetensors};
+use crate::lock::Lock;
 use crate::schema;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,10 @@ impl Stage for Args {
         }?;
         match self.output.out {
             Some(out) if out.exists() && !self.output.force => Err(Error::Exists { path: out }),
-            Some(out) => artifact::write_bytes(&out, text.as_bytes()),
+            Some(out) => {
+                let _lock = Lock::of(&out)?;
+                artifact::write_bytes(&out, text.as_bytes())
+            }
             None => cli::print(&text),
         }
     }

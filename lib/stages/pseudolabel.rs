@@ -6,6 +6,7 @@ use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::rows::labelled_rows;
+use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
 use crate::recipe::{self, Recipe};
@@ -76,6 +77,7 @@ impl Stage for Args {
         if self.output.dry_run {
             return cli::print(&labelling.describe());
         }
+        let _lock = Lock::of(&out)?;
         let found = table::footer(&out);
         if artifact::target(&self.output, &out, &labelling.lineage, found)? == Target::UpToDate {
             return Ok(());

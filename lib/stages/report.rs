@@ -2,22 +2,24 @@
 //!
 //! Reads each `eval.parquet` below `--in` (the name of its folder is the row of the table) and the
 //! learning curves in `model/metrics.parquet` beside it. Runs of one row with other seeds are
-//! averaged. Writes `table.md`, `table.csv`, `table.parquet` and last `index.html`, one file that
+//! averaged; what does not belong together is marked and said. Writes `table.md`, `table.csv`, `table.parquet` and last `index.html`, one file that
 //! needs no network: a folder that has it is complete.
 
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
-use crate::report::{html, rows, runs, table};
+use crate::lock::Lock;
+use crate::report::{check, html, rows, runs, table};
 use crate::schema;
 use crate::tables::table as parquet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-report --in runs --out report          all runs; also prints the table
-  s4l-report --in runs/seed0 -o report0 -q   one seed; nothing but the table is printed";
+  s4l-report --in runs/seed0 -o report0 -q   one seed; nothing but the table is printed
+  s4l-report --in runs --check && echo ok    do all runs belong together?";
 
 /// Compare evaluated runs: a table beside the paper's, and one offline page
 #[derive(Debug, clap::Parser)]
@@ -26,6 +28,9 @@ pub struct Args {
     /// Folder that is searched for eval.parquet files
     #[arg(long = "in", value_name = "DIR", default_value = "runs")]
     input: PathBuf,
+    /// Write nothing; exit 0 when all runs belong together, 3 when not
+    #[arg(long, conflicts_with_all = ["out", "force", "dry_run"])]
+    check: bool,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -37,10 +42,21 @@ impl Stage for Args {
         &self.words
     }
 
+    fn quiet(&self) -> bool {
+        self.check || self.words.quiet
+    }
+
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let found = runs::find(&self.input)?;
-        let rows = rows::group(&found.runs);
+        let mut rows = rows::group(&found.runs);
+        check::note(&mut rows);
+        let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |n| (row.title, n)));
+        let notes: Vec<String> = notes.map(|(title, note)| format!("{title}: {note}")).collect();
+        notes.iter().for_each(|note| cli::warn(note));
+        if self.check {
+            return checked(&self.input, notes.len());
+        }
         let markdown = table::markdown(&rows);
 
         let out = self.output.out_or(schema::REPORT);
@@ -52,6 +68,8 @@ impl Stage for Args {
             let (rows, runs) = (rows.len(), found.runs.len());
             return cli::print(&format!("{rows} rows of {runs} runs to {}\n", out.display()));
         }
+        let lock = Lock::of(&out)?;
+        lock.sweep(&out);
         let made_from = page.exists().then(|| parquet::footer(&figures)).flatten();
         if artifact::target(&self.output, &page, &lineage, made_from)? == Target::Write {
             remove_if_there(&page)?;
@@ -66,8 +84,18 @@ impl Stage for Args {
     }
 }
 
+fn checked(input: &Path, notes: usize) -> Result<()> {
+    match notes {
+        0 => Ok(()),
+        _ => Err(Error::Check {
+            path: input.to_path_buf(),
+            what: format!("{notes} of the runs' figures do not compare, as said above"),
+        }),
+    }
+}
+
 /// While the tables are replaced, no page says that the report is complete.
-fn remove_if_there(page: &std::path::Path) -> Result<()> {
+fn remove_if_there(page: &Path) -> Result<()> {
     match std::fs::remove_file(page) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(page)(e)),
         _ => Ok(()),

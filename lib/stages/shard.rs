@@ -6,6 +6,7 @@ use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::survey::Survey;
 use crate::input::{self, Columns, Format, Input, Options};
+use crate::lock::Lock;
 use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::Shards;
@@ -190,6 +191,7 @@ impl Args {
         let lineage = Lineage::new("s4l-shard", UNSEEDED, self.recipe_hash(&settings, resized))
             .input(schema::input::IMAGES, hash?);
         let goal = self.part.map_or(out.to_path_buf(), |part| parts::folder(out, part));
+        let _lock = Lock::of(&goal)?;
         if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
         {
             return Ok(());
@@ -256,6 +258,7 @@ impl Args {
 
     /// Joins the parts.
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
+        let _lock = Lock::of(out)?;
         refuse_foreign(out)?;
         if !self.output.force && out.exists() {
             if Shards::lineage(out) != parts::lineage(out) {

@@ -7,6 +7,7 @@ use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew};
 use crate::labelled::duplicates::{self, Leak, NamedRows};
 use crate::labelled::list;
 use crate::labelled::rows::labelled_rows;
+use crate::lock::Lock;
 use crate::recipe;
 use crate::schema;
 use crate::shards::{Shards, Split};
@@ -129,6 +130,8 @@ impl Stage for Args {
             return cli::print(&plan.collect::<String>());
         }
 
+        let locks = files.iter().map(|file| Lock::of(file.path));
+        let _locks = locks.collect::<Result<Vec<_>>>()?;
         let mut todo = Vec::new();
         for file in files {
             let lineage = self.lineage(&split, file.validation)?;

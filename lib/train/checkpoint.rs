@@ -1,14 +1,17 @@
-//! All that resuming a training stage needs, in one file that is replaced atomically.
+//! All that resuming a training stage needs, in one file that is replaced atomically. The last two are
+//! kept.
 
+use super::identity::Identity;
 use crate::artifact;
+use crate::cli;
 use crate::error::{Error, Result};
 use crate::model::metrics::Metric;
-use crate::model::tensors::to_safetensors;
+use crate::model::tensors::{check_hash, to_safetensors};
 use crate::network::weights::Weights;
 use crate::schema;
 use crate::train::log::{Mean, RunningMeans};
-use safetensors::tensor::SafeTensors;
-use std::collections::BTreeMap;
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// State of a run after `step` steps, but for the weights.
@@ -21,16 +24,24 @@ pub struct State {
     pub means: RunningMeans,
 }
 
-/// The checkpoint of the run whose output is `model`.
+/// The newest checkpoint of the run whose output is `model`.
 pub fn file(model: &Path) -> PathBuf {
     model.join(schema::CHECKPOINT).join(schema::STATE)
 }
 
-/// The header's key for the identity of the run, named so in the files of runs that may still go on.
-const IDENTITY: &str = "plan";
+/// The one before it.
+fn previous(model: &Path) -> PathBuf {
+    file(model).with_file_name(schema::PREVIOUS_STATE)
+}
 
-/// Saves the state of a run and its weights. Its `identity` is one string for all that it depends on.
-pub fn save(model: &Path, identity: &str, state: &State, weights: &Weights) -> Result<()> {
+// Keys of the header.
+const IDENTITY: &str = "identity";
+const STEP: &str = "step";
+const RECORDS: &str = "records";
+
+/// Saves the state of a run and its weights; what was saved last becomes the previous one.
+pub fn save(model: &Path, identity: &Identity, state: &State, weights: &Weights) -> Result<()> {
+    let to_json_error = |e: serde_json::Error| Error::Internal(e.to_string());
     let vector = |name: &str, v| -> (String, Vec<usize>, &[f32]) {
         let v: &Vec<f32> = v;
         (name.to_string(), vec![v.len()], v)
@@ -39,7 +50,8 @@ pub fn save(model: &Path, identity: &str, state: &State, weights: &Weights) -> R
     let metrics = state.metrics.iter().map(|m| (m.step, &m.name, m.value.to_bits()));
     let means = state.means.0.iter().map(|(name, mean)| (name, mean.sum.to_bits(), mean.count));
     let records = (metrics.collect::<Vec<_>>(), means.collect::<Vec<_>>());
-    let records = serde_json::to_string(&records).map_err(|e| Error::Internal(e.to_string()))?;
+    let records = serde_json::to_string(&records).map_err(to_json_error)?;
+    let identity = serde_json::to_string(identity).map_err(to_json_error)?;
     let bytes = to_safetensors(
         &[
             vector("parameters", &weights.parameters),
@@ -48,32 +60,78 @@ pub fn save(model: &Path, identity: &str, state: &State, weights: &Weights) -> R
             vector("moving", &weights.moving),
         ],
         BTreeMap::from([
-            (IDENTITY.to_string(), identity.to_string()),
-            ("step".to_string(), state.step.to_string()),
-            ("records".to_string(), records),
+            (IDENTITY.to_string(), identity),
+            (STEP.to_string(), state.step.to_string()),
+            (RECORDS.to_string(), records),
         ]),
     )?;
-    artifact::write_bytes(&file(model), &bytes)
+    let newest = file(model);
+    if newest.exists() {
+        std::fs::rename(&newest, previous(model)).map_err(Error::io(&newest))?;
+    }
+    artifact::write_bytes(&newest, &bytes)
 }
 
-/// The saved state of the same run, or `None` if there is none. A checkpoint of another run, or a
-/// damaged one, is an error unless `force`: hours of work are not thrown away in silence.
-pub fn load(model: &Path, identity: &str, force: bool) -> Result<Option<(State, Weights)>> {
-    let path = file(model);
-    if !path.exists() {
-        return Ok(None);
+/// Why a checkpoint is not gone on with.
+enum Unfit {
+    Damaged(String),
+    /// Whole, and how its run differs.
+    Other(String),
+}
+
+/// The saved state of the same run, whose weights are as long as those `like`, or `None` if there is
+/// none. A damaged checkpoint gives way to the previous one, with a warning. One of another run, or
+/// none that is whole, is an error; with `force` it is dropped, with a warning.
+pub fn load(
+    model: &Path,
+    identity: &Identity,
+    like: &Weights,
+    force: bool,
+) -> Result<Option<(State, Weights)>> {
+    let mut unfit = Vec::new();
+    for path in [file(model), previous(model)] {
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            bytes => bytes.map_err(Error::io(&path))?,
+        };
+        match parse(&bytes, identity, like) {
+            Ok(saved) => {
+                say(&unfit, &format!("{} takes its place", path.display()));
+                if !unfit.is_empty() {
+                    // Else the next one saved would push it out in favour of the unfit one.
+                    std::fs::rename(&path, file(model)).map_err(Error::io(&path))?;
+                }
+                return Ok(Some(saved));
+            }
+            Err(Unfit::Other(found)) if !force && unfit.is_empty() => {
+                return Err(refused(&path, &found));
+            }
+            Err(Unfit::Damaged(found) | Unfit::Other(found)) => unfit.push((path, found)),
+        }
     }
-    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-    match parse(&bytes, identity) {
-        Ok(saved) => Ok(Some(saved)),
-        Err(_) if force => Ok(None),
-        Err(found) => Err(Error::bad_data(
-            &path,
-            "a checkpoint of this recipe, seed and input",
-            found,
-            "run the command that began it, or pass --force to start anew",
-        )),
+    match unfit.first() {
+        Some((path, found)) if !force => Err(refused(path, found)),
+        _ => {
+            say(&unfit, "it is dropped and training begins anew");
+            Ok(None)
+        }
     }
+}
+
+/// Warns of what is not gone on with, and says what is done instead.
+fn say(unfit: &[(PathBuf, String)], instead: &str) {
+    for (path, found) in unfit {
+        cli::warn(&format!("{}: {found}; {instead}", path.display()));
+    }
+}
+
+fn refused(path: &Path, found: &str) -> Error {
+    Error::bad_data(
+        path,
+        "a checkpoint of this recipe, seed and input",
+        found,
+        "run the command that began it, or pass --force to start anew",
+    )
 }
 
 /// A metric, and a mean that still runs, as they are stored: values as bits.
@@ -88,40 +146,82 @@ fn mean((name, bits, count): StoredMean) -> (String, Mean) {
     (name, Mean { sum: f64::from_bits(bits), count })
 }
 
-fn parse(bytes: &[u8], identity: &str) -> std::result::Result<(State, Weights), String> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let header = header.metadata().clone().unwrap_or_default();
-    let entry = |key: &str| header.get(key).ok_or(format!("no {key:?} in its header"));
-    if entry(IDENTITY)? != identity {
-        return Err("one of another".into());
+fn parse(
+    bytes: &[u8],
+    identity: &Identity,
+    like: &Weights,
+) -> std::result::Result<(State, Weights), Unfit> {
+    let header = header(bytes).map_err(Unfit::Damaged)?;
+    let found = entry(&header, IDENTITY)
+        .and_then(|json| serde_json::from_str::<Identity>(json).map_err(|e| e.to_string()));
+    if let Some(difference) = identity.difference(&found.map_err(Unfit::Damaged)?) {
+        let step = header.get(STEP).map_or("", String::as_str);
+        return Err(Unfit::Other(format!("one of another run, of step {step}: {difference}")));
     }
-    let vector = |name: &str| -> std::result::Result<Vec<f32>, String> {
-        let view = tensors.tensor(name).map_err(|e| e.to_string())?;
-        let values = view.data().chunks_exact(4);
-        Ok(values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-    };
-    let (metrics, means): (Vec<StoredMetric>, Vec<StoredMean>) =
-        serde_json::from_str(entry("records")?).map_err(|e| e.to_string())?;
-    let weights = Weights {
-        parameters: vector("parameters")?,
-        velocity: vector("velocity")?,
-        average: vector("average")?,
-        moving: vector("moving")?,
-    };
-    let state = State {
-        step: entry("step")?.parse().map_err(|_| "no step in its header")?,
-        metrics: metrics.into_iter().map(metric).collect(),
-        means: RunningMeans(means.into_iter().map(mean).collect()),
-    };
-    Ok((state, weights))
+    let whole = || Ok((state(&header)?, weights(bytes, like)?));
+    whole().map_err(Unfit::Damaged)
 }
 
-/// Removes the checkpoint of a finished run.
+/// What a damaged checkpoint is in words.
+type OrDamage<T> = std::result::Result<T, String>;
+
+/// The key-value pairs of a file whose bytes are those that were written.
+fn header(bytes: &[u8]) -> OrDamage<HashMap<String, String>> {
+    let whole = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string());
+    let header = whole.map_err(|e| format!("a damaged one: {e}"))?.1.metadata().clone();
+    check_hash(bytes).map_err(|e| format!("a damaged one: {e}"))?;
+    header.ok_or("one without a header".into())
+}
+
+fn entry<'a>(header: &'a HashMap<String, String>, key: &str) -> OrDamage<&'a str> {
+    header.get(key).map(String::as_str).ok_or(format!("no {key:?} in its header"))
+}
+
+fn state(header: &HashMap<String, String>) -> OrDamage<State> {
+    let (metrics, means): (Vec<StoredMetric>, Vec<StoredMean>) =
+        serde_json::from_str(entry(header, RECORDS)?).map_err(|e| e.to_string())?;
+    Ok(State {
+        step: entry(header, STEP)?.parse().map_err(|_| "no step in its header")?,
+        metrics: metrics.into_iter().map(metric).collect(),
+        means: RunningMeans(means.into_iter().map(mean).collect()),
+    })
+}
+
+fn weights(bytes: &[u8], like: &Weights) -> OrDamage<Weights> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| format!("a damaged one: {e}"))?;
+    let vector = |name: &str, like: &[f32]| -> OrDamage<Vec<f32>> {
+        let view = tensors.tensor(name).map_err(|e| e.to_string())?;
+        let (values, rest) = view.data().as_chunks::<4>();
+        if view.dtype() != Dtype::F32 || values.len() != like.len() || !rest.is_empty() {
+            let found = format!("{} bytes of {:?}", view.data().len(), view.dtype());
+            return Err(format!("{name} of {found} in place of {} values", like.len()));
+        }
+        Ok(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    Ok(Weights {
+        parameters: vector("parameters", &like.parameters)?,
+        velocity: vector("velocity", &like.velocity)?,
+        average: vector("average", &like.average)?,
+        moving: vector("moving", &like.moving)?,
+    })
+}
+
+/// Removes the checkpoints of a finished run.
 pub fn remove(model: &Path) -> Result<()> {
     let folder = model.join(schema::CHECKPOINT);
     match std::fs::remove_dir_all(&folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&folder)(e)),
         _ => Ok(()),
     }
+}
+
+/// Whether no checkpoint that is there is of another run.
+pub fn is_of(model: &Path, identity: &Identity) -> bool {
+    [file(model), previous(model)].iter().all(|path| {
+        let found = std::fs::read(path).ok().and_then(|bytes| {
+            let header = header(&bytes).ok()?;
+            serde_json::from_str::<Identity>(header.get(IDENTITY)?).ok()
+        });
+        found.is_none_or(|found| found == *identity)
+    })
 }

@@ -37,16 +37,29 @@ fn views_of_an_image(s: &Settings, views: &Views) -> String {
     }
 }
 
-/// What `--dry-run` prints: steps, images, parameters, memory. Memory is that of the CPU engine's
-/// buffers, the parameters, their gradients, velocities and averages.
+/// Bytes of memory: of the CPU engine's buffers, the parameters, their gradients, velocities and
+/// averages.
+pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
+    let views = methods::views(s, data.channels)?;
+    let layout = Layout::new(&methods::architecture(s, data.channels, data.classes));
+    let images = images_of_a_step(s, &views);
+    let size = (views.labelled.first().height, views.labelled.first().width);
+    let activations = cpu::training_bytes(&layout, size, s.precision, images);
+    Ok(activations + 4 * layout.parameters * 4)
+}
+
+fn images_of_a_step(s: &Settings, views: &Views) -> usize {
+    s.batch * views.labelled.count() + s.unlabelled_batch * views.unlabelled.count()
+}
+
+/// What `--dry-run` prints: steps, images, parameters, memory.
 pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     let views = methods::views(s, data.channels)?;
     let layout = Layout::new(&methods::architecture(s, data.channels, data.classes));
+    let memory = memory(s, data)?;
     let schedule = Schedule::new(s, data.labelled);
-    let images = s.batch * views.labelled.count() + s.unlabelled_batch * views.unlabelled.count();
+    let images = images_of_a_step(s, &views);
     let (height, width) = (views.labelled.first().height, views.labelled.first().width);
-    let activations = cpu::training_bytes(&layout, (height, width), s.precision, images);
-    let memory = activations + 4 * layout.parameters * 4;
     let lines = [
         ("method", method_name(s.method)),
         (

@@ -24,6 +24,15 @@ impl LabelFile {
             LabelFile::Known(path) | LabelFile::Pseudo { path, .. } => path,
         }
     }
+
+    /// How the labels of the file are read.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            LabelFile::Known(_) => "known",
+            LabelFile::Pseudo { soft: false, .. } => "pseudo",
+            LabelFile::Pseudo { soft: true, .. } => "soft",
+        }
+    }
 }
 
 /// The rows of the split to train on, with their labels. Images of `held_out` are not among them.

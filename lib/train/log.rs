@@ -66,12 +66,17 @@ impl MetricsLog {
     fn write(&mut self, Metric { step, name, value }: &Metric) -> Result<()> {
         let line =
             serde_json::json!({schema::STEP: step, schema::NAME: name, schema::VALUE: value});
-        writeln!(self.file, "{line}").map_err(Error::io(&self.path))
+        // In one piece: who follows the file reads whole lines.
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
 
-    /// Removes the file of a finished run.
+    /// Removes the file of a finished run, if it is there.
     pub fn remove(model: &Path) -> Result<()> {
         let path = model.join(schema::METRICS_JSONL);
-        std::fs::remove_file(&path).map_err(Error::io(&path))
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(e)),
+            _ => Ok(()),
+        }
     }
 }

@@ -3,11 +3,13 @@
 //! In the order of a run: `options` are those of the command line; `check` refuses settings that
 //! cannot be meant; `prepare` reads and checks every input, the labels by `labels`; `dry_run` says
 //! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
-//! `schedule`; `log` and `checkpoint` write while it runs, `tfevents` at its end.
+//! `schedule`; `log` and `checkpoint` write while it runs, the latter under the run's `identity`,
+//! `tfevents` at its end.
 
 pub mod check;
 pub mod checkpoint;
 pub mod dry_run;
+pub mod identity;
 pub mod labels;
 pub mod loader;
 pub mod log;
@@ -20,7 +22,10 @@ pub mod trainer;
 use crate::artifact::{self, Target};
 use crate::cli;
 use crate::error::Result;
+use crate::lock::Lock;
+use crate::memory;
 use crate::model::folder;
+use crate::network::device::Device;
 use crate::schema;
 use crate::settings::Settings;
 use dry_run::Data;
@@ -48,14 +53,25 @@ pub fn dry_run_without_data(options: &TrainingOptions, s: &Settings) -> Result<b
 
 /// Prepares a training run, then says what it comes to or trains it.
 pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> Result<()> {
+    memory::preparing(true);
     let run = prepare::run(options, settings, &inputs)?;
     if options.output.dry_run {
         return cli::print(&dry_run::describe(&run.config.settings, &run.data())?);
     }
-    let weights = inputs.out.join(schema::WEIGHTS);
-    let found = folder::header(&inputs.out);
+    let out = &inputs.out;
+    let lock = Lock::of(out)?;
+    lock.sweep(out);
+    lock.sweep(&out.join(schema::CHECKPOINT));
+    let weights = out.join(schema::WEIGHTS);
+    let found = folder::header(out);
     match artifact::target(&options.output, &weights, &run.lineage, found)? {
-        Target::UpToDate => Ok(()),
-        Target::Write => run.train(&options.output),
+        Target::UpToDate => run.clear(),
+        Target::Write => {
+            if options.computing.device.parse::<Device>()? == Device::Cpu {
+                let bytes = dry_run::memory(&run.config.settings, &run.data())?;
+                memory::check("training", bytes as u64)?;
+            }
+            run.train(&options.output)
+        }
     }
 }

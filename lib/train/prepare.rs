@@ -20,6 +20,7 @@ use crate::schema;
 use crate::settings::Settings;
 use crate::shards::{Shards, Split};
 use crate::tables::table;
+use crate::train::identity::Identity;
 use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::options::TrainingOptions;
 use crate::train::schedule::Schedule;
@@ -64,6 +65,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     Ok(Run {
         out: inputs.out.clone(),
         schedule: Schedule::new(&config.settings, images.labelled.rows.len()),
+        identity: Identity::new(&config.settings, &lineage, inputs.labels.kind())?,
         config,
         lineage,
         network,

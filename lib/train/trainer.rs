@@ -6,6 +6,7 @@ use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::argmax;
+use crate::memory;
 use crate::methods;
 use crate::methods::batch::Batch;
 use crate::methods::main_pass::{At, Record};
@@ -21,6 +22,7 @@ use crate::schema::{self, metric};
 use crate::shards::Split;
 use crate::train::checkpoint::{self, State};
 use crate::train::dry_run::Data;
+use crate::train::identity::Identity;
 use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::log::MetricsLog;
 use crate::train::schedule::Schedule;
@@ -42,6 +44,7 @@ pub struct Run {
     pub out: PathBuf,
     pub config: Config,
     pub lineage: Lineage,
+    pub identity: Identity,
     pub network: Network,
     pub images: Arc<TrainingImages>,
     pub schedule: Schedule,
@@ -87,7 +90,9 @@ impl Run {
 
     /// The state of the checkpoint, whose weights the network takes over; without one the first state.
     fn begin(&mut self, force: bool) -> Result<State> {
-        let Some((state, weights)) = checkpoint::load(&self.out, &self.identity(), force)? else {
+        let like = self.network.engine.get()?;
+        let saved = checkpoint::load(&self.out, &self.identity, &like, force)?;
+        let Some((state, weights)) = saved else {
             return Ok(State::default());
         };
         cli::info(&format!("{}: going on from step {}", self.out.display(), state.step));
@@ -114,6 +119,7 @@ impl Run {
             let record = self.differentiate(batch, step)?;
             self.check_finite(&record, step, state)?;
             self.update(step)?;
+            memory::preparing(false);
             state.means.add(&record);
             bar.set_position(step + 1);
             self.log_if_due(state, log, step + 1)?;
@@ -212,12 +218,7 @@ impl Run {
             return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
         }
         state.step = step;
-        checkpoint::save(&self.out, &self.identity(), state, &weights)
-    }
-
-    /// One string for everything that the run depends on.
-    fn identity(&self) -> String {
-        format!("{:?}", self.lineage.metadata())
+        checkpoint::save(&self.out, &self.identity, state, &weights)
     }
 
     fn stopped(&self, step: u64) -> Error {
@@ -303,17 +304,27 @@ impl Run {
         Ok(())
     }
 
-    /// Writes the model folder; the weights come last.
+    /// Writes the model folder.
     fn commit(&self, metrics: &[Metric]) -> Result<()> {
-        let out = &self.out;
-        metrics::write(out, metrics, &self.lineage)?;
-        let events = out.join(schema::EVENTS);
-        artifact::write_bytes(&events, &tfevents::encode(metrics))?;
+        let staged = artifact::temporary_folder(&self.out.join(schema::WEIGHTS))?;
+        let path = staged.path();
+        metrics::write(path, metrics, &self.lineage)?;
+        artifact::write_bytes(&path.join(schema::EVENTS), &tfevents::encode(metrics))?;
         let card = card::markdown(&self.config, &self.lineage, metrics);
-        artifact::write_bytes(&out.join(schema::MODEL_CARD), card.as_bytes())?;
-        folder::write(out, &self.config, &self.network.engine.get()?, &self.lineage)?;
-        checkpoint::remove(out)?;
-        MetricsLog::remove(out)
+        artifact::write_bytes(&path.join(schema::MODEL_CARD), card.as_bytes())?;
+        folder::write(path, &self.config, &self.network.engine.get()?, &self.lineage)?;
+        folder::commit(path, &self.out)?;
+        checkpoint::remove(&self.out)?;
+        MetricsLog::remove(&self.out)
+    }
+
+    /// Removes what this run left beside a finished model when it was killed at its very end.
+    pub fn clear(&self) -> Result<()> {
+        if !checkpoint::is_of(&self.out, &self.identity) {
+            return Ok(());
+        }
+        checkpoint::remove(&self.out)?;
+        MetricsLog::remove(&self.out)
     }
 }
 

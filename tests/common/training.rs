@@ -3,10 +3,12 @@
 use super::{Ran, Scratch, contents, smoke_shards};
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use s4l::artifact::Lineage;
+use s4l::model::tensors::to_safetensors;
 use s4l::schema;
 use s4l::tables::table;
+use safetensors::SafeTensors;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,6 +126,37 @@ pub fn model(scratch: &Scratch, name: &str) -> Vec<(String, Vec<u8>)> {
     assert_eq!(names, expected);
     assert!(scratch.path(&format!("{name}.prov.json")).is_file());
     files
+}
+
+/// Writes a safetensors file again with other tensors or another header, as if it had been made so.
+pub fn rewrite(path: &Path, change: impl FnOnce(&mut BTreeMap<String, String>, &mut Vec<Tensor>)) {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let mut header: BTreeMap<_, _> = header.metadata().clone().unwrap().into_iter().collect();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<Tensor> = tensors
+        .iter()
+        .map(|(name, view)| {
+            let values = view.data().as_chunks::<4>().0.iter();
+            let values = values.map(|b| f32::from_le_bytes(*b)).collect();
+            (name.to_string(), view.shape().to_vec(), values)
+        })
+        .collect();
+    change(&mut header, &mut tensors);
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, shape, v)| (name.clone(), shape.clone(), &v[..])).collect();
+    std::fs::write(path, to_safetensors(&tensors, header).unwrap()).unwrap();
+}
+
+/// Name, shape and values.
+pub type Tensor = (String, Vec<usize>, Vec<f32>);
+
+/// Changes a bit in the middle of a file.
+pub fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
 }
 
 /// Names of the files that differ.

@@ -2,7 +2,8 @@
 //! share their place. Placed before the first step, for one image; a batch scales it.
 
 use super::shared::Shared;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::memory;
 use memmap2::{Advice, MmapMut};
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -82,9 +83,8 @@ impl<E: Copy> Arena<E> {
         // The old memory goes first.
         *self = Arena::default();
         let bytes = len * size_of::<E>();
-        let map = MmapMut::map_anon(bytes).map_err(|e| {
-            Error::Internal(format!("no memory for {bytes} bytes of activations: {e}"))
-        })?;
+        let map = MmapMut::map_anon(bytes)
+            .map_err(|_| memory::lacking("activations need", bytes as u64))?;
         // Only a hint: small pages do, too.
         let _ = map.advise(Advice::HugePage);
         self.map = Some(map);

@@ -1,0 +1,131 @@
+//! One run at a time for an output: an operating-system lock on a file beside it. It ends with the
+//! process that holds it, on whichever node that runs; the words in the file are for people only.
+
+use crate::artifact;
+use crate::cli;
+use crate::error::{Error, Result};
+use crate::schema;
+use arrow::temporal_conversions::timestamp_s_to_datetime;
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Holders that may end, one after the other, while a lock is taken.
+const TRIES: usize = 100;
+
+/// Keeps other runs from an output until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    /// `None` where the file system has no locks.
+    held: Option<File>,
+}
+
+impl Lock {
+    /// Takes the lock of an output. Where there are no locks, a warning says so.
+    ///
+    /// Errors: `Busy` while another run has it.
+    pub fn of(out: &Path) -> Result<Lock> {
+        let path = artifact::beside(&real_path(out), schema::LOCK);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        let mut tries = 0;
+        let held = loop {
+            tries += 1;
+            let open =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = match open {
+                Err(e) if no_locks(e.kind()) => break Err(e),
+                file => file.map_err(Error::io(&path))?,
+            };
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => return Err(busy(out, &path)),
+                Err(TryLockError::Error(e)) => break Err(e),
+                // A holder that ends removes its file: a lock on that one keeps nobody out. Some file
+                // systems number a file anew each time.
+                Ok(()) if is_at(&file, &path) || tries == TRIES => break Ok(file),
+                Ok(()) => {}
+            }
+        };
+        if let Err(e) = &held {
+            let (path, out) = (path.display(), out.display());
+            let words =
+                format!("{path}: cannot be locked ({e}); let no other run make {out} meanwhile");
+            cli::warn(&words);
+        }
+        let held = held.ok();
+        if let Some(file) = &held {
+            // For people only.
+            let _ = write_holder(file);
+        }
+        Ok(Lock { path, held })
+    }
+
+    /// Removes what runs that were killed have left in a folder of the output under temporary names. What
+    /// cannot be removed does no harm.
+    pub fn sweep(&self, folder: &Path) {
+        if self.held.is_none() {
+            return;
+        }
+        let (prefix, suffix) = schema::TEMPORARY;
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(prefix) && name.ends_with(suffix) {
+                let path = entry.path();
+                let _ = match path.is_dir() {
+                    true => std::fs::remove_dir_all(&path),
+                    false => std::fs::remove_file(&path),
+                };
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Removes the file, then lets go of it.
+    fn drop(&mut self) {
+        if self.held.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether an error of opening a file is about this file only: the output may well be written.
+fn no_locks(error: ErrorKind) -> bool {
+    use ErrorKind::{IsADirectory, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error, IsADirectory | PermissionDenied | ReadOnlyFilesystem)
+}
+
+fn busy(out: &Path, lock: &Path) -> Error {
+    let holder = std::fs::read_to_string(lock).unwrap_or_default();
+    Error::Busy { path: out.to_path_buf(), holder: holder.trim().to_string() }
+}
+
+/// Whether the path leads to the open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (open, there) = (file.metadata(), path.metadata());
+    open.is_ok_and(|m| there.is_ok_and(|t| (m.dev(), m.ino()) == (t.dev(), t.ino())))
+}
+
+fn write_holder(mut file: &File) -> std::io::Result<()> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let since = timestamp_s_to_datetime(now as i64).map_or(String::new(), |t| t.to_string());
+    let text = format!("host {}, pid {}, since {since} UTC\n", host.trim(), std::process::id());
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
+}
+
+/// However an output is called, its lock is one.
+fn real_path(out: &Path) -> PathBuf {
+    let in_folder = || {
+        let path = std::path::absolute(out).ok()?;
+        Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+    };
+    out.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| out.to_path_buf())
+}
