@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod input;
 pub mod inspect;
 pub mod labelled;
+pub mod mapped;
 pub mod methods;
 pub mod model;
 pub mod network;

@@ -1,6 +1,7 @@
 //! Label lists: the names of the labelled images, as S4L publishes them (JSON) and SimCLR (text).
 
 use crate::error::{Error, Result};
+use crate::schema;
 use crate::shards::Split;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -15,13 +16,14 @@ const SHOWN: usize = 3;
 /// No path is longer, and trying all ends of something that is would take long.
 const MAX_NAME: usize = 4096;
 
-/// The rows that a list names, sorted. A name is a key; or a path that ends in one; or either of them
-/// but for the ending of its file.
+/// The rows that a list names, sorted, and the `short_hash` of the list. A name is a key; or a path that
+/// ends in one; or either of them but for the ending of its file.
 ///
 /// Errors: `BadData` if a name belongs to no image or to several, to one without a label, or to the
 /// image of another name.
-pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
-    let names = names(list)?;
+pub fn rows(list: &Path, split: &Split) -> Result<(Vec<usize>, String)> {
+    let text = read(list)?;
+    let names = names(list, &text)?;
     let bad = |expected: &str, found: String| {
         let hint = "correct the list, or name the --split it is of";
         Error::bad_data(list, expected, found, hint)
@@ -64,7 +66,7 @@ pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
         let found = format!("{:?} without", split.key(row));
         return Err(bad("images with labels", found));
     }
-    Ok(rows)
+    Ok((rows, schema::short_hash(&blake3::hash(text.as_bytes()))))
 }
 
 /// `a/b/c`, `b/c`, `c`.
@@ -91,18 +93,21 @@ fn stems(split: &Split) -> HashMap<&str, Option<usize>> {
     stems
 }
 
+fn read(list: &Path) -> Result<String> {
+    std::fs::read_to_string(list).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
+        _ => Error::io(list)(e),
+    })
+}
+
 /// The names in a list: JSON if it begins with a brace, else text.
-fn names(list: &Path) -> Result<Vec<String>> {
+fn names(list: &Path, text: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct LabelMap {
         values: Vec<String>,
     }
-    let text = std::fs::read_to_string(list).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
-        _ => Error::io(list)(e),
-    })?;
     if text.trim_start().starts_with('{') {
-        let map: LabelMap = serde_json::from_str(&text).map_err(|e| {
+        let map: LabelMap = serde_json::from_str(text).map_err(|e| {
             let hint = "write it like {\"values\": [\"a.png\", \"b.png\"]}";
             Error::bad_data(list, "a label map", e.to_string(), hint)
         })?;

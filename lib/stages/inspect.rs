@@ -59,8 +59,13 @@ impl Stage for Args {
             Kind::Model => folder::describe_model(path),
         }?;
         match self.output.out {
-            Some(out) if out.exists() && !self.output.force => Err(Error::Exists { path: out }),
-            Some(out) => artifact::write_bytes(&out, text.as_bytes()),
+            Some(out) => {
+                artifact::refuse_overlap(path, &out)?;
+                match out.exists() && !self.output.force {
+                    true => Err(Error::Exists { path: out }),
+                    false => artifact::write_bytes(&out, text.as_bytes()),
+                }
+            }
             None => cli::print(&text),
         }
     }

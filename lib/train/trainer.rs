@@ -74,7 +74,7 @@ impl Run {
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
         self.commit(&state.metrics)?;
-        artifact::write_provenance(&self.out, start)?;
+        artifact::write_provenance(&self.out, start);
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
             "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
