@@ -317,8 +317,10 @@ fn remove(root: &Path) -> Result<()> {
     std::fs::remove_dir(root).map_err(Error::io(root))
 }
 
-/// Removes a staging folder that is left of making what has this lineage, as far as it can be.
+/// Removes a staging folder that is left of making what has this lineage, or that has nothing in it, as
+/// far as it can be.
 pub fn remove_left_over(root: &Path, made: &HashMap<String, String>) {
+    let _ = std::fs::remove_dir(root);
     if is_one(root)
         && lineage(root).as_ref() == Some(made)
         && let Ok(Some(_lock)) = lock(root)
