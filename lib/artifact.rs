@@ -4,6 +4,8 @@ use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::{recipe, schema};
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -94,13 +96,15 @@ pub enum Target {
 }
 
 /// Decides about an output whose footer or header is `found` (`None`: there is no output).
-/// Errors with `Exists` when it is there, differs, and `--force` is absent.
+/// Errors with `Exists` when it is there, differs, and `--force` is absent. Removes what killed runs have
+/// left of it.
 pub fn target(
     output: &Output,
     path: &Path,
     lineage: &Lineage,
     found: Option<HashMap<String, String>>,
 ) -> Result<Target> {
+    remove_left_over(path);
     match found {
         _ if output.force => Ok(Target::Write),
         None if !path.exists() => Ok(Target::Write),
@@ -120,10 +124,13 @@ pub fn write_atomic(
 ) -> Result<()> {
     let folder = parent(path);
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut file = temporary(0o644).tempfile_in(folder).map_err(Error::io(folder))?;
+    let make = |name: &tempfile::Builder| name.tempfile_in(folder);
+    let mut file = temporary(path, 0o666, make).map_err(Error::io(folder))?;
+    hold(file.as_file());
     write(file.as_file_mut())?;
     file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path).map_err(|e| Error::io(path)(e.error)).map(|_| ())
+    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
+    sync_folder(folder)
 }
 
 /// `write_atomic` for bytes at hand.
@@ -131,41 +138,141 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |f| std::io::Write::write_all(f, bytes).map_err(Error::io(path)))
 }
 
-/// A folder under a temporary name beside `out`. Dropping it removes it.
-pub fn temporary_folder(out: &Path) -> Result<tempfile::TempDir> {
-    let parent = parent(out);
-    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    temporary(0o755).tempdir_in(parent).map_err(Error::io(parent))
+/// A folder under a temporary name. Dropping it removes it.
+pub struct TemporaryFolder {
+    folder: tempfile::TempDir,
+    /// Held while the folder is in use.
+    _lock: std::fs::File,
 }
 
-/// Names what is not complete, and opens it to those that `mode` says.
-fn temporary(mode: u32) -> tempfile::Builder<'static, 'static> {
-    let (prefix, suffix) = schema::TEMPORARY;
+impl TemporaryFolder {
+    /// Makes one beside `out`.
+    pub fn beside(out: &Path) -> Result<TemporaryFolder> {
+        let parent = parent(out);
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let make = |name: &tempfile::Builder| name.tempdir_in(parent);
+        let folder = temporary(out, 0o777, make).map_err(Error::io(parent))?;
+        let lock = std::fs::File::open(folder.path()).map_err(Error::io(folder.path()))?;
+        hold(&lock);
+        Ok(TemporaryFolder { folder, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives it the name `out`, as `commit_folder`.
+    pub fn commit(self, out: &Path) -> Result<()> {
+        commit_folder(self.path(), out)
+    }
+}
+
+/// Makes what is not complete under a temporary name for `path`, open to those that `mode` and the
+/// umask let in.
+fn temporary<T>(
+    path: &Path,
+    mode: u32,
+    make: impl FnOnce(&tempfile::Builder) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let mut prefix = temporary_prefix(path);
+    prefix.push("-");
     let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix).suffix(suffix).permissions(PermissionsExt::from_mode(mode));
-    builder
+    builder.prefix(&prefix).suffix(schema::TEMPORARY.1);
+    make(builder.permissions(PermissionsExt::from_mode(mode)))
 }
 
-/// Renames a folder beside `out`, whose files are synced, to `out`. What was there is moved away first
-/// and removed last, so at every moment `out` is the old folder, nothing, or the new one.
-pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
-    let sync =
-        |path: &Path| std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path));
-    sync(folder)?;
-    let old = temporary_folder(out)?;
-    let replace = out.exists();
-    if replace {
-        std::fs::rename(out, old.path()).map_err(Error::io(out))?;
-    }
-    if let Err(e) = std::fs::rename(folder, out) {
-        if replace {
-            // Whether or not it can go back, the old folder must not be removed.
-            let _ = std::fs::rename(old.keep(), out);
+/// How temporary names for `path`, and for what lies beside it under its name, begin.
+fn temporary_prefix(path: &Path) -> OsString {
+    // Names have at most 255 bytes.
+    const MOST: usize = 200;
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let mut prefix = OsString::from(schema::TEMPORARY.0);
+    prefix.push(OsStr::from_bytes(&name[..name.len().min(MOST)]));
+    prefix
+}
+
+/// Marks what has a temporary name as in use, until it is closed or its process ends. Where the file
+/// system has no locks, nobody can tell, and it is left alone by `remove_left_over`.
+fn hold(file: &std::fs::File) {
+    let _ = file.try_lock();
+}
+
+/// Removes what killed runs have left of `out` under temporary names, beside it and in it. What cannot be
+/// removed does no harm.
+pub fn remove_left_over(out: &Path) {
+    let inside = OsString::from(schema::TEMPORARY.0);
+    for (folder, prefix) in [(parent(out), temporary_prefix(out)), (out, inside)] {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.as_bytes();
+            let temporary = name.starts_with(prefix.as_bytes())
+                && name.ends_with(schema::TEMPORARY.1.as_bytes());
+            if temporary && let Ok(kind) = entry.file_type() {
+                let _ = remove_dead(&entry.path(), kind.is_dir());
+            }
         }
-        return Err(Error::io(out)(e));
     }
-    sync(parent(out))?;
-    old.close().map_err(Error::io(out))
+}
+
+/// Removes a file or a folder that no process holds.
+fn remove_dead(path: &Path, folder: bool) -> std::io::Result<()> {
+    std::fs::File::open(path)?.try_lock()?;
+    match folder {
+        true => std::fs::remove_dir_all(path),
+        false => std::fs::remove_file(path),
+    }
+}
+
+/// `put_folder`, and removes what was there.
+pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
+    put_folder(folder, out)?;
+    // The new one is there: what is left of the old one harms nobody.
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            cli::warn(&format!("{}: the old output is still there: {e}", folder.display()));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Renames a folder beside `out`, whose files are synced, to `out`. What was there has the folder's name
+/// then: at every moment `out` is the old folder or the new one. (Where a file system cannot exchange
+/// two folders, there is a moment without any, and the old one is removed.)
+pub fn put_folder(folder: &Path, out: &Path) -> Result<()> {
+    sync_folder(folder)?;
+    if !out.exists() {
+        std::fs::rename(folder, out).map_err(Error::io(out))?;
+    } else if exchange(folder, out).is_err() {
+        let old = TemporaryFolder::beside(out)?;
+        std::fs::rename(out, old.path()).map_err(Error::io(out))?;
+        if let Err(e) = std::fs::rename(folder, out) {
+            // Whether or not it can go back, the old folder must not be removed.
+            let _ = std::fs::rename(old.folder.keep(), out);
+            return Err(Error::io(out)(e));
+        }
+    }
+    sync_folder(parent(out))
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Makes the names in a folder last. Some file systems neither do this nor need it.
+fn sync_folder(path: &Path) -> Result<()> {
+    use std::io::ErrorKind::{InvalidInput, Unsupported};
+    match std::fs::File::open(path).and_then(|folder| folder.sync_all()) {
+        Err(e) if !matches!(e.kind(), InvalidInput | Unsupported) => Err(Error::io(path)(e)),
+        _ => Ok(()),
+    }
 }
 
 fn parent(path: &Path) -> &Path {
@@ -197,6 +304,15 @@ pub fn refuse_overlap(input: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses an output that is one of the inputs that are there, lies in it, or contains it.
+pub fn refuse_inputs<'a>(
+    out: &Path,
+    inputs: impl IntoIterator<Item = Option<&'a Path>>,
+) -> Result<()> {
+    let mut inputs = inputs.into_iter().flatten().filter(|input| input.exists());
+    inputs.try_for_each(|input| refuse_overlap(input, out))
+}
+
 /// The canonical form of a path of which the last parts may not exist yet.
 fn real_path(path: &Path) -> Result<PathBuf> {
     match (path.canonicalize(), path.file_name()) {
@@ -208,8 +324,8 @@ fn real_path(path: &Path) -> Result<PathBuf> {
 }
 
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
-/// host, duration, threads).
-pub fn write_provenance(out: &Path, start: Instant) -> Result<()> {
+/// host, duration, threads). The output is there already: if this fails, a warning says so.
+pub fn write_provenance(out: &Path, start: Instant) {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({
         "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
@@ -220,5 +336,8 @@ pub fn write_provenance(out: &Path, start: Instant) -> Result<()> {
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    write_bytes(&beside(out, schema::PROVENANCE), format!("{record:#}\n").as_bytes())
+    let written = write_bytes(&beside(out, schema::PROVENANCE), format!("{record:#}\n").as_bytes());
+    if let Err(e) = written {
+        cli::warn(&e.to_string());
+    }
 }

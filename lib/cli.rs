@@ -114,6 +114,7 @@ pub trait Stage: clap::Parser {
 const MOST_THREADS: usize = 64;
 
 struct Log {
+    program: String,
     quiet: bool,
     json: bool,
 }
@@ -135,23 +136,25 @@ pub fn main<S: Stage>() -> ExitCode {
     let signals = catch_signals();
     let stage = S::parse();
     let result = signals.and_then(|()| prepare(&stage, start)).and_then(|()| stage.run());
-    let command = S::command();
-    let name = command.get_name();
     match result {
         Ok(()) => {
-            info(&format!("{name}: {}", usage(start)));
+            info(&format!("{}: {}", program(), usage(start)));
             ExitCode::SUCCESS
         }
         Err(e) => {
-            say("error", &format!("{name}: {e}"));
+            say("error", &format!("{}: {e}", program()));
             ExitCode::from(e.exit_code())
         }
     }
 }
 
-fn prepare(stage: &impl Stage, start: Instant) -> Result<()> {
+fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
     let limits = stage.limits();
-    LOG.get_or_init(|| Log { quiet: stage.quiet(), json: stage.words().log_format == "json" });
+    LOG.get_or_init(|| Log {
+        program: S::command().get_name().to_string(),
+        quiet: stage.quiet(),
+        json: stage.words().log_format == "json",
+    });
     if limits.threads == Some(0) {
         return Err(Error::Usage("--threads 0: at least one thread".into()));
     }
@@ -233,16 +236,28 @@ pub fn print(result: &str) -> Result<()> {
     }
 }
 
+/// The line that a process ends with, however it is written.
+pub fn error_line(error: &Error) -> String {
+    line("error", &format!("{}: {error}", program()))
+}
+
 fn say(level: &str, message: &str) {
-    let line = if LOG.get().is_some_and(|l| l.json) {
-        serde_json::json!({"level": level, "message": message}).to_string()
-    } else if level == "info" {
-        message.to_string()
-    } else {
-        format!("{level}: {message}")
-    };
     // A log that is full or closed ends no work.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(line(level, message).as_bytes());
+}
+
+fn line(level: &str, message: &str) -> String {
+    if LOG.get().is_some_and(|l| l.json) {
+        serde_json::json!({"level": level, "message": message}).to_string() + "\n"
+    } else if level == "info" {
+        format!("{message}\n")
+    } else {
+        format!("{level}: {message}\n")
+    }
+}
+
+fn program() -> &'static str {
+    LOG.get().map_or("s4l", |log| &log.program)
 }
 
 /// A progress bar on a terminal; nothing in a log file or under `--quiet`.

@@ -11,6 +11,7 @@ pub mod input;
 pub mod inspect;
 pub mod labelled;
 pub mod lock;
+pub mod mapped;
 pub mod markdown;
 pub mod memory;
 pub mod methods;

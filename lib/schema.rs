@@ -87,7 +87,9 @@ pub const RECIPE_KEY: &str = "s4l.recipe";
 pub const SEED_KEY: &str = "s4l.seed";
 /// Before the name of an input; the value is the hash of its content.
 pub const INPUT_PREFIX: &str = "s4l.input.";
-/// Hash of a whole safetensors file, with zeros in place of its digits.
+/// Format of a table of this project.
+pub const FORMAT_KEY: &str = "s4l.format";
+/// Hash of a whole table or safetensors file, with zeros in place of its digits.
 pub const HASH_KEY: &str = "s4l.hash";
 /// `short_hash` of the `config.json` that belongs to the weights.
 pub const CONFIG_KEY: &str = "s4l.config";
@@ -145,6 +147,8 @@ pub const PARTIAL: &str = ".partial";
 pub const PLAN: &str = "plan.json";
 pub const FILES: &str = "files";
 pub const RECORDS: &str = "records";
+/// After the name of a file: the name of its record.
+pub const RECORD: &str = ".json";
 
 /// Names inside a model folder. `WEIGHTS` is written last: a folder that has it is complete.
 pub const CONFIG_JSON: &str = "config.json";
@@ -168,6 +172,14 @@ pub const PAGE: &str = "index.html";
 /// Name of a shard file: `train-00000-of-00004.parquet`.
 pub fn shard_file(split: &str, file: usize, files: usize) -> String {
     format!("{split}-{file:05}-of-{files:05}.parquet")
+}
+
+/// Errors with what is wrong with the name of a split, which begins names of files.
+pub fn check_split(name: &str) -> Result<(), String> {
+    match name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+        true => Err(format!("{name:?}, which is no name of a file")),
+        false => Ok(()),
+    }
 }
 
 /// The split of a shard file by its name; the stem of any other file.

@@ -132,3 +132,98 @@ fn a_folder_of_something_else_is_left_alone() {
     shard(&scratch, &ARGS[..4]).fails(73, &["shards.partial", "another --out"]);
     assert!(scratch.path("shards.partial/thesis.tex").is_file());
 }
+
+#[test]
+fn a_record_counts_only_with_its_file() {
+    let scratch = Scratch::new();
+    assert_eq!(interrupted(&scratch, "-TERM"), Some(75));
+    let files = scratch.path("shards.partial/files");
+    let damage: [&dyn Fn(); 4] = [
+        &|| std::fs::remove_dir_all(&files).unwrap(),
+        &|| std::fs::remove_file(files.join("train-00000-of-00080.parquet")).unwrap(),
+        // One byte of one file, one file to a half.
+        &|| {
+            let path = files.join("train-00001-of-00080.parquet");
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[1000] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        },
+        &|| {
+            let path = files.join("train-00002-of-00080.parquet");
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        },
+    ];
+    for damage in damage {
+        if !files.exists() {
+            assert_eq!(interrupted(&scratch, "-TERM"), Some(75));
+        }
+        damage();
+    }
+    // What is none of the files.
+    scratch.write("shards.partial/files/rejects.parquet", "of another run");
+    scratch.write("shards.partial/files/.s4l-MANIFEST.b3-abcdef.tmp", "half");
+    shard(&scratch, &ARGS).ok();
+    assert_eq!(contents(&scratch.path("shards")), whole());
+    assert_eq!(scratch.names(), ["shards", "shards.prov.json"]);
+}
+
+/// The end of a run, killed before each of its steps.
+#[test]
+fn killed_in_its_last_second_it_ends_with_the_same_bytes() {
+    let scratch = Scratch::new();
+    assert_eq!(interrupted(&scratch, "-TERM"), Some(75));
+    let copy = |from: &str, to: &str| {
+        let copied =
+            Command::new("cp").args(["-r", from, to]).current_dir(scratch.path("")).status();
+        assert!(copied.unwrap().success());
+    };
+    copy("shards.partial", "kept");
+    shard(&scratch, &ARGS).ok();
+    for (force, left) in [
+        // The folder has its name, and what it was made in is still there: as a whole, or in part.
+        (false, &["records", "plan.json"][..]),
+        (true, &["records", "plan.json"]),
+        (true, &["plan.json"]),
+        // The old shards were exchanged for the new ones.
+        (true, &["files", "records", "plan.json"]),
+        (true, &[]),
+    ] {
+        scratch.write("shards.partial/plan.json", "");
+        std::fs::remove_file(scratch.path("shards.partial/plan.json")).unwrap();
+        for name in left {
+            copy(&format!("kept/{name}"), "shards.partial");
+        }
+        if left.contains(&"files") {
+            scratch.write("shards.partial/files/train-00000-of-00008.parquet", "old");
+        }
+        let more: &[&str] = if force { &["--force"] } else { &[] };
+        shard(&scratch, &[&ARGS, more].concat()).ok();
+        assert_eq!(contents(&scratch.path("shards")), whole(), "{left:?}");
+        assert_eq!(scratch.names(), ["kept", "shards", "shards.prov.json"], "{left:?}");
+    }
+}
+
+#[test]
+fn a_part_that_was_copied_in_half_is_not_joined() {
+    let scratch = Scratch::new();
+    for part in ["1/2", "2/2"] {
+        shard(&scratch, &[&ARGS[..], &["--part", part]].concat()).ok();
+    }
+    let path = scratch.path("shards.part-2-of-2/files/train-00079-of-00080.parquet");
+    let bytes = std::fs::read(&path).unwrap();
+    let merge = ["--merge", "--out", "shards"];
+    for half in [&bytes[..bytes.len() / 2], &[&bytes[..bytes.len() - 1], b"x"].concat()] {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, half).unwrap();
+        shard(&scratch, &merge).fails(65, &["train-00079-of-00080.parquet", "the part again"]);
+        assert!(!scratch.path("shards").exists());
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    // Left by a run that was killed.
+    std::fs::write(scratch.path("shards.partial/records/train-00000-of-00080.parquet.json"), "{")
+        .unwrap();
+    shard(&scratch, &merge).ok();
+    assert_eq!(contents(&scratch.path("shards")), whole());
+}

@@ -110,20 +110,29 @@ fn damaged_shards_are_named() {
     fails(shards.split("val").map(|_| ()), 66, "test, train");
     let json = scratch.path("shards/dataset.json");
     let text = std::fs::read_to_string(&json).unwrap();
+    let manifest = std::fs::read_to_string(scratch.path("shards/MANIFEST.b3")).unwrap();
+    let put = |text: &str| {
+        let line = format!("{}  dataset.json\n", blake3::hash(text.as_bytes()).to_hex());
+        scratch.write("shards/MANIFEST.b3", line + &manifest);
+        std::fs::write(&json, text).unwrap();
+    };
     for (from, to, word) in [
         ("\"images\": 400", "\"images\": 401", "401"),
-        ("\"format\": 1", "\"format\": 2", "format 2"),
+        ("\"format\": 2", "\"format\": 3", "format 3"),
         ("28,\n    28,\n    1", "28,\n    28,\n    2", "shape"),
         ("28,\n    28,\n    1", "14,\n    56,\n    1", "14x56"),
         ("{", "", "dataset.json"),
     ] {
         assert!(text.contains(from));
-        std::fs::write(&json, text.replacen(from, to, 1)).unwrap();
+        put(&text.replacen(from, to, 1));
         fails(open(&scratch), 65, word);
     }
-    std::fs::write(&json, text.replace("\"files\": 1", "\"files\": 2")).unwrap();
+    std::fs::write(&json, text.replace("Trouser", "Trousers")).unwrap();
+    fails(open(&scratch), 65, "MANIFEST.b3");
+    put(&text);
+    std::fs::rename(scratch.path(TRAIN), scratch.path("away")).unwrap();
     fails(open(&scratch), 66, "train-0000");
-    std::fs::write(&json, &text).unwrap();
+    std::fs::rename(scratch.path("away"), scratch.path(TRAIN)).unwrap();
 
     let whole = std::fs::read(scratch.path(TRAIN)).unwrap();
     for length in [0, 3, 100, whole.len() / 2, whole.len() - 1] {

@@ -16,8 +16,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         r#"{{"format":1,"classes":["a","b"],"shape":{shape},"lineage":{{}},
             "splits":{{"train":{{"images":{images},"files":1,"content":""}}}}}}"#
     );
+    let manifest = format!("{}  dataset.json\n", blake3::hash(dataset.as_bytes()));
     let folder = input::folder(&[
         ("dataset.json", dataset.as_bytes()),
+        ("MANIFEST.b3", manifest.as_bytes()),
         ("train-00000-of-00001.parquet", file),
     ]);
     let Ok(split) = Shards::open(&folder).unwrap().split("train") else {

@@ -4,7 +4,7 @@ use super::{count, lineage, section, title};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{EvalSummary, Summary};
 use crate::schema::SUMMARY_KEY;
-use crate::tables::contained;
+use crate::tables::{contained, table};
 use ::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use ::parquet::arrow::{ARROW_SCHEMA_META_KEY, ProjectionMask};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -61,8 +61,9 @@ pub fn describe(path: &Path) -> Result<String> {
     Ok(title(path, "parquet", &more)? + &section("columns", &lines) + &summary + &lineage(&pairs))
 }
 
-/// Every page of every column can be read.
+/// The bytes are those that were written, and every page of every column can be read.
 pub fn verify(path: &Path) -> Result<()> {
+    table::metadata(path, "the stage that made it")?;
     for batch in batches(path, open(path)?)? {
         batch?;
     }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::input::names::{nfc, stem, without_bom};
+use crate::schema;
 use crate::shards::Split;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -14,13 +15,15 @@ const SHOWN: usize = 3;
 /// No path is longer, and trying all ends of something that is would take long.
 const MAX_NAME: usize = 4096;
 
-/// The rows that a list names, sorted. A name is a key; or a path that ends in one; or either of them
-/// but for the ending of its file, composed in any way and with slashes of any kind.
+/// The rows that a list names, sorted, and the `short_hash` of the list. A name is a key; or a path that
+/// ends in one; or either of them but for the ending of its file, composed in any way and with slashes of
+/// any kind.
 ///
 /// Errors: `BadData` if a name belongs to no image or to several, to one without a label, or to the
 /// image of another name.
-pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
-    let names = names(list)?;
+pub fn rows(list: &Path, split: &Split) -> Result<(Vec<usize>, String)> {
+    let text = read(list)?;
+    let names = names(list, &text)?;
     let bad = |expected: &str, found: String| {
         let hint = "correct the list, or name the --split it is of";
         Error::bad_data(list, expected, found, hint)
@@ -66,7 +69,7 @@ pub fn rows(list: &Path, split: &Split) -> Result<Vec<usize>> {
         let found = format!("{:?} without", split.key(row));
         return Err(bad("images with labels", found));
     }
-    Ok(rows)
+    Ok((rows, schema::short_hash(&blake3::hash(text.as_bytes()))))
 }
 
 /// `a/b/c`, `b/c`, `c`.
@@ -85,17 +88,20 @@ fn stems(split: &Split) -> HashMap<Cow<'_, str>, Option<usize>> {
     stems
 }
 
+fn read(list: &Path) -> Result<String> {
+    std::fs::read_to_string(list).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
+        _ => Error::io(list)(e),
+    })
+}
+
 /// The names in a list: JSON if it begins with a brace, else text.
-fn names(list: &Path) -> Result<Vec<String>> {
+fn names(list: &Path, text: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct LabelMap {
         values: Vec<String>,
     }
-    let text = std::fs::read_to_string(list).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::missing(list, "list", "name a file of image names"),
-        _ => Error::io(list)(e),
-    })?;
-    let text = without_bom(&text);
+    let text = without_bom(text);
     if text.trim_start().starts_with('{') {
         let map: LabelMap = serde_json::from_str(text).map_err(|e| {
             let hint = "write it like {\"values\": [\"a.png\", \"b.png\"]}";

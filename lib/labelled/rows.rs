@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 /// Rows of the split and labels that a table names in `schema::KEY` and a label column.
 ///
-/// Errors: `BadData` if there are none, if a key is not in the split or there twice, or if a label is
+/// Errors: `BadData` if the table was made from other images, if there are no rows, if a key is not in the split or there twice, or if a label is
 /// outside of the classes.
 pub fn labelled_rows(
     table: &Table,
@@ -16,6 +16,7 @@ pub fn labelled_rows(
     classes: usize,
     column: &str,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
+    refuse_other_images(table, split)?;
     let keys = table.strings(schema::KEY)?;
     let labels = table.ints(column)?;
     let mut seen = HashSet::new();
@@ -56,4 +57,19 @@ pub fn labelled_rows(
         ));
     }
     Ok((rows, labels.iter().map(|&l| l as u32).collect()))
+}
+
+/// Errors if the table says that it was made from other images than those of the split, which may well
+/// have the same keys.
+fn refuse_other_images(table: &Table, split: &Split) -> Result<()> {
+    let (images, shards) = (split.content_hash(), split.path().display());
+    match table.metadata.get(&format!("{}{}", schema::INPUT_PREFIX, schema::input::SHARDS)) {
+        Some(found) if found != images => Err(Error::bad_data(
+            &table.path,
+            format!("labels of the images of {shards}, with hash {images}"),
+            format!("labels of others, with hash {found}"),
+            "make it again from these shards, or name the split that it is of",
+        )),
+        _ => Ok(()),
+    }
 }

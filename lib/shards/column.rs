@@ -1,7 +1,10 @@
 //! One shard file, opened: its image column, mapped and sliced without a copy, and its small columns.
 
+use super::dataset::INCOMPLETE;
 use super::pages::ImagePages;
 use crate::error::{Error, Result};
+use crate::mapped;
+use crate::schema;
 use crate::tables::contained;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
@@ -36,17 +39,10 @@ impl ShardFile {
     /// Errors: `Missing` if there is no file, `BadData` if it is damaged.
     pub fn open(path: &Path, image: &str) -> Result<ShardFile> {
         let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::missing(
-                path,
-                "shard file",
-                "the folder is incomplete, make it again with s4l-shard --force",
-            ),
+            std::io::ErrorKind::NotFound => Error::missing(path, "shard file", INCOMPLETE),
             _ => Error::io(path)(e),
         })?;
-        // SAFETY: shard files are committed by rename and never written in place, so the bytes
-        // under the map do not change while it lives.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
-        let map = Bytes::from_owner(map);
+        let map = mapped::map(&file, path)?;
         let builder = builder(path, &map)?;
         let metadata = builder.metadata();
         let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
@@ -126,6 +122,19 @@ impl ShardFile {
             values.extend(column.as_primitive::<arrow::datatypes::Int64Type>().iter());
         })?;
         Ok(values)
+    }
+
+    /// The hashes of all images, as numbers.
+    ///
+    /// Errors: `BadData` if the column is absent, damaged, or has something else.
+    pub fn hashes(&self) -> Result<Vec<u64>> {
+        let mut hashes = Vec::new();
+        self.read(schema::HASH, &DataType::Utf8, |column| {
+            let texts = column.as_string::<i32>().iter();
+            hashes.extend(texts.map(|text| u64::from_str_radix(text?, 16).ok()));
+        })?;
+        let hashes: Option<Vec<u64>> = hashes.into_iter().collect();
+        hashes.ok_or_else(|| damaged(&self.path, "a hash that is none"))
     }
 
     /// Hands a column of one value per row, cast to `kind`, to `take`, piece by piece.

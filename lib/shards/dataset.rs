@@ -30,15 +30,31 @@ pub struct Dataset {
 pub struct SplitInfo {
     pub images: usize,
     pub files: usize,
-    /// Hash over `write::digest` of each row, in row order.
+    /// Hash over keys, sizes and images in row order.
     pub content: String,
+    /// `RowsHash` and `LabelsHash` of each file.
+    #[serde(default)]
+    pub rows: Vec<String>,
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
-/// The format that is written, and the only one that is read.
-pub const FORMAT: u32 = 1;
+/// The format that is written.
+pub const FORMAT: u32 = 2;
+/// Has no hashes of rows and labels; nothing is checked with them.
+const WITHOUT_HASHES: u32 = 1;
+
+/// What to do about a folder without one of its files.
+pub const INCOMPLETE: &str = "the folder is incomplete, make it again with s4l-shard --force";
+
+/// A line of `MANIFEST.b3`, as `b3sum` prints it.
+pub fn manifest_line(name: &str, hash: &str) -> String {
+    format!("{hash}  {name}\n")
+}
 
 impl Dataset {
-    /// Errors: `Missing` if there is no shard folder, `BadData` if `dataset.json` is damaged.
+    /// Errors: `Missing` if there is no shard folder, `BadData` if `dataset.json` is damaged or not the one
+    /// of the manifest.
     pub fn read(folder: &Path) -> Result<Dataset> {
         let path = folder.join(schema::DATASET_JSON);
         let text = std::fs::read(&path).map_err(|e| match e.kind() {
@@ -56,10 +72,29 @@ impl Dataset {
         let bad = |expected: &str, found: String| {
             Error::bad_data(&path, expected, found, "make the shards again with s4l-shard")
         };
+        let manifest = folder.join(schema::MANIFEST);
+        let listed = std::fs::read(&manifest).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::missing(&manifest, "file", INCOMPLETE),
+            _ => Error::io(&manifest)(e),
+        })?;
+        let hash = blake3::hash(&text).to_hex();
+        let listed = String::from_utf8_lossy(&listed);
+        if !listed.contains(&manifest_line(schema::DATASET_JSON, hash.as_str())) {
+            let found = format!("hash {hash}");
+            return Err(bad(&format!("the file of the line in {}", schema::MANIFEST), found));
+        }
         let dataset: Dataset = serde_json::from_slice(&text)
             .map_err(|e| bad("the description of a shard folder", e.to_string()))?;
-        if dataset.format != FORMAT {
+        if ![WITHOUT_HASHES, FORMAT].contains(&dataset.format) {
             return Err(bad(&format!("format {FORMAT}"), format!("format {}", dataset.format)));
+        }
+        for (name, split) in &dataset.splits {
+            schema::check_split(name).map_err(|found| bad("names of splits", found))?;
+            let hashes = if dataset.format == FORMAT { split.files } else { 0 };
+            if split.rows.len() != hashes || split.labels.len() != hashes {
+                let found = format!("{} and {}", split.rows.len(), split.labels.len());
+                return Err(bad(&format!("hashes of {hashes} files of {name:?}"), found));
+            }
         }
         if let Some(shape @ [height, width, channels]) = dataset.shape {
             let size = height.saturating_mul(width).saturating_mul(channels);

@@ -1,6 +1,7 @@
 //! Writing the files of a run: several at once, each by the samples of its own items.
 
-use super::staging::{FileRecord, Reject, Staging, check_rejects};
+use super::record::{FileRecord, Reject};
+use super::staging::{Staging, check_rejects};
 use super::write::{GROUP_BYTES, ImageRow, ShardWriter, group_rows};
 use crate::cli;
 use crate::decode::encoded::{self, decode_rgb};
@@ -65,8 +66,11 @@ impl Writing<'_> {
     /// The files that an earlier run has not finished.
     fn missing(&self) -> Result<Vec<&FileSpan>> {
         let mut missing = Vec::new();
-        for shard in self.job.shards {
-            match self.job.staging.record(&name(shard)) {
+        let shards = self.job.shards;
+        let records = shards.par_iter().map(|shard| self.job.staging.record(&name(shard)));
+        let records = records.collect::<Result<Vec<_>>>()?;
+        for (shard, record) in shards.iter().zip(records) {
+            match record {
                 Some(record) => {
                     self.bar.inc(shard.items);
                     self.count(&record.rejects)?;

@@ -5,23 +5,28 @@
 //! PLAIN, and the offset index gives the place of every page, so a row is a slice of the map.
 //!
 //! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map
-//! - making: `identity`, what is made; `write`, one file; `staging`, the folder; `parts` of a run, and
-//!   joining them; `job`, the loop over the files; `closing`, what is in them, for people
+//! - `digest`: hashes over rows, with which reading checks what making wrote
+//! - making: `identity`, what is made; `write`, one file; `record`, what is kept of it; `staging`, the
+//!   folder; `parts` of a run, and joining them; `job`, the loop over the files; `closing`, what is in
+//!   them, for people
 
 mod closing;
 mod column;
 mod dataset;
+mod digest;
 pub mod identity;
 pub mod job;
 mod pages;
 pub mod parts;
 mod read;
+mod record;
 pub mod staging;
 mod write;
 
 pub use read::{Decoded, Split, Stored};
 
 use crate::error::{Error, Result};
+use crate::schema;
 use dataset::Dataset;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -68,5 +73,28 @@ impl Shards {
     /// What the folder was made from, as `artifact::target` wants it; `None` if there are no shards.
     pub fn lineage(folder: &Path) -> Option<HashMap<String, String>> {
         Some(Dataset::read(folder).ok()?.lineage.into_iter().collect())
+    }
+
+    /// Errors if there is something else than shards, or something else beside them: `--force` never
+    /// replaces that.
+    pub fn refuse_foreign(folder: &Path) -> Result<()> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        let not_ours = |what: String| Error::NotOurs { path: folder.to_path_buf(), what };
+        if !folder.join(schema::DATASET_JSON).is_file() {
+            return Err(not_ours("a shard folder".to_string()));
+        }
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let name = entry.map_err(Error::io(folder))?.file_name();
+            let name = name.to_string_lossy();
+            if ![schema::DATASET_JSON, schema::MANIFEST].contains(&&*name)
+                && !name.ends_with(".parquet")
+                && !name.starts_with(schema::TEMPORARY.0)
+            {
+                return Err(not_ours(format!("a shard folder alone, as {name:?} is in it")));
+            }
+        }
+        Ok(())
     }
 }

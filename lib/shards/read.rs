@@ -2,6 +2,7 @@
 
 use super::column::ShardFile;
 use super::dataset::{Dataset, SplitInfo};
+use super::digest::{self, LabelsHash, RowsHash};
 use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What to do about a damaged folder.
@@ -37,6 +39,17 @@ struct Inner {
     classes: usize,
     content: String,
     labels: OnceLock<Vec<Option<u32>>>,
+    /// `LabelsHash` of each file; none if nothing is checked.
+    labels_hashes: Vec<String>,
+    images: Images,
+}
+
+/// The hashes of all images; none if nothing is checked. An image is checked when it is first read: a
+/// bit of each row says whether it was.
+#[derive(Debug, Default)]
+struct Images {
+    hashes: Vec<u64>,
+    checked: Vec<AtomicU64>,
 }
 
 /// The bytes of a row as they are stored, without a copy.
@@ -77,13 +90,17 @@ impl Split {
         }
         let mut first_rows = Vec::with_capacity(files.len());
         // Not yet allocated for rows that the footers only claim.
-        let (mut keys, mut sizes) = (Vec::new(), Vec::new());
-        for file in &files {
+        let (mut keys, mut sizes, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+        for (nth, file) in files.iter().enumerate() {
             first_rows.push(keys.len());
-            keys.append(&mut file.texts(schema::KEY)?);
-            let found = self::sizes(file, dataset.shape)?;
+            let mut found = file.texts(schema::KEY)?;
+            let found_sizes = self::sizes(file, dataset.shape)?;
+            if let Some(expected) = info.rows.get(nth) {
+                hashes.extend(checked_hashes(file, &found, &found_sizes, expected)?);
+            }
+            keys.append(&mut found);
             if dataset.shape.is_none() {
-                sizes.extend(found);
+                sizes.extend(found_sizes);
             }
         }
         let by_key = by_key(&keys).map_err(|[first, second]| {
@@ -105,6 +122,11 @@ impl Split {
             classes: dataset.classes.len(),
             content: info.content.clone(),
             labels: OnceLock::new(),
+            labels_hashes: info.labels.clone(),
+            images: Images {
+                checked: (0..hashes.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+                hashes,
+            },
         })))
     }
 
@@ -140,14 +162,16 @@ impl Split {
     /// Labels in row order, `None` if unknown. The column is read on the first call only, so a
     /// training stage, which takes its labels elsewhere, never touches it.
     ///
-    /// Errors: `BadData` if the column is absent, damaged, or has a label outside the classes.
+    /// Errors: `BadData` if the column is absent, damaged or changed, or has a label outside the classes.
     pub fn labels(&self) -> Result<&[Option<u32>]> {
         if let Some(labels) = self.0.labels.get() {
             return Ok(labels);
         }
         let mut labels = Vec::with_capacity(self.len());
-        for file in &self.0.files {
+        for (nth, file) in self.0.files.iter().enumerate() {
+            let mut hash = LabelsHash::default();
             for label in file.ints(schema::LABEL)? {
+                hash.add(label);
                 let index = label.map(u32::try_from).transpose().ok();
                 let inside = |l: &Option<u32>| l.is_none_or(|l| (l as usize) < self.0.classes);
                 labels.push(index.filter(inside).ok_or_else(|| {
@@ -158,6 +182,9 @@ impl Split {
                         AGAIN,
                     )
                 })?);
+            }
+            if self.0.labels_hashes.get(nth).is_some_and(|expected| *expected != hash.hex()) {
+                return Err(changed(&file.path, "labels"));
             }
         }
         Ok(self.0.labels.get_or_init(|| labels))
@@ -190,10 +217,14 @@ impl Split {
 
     /// The bytes of a row, without a copy.
     ///
-    /// Errors: `BadData` if the file is damaged.
+    /// Errors: `BadData` if the file is damaged, or the image has not the hash of its row.
     pub fn stored(&self, row: usize) -> Result<Stored<'_>> {
         let (file, row_of_file) = self.place(row);
         let bytes = file.image(row_of_file)?;
+        self.0.images.check(row, bytes).map_err(|found| {
+            let expected = format!("the image of {:?} that s4l-shard wrote", self.key(row));
+            Error::bad_data(&file.path, expected, found, AGAIN)
+        })?;
         match self.0.shape {
             None => Ok(Stored::Encoded(bytes)),
             Some([h, w, c]) if bytes.len() == h * w * c => Ok(Stored::Pixels(bytes)),
@@ -281,6 +312,25 @@ impl Split {
     }
 }
 
+impl Images {
+    /// Errors: what was found, if the bytes of a row are not those that were written.
+    fn check(&self, row: usize, bytes: &[u8]) -> std::result::Result<(), String> {
+        let (Some(&expected), Some(checked)) = (self.hashes.get(row), self.checked.get(row / 64))
+        else {
+            return Ok(());
+        };
+        let bit = 1 << (row % 64);
+        if checked.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        if digest::image_hash(&blake3::hash(bytes)) != expected {
+            return Err(format!("other bytes than those of the hash {expected:016x}"));
+        }
+        checked.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// An image of a split on its way into a pipe.
 struct RowSource<'a> {
     split: &'a Split,
@@ -350,6 +400,28 @@ fn by_key(keys: &[String]) -> std::result::Result<Vec<u32>, [u32; 2]> {
         Some(pair) => Err([pair[0], pair[1]]),
         None => Ok(rows),
     }
+}
+
+/// The image hashes of a file, if its small columns have the hash `expected`.
+fn checked_hashes(
+    file: &ShardFile,
+    keys: &[String],
+    sizes: &[(u32, u32)],
+    expected: &str,
+) -> Result<Vec<u64>> {
+    let hashes = file.hashes()?;
+    let mut found = RowsHash::default();
+    for ((key, &size), &hash) in keys.iter().zip(sizes).zip(&hashes) {
+        found.add(key, size, hash);
+    }
+    match found.hex() == expected {
+        true => Ok(hashes),
+        false => Err(changed(&file.path, "keys, sizes and hashes")),
+    }
+}
+
+fn changed(path: &Path, what: &str) -> Error {
+    Error::bad_data(path, format!("the {what} that s4l-shard wrote"), "others", AGAIN)
 }
 
 /// Height and width of all rows of a file, checked against the shape of pixels.

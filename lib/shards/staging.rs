@@ -9,82 +9,33 @@
 //! ```
 
 use super::closing::{self, Counts};
-use super::dataset::{Dataset, FORMAT, SplitInfo};
+use super::dataset::{Dataset, FORMAT, SplitInfo, manifest_line};
+use super::digest::Content;
 use super::identity::Identity;
-use super::write::{ImageRow, digest};
+use super::record::{self, FileRecord, Reject};
 use crate::artifact::{self, Lineage};
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::schema::{self, FILES, PARTIAL, PLAN, RECORDS, shard_file};
+use crate::schema::{self, FILES, PARTIAL, PLAN, RECORD, RECORDS, shard_file};
 use crate::tables::table;
 use arrow::array::{ArrayRef, StringArray};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-/// An image that is not in the shards.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reject {
-    pub key: String,
-    /// Where it is in the input.
-    pub path: String,
-    pub reason: String,
-}
-
-/// Hash of a sequence of digests, which is the same however the sequence is cut into files: the
-/// polynomial hash of Rabin and Karp, modulo 2^128.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Content(u128);
-
-impl Content {
-    /// The golden ratio, made odd.
-    const BASE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-
-    fn add(&mut self, digest: [u8; 16]) {
-        self.extend(&Content(u128::from_le_bytes(digest)), 1);
-    }
-
-    /// Appends a sequence of `length` digests.
-    fn extend(&mut self, next: &Content, length: usize) {
-        let moved = self.0.wrapping_mul(Self::BASE.wrapping_pow(length as u32));
-        self.0 = moved.wrapping_add(next.0);
-    }
-
-    fn hex(&self) -> String {
-        schema::short_hash(&blake3::hash(&self.0.to_le_bytes()))
-    }
-}
-
-/// What is kept of a finished file.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct FileRecord {
-    images: usize,
-    /// Images of each class.
-    classes: BTreeMap<u32, u64>,
-    /// BLAKE3 of the file.
-    hash: String,
-    content: Content,
-    pub rejects: Vec<Reject>,
-}
-
-impl FileRecord {
-    /// Counts the next row of the file.
-    pub fn add(&mut self, row: &ImageRow) {
-        self.images += 1;
-        if let Some(label) = row.label {
-            *self.classes.entry(label).or_default() += 1;
-        }
-        self.content.add(digest(row));
-    }
-}
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An open staging folder. While it is open no other process may write it.
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
     pub identity: Identity,
+    /// Records whose files are there, as far as anybody has asked.
+    counted: Mutex<BTreeMap<String, FileRecord>>,
     _lock: File,
 }
 
@@ -93,40 +44,56 @@ impl Staging {
     ///
     /// Errors: `NotOurs` for a folder of something else, `Io` if another process writes it.
     pub fn open(root: &Path, identity: Identity) -> Result<Staging> {
-        std::fs::create_dir_all(root).map_err(Error::io(root))?;
-        let found = std::fs::read_dir(root).map_err(Error::io(root))?.count();
-        if found > 0 && !is_one(root) {
-            return Err(Error::NotOurs {
-                path: root.to_path_buf(),
-                what: "a folder that s4l-shard left behind".to_string(),
-            });
-        }
-        let path = root.join(PLAN);
-        let lock =
-            File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        if lock.try_lock().is_err() {
-            let busy = std::io::Error::other("another s4l-shard writes it; wait for its end");
-            return Err(Error::io(root)(busy));
-        }
-        let staging = Staging { root: root.to_path_buf(), identity, _lock: lock };
-        if self::identity(root).ok().as_ref() != Some(&staging.identity) {
-            staging.begin()?;
+        let lock = loop {
+            std::fs::create_dir_all(root).map_err(Error::io(root))?;
+            refuse_foreign(root)?;
+            if let Some(lock) = lock(root)? {
+                break lock;
+            }
+        };
+        let staging =
+            Staging { root: root.to_path_buf(), identity, counted: Mutex::default(), _lock: lock };
+        match self::identity(root).ok().as_ref() == Some(&staging.identity) {
+            true => staging.go_on()?,
+            false => staging.begin()?,
         }
         Ok(staging)
     }
 
     /// Removes what is there and says what will be.
     fn begin(&self) -> Result<()> {
+        // In place: the lock is on this file. Until all of another plan is gone there is none.
+        let path = self.root.join(PLAN);
+        let write = |text: &[u8]| {
+            std::fs::write(&path, text)?;
+            File::open(&path)?.sync_all()
+        };
+        write(b"").map_err(Error::io(&path))?;
         for folder in [FILES, RECORDS] {
             let folder = self.root.join(folder);
-            if folder.exists() {
-                std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
-            }
+            remove_if_there(&folder)?;
             std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
         }
-        let path = self.root.join(PLAN);
-        // In place: the lock is on this file.
-        std::fs::write(&path, to_json(&self.identity)?).map_err(Error::io(&path))
+        write(&to_json(&self.identity)?).map_err(Error::io(&path))
+    }
+
+    /// Removes what is none of the files that are made, nor a record of one.
+    fn go_on(&self) -> Result<()> {
+        let splits = self.identity.splits.iter();
+        let files = splits.flat_map(|(split, &n)| (0..n).map(move |i| shard_file(split, i, n)));
+        let files: HashSet<String> = files.collect();
+        for (folder, ending) in [(FILES, ""), (RECORDS, RECORD)] {
+            let folder = self.root.join(folder);
+            std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+                let entry = entry.map_err(Error::io(&folder))?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if !name.strip_suffix(ending).is_some_and(|name| files.contains(name)) {
+                    remove_if_there(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where a file is written before it is `finished`.
@@ -136,21 +103,35 @@ impl Staging {
 
     /// Takes a complete file over.
     pub fn finished(&self, name: &str, mut record: FileRecord, hash: blake3::Hash) -> Result<()> {
-        record.hash = hash.to_hex().to_string();
         let from = self.path(name);
-        let to = self.root.join(FILES).join(name);
-        std::fs::rename(&from, to).map_err(Error::io(&from))?;
-        artifact::write_bytes(&self.record_path(name), &to_json(&record)?)
+        let length = std::fs::metadata(&from).map_err(Error::io(&from))?.len();
+        record.finish(length, hash);
+        self.put(name, &from, record)
     }
 
-    fn record_path(&self, name: &str) -> PathBuf {
-        self.root.join(RECORDS).join(format!("{name}.json"))
+    /// Renames a file to its place among the finished ones, and keeps its record.
+    fn put(&self, name: &str, from: &Path, record: FileRecord) -> Result<()> {
+        std::fs::rename(from, self.root.join(FILES).join(name)).map_err(Error::io(from))?;
+        record.write(&self.root, name)?;
+        self.counted().insert(name.to_string(), record);
+        Ok(())
     }
 
-    /// The record of a finished file, `None` if it is still to be written.
-    pub fn record(&self, name: &str) -> Option<FileRecord> {
-        let text = std::fs::read(self.record_path(name)).ok()?;
-        serde_json::from_slice(&text).ok()
+    fn counted(&self) -> MutexGuard<'_, BTreeMap<String, FileRecord>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of a finished file, `None` if it is still to be written. A record counts only with its
+    /// file, which is read once.
+    pub fn record(&self, name: &str) -> Result<Option<FileRecord>> {
+        if let Some(record) = self.counted().get(name) {
+            return Ok(Some(record.clone()));
+        }
+        let record = FileRecord::read(&self.root, name)?;
+        if let Some(record) = &record {
+            self.counted().insert(name.to_string(), record.clone());
+        }
+        Ok(record)
     }
 
     /// Leaves the folder for a later run and returns how many files are finished. Without any, it is
@@ -160,34 +141,54 @@ impl Staging {
         let finished = files.map_or(0, Iterator::count);
         if finished == 0 {
             // What cannot be removed does no harm: the next run begins with it.
-            let _ = std::fs::remove_dir_all(&self.root);
+            let _ = remove(&self.root);
         }
         finished
     }
 
     /// Takes over the finished files of a part, linked if the file system can, else copied.
+    ///
+    /// Errors: `BadData` for a file that is not the one of its record.
     pub fn link(&self, part: &Path) -> Result<()> {
-        for kind in [FILES, RECORDS] {
-            let folder = part.join(kind);
-            for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-                let entry = entry.map_err(Error::io(&folder))?;
-                let (from, to) = (entry.path(), self.root.join(kind).join(entry.file_name()));
-                if !to.exists() {
-                    std::fs::hard_link(&from, &to)
-                        .or_else(|_| std::fs::copy(&from, &to).map(|_| ()))
-                        .map_err(Error::io(&from))?;
-                }
-            }
+        let folder = part.join(RECORDS);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let name = entry.map_err(Error::io(&folder))?.file_name();
+            names.extend(name.to_string_lossy().strip_suffix(RECORD).map(str::to_string));
         }
-        Ok(())
+        names.par_iter().try_for_each(|name| match self.record(name)? {
+            Some(_) => Ok(()),
+            None => self.take(part, name),
+        })
+    }
+
+    /// Takes over one file of a part.
+    fn take(&self, part: &Path, name: &str) -> Result<()> {
+        let from = part.join(FILES).join(name);
+        let Some(record) = FileRecord::read(part, name)? else {
+            return Err(Error::bad_data(
+                &from,
+                format!("the file of {}", record::path(part, name).display()),
+                "none of its length and hash",
+                "make the part again with s4l-shard --part and --force",
+            ));
+        };
+        let temporary = self.path(name);
+        remove_if_there(&temporary)?;
+        if std::fs::hard_link(&from, &temporary).is_err() {
+            let copy = || {
+                std::fs::copy(&from, &temporary)?;
+                File::open(&temporary)?.sync_all()
+            };
+            copy().map_err(Error::io(&from))?;
+        }
+        self.put(name, &temporary, record)
     }
 
     /// Makes this the folder of a part.
     pub fn commit_part(self, folder: &Path) -> Result<()> {
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
-        }
-        std::fs::rename(&self.root, folder).map_err(Error::io(folder))
+        artifact::put_folder(&self.root, folder)?;
+        self.clean_up()
     }
 
     /// Makes the finished files the shard folder `out`, and returns what is in them, for people.
@@ -214,23 +215,37 @@ impl Staging {
         let files = self.root.join(FILES);
         artifact::write_bytes(&files.join(schema::MANIFEST), manifest.as_bytes())?;
         artifact::commit_folder(&files, out)?;
-        std::fs::remove_dir_all(&self.root).map_err(Error::io(&self.root))?;
+        self.clean_up()?;
         Ok(closing)
+    }
+
+    /// Removes the folder, or what another one left under its name.
+    fn clean_up(self) -> Result<()> {
+        if self.root.exists()
+            && let Err(e) = remove(&self.root)
+        {
+            cli::warn(&format!("{e}; the next run removes it"));
+        }
+        Ok(())
     }
 
     /// Errors: `Missing` if a file of the identity is not finished.
     fn all_finished(&self) -> Result<Finished> {
         let mut all = Finished::default();
         for (split, &files) in &self.identity.splits {
-            let (mut content, mut images) = (Content::default(), 0);
+            let mut content = Content::default();
+            let (mut images, mut rows, mut labels) = (0, Vec::new(), Vec::new());
             let mut counts = Counts::default();
             for file in 0..files {
                 let name = shard_file(split, file, files);
-                let record = self.record(&name).ok_or_else(|| {
-                    Error::missing(&self.record_path(&name), "file", "run the same command again")
+                let record = self.record(&name)?.ok_or_else(|| {
+                    let hint = "run the same command again, for a part that of the part";
+                    Error::missing(&record::path(&self.root, &name), "file", hint)
                 })?;
                 images += record.images;
                 content.extend(&record.content, record.images);
+                rows.push(record.rows);
+                labels.push(record.labels);
                 all.manifest += &manifest_line(&name, &record.hash);
                 counts.rejects += record.rejects.len() as u64;
                 for (class, images) in record.classes {
@@ -238,7 +253,8 @@ impl Staging {
                 }
                 all.rejects.extend(record.rejects.into_iter().map(|r| (split.clone(), r)));
             }
-            let info = SplitInfo { images, files, content: content.hex() };
+            let content = content.hex();
+            let info = SplitInfo { images, files, content, rows, labels };
             counts.images = images as u64;
             all.counts.insert(split.clone(), counts);
             all.splits.insert(split.clone(), info);
@@ -293,9 +309,48 @@ struct Finished {
     rejects: Vec<(String, Reject)>,
 }
 
-/// As `b3sum` prints it.
-fn manifest_line(name: &str, hash: &str) -> String {
-    format!("{hash}  {name}\n")
+/// Locks a staging folder by the file of its plan; `None` if the folder has just been removed.
+fn lock(root: &Path) -> Result<Option<File>> {
+    let path = root.join(PLAN);
+    let lock = match File::options().create(true).append(true).open(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        lock => lock.map_err(Error::io(&path))?,
+    };
+    if lock.try_lock().is_err() {
+        let busy = std::io::Error::other("another s4l-shard writes it; wait for its end");
+        return Err(Error::io(root)(busy));
+    }
+    let same = |there: std::fs::Metadata| Ok(there.ino() == lock.metadata()?.ino());
+    Ok(path.metadata().and_then(same).unwrap_or(false).then_some(lock))
+}
+
+/// Removes a staging folder; the plan last, by which it is known.
+fn remove(root: &Path) -> Result<()> {
+    [RECORDS, FILES, PLAN].iter().try_for_each(|name| remove_if_there(&root.join(name)))?;
+    std::fs::remove_dir(root).map_err(Error::io(root))
+}
+
+/// Removes a staging folder that is left of making what has this lineage, or that has nothing in it, as
+/// far as it can be.
+pub fn remove_left_over(root: &Path, made: &HashMap<String, String>) {
+    let _ = std::fs::remove_dir(root);
+    if is_one(root)
+        && lineage(root).as_ref() == Some(made)
+        && let Ok(Some(_lock)) = lock(root)
+    {
+        let _ = remove(root);
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    let removed = match path.is_dir() {
+        true => std::fs::remove_dir_all(path),
+        false => std::fs::remove_file(path),
+    };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// The folder in which `out` is made.
@@ -303,18 +358,33 @@ pub fn partial(out: &Path) -> PathBuf {
     artifact::beside(out, PARTIAL)
 }
 
-/// Whether a folder is one that `Staging::open` made.
+/// Whether a folder is one that `Staging::open` made, and nothing else is in it.
 pub fn is_one(folder: &Path) -> bool {
-    folder.join(PLAN).is_file()
+    let known = |name: &OsStr| [PLAN, FILES, RECORDS].iter().any(|known| name == *known);
+    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    folder.join(PLAN).is_file() && entries.all(|entry| known(&entry.file_name()))
+}
+
+/// Errors if a folder has something in it and is not one that `Staging::open` made.
+pub fn refuse_foreign(folder: &Path) -> Result<()> {
+    let found = std::fs::read_dir(folder).map_err(Error::io(folder))?.count();
+    match found > 0 && !is_one(folder) {
+        true => Err(Error::NotOurs {
+            path: folder.to_path_buf(),
+            what: "a folder that s4l-shard left behind".to_string(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// The identity of what a folder holds or will hold.
 pub fn identity(folder: &Path) -> Result<Identity> {
     let path = folder.join(PLAN);
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
-    serde_json::from_slice(&text).map_err(|e| {
-        Error::bad_data(&path, "a plan of s4l-shard", e.to_string(), "make the part again")
-    })
+    let bad = |found| Error::bad_data(&path, "a plan of s4l-shard", found, "make the part again");
+    let identity: Identity = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    identity.splits.keys().try_for_each(|name| schema::check_split(name).map_err(bad))?;
+    Ok(identity)
 }
 
 /// What a folder is made from, as `artifact::target` wants it; `None` if there is none.

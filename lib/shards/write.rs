@@ -53,20 +53,6 @@ pub struct ImageRow {
     pub content: blake3::Hash,
 }
 
-/// Hash of key, size and image of a row. Labels do not enter it, so what a training stage makes of
-/// the images does not depend on the labels beside them.
-pub fn digest(row: &ImageRow) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(row.key.len() as u64).to_le_bytes());
-    hasher.update(row.key.as_bytes());
-    hasher.update(&row.height.to_le_bytes());
-    hasher.update(&row.width.to_le_bytes());
-    hasher.update(row.content.as_bytes());
-    let mut digest = [0; 16];
-    hasher.finalize_xof().fill(&mut digest);
-    digest
-}
-
 /// A shard file in the making.
 pub struct ShardWriter {
     path: PathBuf,

@@ -30,7 +30,7 @@ Memory: the model for 256 images, and 4 bytes x images x views x classes.";
 
 /// Evaluate a model on labelled images
 #[derive(Debug, clap::Parser)]
-#[command(name = "s4l-eval", version, before_help = EXAMPLES)]
+#[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     shards: InputShards,
@@ -53,6 +53,8 @@ pub struct Args {
     words: Words,
 }
 
+const TOOL: &str = "s4l-eval";
+
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct EvalSettings {
@@ -71,13 +73,16 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let evaluation = self.open()?;
         let out = self.output.out_or(schema::EVAL);
+        let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
+        let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
+        artifact::refuse_inputs(&out, inputs.into_iter().chain(files))?;
+        let evaluation = self.open()?;
         if self.output.dry_run {
             return cli::print(&evaluation.describe());
         }
         let _lock = Lock::of(&out)?;
-        let found = table::footer(&out);
+        let found = table::output(&out, TOOL)?;
         let done = found.as_ref().and_then(|footer| footer.get(schema::SUMMARY_KEY).cloned());
         if artifact::target(&self.output, &out, &evaluation.lineage, found)? == Target::UpToDate {
             return cli::print(&format!("{}\n", done.unwrap_or_default()));
@@ -86,7 +91,7 @@ impl Stage for Args {
         let summary = evaluation.summarize(&logits, row_name(&out), self.computing.seed.value);
         let json = serde_json::to_string(&summary).map_err(|e| Error::Internal(e.to_string()))?;
         evaluation.write(&out, &logits, &json)?;
-        artifact::write_provenance(&out, start)?;
+        artifact::write_provenance(&out, start);
         cli::print(&format!("{json}\n"))?;
         cli::info(&words(&out, &summary));
         Ok(())
@@ -121,7 +126,7 @@ impl Args {
         let own = &model.config.settings.augment_eval;
         let pipe = settings.augment_eval.unwrap_or_else(|| own.clone());
         let seed = self.computing.seed.value;
-        let mut lineage = Lineage::new("s4l-eval", seed, recipe::hash(&pipe))
+        let mut lineage = Lineage::new(TOOL, seed, recipe::hash(&pipe))
             .input(schema::input::SHARDS, split.content_hash())
             .input(schema::input::MODEL, model.hash.clone());
         let pipe = Pipe::for_evaluation(&pipe)?;
@@ -129,7 +134,7 @@ impl Args {
         let (rows, labels) = match &self.labelled {
             Some(path) => {
                 let table = table::read(path, "s4l-subset")?;
-                lineage = lineage.input(schema::input::LABELLED, artifact::hash_file(path)?);
+                lineage = lineage.input(schema::input::LABELLED, table.hash.clone());
                 labelled_rows(&table, &split, shards.classes().len(), schema::LABEL)?
             }
             None => all_rows(&split, &self.shards.path)?,

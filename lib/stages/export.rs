@@ -1,6 +1,6 @@
 //! `s4l-export`: a model in the format of another library.
 
-use crate::artifact::{self, Lineage, Target};
+use crate::artifact::{self, Lineage, Target, TemporaryFolder};
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
@@ -71,7 +71,7 @@ impl Stage for Args {
             return Ok(());
         }
         write(&out, &config, &model, &tensors, &lineage)?;
-        artifact::write_provenance(&out, start)?;
+        artifact::write_provenance(&out, start);
         cli::info(&words);
         Ok(())
     }
@@ -81,10 +81,20 @@ impl Stage for Args {
 fn refuse_foreign(out: &Path) -> Result<()> {
     let header = folder::header(out).unwrap_or_default();
     let tool = header.get(schema::TOOL_KEY).map(String::as_str);
-    if !out.exists() || tool == Some(TOOL) {
+    let not_ours = |what: String| Error::NotOurs { path: out.to_path_buf(), what };
+    if !out.exists() {
         return Ok(());
     }
-    Err(Error::NotOurs { path: out.to_path_buf(), what: "an export".to_string() })
+    if tool != Some(TOOL) {
+        return Err(not_ours("an export".to_string()));
+    }
+    for entry in std::fs::read_dir(out).map_err(Error::io(out))? {
+        let name = entry.map_err(Error::io(out))?.file_name();
+        if name != schema::CONFIG_JSON && name != schema::WEIGHTS {
+            return Err(not_ours(format!("an export alone, as {name:?} is in it")));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the folder under a temporary name, and gives it its own when all is in it.
@@ -95,7 +105,7 @@ fn write(
     tensors: &[Tensor],
     lineage: &Lineage,
 ) -> Result<()> {
-    let folder = artifact::temporary_folder(out)?;
+    let folder = TemporaryFolder::beside(out)?;
     let mut metadata = lineage.metadata();
     let (key, value) = schema::PYTORCH;
     metadata.insert(key.into(), value.into());
@@ -104,10 +114,7 @@ fn write(
     if cli::stop_requested() {
         return Err(Error::Interrupted { path: out.to_path_buf() });
     }
-    artifact::commit_folder(folder.path(), out)?;
-    // It has moved: there is nothing left to remove under its temporary name.
-    let _ = folder.keep();
-    Ok(())
+    folder.commit(out)
 }
 
 fn words(out: &Path, tensors: &[Tensor], model: &Model) -> String {

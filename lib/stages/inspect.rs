@@ -60,10 +60,13 @@ impl Stage for Args {
             Kind::Model => folder::describe_model(path),
         }?;
         match self.output.out {
-            Some(out) if out.exists() && !self.output.force => Err(Error::Exists { path: out }),
             Some(out) => {
+                artifact::refuse_overlap(path, &out)?;
                 let _lock = Lock::of(&out)?;
-                artifact::write_bytes(&out, text.as_bytes())
+                match out.exists() && !self.output.force {
+                    true => Err(Error::Exists { path: out }),
+                    false => artifact::write_bytes(&out, text.as_bytes()),
+                }
             }
             None => cli::print(&text),
         }

@@ -31,7 +31,7 @@ Memory: the model for 256 images, and 4 bytes x images x classes.";
 
 /// Label all images with a model
 #[derive(Debug, clap::Parser)]
-#[command(name = "s4l-pseudolabel", version, before_help = EXAMPLES)]
+#[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     shards: InputShards,
@@ -54,6 +54,8 @@ pub struct Args {
     words: Words,
 }
 
+const TOOL: &str = "s4l-pseudolabel";
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct PseudolabelSettings {
@@ -72,19 +74,22 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let labelling = self.open()?;
         let out = self.output.out_or(schema::LABELS);
+        let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
+        let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
+        artifact::refuse_inputs(&out, inputs.into_iter().chain(files))?;
+        let labelling = self.open()?;
         if self.output.dry_run {
             return cli::print(&labelling.describe());
         }
         let _lock = Lock::of(&out)?;
-        let found = table::footer(&out);
+        let found = table::output(&out, TOOL)?;
         if artifact::target(&self.output, &out, &labelling.lineage, found)? == Target::UpToDate {
             return Ok(());
         }
         let labels = labelling.labels()?;
         labelling.write(&out, &labels)?;
-        artifact::write_provenance(&out, start)?;
+        artifact::write_provenance(&out, start);
         cli::info(&labelling.words(&out, &labels, start.elapsed()));
         Ok(())
     }
@@ -120,7 +125,7 @@ impl Args {
         logits::check_size(&model.config, &split, &pipe)?;
         let views = pipe.output(split.channels())?.views;
         let seed = self.computing.seed.value;
-        let mut lineage = Lineage::new("s4l-pseudolabel", seed, recipe::hash(&settings))
+        let mut lineage = Lineage::new(TOOL, seed, recipe::hash(&settings))
             .input(schema::input::SHARDS, split.content_hash())
             .input(schema::input::MODEL, model.hash.clone());
         let mut known = HashMap::new();
@@ -129,7 +134,7 @@ impl Args {
             let classes = shards.classes().len();
             let (rows, labels) = labelled_rows(&table, &split, classes, schema::LABEL)?;
             known.extend(rows.into_iter().zip(labels));
-            lineage = lineage.input(schema::input::LABELLED, artifact::hash_file(path)?);
+            lineage = lineage.input(schema::input::LABELLED, table.hash);
         }
         Ok(Labelling { device, model, split, settings, pipe, views, known, lineage })
     }

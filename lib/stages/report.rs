@@ -2,7 +2,8 @@
 //!
 //! Reads each `eval.parquet` below `--in` (the name of its folder is the row of the table) and the
 //! learning curves in `model/metrics.parquet` beside it. Runs of one row with other seeds are
-//! averaged; what does not belong together is marked and said. Writes `table.md`, `table.csv`, `table.parquet` and last `index.html`, one file that
+//! averaged; what does not belong together is marked and said. Writes `table.parquet`, `table.md`,
+//! `table.csv` and last `index.html`, one file that
 //! needs no network: a folder that has it is complete.
 
 use crate::artifact::{self, Lineage, Target};
@@ -12,6 +13,7 @@ use crate::lock::Lock;
 use crate::report::{check, html, rows, runs, table};
 use crate::schema;
 use crate::tables::table as parquet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,7 +25,7 @@ EXAMPLES
 
 /// Compare evaluated runs: a table beside the paper's, and one offline page
 #[derive(Debug, clap::Parser)]
-#[command(name = "s4l-report", version, before_help = EXAMPLES)]
+#[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
     /// Folder that is searched for eval.parquet files
     #[arg(long = "in", value_name = "DIR", default_value = "runs")]
@@ -36,6 +38,8 @@ pub struct Args {
     #[command(flatten)]
     words: Words,
 }
+
+const TOOL: &str = "s4l-report";
 
 impl Stage for Args {
     fn words(&self) -> &Words {
@@ -62,22 +66,22 @@ impl Stage for Args {
         let out = self.output.out_or(schema::REPORT);
         let page = out.join(schema::PAGE);
         let figures = out.join(schema::TABLE);
-        let mut lineage = Lineage::without_settings("s4l-report");
+        let mut lineage = Lineage::without_settings(TOOL);
         lineage.inputs = found.hashes;
         if self.output.dry_run {
             let (rows, runs) = (rows.len(), found.runs.len());
             return cli::print(&format!("{rows} rows of {runs} runs to {}\n", out.display()));
         }
-        let lock = Lock::of(&out)?;
-        lock.sweep(&out);
-        let made_from = page.exists().then(|| parquet::footer(&figures)).flatten();
+        let _lock = Lock::of(&out)?;
+        artifact::remove_left_over(&out);
+        let made_from = ours(&out)?.filter(|_| page.exists());
         if artifact::target(&self.output, &page, &lineage, made_from)? == Target::Write {
             remove_if_there(&page)?;
+            table::parquet(&figures, &rows, &lineage)?;
             artifact::write_bytes(&out.join(schema::TABLE_MD), markdown.as_bytes())?;
             artifact::write_bytes(&out.join(schema::TABLE_CSV), table::csv(&rows).as_bytes())?;
-            table::parquet(&figures, &rows, &lineage)?;
             artifact::write_bytes(&page, html::page(&rows).as_bytes())?;
-            artifact::write_provenance(&out, start)?;
+            artifact::write_provenance(&out, start);
             cli::info(&format!("{}: {}", page.display(), table::subject(&rows)));
         }
         cli::print(&markdown)
@@ -91,6 +95,16 @@ fn checked(input: &Path, notes: usize) -> Result<()> {
             path: input.to_path_buf(),
             what: format!("{notes} of the runs' figures do not compare, as said above"),
         }),
+    }
+}
+
+/// The footer of the figures in a folder, which are written first: a folder without them is not ours.
+fn ours(out: &Path) -> Result<Option<HashMap<String, String>>> {
+    let figures = out.join(schema::TABLE);
+    let empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    match figures.exists() || !out.exists() || empty() {
+        true => parquet::output(&figures, TOOL),
+        false => Err(Error::NotOurs { path: out.to_path_buf(), what: "a report".to_string() }),
     }
 }
 

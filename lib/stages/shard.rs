@@ -179,7 +179,8 @@ impl Args {
         let settings = self.settings()?;
         let input = input::open(path, &self.options())?;
         self.refuse_part(&input)?;
-        artifact::refuse_overlap(path, out)?;
+        let files = [self.labels.as_deref(), self.classes.as_deref(), self.recipe.file.as_deref()];
+        artifact::refuse_inputs(out, files.into_iter().chain([Some(path)]))?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
         if self.output.dry_run {
@@ -194,6 +195,8 @@ impl Args {
         let _lock = Lock::of(&goal)?;
         if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
         {
+            let made = lineage.metadata().into_iter().collect();
+            staging::remove_left_over(&staging::partial(&goal), &made);
             return Ok(());
         }
 
@@ -219,7 +222,7 @@ impl Args {
             Some(_) => staging.commit_part(&goal).map(|()| Vec::new())?,
             None => staging.commit(out, self.allowed(), path)?,
         };
-        artifact::write_provenance(&goal, start)?;
+        artifact::write_provenance(&goal, start);
         cli::info(&format!("{}: {}", goal.display(), summary(&survey)));
         closing.iter().for_each(|line| cli::info(line));
         Ok(())
@@ -259,16 +262,20 @@ impl Args {
     /// Joins the parts.
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
         let _lock = Lock::of(out)?;
-        refuse_foreign(out)?;
+        Shards::refuse_foreign(out)?;
+        artifact::remove_left_over(out);
         if !self.output.force && out.exists() {
-            if Shards::lineage(out) != parts::lineage(out) {
+            let made =
+                Shards::lineage(out).filter(|made| parts::lineage(out).as_ref() == Some(made));
+            let Some(made) = made else {
                 return Err(Error::Exists { path: out.to_path_buf() });
-            }
+            };
+            staging::remove_left_over(&staging::partial(out), &made);
             cli::info(&format!("{}: up to date", out.display()));
             return Ok(());
         }
         let closing = parts::merge(out)?.commit(out, self.allowed(), out)?;
-        artifact::write_provenance(out, start)?;
+        artifact::write_provenance(out, start);
         closing.iter().for_each(|line| cli::info(line));
         Ok(())
     }
@@ -293,19 +300,14 @@ impl Args {
     /// The lineage of what is there already.
     fn found(&self, goal: &Path) -> Result<Option<HashMap<String, String>>> {
         if self.part.is_some() {
+            if goal.exists() {
+                staging::refuse_foreign(goal)?;
+            }
             return Ok(staging::lineage(goal));
         }
-        refuse_foreign(goal)?;
+        Shards::refuse_foreign(goal)?;
         Ok(Shards::lineage(goal))
     }
-}
-
-/// `--force` replaces shards, never a folder of something else.
-fn refuse_foreign(out: &Path) -> Result<()> {
-    if !out.exists() || out.join(schema::DATASET_JSON).is_file() {
-        return Ok(());
-    }
-    Err(Error::NotOurs { path: out.to_path_buf(), what: "a shard folder".to_string() })
 }
 
 /// Leaves the finished files for a later run, which is what to say if this one was stopped.

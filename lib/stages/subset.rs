@@ -35,7 +35,7 @@ another split is an error. Memory: some 250 bytes an image.";
 /// Choose the labelled images: class-balanced and seeded, or by a list of names
 #[derive(Debug, clap::Parser)]
 #[command(
-    name = "s4l-subset",
+    name = TOOL,
     version,
     before_help = EXAMPLES,
     group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
@@ -77,6 +77,8 @@ pub struct Args {
     words: Words,
 }
 
+const TOOL: &str = "s4l-subset";
+
 /// What decides the rows of an output, for its lineage. The validation set does not depend on the
 /// size of the subset, so neither do these.
 #[derive(Serialize)]
@@ -87,6 +89,9 @@ struct SubsetSettings<'a> {
     val_per_class: Option<usize>,
     validation: bool,
 }
+
+/// Name of an input, and its hash.
+type InputHash = (&'static str, String);
 
 /// A file to make: the subset or the validation set.
 struct SubsetFile<'a> {
@@ -111,7 +116,7 @@ impl Stage for Args {
         let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
 
-        let chosen = self.choose(&shards, &split)?;
+        let (chosen, input) = self.choose(&shards, &split)?;
         let named = |name: &str, rows: &[usize]| {
             let (name, rows) = (name.to_string(), rows.to_vec());
             NamedRows { name, split: &split, rows }
@@ -134,8 +139,8 @@ impl Stage for Args {
         let _locks = locks.collect::<Result<Vec<_>>>()?;
         let mut todo = Vec::new();
         for file in files {
-            let lineage = self.lineage(&split, file.validation)?;
-            let found = table::footer(file.path);
+            let lineage = self.lineage(&split, input.as_ref(), file.validation)?;
+            let found = table::output(file.path, TOOL)?;
             if artifact::target(&self.output, file.path, &lineage, found)? == Target::Write {
                 todo.push((file, lineage));
             }
@@ -148,7 +153,7 @@ impl Stage for Args {
         say_near(&labelled, &tests)?;
         for (file, lineage) in todo {
             write(&file, &split, &lineage)?;
-            artifact::write_provenance(file.path, start)?;
+            artifact::write_provenance(file.path, start);
             cli::info(&words(&file));
         }
         Ok(())
@@ -157,13 +162,10 @@ impl Stage for Args {
 
 impl Args {
     fn refuse_overlaps(&self, out: &Path) -> Result<()> {
-        let outputs = [Some(out), self.val_out.as_deref()];
-        let inputs =
-            [Some(self.shards.path.as_path()), self.list.as_deref(), self.nested_in.as_deref()];
-        for out in outputs.into_iter().flatten() {
-            for input in inputs.into_iter().flatten().filter(|i| i.exists()) {
-                artifact::refuse_overlap(input, out)?;
-            }
+        for out in [Some(out), self.val_out.as_deref()].into_iter().flatten() {
+            let files = [self.list.as_deref(), self.nested_in.as_deref()];
+            let inputs = files.into_iter().chain([Some(self.shards.path.as_path())]);
+            artifact::refuse_inputs(out, inputs)?;
         }
         match &self.val_out {
             Some(val_out) => artifact::refuse_overlap(out, val_out),
@@ -171,28 +173,29 @@ impl Args {
         }
     }
 
-    fn choose(&self, shards: &Shards, split: &Split) -> Result<Chosen> {
+    /// The rows of both outputs, and the file that has a part in it.
+    fn choose(&self, shards: &Shards, split: &Split) -> Result<(Chosen, Option<InputHash>)> {
         let (labels, classes) = (split.labels()?, shards.classes().len());
-        let choice = match &self.list {
-            Some(list) => Choice::Listed(list::rows(list, split)?),
-            None => Choice::Drawn {
-                within: self.within(split, classes)?,
-                per_class: self.per_class(labels, classes)?,
-            },
+        let (choice, input) = match (&self.list, &self.nested_in) {
+            (Some(list), _) => {
+                let (rows, hash) = list::rows(list, split)?;
+                (Choice::Listed(rows), Some((schema::input::LIST, hash)))
+            }
+            (None, outer) => {
+                let outer = outer.as_ref().map(|path| table::read(path, TOOL)).transpose()?;
+                let rows = outer.as_ref().map(|t| labelled_rows(t, split, classes, schema::LABEL));
+                let within = rows.transpose()?;
+                let within = within.map(|(rows, _)| rows.iter().map(|&r| r as usize).collect());
+                let per_class = self.per_class(labels, classes)?;
+                let input = outer.map(|table| (schema::input::NESTED_IN, table.hash));
+                (Choice::Drawn { within, per_class }, input)
+            }
         };
         let pool = Pool { labels, hashes: &split.hashes()?, classes };
-        draw::choose(&pool, choice, self.val_per_class.unwrap_or(0), self.seed.value)
-            .map_err(|few| self.too_few(few, shards))
-    }
-
-    /// The rows of `--nested-in`.
-    fn within(&self, split: &Split, classes: usize) -> Result<Option<Vec<usize>>> {
-        let Some(path) = &self.nested_in else {
-            return Ok(None);
-        };
-        let table = table::read(path, "s4l-subset")?;
-        let (rows, _) = labelled_rows(&table, split, classes, schema::LABEL)?;
-        Ok(Some(rows.into_iter().map(|row| row as usize).collect()))
+        let validation = self.val_per_class.unwrap_or(0);
+        let chosen = draw::choose(&pool, choice, validation, self.seed.value)
+            .map_err(|few| self.too_few(few, shards))?;
+        Ok((chosen, input))
     }
 
     /// The validation set comes first: a subset that is there has what it is validated on.
@@ -279,7 +282,12 @@ impl Args {
         )
     }
 
-    fn lineage(&self, split: &Split, validation: bool) -> Result<Lineage> {
+    fn lineage(
+        &self,
+        split: &Split,
+        input: Option<&InputHash>,
+        validation: bool,
+    ) -> Result<Lineage> {
         let settings = SubsetSettings {
             split: &self.split,
             fraction: self.fraction.filter(|_| !validation),
@@ -292,15 +300,11 @@ impl Args {
             hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
         }
         let labels = schema::short_hash(&hasher.finalize());
-        let lineage = Lineage::new("s4l-subset", self.seed.value, recipe::hash(&settings))
+        let lineage = Lineage::new(TOOL, self.seed.value, recipe::hash(&settings))
             .input(schema::input::SHARDS, split.content_hash())
             .input(schema::input::LABELS, labels);
-        let lineage = match &self.list {
-            Some(list) => lineage.input(schema::input::LIST, artifact::hash_file(list)?),
-            None => lineage,
-        };
-        Ok(match &self.nested_in {
-            Some(outer) => lineage.input(schema::input::NESTED_IN, artifact::hash_file(outer)?),
+        Ok(match input {
+            Some((name, hash)) => lineage.input(name, hash),
             None => lineage,
         })
     }

@@ -1,5 +1,6 @@
 //! Parquet tables other than shards, and what keeps the stock reader of parquet in bounds.
 
 pub mod contained;
+mod hash;
 pub mod table;
 mod thrift;

@@ -1,16 +1,20 @@
 //! Small parquet tables (labels, evaluations, metrics): written and read whole.
 
+use super::contained::{self, contained};
+use super::hash::{self, Hashing};
 use crate::artifact::{self, Lineage};
 use crate::error::{Error, Result};
-use crate::tables::contained::{self, contained};
+use crate::schema::{self, FORMAT_KEY, HASH_KEY};
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema};
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +23,8 @@ use std::sync::Arc;
 const MOST_TIMES: usize = 100;
 const FREE_BYTES: usize = 256 << 20;
 
-/// Writes one table, zstd-compressed, with the lineage and `extra` key-value pairs in the footer.
+/// Writes one table, zstd-compressed, with the lineage, `extra` key-value pairs and a hash of the file in
+/// the footer.
 pub fn write(
     path: &Path,
     schema: Arc<Schema>,
@@ -29,7 +34,9 @@ pub fn write(
 ) -> Result<()> {
     let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("{}: {e}", path.display()));
     let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| internal(&e))?;
-    let footer = lineage.metadata().into_iter().chain(extra);
+    let own = [(FORMAT_KEY, hash::FORMAT), (HASH_KEY, hash::NO_HASH)];
+    let own = own.map(|(key, value)| (key.to_string(), value.to_string()));
+    let footer = lineage.metadata().into_iter().chain(extra).chain(own);
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(|e| internal(&e))?))
         .set_created_by(format!("s4l {}", env!("CARGO_PKG_VERSION")))
@@ -37,10 +44,12 @@ pub fn write(
         .build();
     artifact::write_atomic(path, |file| {
         let io = |e: parquet::errors::ParquetError| Error::io(path)(std::io::Error::other(e));
-        let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(io)?;
+        let mut hashing = Hashing::new(file);
+        let mut writer =
+            ArrowWriter::try_new(&mut hashing, schema, Some(properties)).map_err(io)?;
         writer.write(&batch).map_err(io)?;
         writer.close().map_err(io)?;
-        Ok(())
+        hashing.seal().map_err(Error::io(path))
     })
 }
 
@@ -49,58 +58,99 @@ pub struct Table {
     pub path: PathBuf,
     pub batch: RecordBatch,
     pub metadata: HashMap<String, String>,
+    /// `artifact::hash_file` of the bytes that were read.
+    pub hash: String,
 }
 
 /// Reads a whole table. `made_by` names the command that makes such a file, for the hint.
+///
+/// Errors: `Missing` if there is no file, `BadData` if it is damaged.
 pub fn read(path: &Path, made_by: &str) -> Result<Table> {
-    let builder = open(path, made_by)?;
-    let metadata = metadata_of(&builder);
-    let schema = builder.schema().clone();
-    let size = std::fs::metadata(path).map_err(Error::io(path))?.len() as usize;
-    let most = FREE_BYTES + MOST_TIMES * size;
+    let bytes = Bytes::from(bytes(path, made_by)?);
     let bad = |found: String| not_parquet(path, &found, made_by);
-    let (mut batches, mut bytes) = (Vec::new(), 0);
+    let (builder, metadata) = open(bytes.clone()).map_err(bad)?;
+    hash::check(&bytes, &metadata).map_err(|found| changed(path, found, made_by))?;
+    let schema = builder.schema().clone();
+    let most = FREE_BYTES + MOST_TIMES * bytes.len();
+    let (mut batches, mut size) = (Vec::new(), 0);
     for batch in contained::batches(builder).map_err(bad)? {
         let batch = batch.map_err(bad)?;
-        bytes += batch.get_array_memory_size();
-        if bytes > most {
-            let found = format!("more than {} MB of values in {size} bytes", most >> 20);
+        size += batch.get_array_memory_size();
+        if size > most {
+            let found = format!("more than {} MB of values in {} bytes", most >> 20, bytes.len());
             return Err(bad(found));
         }
         batches.push(batch);
     }
     let batch = contained(|| arrow::compute::concat_batches(&schema, &batches)).map_err(bad)?;
-    Ok(Table { path: path.to_path_buf(), batch, metadata })
+    let hash = schema::short_hash(&blake3::hash(&bytes));
+    Ok(Table { path: path.to_path_buf(), batch, metadata, hash })
 }
 
-/// The footer's key-value pairs. `made_by` as in `read`.
+/// The footer's key-value pairs of a file that is whole. `made_by` and errors as in `read`.
 pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
-    open(path, made_by).map(|b| metadata_of(&b))
+    let bytes = Bytes::from(bytes(path, made_by)?);
+    let (_, metadata) = open(bytes.clone()).map_err(|found| not_parquet(path, &found, made_by))?;
+    hash::check(&bytes, &metadata).map_err(|found| changed(path, found, made_by))?;
+    Ok(metadata)
 }
 
-/// The footer's key-value pairs, or `None` if there is no readable parquet file.
-pub fn footer(path: &Path) -> Option<HashMap<String, String>> {
-    metadata(path, "").ok()
+/// The footer's key-value pairs of an output of `tool`, or `None` if there is none that is whole.
+///
+/// Errors: `NotOurs` if there is something that `tool` has not made.
+pub fn output(path: &Path, tool: &str) -> Result<Option<HashMap<String, String>>> {
+    let not_ours =
+        || Error::NotOurs { path: path.to_path_buf(), what: format!("an output of {tool}") };
+    match path.metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path)(e)),
+        Ok(file) if !file.is_file() => return Err(not_ours()),
+        // Nobody's work.
+        Ok(file) if file.len() == 0 => return Ok(None),
+        Ok(_) => {}
+    }
+    let bytes = Bytes::from(std::fs::read(path).map_err(Error::io(path))?);
+    match open(bytes.clone()) {
+        Ok((_, metadata)) if metadata.get(schema::TOOL_KEY).is_none_or(|t| t != tool) => {
+            Err(not_ours())
+        }
+        Ok((_, metadata)) => Ok(hash::check(&bytes, &metadata).is_ok().then_some(metadata)),
+        // It may have been ours before it was damaged.
+        Err(_) if bytes.starts_with(MAGIC) => Ok(None),
+        Err(_) => Err(not_ours()),
+    }
 }
 
-fn open(path: &Path, made_by: &str) -> Result<contained::Builder<std::fs::File>> {
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::missing(path, "file", format!("{made_by} makes it")),
+/// How a parquet file begins.
+const MAGIC: &[u8] = b"PAR1";
+
+fn bytes(path: &Path, made_by: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::missing(path, "file", format!("{made_by} makes it")),
         _ => Error::io(path)(e),
-    })?;
+    })
+}
+
+/// Errors: what is wrong with the file.
+fn open(bytes: Bytes) -> std::result::Result<(contained::Builder<Bytes>, Pairs), String> {
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    contained::open(file, options).map_err(|found| not_parquet(path, &found, made_by))
+    let builder = contained::open(bytes, options)?;
+    let pairs = builder.metadata().file_metadata().key_value_metadata();
+    let pairs = pairs.into_iter().flatten();
+    let pairs = pairs.filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?))).collect();
+    Ok((builder, pairs))
 }
 
-fn metadata_of(builder: &contained::Builder<std::fs::File>) -> HashMap<String, String> {
-    let pairs = builder.metadata().file_metadata().key_value_metadata();
-    pairs.into_iter().flatten().filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?))).collect()
-}
+type Pairs = HashMap<String, String>;
 
 fn not_parquet(path: &Path, found: &str, made_by: &str) -> Error {
-    let hint = format!("make it again with {made_by}");
-    Error::bad_data(path, "a parquet file", found, hint)
+    Error::bad_data(path, "a parquet file", found, format!("make it again with {made_by}"))
+}
+
+fn changed(path: &Path, found: String, made_by: &str) -> Error {
+    let hint = format!("make it again with {made_by}, or drop its s4l metadata if you changed it");
+    Error::bad_data(path, "a table as it was written", found, hint)
 }
 
 impl Table {

@@ -77,7 +77,7 @@ impl Run {
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
         self.commit(&state.metrics)?;
-        artifact::write_provenance(&self.out, start)?;
+        artifact::write_provenance(&self.out, start);
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
             "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
@@ -306,7 +306,7 @@ impl Run {
 
     /// Writes the model folder.
     fn commit(&self, metrics: &[Metric]) -> Result<()> {
-        let staged = artifact::temporary_folder(&self.out.join(schema::WEIGHTS))?;
+        let staged = artifact::TemporaryFolder::beside(&self.out.join(schema::WEIGHTS))?;
         let path = staged.path();
         metrics::write(path, metrics, &self.lineage)?;
         artifact::write_bytes(&path.join(schema::EVENTS), &tfevents::encode(metrics))?;
