@@ -63,26 +63,6 @@ impl Lock {
         }
         Ok(Lock { path, held })
     }
-
-    /// Removes what runs that were killed have left in a folder of the output under temporary names. What
-    /// cannot be removed does no harm.
-    pub fn sweep(&self, folder: &Path) {
-        if self.held.is_none() {
-            return;
-        }
-        let (prefix, suffix) = schema::TEMPORARY;
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(prefix) && name.ends_with(suffix) {
-                let path = entry.path();
-                let _ = match path.is_dir() {
-                    true => std::fs::remove_dir_all(&path),
-                    false => std::fs::remove_file(&path),
-                };
-            }
-        }
-    }
 }
 
 impl Drop for Lock {

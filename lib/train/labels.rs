@@ -19,12 +19,6 @@ pub enum LabelFile {
 }
 
 impl LabelFile {
-    pub fn path(&self) -> &Path {
-        match self {
-            LabelFile::Known(path) | LabelFile::Pseudo { path, .. } => path,
-        }
-    }
-
     /// How the labels of the file are read.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -35,7 +29,8 @@ impl LabelFile {
     }
 }
 
-/// The rows of the split to train on, with their labels. Images of `held_out` are not among them.
+/// The rows of the split to train on, their labels, and the hash of the file that has them. Images of
+/// `held_out` are not among them.
 ///
 /// Errors: `BadData` for known labels of held-out images, for labels that do not fit the split, and
 /// if no image is left.
@@ -45,13 +40,13 @@ pub fn training_labels(
     split: &Split,
     classes: usize,
     held_out: &HashSet<u32>,
-) -> Result<(Vec<u32>, Labels)> {
+) -> Result<(Vec<u32>, Labels, String)> {
     match file {
         LabelFile::Known(path) => {
             let table = table::read(path, "s4l-subset")?;
             let (rows, labels) = labelled_rows(&table, split, classes, schema::LABEL)?;
             none_is_held_out(path, split, &rows, held_out)?;
-            Ok((rows, Labels::Hard(labels)))
+            Ok((rows, Labels::Hard(labels), table.hash))
         }
         LabelFile::Pseudo { path, soft } => {
             let table = table::read(path, "s4l-pseudolabel")?;
@@ -70,7 +65,7 @@ pub fn training_labels(
                 false => Labels::Hard(pseudo.labels),
             };
             let rows = keep.iter().map(|&i| pseudo.rows[i]).collect();
-            Ok((rows, labels.pick(keep.into_iter())))
+            Ok((rows, labels.pick(keep.into_iter()), table.hash))
         }
     }
 }

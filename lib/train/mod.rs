@@ -59,9 +59,9 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
         return cli::print(&dry_run::describe(&run.config.settings, &run.data())?);
     }
     let out = &inputs.out;
-    let lock = Lock::of(out)?;
-    lock.sweep(out);
-    lock.sweep(&out.join(schema::CHECKPOINT));
+    let _lock = Lock::of(out)?;
+    artifact::remove_left_over(out);
+    artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
     let found = folder::header(out);
     match artifact::target(&options.output, &weights, &run.lineage, found)? {

@@ -2,7 +2,7 @@
 
 use super::check;
 use super::labels::{LabelFile, training_labels};
-use crate::artifact::{self, Lineage};
+use crate::artifact::Lineage;
 use crate::augment::Pipe;
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
@@ -43,12 +43,17 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     let split = shards.split("train")?;
     let classes = shards.classes().len();
     let held_out = held_out(options, &split, classes)?;
-    let images = training_images(options, &settings, inputs, &split, classes, &held_out)?;
+    let (images, labels) = training_images(options, &settings, inputs, &split, classes, &held_out)?;
     let config = config(settings, shards.classes(), &images);
     let device: Device = options.computing.device.parse()?;
     let layout = Layout::new(&config.architecture);
     let mut weights = Weights::initial(&layout, config.seed);
-    let mut lineage = lineage(options, inputs, &config.settings, &split)?;
+    let mut lineage = Lineage::new(inputs.tool, config.seed, recipe::hash(&config.settings))
+        .input(schema::input::SHARDS, split.content_hash())
+        .input(schema::input::LABELS, labels);
+    if let Some(held_out) = &held_out {
+        lineage = lineage.input(schema::input::VALIDATION, &*held_out.hash);
+    }
     if let Some(path) = &options.init {
         let init = Model::open(path)?;
         init.check_classes(shards.classes(), &options.shards.path)?;
@@ -70,39 +75,46 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
         lineage,
         network,
         images: Arc::new(images),
-        validation: held_out.map(|(rows, labels)| Validation { split, rows, labels, pipe }),
+        validation: held_out.map(|HeldOut { rows, labels, .. }| Validation {
+            split,
+            rows,
+            labels,
+            pipe,
+        }),
     })
 }
 
-/// Rows of images, and their labels.
-type LabelledRows = (Vec<u32>, Vec<u32>);
+/// Rows of images that are validated on, not trained, their labels, and the hash of the file.
+struct HeldOut {
+    rows: Vec<u32>,
+    labels: Vec<u32>,
+    hash: String,
+}
 
-/// The images that are validated on, not trained.
-fn held_out(
-    options: &TrainingOptions,
-    split: &Split,
-    classes: usize,
-) -> Result<Option<LabelledRows>> {
+fn held_out(options: &TrainingOptions, split: &Split, classes: usize) -> Result<Option<HeldOut>> {
     let Some(path) = &options.val else {
         return Ok(None);
     };
     let table = table::read(path, "s4l-subset --val-out")?;
-    labelled_rows(&table, split, classes, schema::LABEL).map(Some)
+    let (rows, labels) = labelled_rows(&table, split, classes, schema::LABEL)?;
+    Ok(Some(HeldOut { rows, labels, hash: table.hash }))
 }
 
-/// What batches are made from: the labelled images, and all that are not held out.
+/// What batches are made from: the labelled images, and all that are not held out; and the hash of the
+/// labels' file.
 fn training_images(
     options: &TrainingOptions,
     settings: &Settings,
     inputs: &Inputs,
     split: &Split,
     classes: usize,
-    held_out: &Option<LabelledRows>,
-) -> Result<TrainingImages> {
-    let held_out: HashSet<u32> = held_out.iter().flat_map(|(rows, _)| rows).copied().collect();
-    let (rows, labels) = training_labels(&inputs.labels, settings, split, classes, &held_out)?;
+    held_out: &Option<HeldOut>,
+) -> Result<(TrainingImages, String)> {
+    let held_out: HashSet<u32> = held_out.iter().flat_map(|held| &held.rows).copied().collect();
+    let (rows, labels, hash) =
+        training_labels(&inputs.labels, settings, split, classes, &held_out)?;
     let views = check::views(&options.recipe, settings, split.channels())?;
-    Ok(TrainingImages {
+    let images = TrainingImages {
         labelled: ImageSet {
             rows,
             batch: settings.batch,
@@ -120,7 +132,8 @@ fn training_images(
         },
         split: split.clone(),
         seed: options.computing.seed.value,
-    })
+    };
+    Ok((images, hash))
 }
 
 fn config(settings: Settings, classes: &[String], images: &TrainingImages) -> Config {
@@ -133,22 +146,6 @@ fn config(settings: Settings, classes: &[String], images: &TrainingImages) -> Co
         seed: images.seed,
         settings,
     }
-}
-
-/// All that the run is made from but the weights that it starts from.
-fn lineage(
-    options: &TrainingOptions,
-    inputs: &Inputs,
-    settings: &Settings,
-    split: &Split,
-) -> Result<Lineage> {
-    let lineage = Lineage::new(inputs.tool, options.computing.seed.value, recipe::hash(settings))
-        .input(schema::input::SHARDS, split.content_hash())
-        .input(schema::input::LABELS, artifact::hash_file(inputs.labels.path())?);
-    Ok(match &options.val {
-        Some(path) => lineage.input(schema::input::VALIDATION, artifact::hash_file(path)?),
-        None => lineage,
-    })
 }
 
 /// Takes over the trunk and the heads that both networks have; other heads stay as initialized.

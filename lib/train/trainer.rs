@@ -1,6 +1,6 @@
 //! The training loop: batches in, optimizer steps, metrics and checkpoints out, a model at the end.
 
-use crate::artifact::{self, Lineage};
+use crate::artifact::{self, Lineage, TemporaryFolder};
 use crate::augment::Pipe;
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
@@ -306,7 +306,7 @@ impl Run {
 
     /// Writes the model folder.
     fn commit(&self, metrics: &[Metric]) -> Result<()> {
-        let staged = artifact::TemporaryFolder::beside(&self.out.join(schema::WEIGHTS))?;
+        let staged = TemporaryFolder::beside(&self.out.join(schema::WEIGHTS))?;
         let path = staged.path();
         metrics::write(path, metrics, &self.lineage)?;
         artifact::write_bytes(&path.join(schema::EVENTS), &tfevents::encode(metrics))?;
