@@ -176,11 +176,11 @@ impl Stage for Args {
 impl Args {
     /// Makes the shards, or a part of them.
     fn shard(&self, path: &Path, out: &Path, start: Instant) -> Result<()> {
+        let files = [self.labels.as_deref(), self.classes.as_deref(), self.recipe.file.as_deref()];
+        artifact::refuse_inputs(out, files.into_iter().chain([Some(path)]))?;
         let settings = self.settings()?;
         let input = input::open(path, &self.options())?;
         self.refuse_part(&input)?;
-        let files = [self.labels.as_deref(), self.classes.as_deref(), self.recipe.file.as_deref()];
-        artifact::refuse_inputs(out, files.into_iter().chain([Some(path)]))?;
         let allow_cut = self.allow_rejects.is_some() && !self.strict;
         let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
         if self.output.dry_run {
