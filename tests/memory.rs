@@ -24,12 +24,12 @@ fn a_step_that_is_too_large_is_refused_before_it() {
 #[test]
 fn an_evaluation_without_memory_is_an_error_of_the_system() {
     let scratch = labelled_shards();
-    let more = "-s schedule=[0,0.2] -s augment_eval=resize(28)|-1_to_1";
+    // 150 MB of activations for the 200 images.
+    let more = "-s schedule=[0,0.1] -s batch=4 -s width_factor=12";
     pretrain(&scratch, "supervised_10p", "model", more).ok();
     let before = scratch.names();
-    let pipe = "-s augment_eval=resize(28)|-1_to_1|rotate";
-    let line = format!("--in shards --model model --out e.parquet --threads 1 -q {pipe}");
-    let ran = scratch.run(EVAL, &words(&format!("{line} --max-memory 8")));
+    let line = "--in shards --model model --out e.parquet --threads 1 -q --max-memory 40";
+    let ran = scratch.run(EVAL, &words(line));
     ran.fails(74, &["memory", "allow more memory"]);
     assert_eq!(scratch.names(), before);
 }
