@@ -336,7 +336,8 @@ fn folders_named_as_splits_are_splits_beside_splits_alone() {
     for (row, name) in ["training-0.tar", "Eval-0.tar", "valid_0.tar"].iter().enumerate() {
         scratch.write(&format!("tars/{name}"), tar(&image(row)));
     }
-    holds(&scratch, "--in tars", &["test a.jpg -", "train a.jpg -", "val a.jpg -"]);
+    let ran = holds(&scratch, "--in tars", &["test a.jpg -", "train a.jpg -", "val a.jpg -"]);
+    assert!(ran.stderr.contains("labels: none"), "{}", ran.stderr);
 }
 
 #[test]

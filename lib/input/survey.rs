@@ -102,9 +102,9 @@ impl Survey {
         let class_numbers = numbers.map(|(i, c)| (nfc(c).into_owned(), i as u32)).collect();
         let found = spans.iter().map(|span| span.split).collect();
         Ok(Survey {
+            taken: Taken::of(input, &found, &splits, &tree, !classes.is_empty(), by_folder),
             classes,
             shape: input.shape(),
-            taken: Taken::of(input, &found, &splits, &tree, by_folder),
             spans,
             class_numbers,
             by_number,

@@ -19,17 +19,20 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// `found`: the splits that have images.
+    /// `found`: the splits that have images; `classes`: whether there are any; `by_folder`: whether
+    /// they are folders.
     pub fn of(
         input: &Input,
         found: &BTreeSet<SplitName>,
         splits: &Splits,
         tree: &Tree,
+        classes: bool,
         by_folder: bool,
     ) -> Taken {
         let labels = match (&input.labels, by_folder) {
             (Some(list), true) => format!("{}, and class folders", list.words()),
             (Some(list), false) => list.words().to_string(),
+            (None, _) if !classes => "none".to_string(),
             (None, true) if input.has_folders() => "class folders".to_string(),
             (None, _) => input.files.label_words(),
         };
