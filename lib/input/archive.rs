@@ -194,7 +194,7 @@ impl Volume {
 
     fn reader(&self) -> Result<Reader<'_>> {
         Ok(match &self.kind {
-            Kind::Tar(tar) => Reader::Tar(tar.reader()?),
+            Kind::Tar(tar) => Reader::Tar(Box::new(tar.reader()?)),
             Kind::Zip(zip) => Reader::Zip(zip.reader()),
         })
     }
@@ -235,6 +235,6 @@ impl Volume {
 }
 
 enum Reader<'a> {
-    Tar(TarReader<'a>),
+    Tar(Box<TarReader<'a>>),
     Zip(ZipReader<'a>),
 }

@@ -90,7 +90,7 @@ pub struct Options<'a> {
 enum Files {
     /// Images in folders, or those that a list names.
     Folder(folder::Folder),
-    Archive(archive::Archive),
+    Archive(Box<archive::Archive>),
     TfRecord(tfrecord::TfRecord),
     Parquet(parquet::Parquet),
     Idx(idx::Idx),
@@ -168,10 +168,12 @@ impl Files {
             Format::Folder => Files::Folder(folder::Folder::open(path, splits)?),
             Format::Csv => Files::Folder(folder::Folder::listed(path, &options.columns)?),
             Format::Tar => {
-                Files::Archive(archive::Archive::open_tar(path, &options.columns, has_list)?)
+                let archive = archive::Archive::open_tar(path, &options.columns, has_list)?;
+                Files::Archive(Box::new(archive))
             }
             Format::Zip => {
-                Files::Archive(archive::Archive::open_zip(path, &options.columns, has_list)?)
+                let archive = archive::Archive::open_zip(path, &options.columns, has_list)?;
+                Files::Archive(Box::new(archive))
             }
             Format::Tfrecord => Files::TfRecord(tfrecord::TfRecord::open(path)?),
             Format::Parquet => Files::Parquet(parquet::Parquet::open(path, &options.columns)?),
