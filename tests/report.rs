@@ -214,7 +214,7 @@ fn runs_that_do_not_belong_together_are_marked_and_said() {
     assert!(!folder.path().join("report").exists());
 
     type Spoil = fn(&Path);
-    let spoils: [(Spoil, &str); 4] = [
+    let spoils: [(Spoil, &str); 3] = [
         (
             |run| write_eval_of(run, 1, 20, "test", &write_model(run, 1, 0.2), "images"),
             "seed 1: trained by another recipe than seed 0: learning_rate 0.2 in place of 0.1",
@@ -223,10 +223,6 @@ fn runs_that_do_not_belong_together_are_marked_and_said() {
         (
             |run| write_eval_of(run, 1, 20, "test", &write_model(run, 1, 0.1), "others"),
             "seed 1: evaluated on other images than ",
-        ),
-        (
-            |run| std::fs::write(run.join("eval.parquet.prov.json"), r#"{"commit":"d"}"#).unwrap(),
-            "seed 1: made by commit d, ",
         ),
     ];
     for (spoil, note) in spoils {
@@ -246,6 +242,24 @@ fn runs_that_do_not_belong_together_are_marked_and_said() {
             |file: &str| std::fs::read_to_string(folder.path().join("report").join(file)).unwrap();
         assert!(read("table.csv").contains(note));
         assert!(read("index.html").contains("<th scope=row>VAT *"));
+    }
+}
+
+/// Sidecars tell of the commits, and no output depends on them: they are said, and no mark.
+#[test]
+fn programs_of_two_commits_are_said() {
+    let folder = runs_with_models();
+    assert!(report(folder.path(), &["--out", "before"]).status.success());
+    let sidecar = folder.path().join("runs/seed1/vat/eval.parquet.prov.json");
+    std::fs::write(sidecar, r#"{"commit": "d"}"#).unwrap();
+    let words = "warning: VAT: seed 1: made by commit d, seed 0 of vat by abc\n";
+    let checked = report(folder.path(), &["--check"]);
+    assert_eq!(checked.status.code(), Some(3));
+    assert!(text(&checked.stderr).starts_with(words), "{}", text(&checked.stderr));
+    assert_eq!(text(&report(folder.path(), &["--out", "after", "-q"]).stderr), words);
+    for file in ["table.md", "table.csv", "table.parquet", "index.html"] {
+        let read = |out: &str| std::fs::read(folder.path().join(out).join(file)).unwrap();
+        assert!(read("before") == read("after"), "{file}");
     }
 }
 

@@ -85,14 +85,25 @@ fn by_the_same_program(first: &Run, run: &Run) -> Option<String> {
         |run: &Run| [run.lineage.get(VERSION_KEY), trained_by(run)].map(Option::<&String>::cloned);
     let pairs = versions(run).into_iter().zip(versions(first));
     // Of which both are known.
-    if pairs.filter_map(|(a, b)| Some(a? != b?)).any(|differ| differ) {
-        return Some(format!("made by another version than {}", name(first)));
-    }
-    let known = !run.commits.is_empty() && !first.commits.is_empty();
-    (known && run.commits != first.commits).then(|| {
+    let differ = pairs.filter_map(|(a, b)| Some(a? != b?)).any(|differ| differ);
+    differ.then(|| format!("made by another version than {}", name(first)))
+}
+
+/// Runs whose programs were built from other commits than those of the first one. Only the sidecars say
+/// so, on which no output depends: this is no note of a row.
+pub fn commits(rows: &[TableRow]) -> Vec<String> {
+    let runs = rows.iter().flat_map(|row| row.runs.iter().map(move |run| (row.title, *run)));
+    let mut known = runs.filter(|(_, run)| !run.commits.is_empty());
+    let Some((_, first)) = known.next() else {
+        return Vec::new();
+    };
+    let others = known.filter(|(_, run)| run.commits != first.commits);
+    let words = others.map(|(title, run)| {
         let [these, those] = [run, first].map(|run| run.commits.join(" and "));
-        format!("made by commit {these}, {} by {those}", name(first))
-    })
+        let seed = run.summary.seed;
+        format!("{title}: seed {seed}: made by commit {these}, {} by {those}", name(first))
+    });
+    words.collect()
 }
 
 /// The version of the program that trained the model, where that is known.

@@ -56,7 +56,8 @@ impl Stage for Args {
         let mut rows = rows::group(&found.runs);
         check::note(&mut rows);
         let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |n| (row.title, n)));
-        let notes: Vec<String> = notes.map(|(title, note)| format!("{title}: {note}")).collect();
+        let notes = notes.map(|(title, note)| format!("{title}: {note}"));
+        let notes: Vec<String> = notes.chain(check::commits(&rows)).collect();
         notes.iter().for_each(|note| cli::warn(note));
         if self.check {
             return checked(&self.input, notes.len());
