@@ -24,11 +24,11 @@ fn a_step_that_is_too_large_is_refused_before_it() {
 #[test]
 fn an_evaluation_without_memory_is_an_error_of_the_system() {
     let scratch = labelled_shards();
-    // 150 MB of activations for the 200 images.
+    // Weights of 3 MB, and 6 MB of activations.
     let more = "-s schedule=[0,0.1] -s batch=4 -s width_factor=12";
     pretrain(&scratch, "supervised_10p", "model", more).ok();
     let before = scratch.names();
-    let line = "--in shards --model model --out e.parquet --threads 1 -q --max-memory 40";
+    let line = "--in shards --model model --out e.parquet --threads 1 -q --max-memory 12";
     let ran = scratch.run(EVAL, &words(line));
     ran.fails(74, &["memory", "allow more memory"]);
     assert_eq!(scratch.names(), before);

@@ -185,7 +185,7 @@ mod tests {
         let whole = to_safetensors(&[("w".into(), vec![3], &values)], metadata).unwrap();
         assert_eq!(check_hash(&whole), Ok(()));
         SafeTensors::deserialize(&whole).unwrap();
-        let key = whole.windows(8).rposition(|w| w == b"s4l.hash").unwrap();
+        let key = whole.windows(8).position(|w| w == b"s4l.hash").unwrap();
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
