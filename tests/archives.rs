@@ -166,7 +166,7 @@ fn tars_behind_the_end_mark_are_read_and_sparse_files_are_named() {
     builder.append(&header, &[1; 512][..]).unwrap();
     add(&mut builder, "dog/1.png", &image(1));
     scratch.write("in.tar", builder.into_inner().unwrap());
-    let args = ["--in", "in.tar", "-q", "--strict"];
+    let args = ["--in", "in.tar", "-q", "--strict", "--force"];
     shard(&scratch, &args).fails(65, &["holes.png", "sparse file"]);
     let Rows { rows, .. } = sharded(&scratch, &["--in", "in.tar", "--allow-rejects", "0.5"]);
     are(&rows, &[("0.png", "cat"), ("1.png", "dog")]);
@@ -307,7 +307,7 @@ fn what_is_made_to_fill_a_disk_is_refused() {
     let scratch = Scratch::new();
     let mut builder = Builder::new(Vec::new());
     add(&mut builder, "cat/0.png", &image(0));
-    add(&mut builder, "cat/zeros.bin", &vec![0; 200 << 20]);
+    add(&mut builder, "cat/zeros.png", &vec![0; 200 << 20]);
     add(&mut builder, "dog/1.png", &image(1));
     let bomb = zstd::encode_all(&builder.into_inner().unwrap()[..], 1).unwrap();
     assert!(bomb.len() < 100_000, "{}", bomb.len());

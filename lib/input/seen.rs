@@ -59,6 +59,11 @@ impl SeenClasses {
         label::are_numbers(self.names.iter())
     }
 
+    /// Whether no image has the name or the number of a class.
+    pub fn are_nothing_else(&self) -> bool {
+        self.names.is_empty() && self.last.is_none()
+    }
+
     /// Whether the folders of the images are their classes: not if images have names or numbers of
     /// classes, nor, in a tar, if all lie in one folder. Beside a list of labels only images that are
     /// not in it are seen by their folders, and those are classes if the list has one of their names.
@@ -67,7 +72,7 @@ impl SeenClasses {
     pub fn are_folders(&self, input: &Input) -> Result<bool> {
         let Some(labels) = &input.labels else {
             let one_folder = input.is_archive() && self.folders.len() == 1;
-            return Ok(self.names.is_empty() && self.last.is_none() && !one_folder);
+            return Ok(self.are_nothing_else() && !one_folder);
         };
         let known: HashSet<_> = match &input.classes {
             Some(given) => given.iter().map(|n| nfc(n)).collect(),

@@ -90,7 +90,9 @@ impl Survey {
         let keys = RepeatedKeys::find(input, &splits, &again, names)?;
         let by_number = input.classes.is_some() && seen.are_numbers();
         let by_folder = seen.are_folders(input)?;
-        if by_folder {
+        // In an archive whose images all lie in folders of one name, too: these are no classes, but
+        // those above may be.
+        if by_folder || input.labels.is_none() && seen.are_nothing_else() {
             input.refuse_unclear(&splits)?;
         }
         let first_number = seen.first();
