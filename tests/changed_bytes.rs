@@ -41,8 +41,11 @@ fn a_changed_byte_of_a_table_is_an_error() {
     scratch.run(INSPECT, &["--verify", "l.parquet"]).fails(3, &["l.parquet"]);
 }
 
+/// Key, pixels and label.
+type Row = (String, Vec<u8>, Option<u32>);
+
 /// All that stages take from a split.
-fn all(split: &Split) -> s4l::error::Result<Vec<(String, Vec<u8>, Option<u32>)>> {
+fn all(split: &Split) -> s4l::error::Result<Vec<Row>> {
     let labels = split.labels()?;
     let row = |row| Ok((split.key(row).to_string(), split.decode(row)?.pixels.into(), labels[row]));
     (0..split.len()).map(row).collect()
