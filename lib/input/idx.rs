@@ -6,7 +6,6 @@ use super::classes;
 use super::idx_names::{self, Kind, Set};
 use super::item::{Class, Item, Position, SplitName, Visit, Walked};
 use super::stream;
-use crate::cli;
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use crate::pixels::Size;
@@ -114,9 +113,6 @@ impl SplitImages {
             ));
         }
         let labels = label_file.as_deref().map(|path| labels(path, count)).transpose()?;
-        if labels.is_none() {
-            cli::warn(&format!("{}: no file of labels beside it", images.display()));
-        }
         let size = Size { height, width };
         let (first_label, by_column) = (0, false);
         Ok(SplitImages { split, count, size, images, label_file, labels, first_label, by_column })
