@@ -96,7 +96,7 @@ impl Notes {
                 "{n} links lead to no file in the archive and were passed over, the first is {first}"
             ));
         }
-        if self.others > 0 && self.labelled == 0 {
+        if self.others > 0 && self.labelled == 0 && !self.cut {
             let (n, first) = (self.others, &self.first_other);
             self.warn(
                 root,
