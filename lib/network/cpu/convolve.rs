@@ -208,8 +208,8 @@ impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
     }
 }
 
-/// `convolve_rows` as a function of its own. With 16 registers the loop spills where the compiler
-/// sees all sizes of a tile in one function, and whether it does is chance.
+/// `convolve_rows` as a function of its own: with 16 registers it is faster so than beside all other
+/// sizes of a tile in one function.
 ///
 /// # Safety
 /// As for `convolve_rows`.
@@ -263,28 +263,95 @@ unsafe fn convolve_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
                 *p = p.add(*operand.pixels.get_unchecked(first + m) as usize);
             }
             for tap in operand.taps {
-                let mut b = panel.add(tap.row / P::DEPTH * V * S::F32_LANES);
-                let mut c = tap.offset;
-                while c < tap.offset + tap.depth {
-                    let mut w = [simd.splat_f32s(0.0); V];
-                    for (v, w) in w.iter_mut().enumerate() {
-                        *w = f32::load::<S>(b.add(v * S::F32_LANES));
-                    }
-                    for m in 0..M {
-                        let x = P::broadcast(simd, pixel[m].add(c));
-                        for v in 0..V {
-                            acc[v][m] = P::multiply_add(simd, x, w[v], acc[v][m]);
-                        }
-                    }
-                    b = b.add(V * S::F32_LANES);
-                    c += P::DEPTH;
+                let b = panel.add(tap.row / P::DEPTH * V * S::F32_LANES);
+                let mut from = pixel;
+                for p in &mut from {
+                    *p = p.add(tap.offset);
                 }
+                acc = match S::F32_LANES >= LANES {
+                    true => by_index::<S, P, M, V>(simd, acc, from, b, tap.depth),
+                    false => by_pointers::<S, P, M, V>(simd, acc, from, b, tap.depth),
+                };
             }
         }
         for (v, sums) in acc.iter().enumerate() {
             finish(simd, sink, sums, first, column + v * S::F32_LANES);
         }
     }
+}
+
+/// Sums of M pixels in V vectors.
+type Sums<S, const M: usize, const V: usize> = [[<S as Simd>::f32s; M]; V];
+
+/// Adds the `depth` values from each pixel's pointer on, times the rows of weights from `w` on. The
+/// compiler keeps the sums of a tile that fills 32 registers in them if one index counts for all pixels.
+///
+/// # Safety
+/// All are readable.
+#[inline(always)]
+unsafe fn by_index<S: Simd, P: Multiply, const M: usize, const V: usize>(
+    simd: S,
+    mut sums: Sums<S, M, V>,
+    from: [*const P::Value; M],
+    mut w: *const f32,
+    depth: usize,
+) -> Sums<S, M, V> {
+    unsafe {
+        let mut c = 0;
+        while c < depth {
+            let row = weights::<S, V>(simd, w);
+            for m in 0..M {
+                let x = P::broadcast(simd, from[m].add(c));
+                for v in 0..V {
+                    sums[v][m] = P::multiply_add(simd, x, row[v], sums[v][m]);
+                }
+            }
+            w = w.add(V * S::F32_LANES);
+            c += P::DEPTH;
+        }
+    }
+    sums
+}
+
+/// The same, where 16 registers are to be filled: there it needs a pointer that moves per pixel.
+///
+/// # Safety
+/// As for `by_index`.
+#[inline(always)]
+unsafe fn by_pointers<S: Simd, P: Multiply, const M: usize, const V: usize>(
+    simd: S,
+    mut sums: Sums<S, M, V>,
+    mut from: [*const P::Value; M],
+    mut w: *const f32,
+    depth: usize,
+) -> Sums<S, M, V> {
+    unsafe {
+        for _ in 0..depth / P::DEPTH {
+            let row = weights::<S, V>(simd, w);
+            for m in 0..M {
+                let x = P::broadcast(simd, from[m]);
+                for v in 0..V {
+                    sums[v][m] = P::multiply_add(simd, x, row[v], sums[v][m]);
+                }
+                from[m] = from[m].wrapping_add(P::DEPTH);
+            }
+            w = w.add(V * S::F32_LANES);
+        }
+    }
+    sums
+}
+
+/// A row of V vectors of weights.
+///
+/// # Safety
+/// It is readable.
+#[inline(always)]
+unsafe fn weights<S: Simd, const V: usize>(simd: S, from: *const f32) -> [S::f32s; V] {
+    let mut row = [simd.splat_f32s(0.0); V];
+    for (v, w) in row.iter_mut().enumerate() {
+        *w = unsafe { f32::load::<S>(from.add(v * S::F32_LANES)) };
+    }
+    row
 }
 
 /// The values of one vector of channels, from the `j`-th on.
