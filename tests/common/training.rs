@@ -8,6 +8,7 @@ use s4l::schema;
 use s4l::tables::table;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -174,13 +175,22 @@ pub fn signalled(
     signals: &[i32],
 ) -> Output {
     let path: PathBuf = scratch.path(file);
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(words(line))
         .current_dir(scratch.path("."))
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::piped());
+    // Under nohup the tests ignore SIGHUP, and what they start would too.
+    // SAFETY: `signal` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    let mut child = command.spawn().unwrap();
     let start = Instant::now();
     while std::fs::metadata(&path).map_or(0, |m| m.len()) == 0 {
         assert!(child.try_wait().unwrap().is_none(), "it ended before {file} was there");
