@@ -55,6 +55,12 @@ impl Shards {
         self.dataset.splits.keys().cloned().collect()
     }
 
+    /// The split whose images have this hash: `Split::content_hash`.
+    pub fn split_with(&self, content: &str) -> Option<&str> {
+        let mut splits = self.dataset.splits.iter();
+        splits.find(|(_, info)| info.content == content).map(|(name, _)| name.as_str())
+    }
+
     /// Opens all files of a split as one row space.
     ///
     /// Errors: `Missing` for an unknown split or an absent file, `BadData` if the files do not hold
