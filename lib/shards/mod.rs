@@ -4,7 +4,7 @@
 //! mapped into memory, and valid parquet for every other reader. The image bytes lie uncompressed and
 //! PLAIN, and the offset index gives the place of every page, so a row is a slice of the map.
 //!
-//! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map
+//! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map; `keys`
 //! - `digest`: hashes over rows, with which reading checks what making wrote
 //! - making: `identity`, what is made; `write`, one file; `record`, what is kept of it; `staging`, the
 //!   folder; `parts` of a run, and joining them; `job`, the loop over the files; `closing`, what is in
@@ -16,6 +16,7 @@ mod dataset;
 mod digest;
 pub mod identity;
 pub mod job;
+mod keys;
 mod pages;
 pub mod parts;
 mod read;
