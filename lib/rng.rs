@@ -21,6 +21,7 @@ pub enum Stream {
     BatchNormOrder = 8,
     BatchNormAugment = 9,
     Bootstrap = 10,
+    Sheet = 11,
 }
 
 /// ChaCha8 keyed with the four numbers themselves (4 x 64 bit = its 256-bit key).

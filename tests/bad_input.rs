@@ -44,7 +44,7 @@ fn keys(scratch: &Scratch) -> Vec<String> {
     let split = shards.split("train").unwrap();
     // What is there decodes.
     (0..split.len()).for_each(|row| drop(split.decode(row).unwrap()));
-    split.keys().to_vec()
+    split.keys().map(str::to_string).collect()
 }
 
 /// Peak memory of a run in MB, as its closing line says.

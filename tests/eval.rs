@@ -43,7 +43,7 @@ fn the_table_is_that_of_the_contract() {
         assert!(table.metadata.contains_key(key), "{key}");
     }
     let split = Shards::open(&scratch.path("shards")).unwrap().split("test").unwrap();
-    assert_eq!(table.strings("key").unwrap(), split.keys());
+    assert_eq!(table.strings("key").unwrap(), split.keys().collect::<Vec<_>>());
     let labels = split.labels().unwrap().iter().map(|label| i64::from(label.unwrap()));
     assert_eq!(table.ints("label").unwrap(), labels.collect::<Vec<_>>());
 }

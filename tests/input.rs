@@ -186,7 +186,7 @@ fn flat_folder_with_a_list_of_labels() {
     let shards = sharded(&scratch, &["--in", "list.csv"]);
     assert_eq!(shards.classes(), ["7", "10"]);
     let expected = ["0.png", "2.png", "3.png"].map(str::to_string);
-    assert_eq!(shards.split("train").unwrap().keys(), expected);
+    assert_eq!(shards.split("train").unwrap().keys().collect::<Vec<_>>(), expected);
     assert_eq!(labels(&shards), [Some(0), Some(1), None]);
 
     // Lines of name and number, as caffe's val.txt.

@@ -27,7 +27,7 @@ fn rows(scratch: &Scratch) -> Vec<String> {
     let mut rows = Vec::new();
     for name in shards.splits() {
         let split = shards.split(&name).unwrap();
-        for (key, label) in split.keys().iter().zip(split.labels().unwrap()) {
+        for (key, label) in split.keys().zip(split.labels().unwrap()) {
             let class = label.map_or("-", |label| &shards.classes()[label as usize]);
             rows.push(format!("{name} {key} {class}"));
         }

@@ -61,7 +61,8 @@ fn a_model_of_other_classes() {
         recipe("supervised_1p")
     );
     let keys = s4l::shards::Shards::open(&scratch.path("two-classes")).unwrap();
-    let keys = keys.split("train").unwrap().keys().to_vec();
+    let keys = keys.split("train").unwrap();
+    let keys: Vec<String> = keys.keys().map(str::to_string).collect();
     write_labels(&scratch, "two.parquet", &[(&keys[0], 0), (&keys[1], 1)]);
     refuses(&scratch, PRETRAIN, &line, 65, &["one", "2 classes of two-classes", "10 classes"]);
 }

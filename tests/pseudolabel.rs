@@ -56,7 +56,7 @@ fn the_table_is_that_of_the_contract() {
         assert!(table.metadata.contains_key(&format!("s4l.input.{input}")));
     }
     let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
-    assert_eq!(table.strings("key").unwrap(), split.keys());
+    assert_eq!(table.strings("key").unwrap(), split.keys().collect::<Vec<_>>());
 }
 
 #[test]

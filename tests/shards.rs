@@ -47,7 +47,7 @@ fn a_split_of_many_files_is_one_row_space() {
     let (one, many) = (open("shards"), open("many"));
     assert!(scratch.path("many/train-00003-of-00004.parquet").is_file());
     assert_eq!(one.content_hash(), many.content_hash());
-    assert_eq!(one.keys(), many.keys());
+    assert!(one.keys().eq(many.keys()));
     for row in 0..one.len() {
         assert_eq!(one.stored(row).unwrap(), many.stored(row).unwrap());
     }
@@ -69,7 +69,7 @@ fn parquet_rewritten_by_another_tool_reads_the_same() {
         rewrite(&scratch.path("copy"), |batch| batch);
         std::fs::rename(scratch.path("copy"), &path).unwrap();
         let after = open();
-        assert_eq!(before.keys(), after.keys());
+        assert!(before.keys().eq(after.keys()));
         for row in 0..before.len() {
             assert_eq!(before.stored(row).unwrap(), after.stored(row).unwrap());
         }

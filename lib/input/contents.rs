@@ -105,6 +105,20 @@ impl Contents {
         }
     }
 
+    /// Keeps of the images from `first` on those that `keep` says, in their place: a copy of all of
+    /// them would take as much memory again.
+    fn retain(&mut self, first: usize, mut keep: impl FnMut(&mut Image, &mut Notes) -> bool) {
+        let mut kept = first;
+        for nth in first..self.images.len() {
+            let mut image = self.images[nth];
+            if keep(&mut image, &mut self.notes) {
+                self.images[kept] = image;
+                kept += 1;
+            }
+        }
+        self.images.truncate(kept);
+    }
+
     fn class_number(&mut self, class: Class) -> u32 {
         let next = self.classes.len() as u32;
         match self.class_numbers.get(&class) {
@@ -329,10 +343,11 @@ impl<'a> Listing<'a> {
         if dropped.is_empty() {
             return;
         }
-        let rest = self.contents.images.split_off(first);
-        let kept = rest.into_iter().enumerate();
-        let kept = kept.filter(|(i, _)| dropped.binary_search(&(first + i)).is_err());
-        self.contents.images.extend(kept.map(|(_, image)| image));
+        let mut nth = first;
+        self.contents.retain(first, |_, _| {
+            nth += 1;
+            dropped.binary_search(&(nth - 1)).is_err()
+        });
     }
 
     /// Finds the images of the labels that are apart, and returns the links.
@@ -366,8 +381,7 @@ impl<'a> Listing<'a> {
     /// Ends the archive. `find`: place and size of the file with this hash of its path.
     pub fn finish(self, links: &Links, find: &dyn Fn(u64) -> Option<(u64, u64)>, cut: Option<Cut>) {
         let Listing { contents, first, .. } = self;
-        let mut rest = contents.images.split_off(first);
-        rest.retain_mut(|image| {
+        contents.retain(first, |image, notes| {
             if !image.is_link {
                 return true;
             }
@@ -377,11 +391,10 @@ impl<'a> Listing<'a> {
                 Some((at, size)) => {
                     (image.at, image.size) = (at, size.min(u32::MAX.into()) as u32);
                 }
-                None => contents.notes.dead_link(words),
+                None => notes.dead_link(words),
             }
             place.is_some()
         });
-        contents.images.extend(rest);
         let (images, folders) = (contents.images.len(), contents.folders.len());
         contents.volumes.push(VolumeEnd { images, folders, cut });
     }

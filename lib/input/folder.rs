@@ -103,7 +103,7 @@ impl Folder {
     /// The images that a CSV file lists by their paths below its folder.
     pub fn listed(csv: &Path, columns: &Columns) -> Result<Folder> {
         let mut folder = Folder::empty(csv.parent().unwrap_or(Path::new("")));
-        labels::listed(csv, columns)?.iter().for_each(|name| folder.push(name.as_bytes()));
+        labels::listed(csv, columns, &mut |name| folder.push(name.as_bytes()))?;
         Ok(folder)
     }
 

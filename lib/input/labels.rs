@@ -340,24 +340,29 @@ fn for_each_line(
     })
 }
 
-/// The names of the images that a list of images has, as files below its folder.
+/// Hands on the names of the images that a list of images has, as files below its folder.
 ///
 /// Errors: `BadData` if none of them is a file.
-pub fn listed(path: &Path, columns: &Columns) -> Result<Vec<String>> {
+pub fn listed(path: &Path, columns: &Columns, add: &mut dyn FnMut(&str)) -> Result<()> {
     let list = List::open(path)?;
     let layout = listed_layout(&list, columns)?;
-    let (mut names, mut any) = (Vec::new(), false);
+    let (mut count, mut first, mut any) = (0, Vec::new(), false);
     for_each_line(&list, &layout, &mut Reading::default(), &mut |line| {
-        names.push(file_below(path, line.name));
-        any = any || below(path, &names[names.len() - 1]).exists();
+        let name = file_below(path, line.name);
+        any = any || below(path, &name).exists();
+        add(&name);
+        count += 1;
+        if first.len() < SHOWN {
+            first.push(name);
+        }
         Ok(())
     })?;
     match any {
-        true => Ok(names),
+        true => Ok(()),
         false => Err(bad(
             path,
             "paths of images, from the folder of the list",
-            format!("{} names of no file{}", names.len(), as_in(&names[..names.len().min(SHOWN)])),
+            format!("{count} names of no file{}", as_in(&first)),
             "name the folder of the images with --in and the list with --labels",
         )),
     }

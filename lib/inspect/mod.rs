@@ -5,6 +5,7 @@ pub mod folder;
 pub mod json;
 pub mod parquet;
 pub mod safetensors;
+pub mod sheet;
 
 use crate::error::Result;
 use indicatif::{DecimalBytes, HumanCount};

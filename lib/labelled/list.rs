@@ -81,7 +81,7 @@ fn tails(name: &str) -> impl Iterator<Item = &str> {
 /// The row of each key, composed and without its ending, `None` if several have the same.
 fn stems(split: &Split) -> HashMap<Cow<'_, str>, Option<usize>> {
     let mut stems = HashMap::with_capacity(split.len());
-    for (row, key) in split.keys().iter().enumerate() {
+    for (row, key) in split.keys().enumerate() {
         let only = stems.entry(nfc(stem(key))).or_insert(Some(row));
         *only = only.filter(|first| *first == row);
     }

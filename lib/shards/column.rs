@@ -58,7 +58,15 @@ impl ShardFile {
             }
             None => in_memory(path, &map, image, rows)?,
         };
-        Ok(ShardFile { path: path.to_path_buf(), rows, map, images })
+        let file = ShardFile { path: path.to_path_buf(), rows, map, images };
+        file.let_go();
+        Ok(file)
+    }
+
+    /// Unmaps what was read, with its neighbours. It stays in the cache of the system; the small columns
+    /// of millions of images, with the images around them, would count as memory of the process.
+    fn let_go(&self) {
+        advise(&self.map, libc::MADV_DONTNEED);
     }
 
     /// The image bytes of a row below `rows`.
@@ -147,6 +155,7 @@ impl ShardFile {
             rows += column.len();
             take(&column);
         }
+        self.let_go();
         if rows != self.rows {
             let found = format!("{rows} rows in column {name:?}");
             return Err(damaged(&self.path, &found));

@@ -4,7 +4,7 @@
 //! mapped into memory, and valid parquet for every other reader. The image bytes lie uncompressed and
 //! PLAIN, and the offset index gives the place of every page, so a row is a slice of the map.
 //!
-//! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map
+//! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map; `keys`
 //! - `digest`: hashes over rows, with which reading checks what making wrote
 //! - making: `identity`, what is made; `write`, one file; `record`, what is kept of it; `staging`, the
 //!   folder; `parts` of a run, and joining them; `job`, the loop over the files; `closing`, what is in
@@ -16,6 +16,7 @@ mod dataset;
 mod digest;
 pub mod identity;
 pub mod job;
+mod keys;
 mod pages;
 pub mod parts;
 mod read;
@@ -53,6 +54,12 @@ impl Shards {
     /// Names of the splits, sorted.
     pub fn splits(&self) -> Vec<String> {
         self.dataset.splits.keys().cloned().collect()
+    }
+
+    /// The split whose images have this hash: `Split::content_hash`.
+    pub fn split_with(&self, content: &str) -> Option<&str> {
+        let mut splits = self.dataset.splits.iter();
+        splits.find(|(_, info)| info.content == content).map(|(name, _)| name.as_str())
     }
 
     /// Opens all files of a split as one row space.

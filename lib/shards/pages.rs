@@ -15,12 +15,22 @@ pub struct ImagePages {
     pub width: Option<usize>,
 }
 
-/// Place of a page in the map and its first row in the file.
+/// Place of a page in the map and its first row in the file: each encoded image has one.
 #[derive(Debug, Clone, Copy)]
 struct Page {
     start: usize,
-    end: usize,
-    first_row: usize,
+    size: u32,
+    first_row: u32,
+}
+
+impl Page {
+    fn place(self) -> Range<usize> {
+        self.start..self.start + self.size as usize
+    }
+
+    fn first_row(self) -> usize {
+        self.first_row as usize
+    }
 }
 
 const BROKEN_INDEX: &str = "a broken offset index";
@@ -74,9 +84,10 @@ impl ImagePages {
     fn add_group(&mut self, locations: &[PageLocation], rows: usize, map: usize) -> Option<()> {
         for (nth, location) in locations.iter().enumerate() {
             let start = usize::try_from(location.offset).ok()?;
-            let size = usize::try_from(location.compressed_page_size).ok()?;
+            let size = u32::try_from(location.compressed_page_size).ok()?;
             let row = usize::try_from(location.first_row_index).ok()?;
-            let (end, first_row) = (start.saturating_add(size), self.rows.saturating_add(row));
+            let end = start.saturating_add(size as usize);
+            let first_row = u32::try_from(self.rows.saturating_add(row)).ok()?;
             let after = match (nth, self.pages.last()) {
                 (0, _) => row == 0,
                 (_, last) => last.is_some_and(|last| last.first_row < first_row),
@@ -84,7 +95,7 @@ impl ImagePages {
             if end > map || row >= rows || !after {
                 return None;
             }
-            self.pages.push(Page { start, end, first_row });
+            self.pages.push(Page { start, size, first_row });
         }
         self.rows = self.rows.saturating_add(rows);
         Some(())
@@ -93,29 +104,30 @@ impl ImagePages {
     /// The bytes of a row below the number of rows, `None` if its page is damaged.
     pub fn image<'a>(&self, map: &'a [u8], row: usize) -> Option<&'a [u8]> {
         let (page, rows) = self.page(row);
-        value(payload(&map[page.start..page.end])?, row - page.first_row, rows, self.width)
+        value(payload(&map[page.place()])?, row - page.first_row(), rows, self.width)
     }
 
     /// Where a row is in the map; with the head of its page, if sizes vary.
     pub fn place(&self, row: usize) -> Range<usize> {
         let (page, rows) = self.page(row);
+        let place = page.place();
         // A page ends with its values.
         match self.width {
             Some(width) => {
-                let after = (page.first_row + rows - 1 - row).saturating_mul(width);
-                let end = page.end.saturating_sub(after).max(page.start);
-                end.saturating_sub(width).max(page.start)..end
+                let after = (page.first_row() + rows - 1 - row).saturating_mul(width);
+                let end = place.end.saturating_sub(after).max(place.start);
+                end.saturating_sub(width).max(place.start)..end
             }
-            None => page.start..page.end,
+            None => place,
         }
     }
 
     /// The page that a row is on, and the number of rows on it.
     fn page(&self, row: usize) -> (Page, usize) {
         // The first page starts at row 0, so at least one is before any row.
-        let nth = self.pages.partition_point(|p| p.first_row <= row) - 1;
-        let end = self.pages.get(nth + 1).map_or(self.rows, |p| p.first_row);
-        (self.pages[nth], end - self.pages[nth].first_row)
+        let nth = self.pages.partition_point(|p| p.first_row() <= row) - 1;
+        let end = self.pages.get(nth + 1).map_or(self.rows, |p| p.first_row());
+        (self.pages[nth], end - self.pages[nth].first_row())
     }
 }
 

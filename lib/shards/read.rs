@@ -3,6 +3,7 @@
 use super::column::ShardFile;
 use super::dataset::{Dataset, SplitInfo};
 use super::digest::{self, LabelsHash, RowsHash};
+use super::keys::Keys;
 use crate::augment::{Pipe, PixelSource};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -30,7 +31,7 @@ struct Inner {
     files: Vec<ShardFile>,
     /// First row of each file.
     first_rows: Vec<usize>,
-    keys: Vec<String>,
+    keys: Keys,
     /// Rows in the order of their keys.
     by_key: Vec<u32>,
     /// Height and width of each image; none if all have one shape.
@@ -90,24 +91,24 @@ impl Split {
         }
         let mut first_rows = Vec::with_capacity(files.len());
         // Not yet allocated for rows that the footers only claim.
-        let (mut keys, mut sizes, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut keys, mut sizes, mut hashes) = (Keys::default(), Vec::new(), Vec::new());
         for (nth, file) in files.iter().enumerate() {
             first_rows.push(keys.len());
-            let mut found = file.texts(schema::KEY)?;
+            let found = file.texts(schema::KEY)?;
             let found_sizes = self::sizes(file, dataset.shape)?;
             if let Some(expected) = info.rows.get(nth) {
                 hashes.extend(checked_hashes(file, &found, &found_sizes, expected)?);
             }
-            keys.append(&mut found);
+            found.iter().for_each(|key| keys.push(key));
             if dataset.shape.is_none() {
                 sizes.extend(found_sizes);
             }
         }
-        let by_key = by_key(&keys).map_err(|[first, second]| {
+        let by_key = keys.in_order().map_err(|[first, second]| {
             Error::bad_data(
                 folder,
                 format!("each key once in split {name:?}"),
-                format!("{:?} in rows {first} and {second}", keys[first as usize]),
+                format!("{:?} in rows {first} and {second}", keys.get(first as usize)),
                 AGAIN,
             )
         })?;
@@ -137,17 +138,17 @@ impl Split {
 
     /// Whether it has no images.
     pub fn is_empty(&self) -> bool {
-        self.0.keys.is_empty()
+        self.len() == 0
     }
 
     /// The key of a row.
     pub fn key(&self, row: usize) -> &str {
-        &self.0.keys[row]
+        self.0.keys.get(row)
     }
 
     /// Keys in row order.
-    pub fn keys(&self) -> &[String] {
-        &self.0.keys
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).map(|row| self.key(row))
     }
 
     /// The row of a key.
@@ -388,18 +389,6 @@ fn files(folder: &Path, split: &str, info: &SplitInfo, pixels: bool) -> Result<V
     };
     let names = (0..info.files).into_par_iter().map(|file| shard_file(split, file, info.files));
     names.map(|name| ShardFile::open(&folder.join(name), image)).collect()
-}
-
-/// Rows in the order of their keys, or two rows that have the same.
-fn by_key(keys: &[String]) -> std::result::Result<Vec<u32>, [u32; 2]> {
-    let key = |row: u32| &keys[row as usize];
-    let mut rows: Vec<u32> = (0..keys.len() as u32).collect();
-    // Stable, since that is fast if the keys are sorted already, as they mostly are.
-    rows.sort_by_key(|&row| key(row));
-    match rows.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
-        Some(pair) => Err([pair[0], pair[1]]),
-        None => Ok(rows),
-    }
 }
 
 /// The image hashes of a file, if its small columns have the hash `expected`.

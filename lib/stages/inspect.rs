@@ -6,6 +6,7 @@
 use crate::artifact;
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
+use crate::inspect::sheet::{self, Draw};
 use crate::inspect::{folder, json, parquet, safetensors};
 use crate::lock::Lock;
 use crate::schema;
@@ -16,7 +17,9 @@ const EXAMPLES: &str = "\
 EXAMPLES
   s4l-inspect labels.parquet             schema, statistics, what it was made from
   s4l-inspect model                      configuration, metrics, weights
-  s4l-inspect --verify shards && echo ok hashes of all shards against MANIFEST.b3";
+  s4l-inspect --verify shards && echo ok hashes of all shards against MANIFEST.b3
+  s4l-inspect shards --sheet sheet.html  images of each class, to see whether the labels are right
+  s4l-inspect labelled.parquet --in shards --sheet sheet.html";
 
 /// Show what is in any file or folder of the project, or verify it
 #[derive(Debug, clap::Parser)]
@@ -27,6 +30,18 @@ pub struct Args {
     /// Print nothing; exit 0 when the content is whole, 3 when it is not
     #[arg(long, conflicts_with = "out")]
     verify: bool,
+    /// Write a page with images of each class, of shards or of a table of labels
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "verify"])]
+    sheet: Option<PathBuf>,
+    /// The shards that the table is of [default: shards]
+    #[arg(long = "in", value_name = "SHARDS", requires = "sheet")]
+    shards: Option<PathBuf>,
+    /// Number of images of each class
+    #[arg(long, value_name = "N", requires = "sheet", value_parser = clap::value_parser!(u32).range(1..))]
+    per_class: Option<u32>,
+    /// Seed of all randomness
+    #[arg(long, value_name = "N", requires = "sheet", default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -45,6 +60,9 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let path = &self.path;
         let kind = kind(path)?;
+        if let Some(out) = &self.sheet {
+            return self.write_sheet(kind, out);
+        }
         if self.output.dry_run {
             let what = if self.verify { "verify" } else { "describe" };
             return cli::print(&format!("{what} {} as {kind:?}\n", path.display()));
@@ -69,6 +87,43 @@ impl Stage for Args {
                 }
             }
             None => cli::print(&text),
+        }
+    }
+}
+
+impl Args {
+    fn write_sheet(&self, kind: Kind, out: &Path) -> Result<()> {
+        let path = &self.path;
+        let shards = match (kind, &self.shards) {
+            (Kind::Shards, None) => None,
+            (Kind::Shards, Some(_)) => {
+                return Err(Error::Usage("--in: it is for tables; these are shards".to_string()));
+            }
+            (Kind::Parquet, shards) => Some(shards.as_deref().unwrap_or(Path::new(schema::SHARDS))),
+            (kind, _) => {
+                let found = format!("--sheet: {} is {kind:?}", path.display());
+                return Err(Error::Usage(format!(
+                    "{found}; it is for shards and tables of labels"
+                )));
+            }
+        };
+        artifact::refuse_inputs(out, [Some(path.as_path()), shards])?;
+        if self.output.dry_run {
+            return cli::print(&format!("sheet of {} to {}\n", path.display(), out.display()));
+        }
+        let _lock = Lock::of(out)?;
+        let draw = Draw { per_class: self.per_class, seed: self.seed };
+        let page = match shards {
+            None => sheet::of_shards(path, draw),
+            Some(shards) => sheet::of_table(path, shards, draw),
+        }?;
+        match sheet::found(out)? {
+            Some(found) if found == page.as_bytes() => {
+                cli::info(&format!("{}: up to date", out.display()));
+                Ok(())
+            }
+            Some(_) if !self.output.force => Err(Error::Exists { path: out.to_path_buf() }),
+            _ => artifact::write_bytes(out, page.as_bytes()),
         }
     }
 }

@@ -166,7 +166,7 @@ impl Labelling {
 
     fn write(&self, out: &Path, labels: &[PseudoLabel]) -> Result<()> {
         let classes = self.model.config.classes.len();
-        let columns = columns(self.split.keys(), labels, classes);
+        let columns = columns(&self.split, labels, classes);
         table::write(out, schema::labels(classes), columns, &self.lineage, BTreeMap::new())
     }
 
@@ -229,7 +229,7 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 }
 
 /// The columns of `schema::labels`.
-fn columns(keys: &[String], labels: &[PseudoLabel], classes: usize) -> Vec<ArrayRef> {
+fn columns(split: &Split, labels: &[PseudoLabel], classes: usize) -> Vec<ArrayRef> {
     let ints = |f: fn(&PseudoLabel) -> u32| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|l| i64::from(f(l)))))
     };
@@ -238,7 +238,7 @@ fn columns(keys: &[String], labels: &[PseudoLabel], classes: usize) -> Vec<Array
     };
     let probs = labels.iter().flat_map(|l| l.probs.iter().copied());
     vec![
-        Arc::new(StringArray::from_iter_values(keys)),
+        Arc::new(StringArray::from_iter_values(split.keys())),
         ints(|l| l.label),
         Arc::new(BooleanArray::from_iter(labels.iter().map(|l| Some(l.known)))),
         ints(|l| l.single),
