@@ -292,6 +292,12 @@ fn compressed_tars_and_zips_are_as_the_plain_tar() {
 
     scratch.write("cut.tar.gz", &gzip[..gzip.len() / 2]);
     shard(&scratch, &["--in", "cut.tar.gz", "-q", "--force"]).fails(65, &["cut.tar.gz"]);
+    // The data are whole, their checksum is not.
+    let mut damaged = gzip.clone();
+    damaged[gzip.len() - 6] ^= 1;
+    scratch.write("sum.tar.gz", damaged);
+    shard(&scratch, &["--in", "sum.tar.gz", "-q", "--force"])
+        .fails(65, &["sum.tar.gz", "checksum"]);
     let mut damaged = std::fs::read(scratch.path("stored.zip")).unwrap();
     let pixels = damaged.windows(4).position(|w| w == b"IDAT").unwrap() + 20;
     damaged[pixels] ^= 1;

@@ -291,6 +291,9 @@ fn npz_of_medmnist() {
     let volumes = npy("|u1", "1, 28, 28, 28", &vec![0; 28 * 28 * 28]);
     npz(&scratch, &[("train_images", volumes), ("train_labels", labels(&[0]))])
         .fails(65, &["train_images", "[1, 28, 28, 28]"]);
+    let absurd = npy("<i8", "3", &i64::MAX.to_le_bytes().repeat(3));
+    npz(&scratch, &[("train_images", train.clone()), ("train_labels", absurd)])
+        .fails(65, &["labels below 100000"]);
     npz(&scratch, &[("arr_0", train.clone())]).fails(65, &["arr_0", "train_images"]);
     let short = npy("|u1", "4, 28, 28", &grey(0..3));
     npz(&scratch, &[("train_images", short), ("train_labels", labels(&[0, 1, 2, 3]))])

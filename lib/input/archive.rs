@@ -212,7 +212,7 @@ impl Volume {
             (None, _) if size > MAX_IMAGE_BYTES => {
                 Err(format!("{size} bytes, more than {MAX_IMAGE_BYTES}"))
             }
-            (None, Some(Reader::Tar(tar))) => Ok(tar.read(at, size)?),
+            (None, Some(Reader::Tar(tar))) => tar.read(at, size)?,
             (None, Some(Reader::Zip(zip))) => zip.read(at, size)?,
             (None, None) => Ok(Vec::new()),
         };

@@ -12,6 +12,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const SPLITS: [SplitName; 3] = [SplitName::Train, SplitName::Val, SplitName::Test];
+/// A larger label is a mistake about what the labels are.
+const MAX_CLASSES: i64 = 100_000;
 /// The header of an array is a line of Python.
 const MAX_HEADER: usize = 1 << 16;
 const HINT: &str =
@@ -66,6 +68,9 @@ impl Npz {
         };
         let labels = splits.iter().flat_map(|s| &s.labels);
         let last = labels.copied().max().unwrap_or(-1);
+        if last >= MAX_CLASSES {
+            return Err(arrays.bad(&format!("labels below {MAX_CLASSES}"), last.to_string()));
+        }
         let classes = (0..=last).map(|n| n.to_string()).collect();
         Ok(Npz { path: path.to_path_buf(), zip, classes, shape, splits })
     }

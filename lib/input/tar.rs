@@ -93,10 +93,20 @@ impl Tar {
                 let found = "no end mark, the tar is not complete".to_string();
                 return Ok(Some(Cut { at: start + source.at, found }));
             }
-            match source.next_tar().map_err(Error::io(&self.path))? {
-                Some(next) => source = next,
-                None => return Ok(None),
+            let at = start + source.at;
+            match source.next_tar() {
+                Ok(Some(next)) => source = next,
+                Ok(None) => return Ok(None),
+                Err(e) => return self.cut(at, e).map(Some),
             }
+        }
+    }
+
+    /// What a reader says of a damaged tar, or of damaged compression.
+    fn cut(&self, at: u64, e: std::io::Error) -> Result<Cut> {
+        match e.raw_os_error() {
+            Some(_) => Err(Error::io(&self.path)(e)),
+            None => Ok(Cut { at, found: e.to_string().replace('\n', " ") }),
         }
     }
 
@@ -112,10 +122,7 @@ impl Tar {
         for entry in archive.entries_with_seek().map_err(Error::io(&self.path))? {
             let mut entry = match entry {
                 Ok(entry) => entry,
-                Err(e) if e.raw_os_error().is_some() => return Err(Error::io(&self.path)(e)),
-                Err(e) => {
-                    return Ok(Some(Cut { at, found: e.to_string().replace('\n', " ") }));
-                }
+                Err(e) => return self.cut(at, e).map(Some),
             };
             at = start + entry.raw_header_position();
             let path = entry.path_bytes().into_owned();
@@ -173,19 +180,19 @@ pub struct TarReader<'a> {
 }
 
 impl TarReader<'_> {
-    /// The bytes at a place that was listed.
-    pub fn read(&mut self, at: u64, size: u64) -> Result<Vec<u8>> {
+    /// The bytes at a place that was listed. The inner error: a compressed tar ends before.
+    pub fn read(&mut self, at: u64, size: u64) -> Result<std::result::Result<Vec<u8>, String>> {
         // A stream goes forward alone.
         if at < self.source.at && matches!(self.source.bytes, Bytes::Stream(_)) {
             self.source = self.tar.source()?;
         }
-        let mut bytes = Vec::with_capacity(size as usize);
+        let mut bytes = Vec::new();
         let read = self.source.seek(SeekFrom::Start(at));
         let read = read.and_then(|_| self.source.by_ref().take(size).read_to_end(&mut bytes));
         match read {
-            Ok(read) if read as u64 == size => Ok(bytes),
-            Ok(_) => Err(Error::io(&self.tar.path)(ErrorKind::UnexpectedEof.into())),
-            Err(e) => Err(Error::io(&self.tar.path)(e)),
+            Ok(read) if read as u64 == size => Ok(Ok(bytes)),
+            Ok(_) => Ok(Err("the tar ends within it".to_string())),
+            Err(e) => Ok(Err(self.tar.cut(at, e)?.found)),
         }
     }
 }
@@ -212,10 +219,7 @@ impl Source {
     fn next_tar(mut self) -> std::io::Result<Option<Source>> {
         loop {
             let mut block = Vec::with_capacity(BLOCK);
-            match self.by_ref().take(BLOCK as u64).read_to_end(&mut block) {
-                Err(e) if e.raw_os_error().is_some() => return Err(e),
-                _ => {}
-            }
+            self.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
             let Some(block) = block.first_chunk::<BLOCK>() else {
                 return Ok(None);
             };
