@@ -77,7 +77,8 @@ fn files_stand_under_their_class_as_they_are_or_smaller() {
     shard(&scratch, &["--in", "photos", "--out", "shards"]).ok();
     inspect(&scratch, "shards --sheet a.html").ok();
     let html = page(&scratch, "a.html");
-    assert!(!html.contains("<i><") && !html.contains("<b>"), "not escaped");
+    let raw = (0..9).any(|row| html.contains(&format!("<i>{row}")));
+    assert!(!raw && !html.contains("<b>"), "not escaped");
 
     let escape = s4l::report::svg::escape;
     let mut shown = pictures(&html);
@@ -114,7 +115,7 @@ fn a_seed_draws_and_what_is_there_is_kept() {
     inspect(&scratch, "shards --sheet a.html --force").ok();
     scratch.write("thesis.html", "<!doctype html>");
     inspect(&scratch, "shards --sheet thesis.html --force").fails(73, &["not a contact sheet"]);
-    inspect(&scratch, "shards --sheet shards/a.html").fails(2, &["lie in the input shards"]);
+    inspect(&scratch, "shards --sheet shards/a.html").fails(2, &["lie in the input"]);
     inspect(&scratch, "shards --sheet d.html --in shards").fails(2, &["--in", "tables"]);
     inspect(&scratch, "shards/dataset.json --sheet d.html").fails(2, &["shards and tables"]);
     for option in ["--seed 1", "--per-class 1", "--in shards"] {
