@@ -77,7 +77,7 @@ fn files_stand_under_their_class_as_they_are_or_smaller() {
     shard(&scratch, &["--in", "photos", "--out", "shards"]).ok();
     inspect(&scratch, "shards --sheet a.html").ok();
     let html = page(&scratch, "a.html");
-    let raw = (0..9).any(|row| html.contains(&format!("<i>{row}")));
+    let raw = (0..9).any(|row| html.contains(&format!("<i>{row}&")));
     assert!(!raw && !html.contains("<b>"), "not escaped");
 
     let escape = s4l::report::svg::escape;
