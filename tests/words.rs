@@ -22,11 +22,12 @@ fn until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-/// Whether a process has a handler of SIGINT.
-fn catches_interrupts(child: &Child) -> bool {
+/// Whether SIGINT is in a set of signals of a process: `SigCgt`, those that it has a handler of;
+/// `ShdPnd`, those that no thread has handled yet.
+fn interrupts_in(set: &str, child: &Child) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (libc::SIGINT - 1)) != 0
+    let signals = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+    u64::from_str_radix(signals.unwrap().trim(), 16).unwrap() & (1 << (libc::SIGINT - 1)) != 0
 }
 
 /// A stage at a terminal of its own that waits for a pipe nobody writes, and the terminal's other end.
@@ -53,7 +54,7 @@ fn at_a_terminal(scratch: &Scratch) -> (Child, File) {
         });
     }
     let child = command.spawn().unwrap();
-    until("it catches signals", || catches_interrupts(&child));
+    until("it catches signals", || interrupts_in("SigCgt", &child));
     (child, keys)
 }
 
@@ -63,8 +64,11 @@ fn the_second_ctrl_c_ends_a_stage_at_once() {
     let (mut child, mut keys) = at_a_terminal(&scratch);
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    // Two of a kind are one if the second comes before the first is handled.
+    until("the signal is handled", || !interrupts_in("ShdPnd", &child));
     keys.write_all(b"\x03").unwrap();
     std::thread::sleep(Duration::from_millis(200));
+    until("the first Ctrl-C is handled", || !interrupts_in("ShdPnd", &child));
     assert!(child.try_wait().unwrap().is_none(), "one signal and one Ctrl-C only ask for a stop");
     keys.write_all(b"\x03").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
