@@ -2,6 +2,7 @@
 //! Arrow schemas of the tables.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -201,6 +202,17 @@ pub const PART: &str = ".part-";
 /// The first 16 hexadecimal digits of a BLAKE3 hash: its form in columns and metadata.
 pub fn short_hash(hash: &blake3::Hash) -> String {
     hash.to_hex()[..16].to_string()
+}
+
+/// What stands in a file for the digits of its own hash while that is computed.
+pub const NO_HASH: &str = "0000000000000000";
+
+/// The `short_hash` of a file with `NO_HASH` where its digits are.
+pub fn hash_around(bytes: &[u8], digits: &Range<usize>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(&bytes[..digits.start]).update(NO_HASH.as_bytes());
+    hasher.update_rayon(&bytes[digits.end..]);
+    short_hash(&hasher.finalize())
 }
 
 // ---- Tables.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Scratch, png, real, shard};
+use common::{Scratch, are, labelled_keys, png, real, shard};
 use s4l::shards::Shards;
 use std::io::{Cursor, Write};
 use tar::{Builder, EntryType, Header};
@@ -49,22 +49,7 @@ struct Rows {
 fn sharded(scratch: &Scratch, args: &[&str]) -> Rows {
     let out = ["--out", "shards", "--force"];
     let said = shard(scratch, &[args, &out[..]].concat()).ok().stderr;
-    Rows { rows: rows(scratch, "train"), said }
-}
-
-fn rows(scratch: &Scratch, split: &str) -> Vec<(String, String)> {
-    let shards = Shards::open(&scratch.path("shards")).unwrap();
-    let split = shards.split(split).unwrap();
-    let labels = split.labels().unwrap();
-    let class = |row: usize| labels[row].map_or("-", |label| &shards.classes()[label as usize]);
-    (0..split.len()).map(|row| (split.key(row).to_string(), class(row).to_string())).collect()
-}
-
-#[track_caller]
-fn are(found: &[(String, String)], expected: &[(&str, &str)]) {
-    let expected: Vec<_> =
-        expected.iter().map(|(key, class)| (key.to_string(), class.to_string())).collect();
-    assert_eq!(found, expected);
+    Rows { rows: labelled_keys(scratch, "train"), said }
 }
 
 #[test]
@@ -137,7 +122,7 @@ fn class_folders_of_uneven_depth_are_refused() {
     scratch.write("in.tar", tar(&[("x/Training/a/0.png", ""), ("x/Testing/a/1.png", "")]));
     let args = ["--in", "in.tar", "--out", "shards", "--force"];
     shard(&scratch, &args).ok();
-    are(&rows(&scratch, "test"), &[("1.png", "-")]);
+    are(&labelled_keys(&scratch, "test"), &[("1.png", "-")]);
 }
 
 #[test]
@@ -214,7 +199,7 @@ fn labels_of_webdataset_find_their_images() {
     let nested = [("0.png", ""), ("0.json", "{\"info\": {\"category\": \"cat\"}, \"id\": 7}")];
     ran(&nested, &[]).fails(65, &["id, info.category", "--label-column"]);
     ran(&nested, &["--label-column", "info.category"]).ok();
-    are(&rows(&scratch, "train"), &[("0.png", "cat")]);
+    are(&labelled_keys(&scratch, "train"), &[("0.png", "cat")]);
     // Captions are no labels, which is no mistake.
     let captions = of(&[("0.png", ""), ("0.json", "{\"caption\": \"a cat\"}")]);
     are(&captions.rows, &[("0.png", "-")]);
@@ -267,7 +252,12 @@ fn compressed_tars_and_zips_are_as_the_plain_tar() {
         sharded(&scratch, &[&["--in", input], &small[..]].concat());
         let shards = Shards::open(&scratch.path("shards")).unwrap();
         let hash = |split: &str| shards.split(split).unwrap().content_hash().to_string();
-        (rows(&scratch, "train"), rows(&scratch, "test"), hash("train"), hash("test"))
+        (
+            labelled_keys(&scratch, "train"),
+            labelled_keys(&scratch, "test"),
+            hash("train"),
+            hash("test"),
+        )
     };
     let expected = of("p.tar");
     are(&expected.0, &[("0.png", "cat"), ("1.png", "dog")]);

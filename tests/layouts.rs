@@ -6,7 +6,7 @@ mod common;
 use arrow::array::{ArrayRef, BinaryArray, Float64Array, Int64Array, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
-use common::{Ran, Scratch, png, real, shard};
+use common::{Ran, Scratch, are, labelled_keys, png, real, shard};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -18,25 +18,10 @@ fn image(row: usize) -> Vec<u8> {
     png(&real(row).0, 28)
 }
 
-fn rows(scratch: &Scratch, split: &str) -> Vec<(String, String)> {
-    let shards = Shards::open(&scratch.path("shards")).unwrap();
-    let split = shards.split(split).unwrap();
-    let labels = split.labels().unwrap();
-    let class = |row: usize| labels[row].map_or("-", |label| &shards.classes()[label as usize]);
-    (0..split.len()).map(|row| (split.key(row).to_string(), class(row).to_string())).collect()
-}
-
 fn sharded(scratch: &Scratch, args: &[&str]) -> (Vec<(String, String)>, String) {
     let out = ["--out", "shards", "--force"];
     let said = shard(scratch, &[args, &out[..]].concat()).ok().stderr;
-    (rows(scratch, "train"), said)
-}
-
-#[track_caller]
-fn are(found: &[(String, String)], expected: &[(&str, &str)]) {
-    let expected: Vec<_> =
-        expected.iter().map(|(key, class)| (key.to_string(), class.to_string())).collect();
-    assert_eq!(found, expected);
+    (labelled_keys(scratch, "train"), said)
 }
 
 /// Images as `datasets` writes them.
@@ -209,7 +194,7 @@ fn idx_of_other_names_and_of_emnist() {
     let mapping: String = (1..=26).map(|n| format!("{n} {} {}\n", n + 64, n + 96)).collect();
     scratch.write(&format!("emnist/{letters}-mapping.txt"), mapping);
     shard(&scratch, &["--in", "emnist", "--out", "shards", "--force"]).ok();
-    are(&rows(&scratch, "test"), &[("test-000000", "Z"), ("test-000001", "A")]);
+    are(&labelled_keys(&scratch, "test"), &[("test-000000", "Z"), ("test-000001", "A")]);
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("test").unwrap();
     let Stored::Pixels(found) = split.stored(1).unwrap() else { panic!("encoded") };
@@ -278,9 +263,9 @@ fn npz_of_medmnist() {
     )
     .ok();
     let expected = [("train-000000", "2"), ("train-000001", "0"), ("train-000002", "1")];
-    are(&rows(&scratch, "train"), &expected);
-    are(&rows(&scratch, "val"), &[("val-000000", "1")]);
-    are(&rows(&scratch, "test"), &[("test-000000", "4"), ("test-000001", "0")]);
+    are(&labelled_keys(&scratch, "train"), &expected);
+    are(&labelled_keys(&scratch, "val"), &[("val-000000", "1")]);
+    are(&labelled_keys(&scratch, "test"), &[("test-000000", "4"), ("test-000001", "0")]);
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("test").unwrap();
     assert_eq!(split.stored(1).unwrap(), Stored::Pixels(&real(5).0));
@@ -313,7 +298,7 @@ fn folders_of_files_of_many_images() {
     scratch.write("repo/README.md", "---\nlicense: mit\n---\n");
     let (found, _) = sharded(&scratch, &["--in", "repo"]);
     are(&found, &[("train0.png", "1"), ("train1.png", "0")]);
-    assert_eq!(rows(&scratch, "test").len(), 2);
+    assert_eq!(labelled_keys(&scratch, "test").len(), 2);
 
     for (split, row) in [("train", 0), ("val", 1)] {
         let mut tar = tar::Builder::new(Vec::new());
@@ -326,7 +311,7 @@ fn folders_of_files_of_many_images() {
     }
     let (found, _) = sharded(&scratch, &["--in", "wds"]);
     are(&found, &[("0.png", "0")]);
-    are(&rows(&scratch, "val"), &[("0.png", "1")]);
+    are(&labelled_keys(&scratch, "val"), &[("0.png", "1")]);
 }
 
 #[test]

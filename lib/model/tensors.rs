@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::network::layout::{Architecture, Layout, largest_kernel};
 use crate::network::weights::Weights;
-use crate::schema;
+use crate::schema::{self, NO_HASH};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ pub fn to_safetensors(
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header, body].concat();
     if let Some(digits) = digits(&bytes) {
-        let hash = hash(&bytes, &digits);
+        let hash = schema::hash_around(&bytes, &digits);
         bytes[digits].copy_from_slice(hash.as_bytes());
     }
     Ok(bytes)
@@ -143,16 +143,13 @@ pub fn check_hash(bytes: &[u8]) -> std::result::Result<(), String> {
     let Some(digits) = digits(bytes) else {
         return Ok(());
     };
-    let (found, written) = (hash(bytes, &digits), &bytes[digits]);
+    let (found, written) = (schema::hash_around(bytes, &digits), &bytes[digits]);
     if found.as_bytes() == written {
         return Ok(());
     }
     let written = String::from_utf8_lossy(written);
     Err(format!("changed bytes (hash {found}, written as {written})"))
 }
-
-/// What stands for a file's hash while it is computed.
-const NO_HASH: &str = "0000000000000000";
 
 /// Where the header of a safetensors file has the digits of its hash.
 fn digits(bytes: &[u8]) -> Option<Range<usize>> {
@@ -164,14 +161,6 @@ fn digits(bytes: &[u8]) -> Option<Range<usize>> {
     let start = at + key.len();
     header.get(start..start + NO_HASH.len())?;
     Some(8 + start..8 + start + NO_HASH.len())
-}
-
-/// The `short_hash` of a file that has zeros in place of its digits.
-fn hash(bytes: &[u8], digits: &Range<usize>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&bytes[..digits.start]).update(NO_HASH.as_bytes());
-    hasher.update_rayon(&bytes[digits.end..]);
-    schema::short_hash(&hasher.finalize())
 }
 
 #[cfg(test)]

@@ -25,34 +25,26 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// An open staging folder. While it is open no other process may write it.
+/// An open staging folder. Whoever opens it has the lock of what is made in it.
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
     pub identity: Identity,
     /// Records whose files are there, as far as anybody has asked.
     counted: Mutex<BTreeMap<String, FileRecord>>,
-    _lock: File,
 }
 
 impl Staging {
     /// Opens the folder `root`, keeping the finished files in it if they are of the same identity.
     ///
-    /// Errors: `NotOurs` for a folder of something else, `Io` if another process writes it.
+    /// Errors: `NotOurs` for a folder of something else.
     pub fn open(root: &Path, identity: Identity) -> Result<Staging> {
-        let lock = loop {
-            std::fs::create_dir_all(root).map_err(Error::io(root))?;
-            refuse_foreign(root)?;
-            if let Some(lock) = lock(root)? {
-                break lock;
-            }
-        };
-        let staging =
-            Staging { root: root.to_path_buf(), identity, counted: Mutex::default(), _lock: lock };
+        std::fs::create_dir_all(root).map_err(Error::io(root))?;
+        refuse_foreign(root)?;
+        let staging = Staging { root: root.to_path_buf(), identity, counted: Mutex::default() };
         match self::identity(root).ok().as_ref() == Some(&staging.identity) {
             true => staging.go_on()?,
             false => staging.begin()?,
@@ -62,7 +54,7 @@ impl Staging {
 
     /// Removes what is there and says what will be.
     fn begin(&self) -> Result<()> {
-        // In place: the lock is on this file. Until all of another plan is gone there is none.
+        // Until all of another plan is gone there is none.
         let path = self.root.join(PLAN);
         let write = |text: &[u8]| {
             std::fs::write(&path, text)?;
@@ -309,21 +301,6 @@ struct Finished {
     rejects: Vec<(String, Reject)>,
 }
 
-/// Locks a staging folder by the file of its plan; `None` if the folder has just been removed.
-fn lock(root: &Path) -> Result<Option<File>> {
-    let path = root.join(PLAN);
-    let lock = match File::options().create(true).append(true).open(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        lock => lock.map_err(Error::io(&path))?,
-    };
-    if lock.try_lock().is_err() {
-        let busy = std::io::Error::other("another s4l-shard writes it; wait for its end");
-        return Err(Error::io(root)(busy));
-    }
-    let same = |there: std::fs::Metadata| Ok(there.ino() == lock.metadata()?.ino());
-    Ok(path.metadata().and_then(same).unwrap_or(false).then_some(lock))
-}
-
 /// Removes a staging folder; the plan last, by which it is known.
 fn remove(root: &Path) -> Result<()> {
     [RECORDS, FILES, PLAN].iter().try_for_each(|name| remove_if_there(&root.join(name)))?;
@@ -334,10 +311,7 @@ fn remove(root: &Path) -> Result<()> {
 /// far as it can be.
 pub fn remove_left_over(root: &Path, made: &HashMap<String, String>) {
     let _ = std::fs::remove_dir(root);
-    if is_one(root)
-        && lineage(root).as_ref() == Some(made)
-        && let Ok(Some(_lock)) = lock(root)
-    {
+    if is_one(root) && lineage(root).as_ref() == Some(made) {
         let _ = remove(root);
     }
 }

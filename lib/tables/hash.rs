@@ -1,7 +1,7 @@
 //! The hash that a table of this project has in its footer, over the whole file: where its digits are,
 //! zeros count. Whichever byte is changed, reading says so.
 
-use crate::schema::{self, FORMAT_KEY, HASH_KEY};
+use crate::schema::{self, FORMAT_KEY, HASH_KEY, NO_HASH};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -10,9 +10,6 @@ use std::os::unix::fs::FileExt;
 
 /// The format of tables.
 pub const FORMAT: &str = "1";
-
-/// What stands where the hash will.
-pub const NO_HASH: &str = "0000000000000000";
 
 /// The last bytes of a parquet file: the length of its footer, and the magic.
 const TAIL: usize = 8;
@@ -72,10 +69,7 @@ pub fn check(bytes: &[u8], pairs: &HashMap<String, String>) -> Result<(), String
     }
     let hash = pairs.get(HASH_KEY).ok_or(format!("no {HASH_KEY}"))?;
     let place = digits(footer, hash).ok_or(format!("no place of {HASH_KEY}"))?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_rayon(&bytes[..start + place.start]);
-    hasher.update(NO_HASH.as_bytes()).update(&footer[place.end..]);
-    let found = schema::short_hash(&hasher.finalize());
+    let found = schema::hash_around(bytes, &(start + place.start..start + place.end));
     match found == *hash {
         true => Ok(()),
         false => Err(format!("changed bytes ({HASH_KEY} is {hash}, theirs {found})")),

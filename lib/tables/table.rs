@@ -4,7 +4,7 @@ use super::contained::{self, contained};
 use super::hash::{self, Hashing};
 use crate::artifact::{self, Lineage};
 use crate::error::{Error, Result};
-use crate::schema::{self, FORMAT_KEY, HASH_KEY};
+use crate::schema::{self, FORMAT_KEY, HASH_KEY, NO_HASH};
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub fn write(
 ) -> Result<()> {
     let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("{}: {e}", path.display()));
     let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| internal(&e))?;
-    let own = [(FORMAT_KEY, hash::FORMAT), (HASH_KEY, hash::NO_HASH)];
+    let own = [(FORMAT_KEY, hash::FORMAT), (HASH_KEY, NO_HASH)];
     let own = own.map(|(key, value)| (key.to_string(), value.to_string()));
     let footer = lineage.metadata().into_iter().chain(extra).chain(own);
     let properties = WriterProperties::builder()

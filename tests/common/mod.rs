@@ -9,6 +9,7 @@ use arrow::array::RecordBatch;
 use image::{ExtendedColorType, ImageEncoder};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use s4l::shards::Shards;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -189,4 +190,21 @@ pub fn batches(path: &Path) -> Vec<RecordBatch> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap();
     reader.build().unwrap().map(Result::unwrap).collect()
+}
+
+/// Key and name of the class, `-` for none, of each image of a split of `shards`.
+pub fn labelled_keys(scratch: &Scratch, split: &str) -> Vec<(String, String)> {
+    let shards = Shards::open(&scratch.path("shards")).unwrap();
+    let split = shards.split(split).unwrap();
+    let labels = split.labels().unwrap();
+    let class = |row: usize| labels[row].map_or("-", |label| &shards.classes()[label as usize]);
+    (0..split.len()).map(|row| (split.key(row).to_string(), class(row).to_string())).collect()
+}
+
+/// Keys and classes are the expected ones.
+#[track_caller]
+pub fn are(found: &[(String, String)], expected: &[(&str, &str)]) {
+    let expected: Vec<_> =
+        expected.iter().map(|(key, class)| (key.to_string(), class.to_string())).collect();
+    assert_eq!(found, expected);
 }
