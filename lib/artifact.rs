@@ -314,7 +314,7 @@ pub fn refuse_inputs<'a>(
 }
 
 /// The canonical form of a path of which the last parts may not exist yet.
-fn real_path(path: &Path) -> Result<PathBuf> {
+pub fn real_path(path: &Path) -> Result<PathBuf> {
     match (path.canonicalize(), path.file_name()) {
         (Err(e), Some(name)) if e.kind() == std::io::ErrorKind::NotFound => {
             Ok(real_path(parent(path))?.join(name))
@@ -323,15 +323,20 @@ fn real_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The name of this machine.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_string()
+}
+
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
 /// host, duration, threads). The output is there already: if this fails, a warning says so.
 pub fn write_provenance(out: &Path, start: Instant) {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let record = serde_json::json!({
         "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        "host": host.trim(),
+        "host": host(),
         "seconds": start.elapsed().as_secs_f64(),
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),

@@ -28,7 +28,8 @@ impl Lock {
     ///
     /// Errors: `Busy` while another run has it.
     pub fn of(out: &Path) -> Result<Lock> {
-        let path = artifact::beside(&real_path(out), schema::LOCK);
+        // However an output is called, its lock is one.
+        let path = artifact::beside(&artifact::real_path(out)?, schema::LOCK);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
@@ -92,20 +93,11 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 fn write_holder(mut file: &File) -> std::io::Result<()> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let since = timestamp_s_to_datetime(now as i64).map_or(String::new(), |t| t.to_string());
-    let text = format!("host {}, pid {}, since {since} UTC\n", host.trim(), std::process::id());
+    let (host, pid) = (artifact::host(), std::process::id());
+    let text = format!("host {host}, pid {pid}, since {since} UTC\n");
     file.set_len(0)?;
     file.rewind()?;
     file.write_all(text.as_bytes())
-}
-
-/// However an output is called, its lock is one.
-fn real_path(out: &Path) -> PathBuf {
-    let in_folder = || {
-        let path = std::path::absolute(out).ok()?;
-        Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
-    };
-    out.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| out.to_path_buf())
 }
