@@ -323,12 +323,16 @@ fn real_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
-/// host, duration, threads). The output is there already: if this fails, a warning says so.
+/// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line and
+/// directory, time, host, duration, threads). The output is there already: if this fails, a warning says so.
 pub fn write_provenance(out: &Path, start: Instant) {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let command: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let directory = std::env::current_dir().ok();
     let record = serde_json::json!({
-        "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        schema::COMMAND: command,
+        schema::DIRECTORY: directory.map(|path| path.to_string_lossy().into_owned()),
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host.trim(),

@@ -3,6 +3,7 @@
 
 pub mod folder;
 pub mod json;
+pub mod lineage;
 pub mod parquet;
 pub mod safetensors;
 

@@ -28,7 +28,7 @@ pub use read::{Decoded, Split, Stored};
 use crate::error::{Error, Result};
 use crate::schema;
 use dataset::Dataset;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// An open shard folder. Splits are opened one by one, on demand.
@@ -53,6 +53,12 @@ impl Shards {
     /// Names of the splits, sorted.
     pub fn splits(&self) -> Vec<String> {
         self.dataset.splits.keys().cloned().collect()
+    }
+
+    /// Hash of the content of each split, by its name.
+    pub fn contents(&self) -> BTreeMap<&str, &str> {
+        let splits = self.dataset.splits.iter();
+        splits.map(|(name, info)| (name.as_str(), info.content.as_str())).collect()
     }
 
     /// Opens all files of a split as one row space.
