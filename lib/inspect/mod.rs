@@ -55,7 +55,7 @@ fn section(heading: &str, lines: &[Vec<String>]) -> String {
 }
 
 /// The key-value pairs of a footer or header: what the file was made from, then the rest.
-fn lineage(pairs: &BTreeMap<String, String>) -> String {
+fn made_from(pairs: &BTreeMap<String, String>) -> String {
     let lines: Vec<Vec<String>> =
         pairs.iter().map(|(key, value)| vec![key.clone(), value.clone()]).collect();
     section("lineage", &lines)
