@@ -70,8 +70,8 @@ impl Stage for Args {
         match self.output.out.as_ref().filter(|_| !self.output.dry_run) {
             Some(out) => {
                 artifact::refuse_overlap(path, out)?;
-                let _lock = Lock::of(out)?;
-                match out.exists() && !self.output.force {
+                let _lock = Lock::of(out, self.output.update)?;
+                match out.exists() && !self.output.may_replace() {
                     true => Err(Error::Exists { path: out.clone() }),
                     false => artifact::write_bytes(out, text.as_bytes()),
                 }

@@ -135,7 +135,7 @@ impl Stage for Args {
             return cli::print(&plan.collect::<String>());
         }
 
-        let locks = files.iter().map(|file| Lock::of(file.path));
+        let locks = files.iter().map(|file| Lock::of(file.path, self.output.update));
         let _locks = locks.collect::<Result<Vec<_>>>()?;
         let mut todo = Vec::new();
         for file in files {
