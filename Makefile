@@ -17,8 +17,10 @@
 ##   make toolchain       install Rust where it is absent or too old (the others do so by themselves)
 ##   make help            this text
 ##
-## A row is made with all that it needs; what is up to date is left alone. A stage that was stopped
-## (exit code 75) or killed goes on from its checkpoint when the same make is run again.
+## A row is made with all that it needs. Stages decide by content, not by times: what was made from the same
+## inputs, recipe and seed is left alone, all else is made anew. A stage that was stopped (exit code 75) or
+## killed goes on from its checkpoint when the same make is run again; while another make is at an output,
+## this one waits. Variables count on the command line only, not in the environment.
 ##
 ##   PIPELINE=fashion     fashion, smoke, imagenet, or the path of a folder of your own recipes
 ##   DATA=FOLDER          images to use in place of the pipeline's own
@@ -33,12 +35,41 @@ MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # each stage uses all cores
 
+VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN MPI_RUN BIN
+# The environment may have such names for other ends.
+$(foreach name,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval undefine $(name))))
+
+# $(call text,NAME): the value of a variable; on the command line a dollar sign is one.
+is_given = $(filter command,$(firstword $(origin $1)))
+text = $(if $(call is_given,$1),$(value $1),$($1))
+
+# $(call check_path,NAME): in a path these would be make's or the shell's.
+hash := \#
+dollar := $$
+open := (
+close := )
+empty :=
+space := $(empty) $(empty)
+odd = $(strip $(if $(word 2,$1)$(findstring $(space),$1),a space) \
+	$(foreach c,: $(hash) % = ; | & < > * ? ! ~ [ ] { } ' " ` \ $(dollar) $(open) $(close),$(findstring $c,$1)))
+check_path = $(if $(call odd,$(call text,$1)),$(error $1=$(call text,$1): make takes no path with $(call \
+	odd,$(call text,$1)) in it; name another, or a link to it))$(if $(call text,$1),,$(error $1= is empty))
+
 PIPELINE ?= fashion
+$(call check_path,PIPELINE)
 pipeline := $(if $(findstring /,$(PIPELINE)),$(PIPELINE:%/=%),pipelines/$(PIPELINE))
 ifeq ($(wildcard $(pipeline)/pipeline.mk),)
 $(error PIPELINE=$(PIPELINE): there is no $(pipeline)/pipeline.mk; name a folder of pipelines/, or a path with a slash)
 endif
 include $(pipeline)/pipeline.mk
+
+# A variable that nobody reads is a slip of the pen. Those of the pipeline may be given too.
+KNOWN := $(VARIABLES) $(filter-out $(VARIABLES),$(shell sed -n 's/^\([A-Z0-9_]*\) *[:?]*=.*/\1/p' '$(pipeline)/pipeline.mk')) \
+	CARGO_TARGET_DIR CARGO_HOME SHELL
+unknown := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(call is_given,$(name)),$(name))))
+ifneq ($(unknown),)
+$(error $(firstword $(unknown))=$(value $(firstword $(unknown))): there is no such variable, but $(KNOWN))
+endif
 
 # A recipe is a row of the table. These have inputs of their own, written out below; any other is
 # trained by s4l-pretrain on labelled_10p.parquet alone.
@@ -54,11 +85,22 @@ endif
 OUT ?= runs/$(notdir $(pipeline))
 SEEDS ?= 0
 DEVICE ?= cpu
+$(call check_path,OUT)
+
+digits := 0 1 2 3 4 5 6 7 8 9
+strip_digits = $(if $2,$(call strip_digits,$(subst $(firstword $2),,$1),$(wordlist 2,10,$2)),$1)
+seeds := $(sort $(call text,SEEDS))
+no_seeds := $(strip $(foreach s,$(seeds),$(if $(call strip_digits,$s,$(digits))$(filter-out 0,$(filter 0%,$s)),$s)))
+ifneq ($(if $(seeds),$(no_seeds),none),)
+$(error SEEDS=$(call text,SEEDS): seeds are numbers, as SEEDS="0 1 2")
+endif
 
 # ---- Programs: cargo knows what to rebuild; the stamp tells make when to ask it. All stages depend
 # on it order-only: results do not become stale by a new build.
 
-ifndef BIN
+ifdef BIN
+$(call check_path,BIN)
+else
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 built := $(BIN)/.s4l-built
 endif
@@ -86,32 +128,41 @@ $(built): Cargo.toml Cargo.lock $(shell find lib bins -type f)
 	@touch $@
 
 # ---- Stages. S is the folder of one seed; its % is the seed, in commands as $*.
+#
+# With --update a stage leaves an output of the same inputs, recipe and seed alone, and replaces one of others.
+# So all stages that a target needs are asked, in their order, each time; what make knows of times has no
+# part in it.
 
 S := $(OUT)/seed%
 shards := $(OUT)/shards/dataset.json
 val := $(if $(VAL_PER_CLASS),$S/val.parquet)
 
-# Images are new when DATA names another folder than the one kept in data.txt, and when a folder in it
-# has changed: DATA/, DATA/<class>/, DATA/train/<class>/. So DATA need not be a name that make can take.
-ifneq ($(DATA),)
-new_images := $(shell test '$(DATA)' = "$$(cat '$(OUT)/data.txt' 2>/dev/null)" && \
-	test -z "$$(find -H '$(DATA)' -maxdepth 2 -type d -newer '$(shards)' 2>/dev/null)" || echo FORCE)
-else ifeq ($(wildcard $(shards)),)
-new_images := no-images
-endif
+# To know its input again s4l-shard has to read all of it. So it is asked only if the files in DATA, however that is
+# called, have other names, sizes or times than when it was last asked. Shards that make has not asked for
+# it does not replace.
+asked_for := $(OUT)/data.txt
+data := $(if $(call text,DATA),'$(subst ','\'',$(call text,DATA))')
 
-$(shards): $(new_images) | $(built)
-	$(RUN) $(BIN)/s4l-shard --in '$(DATA)' --out '$(@D)' --force
-	@echo '$(DATA)' >'$(OUT)/data.txt'
+ifneq ($(data),)
+$(shards): FORCE | $(built)
+	@files=$$(find -L $(data) -type f -printf '%P %s %T@ %C@\n' 2>/dev/null | LC_ALL=C sort | cksum); \
+	if ! test -e '$@' || test "$$files" != "$$(cat '$(asked_for)' 2>/dev/null)"; then \
+		$(RUN) $(BIN)/s4l-shard --in $(data) --out '$(@D)' \
+			$$(test -e '$@' && ! test -e '$(asked_for)' || echo --update) && \
+		echo "$$files" >'$(asked_for)'; \
+	fi
+else ifeq ($(wildcard $(shards)),)
+$(shards): no-images
+endif
 
 no-images:
 	$(error PIPELINE=$(PIPELINE) brings no images: say where yours are, make DATA=FOLDER)
 
 # $(call subset,OPTIONS,FILE): a labelled subset; whichever is drawn, the validation images are the same.
-subset = $(RUN) $(BIN)/s4l-subset --in '$(OUT)/shards' $1 --out '$(@D)/$2' \
-	$(if $(val),--val-per-class $(VAL_PER_CLASS) --val-out '$(@D)/val.parquet') --seed $* --force
+subset = @$(RUN) $(BIN)/s4l-subset --in '$(OUT)/shards' $1 --out '$(@D)/$2' \
+	$(if $(val),--val-per-class $(VAL_PER_CLASS) --val-out '$(@D)/val.parquet') --seed $* --update
 
-$S/labelled_1p.parquet $S/labelled_10p.parquet $(val): $(shards) $(pipeline)/pipeline.mk | $(built)
+$S/labelled_1p.parquet $S/labelled_10p.parquet $(val): $(shards) FORCE | $(built)
 	$(call subset,$(SUBSET_1P),labelled_1p.parquet)
 	$(call subset,$(SUBSET_10P),labelled_10p.parquet)
 
@@ -124,22 +175,23 @@ evaluations = $(addsuffix eval.parquet,$(sort $(dir $(filter %/model %/labels.pa
 # $(call row,NAME,PROGRAM,INPUTS): the model of a row of the table, and its evaluation, after those of
 # the rows on which it builds, so that the table shows them too.
 define row
-$(SEEDS:%=$S/$1/model/model.safetensors): $S/$1/model/model.safetensors: \
-		$(pipeline)/$1.toml $(call files,$3) $(val) $(shards) | $(built)
-	$$(or $$(MPI_RUN),$$(RUN)) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
-		--recipe '$(pipeline)/$1.toml' --out '$$(@D)' --seed $$* --device $(DEVICE) --force
+$(seeds:%=$S/$1/model/model.safetensors): $S/$1/model/model.safetensors: \
+		$(call files,$3) $(val) $(shards) FORCE | $(built)
+	@$$(or $$(MPI_RUN),$$(RUN)) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
+		--recipe '$(pipeline)/$1.toml' --out '$$(@D)' --seed $$* --device $(DEVICE) --update
 
-$(SEEDS:%=$S/$1/eval.parquet): $S/$1/eval.parquet: $S/$1/model/model.safetensors $(shards) | $(built) $(call evaluations,$3)
-	$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' --split test --model '$$(<D)' --out '$$@' \
-		--seed $$* --device $(DEVICE) --force
+$(seeds:%=$S/$1/eval.parquet): $S/$1/eval.parquet: \
+		$S/$1/model/model.safetensors $(shards) FORCE | $(built) $(call evaluations,$3)
+	@$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' --split test --model '$$(<D)' --out '$$@' \
+		--seed $$* --device $(DEVICE) --update >/dev/null
 endef
 
 # $(call pseudo,NAME): the pseudo labels of a row's model.
 define pseudo
-$(SEEDS:%=$S/$1/labels.parquet): $S/$1/labels.parquet: \
-		$S/$1/model/model.safetensors $S/labelled_10p.parquet $(shards) | $(built)
-	$$(RUN) $(BIN)/s4l-pseudolabel --in '$(OUT)/shards' --model '$$(<D)' \
-		--labelled '$$(word 2,$$^)' --out '$$@' --seed $$* --device $(DEVICE) --force
+$(seeds:%=$S/$1/labels.parquet): $S/$1/labels.parquet: \
+		$S/$1/model/model.safetensors $S/labelled_10p.parquet $(shards) FORCE | $(built)
+	@$$(RUN) $(BIN)/s4l-pseudolabel --in '$(OUT)/shards' --model '$$(<D)' \
+		--labelled '$$(word 2,$$^)' --out '$$@' --seed $$* --device $(DEVICE) --update
 endef
 
 labelled_1p := --labelled '$S/labelled_1p.parquet'
@@ -159,10 +211,9 @@ $(eval $(call row,moam_step3,s4l-moam --step finetune,$(labelled_10p) --init '$S
 
 asked := $(if $(filter table,$(MAKECMDGOALS)),$(ROWS),$(filter $(ROWS),$(MAKECMDGOALS)))
 report := $(OUT)/report/index.html
-unreported := $(shell find '$(OUT)' -maxdepth 3 -path '*/seed*/eval.parquet' -newer '$(report)' 2>/dev/null)
 
-$(report): $(foreach name,$(asked),$(SEEDS:%=$S/$(name)/eval.parquet)) $(if $(unreported),FORCE) | $(built)
-	$(RUN) $(BIN)/s4l-report --in '$(OUT)' --out '$(@D)' --force >/dev/null
+$(report): $(foreach name,$(asked),$(seeds:%=$S/$(name)/eval.parquet)) FORCE | $(built)
+	@$(RUN) $(BIN)/s4l-report --in '$(OUT)' --out '$(@D)' --update >/dev/null
 
 $(ROWS) table report: print
 print: $(report)

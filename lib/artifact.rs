@@ -3,7 +3,7 @@
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::{recipe, schema};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -69,14 +69,20 @@ impl Lineage {
         }
     }
 
-    /// Whether a footer or header names exactly this lineage.
-    pub fn matches(&self, found: &HashMap<String, String>) -> bool {
+    /// In which keys a footer or header differs from this lineage, without their prefixes. Results do not
+    /// become stale by a new version of the program.
+    pub fn difference(&self, found: &HashMap<String, String>) -> Vec<String> {
         let wanted = self.metadata();
-        wanted.iter().all(|(k, v)| found.get(k) == Some(v))
-            && found
-                .keys()
-                .filter(|k| k.starts_with(schema::INPUT_PREFIX))
-                .all(|k| wanted.contains_key(k))
+        let inputs = found.keys().filter(|key| key.starts_with(schema::INPUT_PREFIX));
+        let keys: BTreeSet<&String> = wanted.keys().chain(inputs).collect();
+        let differ = keys
+            .into_iter()
+            .filter(|&key| key != schema::VERSION_KEY && wanted.get(key) != found.get(key));
+        let name = |key: &String| {
+            let name = key.strip_prefix(schema::INPUT_PREFIX);
+            name.or(key.strip_prefix(schema::METADATA_PREFIX)).unwrap_or(key).to_string()
+        };
+        differ.map(name).collect()
     }
 }
 
@@ -96,8 +102,8 @@ pub enum Target {
 }
 
 /// Decides about an output whose footer or header is `found` (`None`: there is no output).
-/// Errors with `Exists` when it is there, differs, and `--force` is absent. Removes what killed runs have
-/// left of it.
+/// Errors with `Exists` when it is there, differs, and neither `--force` nor `--update` is given. Removes
+/// what killed runs have left of it.
 pub fn target(
     output: &Output,
     path: &Path,
@@ -105,15 +111,25 @@ pub fn target(
     found: Option<HashMap<String, String>>,
 ) -> Result<Target> {
     remove_left_over(path);
-    match found {
-        _ if output.force => Ok(Target::Write),
-        None if !path.exists() => Ok(Target::Write),
-        Some(found) if lineage.matches(&found) => {
-            cli::info(&format!("{}: up to date", path.display()));
-            Ok(Target::UpToDate)
-        }
-        _ => Err(Error::Exists { path: path.to_path_buf() }),
+    if output.force {
+        return Ok(Target::Write);
     }
+    let why = match found.map(|found| lineage.difference(&found)) {
+        Some(differ) if differ.is_empty() => {
+            cli::up_to_date(path);
+            return Ok(Target::UpToDate);
+        }
+        Some(differ) => format!("anew: other {}", differ.join(", ")),
+        None if path.exists() => "anew: what is there is damaged".to_string(),
+        None => "now".to_string(),
+    };
+    if !output.update && path.exists() {
+        return Err(Error::Exists { path: path.to_path_buf() });
+    }
+    if output.update {
+        cli::info(&format!("{}: making it {why}", path.display()));
+    }
+    Ok(Target::Write)
 }
 
 /// Writes a file under a temporary name in the same folder, syncs it and renames it: what exists
@@ -329,11 +345,16 @@ pub fn host() -> String {
     name.trim().to_string()
 }
 
-/// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line, time,
-/// host, duration, threads). The output is there already: if this fails, a warning says so.
+/// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line and
+/// directory, time, host, duration, threads). The output is there already: if this fails, a warning says so.
 pub fn write_provenance(out: &Path, start: Instant) {
+    cli::made();
+    let command: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let directory = std::env::current_dir().ok();
     let record = serde_json::json!({
-        "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        schema::COMMAND: command,
+        schema::DIRECTORY: directory.map(|path| path.to_string_lossy().into_owned()),
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host(),

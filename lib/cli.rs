@@ -72,6 +72,9 @@ pub struct Output {
     /// Replace an output that exists
     #[arg(short, long)]
     pub force: bool,
+    /// Replace an output that was made from other inputs or settings, and wait while another run makes it
+    #[arg(long, conflicts_with = "force")]
+    pub update: bool,
     /// Print what would be done and stop
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -81,6 +84,11 @@ impl Output {
     /// The output path, or `default` when none was given.
     pub fn out_or(&self, default: &str) -> PathBuf {
         self.out.clone().unwrap_or_else(|| PathBuf::from(default))
+    }
+
+    /// Whether an output of other inputs may be replaced.
+    pub fn may_replace(&self) -> bool {
+        self.force || self.update
     }
 }
 
@@ -127,6 +135,9 @@ static DEADLINE: OnceLock<Instant> = OnceLock::new();
 /// Set by the first Ctrl-C.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Set when there was nothing to do.
+static UP_TO_DATE: AtomicBool = AtomicBool::new(false);
+
 /// The exit code of a process that SIGINT ended, as shells have it.
 const INTERRUPT_CODE: i32 = 130;
 
@@ -138,7 +149,9 @@ pub fn main<S: Stage>() -> ExitCode {
     let result = signals.and_then(|()| prepare(&stage, start)).and_then(|()| stage.run());
     match result {
         Ok(()) => {
-            info(&format!("{}: {}", program(), usage(start)));
+            if !UP_TO_DATE.load(Ordering::Relaxed) {
+                info(&format!("{}: {}", program(), usage(start)));
+            }
             ExitCode::SUCCESS
         }
         Err(e) => {
@@ -219,6 +232,17 @@ pub fn info(message: &str) {
     if !LOG.get().is_some_and(|l| l.quiet) {
         say("info", message);
     }
+}
+
+/// Says that an output is there already; the closing line of a run that does nothing else is left out.
+pub fn up_to_date(out: &Path) {
+    UP_TO_DATE.store(true, Ordering::Relaxed);
+    info(&format!("{}: up to date", out.display()));
+}
+
+/// A run that makes something has a closing line.
+pub fn made() {
+    UP_TO_DATE.store(false, Ordering::Relaxed);
 }
 
 /// One line for people, on stderr, also under `--quiet`.

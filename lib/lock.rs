@@ -10,7 +10,10 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Between two looks at a lock that another run has.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Holders that may end, one after the other, while a lock is taken.
 const TRIES: usize = 100;
@@ -26,8 +29,25 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock of an output. Where there are no locks, a warning says so.
     ///
-    /// Errors: `Busy` while another run has it.
-    pub fn of(out: &Path) -> Result<Lock> {
+    /// Errors: `Busy` while another run has it; with `wait` only if this one is told to stop before that
+    /// ends.
+    pub fn of(out: &Path, wait: bool) -> Result<Lock> {
+        let mut said = false;
+        loop {
+            match Lock::now(out) {
+                Err(Error::Busy { holder, .. }) if wait && !cli::stop_requested() => {
+                    if !std::mem::replace(&mut said, true) {
+                        let out = out.display();
+                        cli::info(&format!("{out}: waiting for the run that makes it ({holder})"));
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+                lock => return lock,
+            }
+        }
+    }
+
+    fn now(out: &Path) -> Result<Lock> {
         // However an output is called, its lock is one.
         let path = artifact::beside(&artifact::real_path(out)?, schema::LOCK);
         if let Some(folder) = path.parent() {

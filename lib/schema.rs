@@ -129,7 +129,10 @@ pub const TIMM: &str = "timm";
 
 /// After the name of an output: what varies between runs that give the same bytes.
 pub const PROVENANCE: &str = ".prov.json";
-/// The key in it for the commit that the program was built from.
+/// The keys in it for the words of the command, the directory that it was run in, and the commit that the
+/// program was built from.
+pub const COMMAND: &str = "command";
+pub const DIRECTORY: &str = "directory";
 pub const COMMIT: &str = "commit";
 /// After the name of an output, while a run makes it: the file that it locks.
 pub const LOCK: &str = ".lock";

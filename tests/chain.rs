@@ -48,19 +48,12 @@ fn make(scratch: &Scratch) -> Output {
     output
 }
 
-/// The stages that make started, as "program output".
-fn stages(output: &Output) -> Vec<String> {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let prefix = format!("{}/s4l-", programs().display());
-    text.lines()
-        .filter_map(|line| line.trim_start().strip_prefix(&prefix))
-        .map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let out = words.iter().position(|w| *w == "--out").unwrap();
-            let out = words[out + 1].trim_matches('\'');
-            let out = out.split_once("/runs/").unwrap().1;
-            format!("{} {}", words[0], out.trim_start_matches("seed0/"))
-        })
+/// The outputs that the stages made, in their order.
+fn made(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let outputs = text.lines().filter_map(|line| line.split_once(": making it "));
+    outputs
+        .map(|(path, _)| path.split_once("/runs/").unwrap().1.trim_start_matches("seed0/").into())
         .collect()
 }
 
@@ -98,21 +91,22 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
         assert!(scratch.path(&format!("runs/report/{name}")).is_file(), "{name}");
     }
     assert_eq!(
-        stages(&first),
+        made(&first),
         [
-            "shard shards",
-            "subset labelled_1p.parquet",
-            "subset labelled_10p.parquet",
-            "pretrain supervised_10p/model",
-            "pretrain moam_step1/model",
-            "pseudolabel moam_step1/labels.parquet",
-            "moam moam_step2/model",
-            "moam moam_step3/model",
-            "eval supervised_10p/eval.parquet",
-            "eval moam_step1/eval.parquet",
-            "eval moam_step2/eval.parquet",
-            "eval moam_step3/eval.parquet",
-            "report report"
+            "shards",
+            "val.parquet",
+            "labelled_1p.parquet",
+            "labelled_10p.parquet",
+            "supervised_10p/model/model.safetensors",
+            "moam_step1/model/model.safetensors",
+            "moam_step1/labels.parquet",
+            "moam_step2/model/model.safetensors",
+            "moam_step3/model/model.safetensors",
+            "supervised_10p/eval.parquet",
+            "moam_step1/eval.parquet",
+            "moam_step2/eval.parquet",
+            "moam_step3/eval.parquet",
+            "report/index.html"
         ]
     );
     for row in rows {
@@ -123,23 +117,24 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
 
     let before = tree(&scratch.path("runs"));
     let second = make(&scratch);
-    assert_eq!(stages(&second), Vec::<String>::new());
+    assert_eq!(made(&second), Vec::<String>::new());
     assert_eq!(String::from_utf8_lossy(&second.stdout), table);
     assert!(tree(&scratch.path("runs")) == before);
 
-    // Later than all there is, by more than a file system's clock.
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    // As old as before.
     let recipe = scratch.path("smoke/moam_step2.toml");
     let text = std::fs::read_to_string(&recipe).unwrap();
+    let time = std::fs::metadata(&recipe).unwrap().modified().unwrap();
     std::fs::write(&recipe, text.replace("weight_vat = 0.3", "weight_vat = 0.2")).unwrap();
+    std::fs::File::options().append(true).open(&recipe).unwrap().set_modified(time).unwrap();
     assert_eq!(
-        stages(&make(&scratch)),
+        made(&make(&scratch)),
         [
-            "moam moam_step2/model",
-            "moam moam_step3/model",
-            "eval moam_step2/eval.parquet",
-            "eval moam_step3/eval.parquet",
-            "report report"
+            "moam_step2/model/model.safetensors",
+            "moam_step3/model/model.safetensors",
+            "moam_step2/eval.parquet",
+            "moam_step3/eval.parquet",
+            "report/index.html"
         ]
     );
     let after = tree(&scratch.path("runs"));

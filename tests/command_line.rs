@@ -117,7 +117,9 @@ fn every_help_begins_with_examples_and_every_stage_has_its_result_and_words() {
         let name = command.get_name().to_string();
         let help = command.render_long_help().to_string();
         assert!(help.starts_with(&format!("EXAMPLES\n  {name} ")), "{help}");
-        for option in ["--out", "--force", "--dry-run", "--quiet", "--log-format", "--version"] {
+        for option in
+            ["--out", "--force", "--update", "--dry-run", "--quiet", "--log-format", "--version"]
+        {
             assert!(help.contains(option), "{name}: {option}");
         }
     }

@@ -37,9 +37,9 @@ fn the_table_is_that_of_the_contract() {
     let schema = table.batch.schema();
     let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     assert_eq!(names, ["key", "label", "prediction", "top5", "nll", "logits"]);
-    for key in
-        ["s4l.tool", "s4l.version", "s4l.recipe", "s4l.seed", "s4l.input.shards", "s4l.input.model"]
-    {
+    let own = ["s4l.tool", "s4l.version", "s4l.recipe", "s4l.seed"];
+    let inputs = ["s4l.input.labels", "s4l.input.model", "s4l.input.shards"];
+    for key in own.into_iter().chain(inputs) {
         assert!(table.metadata.contains_key(key), "{key}");
     }
     let split = Shards::open(&scratch.path("shards")).unwrap().split("test").unwrap();

@@ -1,5 +1,6 @@
 //! The Makefile and the recipes: what is run, in which order, and what is not run again. The stages
-//! are stand-ins that log their command line and write empty outputs.
+//! are stand-ins that leave an output of the same inputs alone, log their command line and write what they
+//! were given. tests/make_lineage.rs has the stages themselves.
 
 mod common;
 
@@ -7,6 +8,7 @@ use common::rows;
 use s4l::recipe::Recipe;
 use s4l::settings::Settings;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -25,25 +27,52 @@ const PROGRAMS: [&str; 7] = [
 /// `$top/fail` holds a word and an exit code: a stage with that word in its command line ends so.
 const STAGE: &str = r#"#!/bin/sh
 top=$(dirname "$0")/..
-echo "$(basename "$0") $*" >>"$top/log"
-if [ -e "$top/fail" ]; then
-    read -r word code <"$top/fail"
-    case "$*" in *"$word"*) echo "error: $word is broken" >&2; exit "$code";; esac
-fi
+program=$(basename "$0")
+words=$*
+content() {
+    if [ "$program" = s4l-report ]; then
+        find "$1" -name eval.parquet | sort | xargs cat
+    elif [ -e "$1/dataset.json" ]; then
+        cat "$1/dataset.json"
+    elif [ -e "$1/model.safetensors" ]; then
+        cat "$1/model.safetensors"
+    elif [ -d "$1" ]; then
+        (cd "$1" && find . -type f | sort && find . -type f | sort | xargs -r cat)
+    else
+        cat "$1"
+    fi | cksum
+}
 while [ $# -gt 0 ]; do
     case $1 in
-    --out) out=$2;;
-    --val-out) val=$2;;
+    --out) out=$2; shift;;
+    --val-out) val=$2; shift;;
+    --update) update=yes;;
+    --in) in=$(content "$2"); shift;;
+    --seed) seed=$2; shift;;
+    --labelled | --labels | --init | --model | --recipe | --val) made="$made $1 $(content "$2")"; shift;;
+    *) made="$made $1";;
     esac
     shift
 done
-mkdir -p "$(dirname "$out")"
-case $0 in
-*s4l-shard) mkdir -p "$out"; : >"$out/dataset.json";;
-*s4l-pretrain|*s4l-moam) mkdir -p "$out"; : >"$out/model.safetensors";;
-*s4l-report) mkdir -p "$out"; echo "the table" >"$out/table.md"; : >"$out/index.html"; echo "the table, from the stage";;
-*) : >"$out"; [ -z "$val" ] || : >"$val";;
+made="$program $in $seed $made"
+case $program in
+s4l-shard) file=$out/dataset.json;;
+s4l-pretrain | s4l-moam) file=$out/model.safetensors;;
+s4l-report) file=$out/index.html;;
+*) file=$out;;
 esac
+is() { [ -e "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+if is "$file" "$made" && { [ -z "$val" ] || is "$val" "$in $seed"; }; then exit 0; fi
+if [ -e "$file" ] && [ -z "$update" ]; then echo "error: $out: output exists" >&2; exit 73; fi
+echo "$program $words" >>"$top/log"
+if [ -e "$top/fail" ]; then
+    read -r word code <"$top/fail"
+    case "$words" in *"$word"*) echo "error: $word is broken" >&2; exit "$code";; esac
+fi
+mkdir -p "$(dirname "$file")"
+echo "$made" >"$file"
+[ -z "$val" ] || echo "$in $seed" >"$val"
+[ "$program" != s4l-report ] || { echo "the table" >"$out/table.md"; echo "the table, from the stage"; }
 "#;
 
 /// A private folder with stand-ins of the stages, a pipeline of its own and some data.
@@ -58,6 +87,7 @@ impl Bench {
             bench.script(&format!("bin/{program}"), STAGE);
         }
         fs::create_dir_all(bench.path("data/train/boot")).unwrap();
+        fs::write(bench.path("data/train/boot/0.png"), "").unwrap();
         fs::create_dir(bench.path("mine")).unwrap();
         let recipes = rows("smoke").into_iter().map(|row| format!("{row}.toml"));
         for name in recipes.chain(["pipeline.mk".into()]) {
@@ -78,11 +108,12 @@ impl Bench {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Makes the time of a file newer than that of everything there is.
-    fn touch(&self, name: &str) {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        let file = fs::File::options().append(true).open(self.path(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now()).unwrap();
+    /// Adds a comment to a file, which keeps its time.
+    fn change(&self, name: &str) {
+        let mut file = fs::File::options().append(true).open(self.path(name)).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        file.write_all(b"\n# changed\n").unwrap();
+        file.set_modified(time).unwrap();
     }
 
     /// Runs make and returns its output and what the stages logged.
@@ -204,7 +235,7 @@ fn moam_step3_runs_what_it_depends_on_once() {
     let bench = Bench::new();
     let (output, log) = bench.make(&["moam_step3"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let common = "--seed 0 --device cpu --force";
+    let common = "--seed 0 --device cpu --update";
     let train = |what: &str, row: &str| {
         format!(
             "{what} --val out/seed0/val.parquet --recipe mine/{row}.toml --out out/seed0/{row}/model {common}"
@@ -217,11 +248,11 @@ fn moam_step3_runs_what_it_depends_on_once() {
     };
     let subset = |flags: &str| {
         format!(
-            "s4l-subset --in out/shards {flags}.parquet --val-per-class 5 --val-out out/seed0/val.parquet --seed 0 --force"
+            "s4l-subset --in out/shards {flags}.parquet --val-per-class 5 --val-out out/seed0/val.parquet --seed 0 --update"
         )
     };
     let expected = [
-        "s4l-shard --in data --out out/shards --force".to_string(),
+        "s4l-shard --in data --out out/shards --update".to_string(),
         subset("--per-class 2 --out out/seed0/labelled_1p"),
         subset("--per-class 10 --out out/seed0/labelled_10p"),
         train(
@@ -247,10 +278,10 @@ fn moam_step3_runs_what_it_depends_on_once() {
         eval("moam_step1"),
         eval("moam_step2"),
         eval("moam_step3"),
-        "s4l-report --in out --out out/report --force".to_string(),
+        "s4l-report --in out --out out/report --update".to_string(),
     ];
     assert_eq!(log, expected);
-    assert!(stdout(&output).ends_with("\nthe table\n"), "{}", stdout(&output));
+    assert_eq!(stdout(&output), "the table\n");
 
     let (again, log) = bench.make(&["moam_step3"]);
     assert_eq!((stdout(&again).as_str(), log), ("the table\n", vec![]));
@@ -280,13 +311,13 @@ fn a_recipe_that_the_makefile_does_not_name_is_a_row_trained_on_the_labels() {
         log[3],
         "s4l-pretrain --in out/shards --labelled out/seed0/labelled_10p.parquet \
          --val out/seed0/val.parquet --recipe mine/fixmatch.toml \
-         --out out/seed0/fixmatch/model --seed 0 --device cpu --force"
+         --out out/seed0/fixmatch/model --seed 0 --device cpu --update"
     );
     let ran: Vec<String> = log[4..].iter().map(|line| summary(line)).collect();
     assert_eq!(ran, ["eval seed0/fixmatch/eval.parquet", "report report"]);
     assert!(bench.ran(&["fixmatch"]).is_empty());
 
-    bench.touch("mine/fixmatch.toml");
+    bench.change("mine/fixmatch.toml");
     let ran = bench.ran(&["table"]);
     assert_eq!(ran.iter().filter(|r| r.contains("/fixmatch/")).count(), 2, "{ran:?}");
     assert_eq!(ran.last().unwrap(), "report report");
@@ -305,7 +336,7 @@ fn a_recipe_is_not_named_as_a_target_of_make() {
 fn a_new_recipe_redoes_only_what_depends_on_it() {
     let bench = Bench::new();
     bench.ran(&["table"]);
-    bench.touch("mine/moam_step2.toml");
+    bench.change("mine/moam_step2.toml");
     assert!(bench.ran(&["moam_step1"]).is_empty());
     let expected = [
         "moam seed0/moam_step2/model",
@@ -316,7 +347,7 @@ fn a_new_recipe_redoes_only_what_depends_on_it() {
     ];
     assert_eq!(bench.ran(&["moam_step3"]), expected);
 
-    bench.touch("mine/vat.toml");
+    bench.change("mine/vat.toml");
     assert!(bench.ran(&["moam_step3"]).is_empty());
     assert!(bench.ran(&["report"]).is_empty());
     assert_eq!(
@@ -343,17 +374,15 @@ fn lost_files_are_made_again() {
     let bench = Bench::new();
     bench.ran(&["vat"]);
     fs::remove_dir_all(bench.path("out/seed0/vat/model")).unwrap();
-    assert_eq!(
-        bench.ran(&["vat"]),
-        ["pretrain seed0/vat/model", "eval seed0/vat/eval.parquet", "report report"]
-    );
+    // The same model as before.
+    assert_eq!(bench.ran(&["vat"]), ["pretrain seed0/vat/model"]);
 }
 
 #[test]
 fn new_programs_do_not_redo_results() {
     let bench = Bench::new();
     bench.ran(&["vat"]);
-    bench.touch("bin/s4l-pretrain");
+    bench.change("bin/s4l-pretrain");
     assert!(bench.ran(&["vat"]).is_empty());
 }
 
@@ -362,19 +391,83 @@ fn other_images_redo_everything() {
     let bench = Bench::new();
     bench.ran(&["vat"]);
     let first = "shard shards";
-    // Another folder, whatever its age.
-    fs::create_dir(bench.path("my photos")).unwrap();
-    let old = fs::File::open(bench.path("my photos")).unwrap();
+    // Another folder, whatever its age and name.
+    let name = "Ann's 10% of $HOME; # 1";
+    fs::create_dir(bench.path(name)).unwrap();
+    let old = fs::File::open(bench.path(name)).unwrap();
     old.set_modified(std::time::UNIX_EPOCH).unwrap();
-    let other = format!("DATA={}", bench.path("my photos").display());
+    let other = format!("DATA={}", bench.path(name).display());
     assert_eq!(bench.ran(&["vat", &other])[0], first);
     assert!(bench.ran(&["vat", &other]).is_empty());
     // The first folder again, then one more image in one of its classes.
     assert_eq!(bench.ran(&["vat"])[0], first);
-    std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(bench.path("data/train/boot/1.png"), "").unwrap();
     assert_eq!(bench.ran(&["vat"])[0], first);
     assert!(bench.ran(&["vat"]).is_empty());
+    // Corrected in place, with the time of before.
+    bench.change("data/train/boot/1.png");
+    assert_eq!(bench.ran(&["vat"])[0], first);
+    // The first folder under another name.
+    std::os::unix::fs::symlink(bench.path("data"), bench.path("link")).unwrap();
+    assert!(bench.ran(&["vat", &format!("DATA={}", bench.path("link").display())]).is_empty());
+}
+
+#[test]
+fn shards_that_make_has_not_asked_for_are_not_replaced() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path("out/shards")).unwrap();
+    fs::write(bench.path("out/shards/dataset.json"), "by hand").unwrap();
+    let (output, log) = bench.make(&["vat"]);
+    assert_eq!((output.status.code(), log.len()), (Some(2), 0));
+    assert!(stderr(&output).contains("Error 73"), "{}", stderr(&output));
+    // Without images they are used as they are.
+    assert_eq!(bench.ran(&["vat", "DATA="])[0], "subset seed0/labelled_1p.parquet");
+}
+
+#[test]
+fn variables_that_make_cannot_obey_are_named() {
+    let bench = Bench::new();
+    for (argument, words) in [
+        ("SEED=3", "SEED=3: there is no such variable"),
+        ("OUT=my runs", "OUT=my runs: make takes no path with a space in it"),
+        ("OUT=a:b", "make takes no path with : in it"),
+        ("OUT=a#b", "make takes no path with # in it"),
+        ("OUT=10%", "make takes no path with % in it"),
+        ("OUT=it's", "make takes no path with ' in it"),
+        ("OUT=a$b", "OUT=a$b: make takes no path with $ in it"),
+        ("OUT=a=b", "make takes no path with = in it"),
+        ("OUT=~/x", "make takes no path with ~ in it"),
+        ("OUT=(x)", "make takes no path with ( ) in it"),
+        ("OUT=", "OUT= is empty"),
+        ("BIN=my programs", "BIN=my programs: make takes no path with a space in it"),
+        ("PIPELINE=my pipelines/a", "PIPELINE=my pipelines/a: make takes no path with a space"),
+        ("SEEDS=0,1,2", "SEEDS=0,1,2: seeds are numbers"),
+        ("SEEDS={0..2}", "SEEDS={0..2}: seeds are numbers"),
+        ("SEEDS=00", "SEEDS=00: seeds are numbers"),
+        ("SEEDS=", "SEEDS=: seeds are numbers"),
+    ] {
+        let (output, log) = bench.make(&["vat", argument]);
+        assert_eq!((output.status.code(), log.len()), (Some(2), 0), "{argument}");
+        let words_found = stderr(&output);
+        assert_eq!(words_found.lines().count(), 1, "{words_found}");
+        assert!(words_found.contains(words), "{words_found}");
+    }
+    let out = format!("OUT={}", bench.path("größe,a+b").display());
+    assert!(bench.ran(&["vat", &out, "VAL_PER_CLASS=3"]).len() > 5);
+}
+
+#[test]
+fn variables_of_the_environment_are_not_obeyed() {
+    let bench = Bench::new();
+    let top = bench.dir.path().display();
+    let mut command = make();
+    command.args(["-n", "vat", "PIPELINE=smoke"]);
+    let plain = stdout(&command.output().unwrap());
+    for name in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "MPI_RUN", "BIN"] {
+        command.env(name, format!("{top}/7"));
+    }
+    assert_eq!(stdout(&command.output().unwrap()), plain);
+    assert!(plain.contains("pipelines/smoke/data"), "{plain}");
 }
 
 #[test]

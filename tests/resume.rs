@@ -241,7 +241,7 @@ fn what_changes_no_weight_drops_no_checkpoint() {
     assert!(weights("whole") == weights("killed"));
 }
 
-/// `--force`, which make passes, drops a checkpoint with a word; what lies there is kept until it is
+/// `--force` drops a checkpoint with a word; what lies there is kept until it is
 /// replaced, so that the command that began it can still go on.
 #[test]
 fn a_drop_is_said() {

@@ -3,6 +3,7 @@
 
 pub mod folder;
 pub mod json;
+pub mod lineage;
 pub mod parquet;
 pub mod safetensors;
 pub mod sheet;
@@ -55,7 +56,7 @@ fn section(heading: &str, lines: &[Vec<String>]) -> String {
 }
 
 /// The key-value pairs of a footer or header: what the file was made from, then the rest.
-fn lineage(pairs: &BTreeMap<String, String>) -> String {
+fn made_from(pairs: &BTreeMap<String, String>) -> String {
     let lines: Vec<Vec<String>> =
         pairs.iter().map(|(key, value)| vec![key.clone(), value.clone()]).collect();
     section("lineage", &lines)

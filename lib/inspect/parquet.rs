@@ -1,6 +1,6 @@
 //! Parquet files: schema, statistics of the columns that are small, lineage.
 
-use super::{count, lineage, section, title};
+use super::{count, made_from, section, title};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{EvalSummary, Summary};
 use crate::schema::SUMMARY_KEY;
@@ -58,7 +58,7 @@ pub fn describe(path: &Path) -> Result<String> {
     let summary = pairs.remove(SUMMARY_KEY).map_or(Ok(String::new()), |json| {
         serde_json::from_str(&json).map(|summary| evaluation(&summary)).map_err(|e| bad(path, &e))
     })?;
-    Ok(title(path, "parquet", &more)? + &section("columns", &lines) + &summary + &lineage(&pairs))
+    Ok(title(path, "parquet", &more)? + &section("columns", &lines) + &summary + &made_from(&pairs))
 }
 
 /// The bytes are those that were written, and every page of every column can be read.

@@ -1,6 +1,6 @@
 //! Weights: `model.safetensors`.
 
-use super::{lineage, section, title};
+use super::{made_from, section, title};
 use crate::error::{Error, Result};
 use crate::model::tensors::check_hash;
 use indicatif::HumanCount;
@@ -31,7 +31,7 @@ pub fn describe(path: &Path) -> Result<String> {
     );
     let pairs = header.metadata().iter().flatten();
     let pairs = pairs.map(|(k, v)| (k.clone(), v.clone())).collect();
-    Ok(title(path, "safetensors", &more)? + &section("tensors", &lines) + &lineage(&pairs))
+    Ok(title(path, "safetensors", &more)? + &section("tensors", &lines) + &made_from(&pairs))
 }
 
 /// The bytes are those that were written, header and sizes agree, and every value is finite.

@@ -67,7 +67,10 @@ pub fn of_table(path: &Path, folder: &Path, draw: Draw) -> Result<String> {
     let shards = Shards::open(folder)?;
     let table = table::read(path, "s4l-subset")?;
     let key = format!("{}{}", schema::INPUT_PREFIX, schema::input::SHARDS);
-    let made_from = table.metadata.get(&key).and_then(|hash| shards.split_with(hash));
+    let splits = shards.contents();
+    let made_from = table.metadata.get(&key).and_then(|hash| {
+        splits.iter().find(|(_, content)| *content == hash).map(|(name, _)| *name)
+    });
     // Of a table that another tool wrote nobody knows; a label of other images is refused.
     let name = made_from.unwrap_or("train");
     let split = shards.split(name)?;

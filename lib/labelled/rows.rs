@@ -6,6 +6,15 @@ use crate::shards::Split;
 use crate::tables::table::Table;
 use std::collections::HashSet;
 
+/// Hash of the labels of all images of a split.
+pub fn labels_hash(split: &Split) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for label in split.labels()? {
+        hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
+    }
+    Ok(schema::short_hash(&hasher.finalize()))
+}
+
 /// Rows of the split and labels that a table names in `schema::KEY` and a label column.
 ///
 /// Errors: `BadData` if the table was made from other images, if there are no rows, if a key is not in the split or there twice, or if a label is

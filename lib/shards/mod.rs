@@ -29,7 +29,7 @@ pub use read::{Decoded, Split, Stored};
 use crate::error::{Error, Result};
 use crate::schema;
 use dataset::Dataset;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// An open shard folder. Splits are opened one by one, on demand.
@@ -56,10 +56,10 @@ impl Shards {
         self.dataset.splits.keys().cloned().collect()
     }
 
-    /// The split whose images have this hash: `Split::content_hash`.
-    pub fn split_with(&self, content: &str) -> Option<&str> {
-        let mut splits = self.dataset.splits.iter();
-        splits.find(|(_, info)| info.content == content).map(|(name, _)| name.as_str())
+    /// Hash of the content of each split, by its name.
+    pub fn contents(&self) -> BTreeMap<&str, &str> {
+        let splits = self.dataset.splits.iter();
+        splits.map(|(name, info)| (name.as_str(), info.content.as_str())).collect()
     }
 
     /// Opens all files of a split as one row space.

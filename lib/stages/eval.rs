@@ -6,7 +6,7 @@ use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
-use crate::labelled::rows::labelled_rows;
+use crate::labelled::rows::{labelled_rows, labels_hash};
 use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
@@ -81,7 +81,7 @@ impl Stage for Args {
         if self.output.dry_run {
             return cli::print(&evaluation.describe());
         }
-        let _lock = Lock::of(&out)?;
+        let _lock = Lock::of(&out, self.output.update)?;
         let found = table::output(&out, TOOL)?;
         let done = found.as_ref().and_then(|footer| footer.get(schema::SUMMARY_KEY).cloned());
         if artifact::target(&self.output, &out, &evaluation.lineage, found)? == Target::UpToDate {
@@ -137,7 +137,11 @@ impl Args {
                 lineage = lineage.input(schema::input::LABELLED, table.hash.clone());
                 labelled_rows(&table, &split, shards.classes().len(), schema::LABEL)?
             }
-            None => all_rows(&split, &self.shards.path)?,
+            None => {
+                // Which the hash of the shards does not cover.
+                lineage = lineage.input(schema::input::LABELS, labels_hash(&split)?);
+                all_rows(&split, &self.shards.path)?
+            }
         };
         let output = pipe.output(split.channels())?;
         Ok(Evaluation {

@@ -64,7 +64,7 @@ impl Stage for Args {
         }
         let lineage =
             Lineage::without_settings(TOOL).input(schema::input::MODEL, model.hash.clone());
-        let _lock = Lock::of(&out)?;
+        let _lock = Lock::of(&out, self.output.update)?;
         refuse_foreign(&out)?;
         let found = folder::header(&out);
         if artifact::target(&self.output, &out, &lineage, found)? == Target::UpToDate {

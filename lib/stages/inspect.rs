@@ -1,13 +1,14 @@
 //! `s4l-inspect`: what is in a file of the project, what was it made from, and is it whole?
 //!
 //! Reads any parquet, safetensors or JSON file, a shard folder or a model folder, and prints schema,
-//! statistics and lineage. With `--verify` it says nothing and exits 0 when all is good, 3 when not.
+//! statistics and lineage; with `--lineage` all that it was made from, up to the images. With `--verify` it
+//! says nothing and exits 0 when all is good, 3 when not, with both 65.
 
 use crate::artifact;
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::inspect::sheet::{self, Draw};
-use crate::inspect::{folder, json, parquet, safetensors};
+use crate::inspect::{folder, json, lineage, parquet, safetensors};
 use crate::lock::Lock;
 use crate::schema;
 use std::io::Read;
@@ -18,6 +19,8 @@ EXAMPLES
   s4l-inspect labels.parquet             schema, statistics, what it was made from
   s4l-inspect model                      configuration, metrics, weights
   s4l-inspect --verify shards && echo ok hashes of all shards against MANIFEST.b3
+  s4l-inspect --lineage eval.parquet     commands, recipes and hashes, from there to the images
+  s4l-inspect --lineage --verify report  are all of them still what the table was made from?
   s4l-inspect shards --sheet sheet.html  images of each class, to see whether the labels are right
   s4l-inspect labelled.parquet --in shards --sheet sheet.html";
 
@@ -27,7 +30,11 @@ EXAMPLES
 pub struct Args {
     /// A parquet, safetensors or JSON file, a shard folder or a model folder
     path: PathBuf,
-    /// Print nothing; exit 0 when the content is whole, 3 when it is not
+    /// Print what it was made from, and those files in turn, up to the images; also of a report
+    #[arg(long)]
+    lineage: bool,
+    /// Print nothing; exit 0 when the content is whole, 3 when it is not; with --lineage 0 when all that it
+    /// was made from is there and the same, 65 when not
     #[arg(long, conflicts_with = "out")]
     verify: bool,
     /// Write a page with images of each class, of shards or of a table of labels
@@ -59,31 +66,32 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let path = &self.path;
-        let kind = kind(path)?;
         if let Some(out) = &self.sheet {
-            return self.write_sheet(kind, out);
+            return self.write_sheet(kind(path)?, out);
         }
-        if self.output.dry_run {
-            let what = if self.verify { "verify" } else { "describe" };
-            return cli::print(&format!("{what} {} as {kind:?}\n", path.display()));
-        }
-        if self.verify {
-            return verify(path, kind).map_err(failed);
-        }
-        let text = match kind {
-            Kind::Parquet => parquet::describe(path),
-            Kind::Safetensors => safetensors::describe(path),
-            Kind::Json => json::describe(path),
-            Kind::Shards => folder::describe_shards(path),
-            Kind::Model => folder::describe_model(path),
-        }?;
-        match self.output.out {
+        let text = if self.lineage {
+            there(path)?;
+            match (self.output.dry_run, self.verify) {
+                (true, _) => format!("lineage of {}\n", path.display()),
+                (false, true) => return lineage::verify(path),
+                (false, false) => lineage::tree(path)?,
+            }
+        } else {
+            let kind = kind(path)?;
+            match (self.output.dry_run, self.verify) {
+                (true, true) => format!("verify {} as {kind:?}\n", path.display()),
+                (true, false) => format!("describe {} as {kind:?}\n", path.display()),
+                (false, true) => return verify(path, kind).map_err(failed),
+                (false, false) => describe(path, kind)?,
+            }
+        };
+        match self.output.out.as_ref().filter(|_| !self.output.dry_run) {
             Some(out) => {
-                artifact::refuse_overlap(path, &out)?;
-                let _lock = Lock::of(&out)?;
-                match out.exists() && !self.output.force {
-                    true => Err(Error::Exists { path: out }),
-                    false => artifact::write_bytes(&out, text.as_bytes()),
+                artifact::refuse_overlap(path, out)?;
+                let _lock = Lock::of(out, self.output.update)?;
+                match out.exists() && !self.output.may_replace() {
+                    true => Err(Error::Exists { path: out.clone() }),
+                    false => artifact::write_bytes(out, text.as_bytes()),
                 }
             }
             None => cli::print(&text),
@@ -111,7 +119,7 @@ impl Args {
         if self.output.dry_run {
             return cli::print(&format!("sheet of {} to {}\n", path.display(), out.display()));
         }
-        let _lock = Lock::of(out)?;
+        let _lock = Lock::of(out, self.output.update)?;
         let draw = Draw { per_class: self.per_class, seed: self.seed };
         let page = match shards {
             None => sheet::of_shards(path, draw),
@@ -122,7 +130,7 @@ impl Args {
                 cli::info(&format!("{}: up to date", out.display()));
                 Ok(())
             }
-            Some(_) if !self.output.force => Err(Error::Exists { path: out.to_path_buf() }),
+            Some(_) if !self.output.may_replace() => Err(Error::Exists { path: out.to_path_buf() }),
             _ => artifact::write_bytes(out, page.as_bytes()),
         }
     }
@@ -137,10 +145,15 @@ enum Kind {
     Model,
 }
 
-fn kind(path: &Path) -> Result<Kind> {
-    if !path.exists() {
-        return Err(Error::missing(path, "file or folder", "check the path"));
+fn there(path: &Path) -> Result<()> {
+    match path.exists() {
+        true => Ok(()),
+        false => Err(Error::missing(path, "file or folder", "check the path")),
     }
+}
+
+fn kind(path: &Path) -> Result<Kind> {
+    there(path)?;
     if path.is_dir() {
         if path.join(schema::DATASET_JSON).exists() {
             return Ok(Kind::Shards);
@@ -169,6 +182,16 @@ fn kind(path: &Path) -> Result<Kind> {
             "another kind",
             "see --help for what can be inspected",
         )),
+    }
+}
+
+fn describe(path: &Path, kind: Kind) -> Result<String> {
+    match kind {
+        Kind::Parquet => parquet::describe(path),
+        Kind::Safetensors => safetensors::describe(path),
+        Kind::Json => json::describe(path),
+        Kind::Shards => folder::describe_shards(path),
+        Kind::Model => folder::describe_model(path),
     }
 }
 

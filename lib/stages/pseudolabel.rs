@@ -82,7 +82,7 @@ impl Stage for Args {
         if self.output.dry_run {
             return cli::print(&labelling.describe());
         }
-        let _lock = Lock::of(&out)?;
+        let _lock = Lock::of(&out, self.output.update)?;
         let found = table::output(&out, TOOL)?;
         if artifact::target(&self.output, &out, &labelling.lineage, found)? == Target::UpToDate {
             return Ok(());

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long = "in", value_name = "DIR", default_value = "runs")]
     input: PathBuf,
     /// Write nothing; exit 0 when all runs belong together, 3 when not
-    #[arg(long, conflicts_with_all = ["out", "force", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["out", "force", "update", "dry_run"])]
     check: bool,
     #[command(flatten)]
     output: Output,
@@ -73,7 +73,7 @@ impl Stage for Args {
             let (rows, runs) = (rows.len(), found.runs.len());
             return cli::print(&format!("{rows} rows of {runs} runs to {}\n", out.display()));
         }
-        let _lock = Lock::of(&out)?;
+        let _lock = Lock::of(&out, self.output.update)?;
         artifact::remove_left_over(&out);
         let made_from = ours(&out)?.filter(|_| page.exists());
         if artifact::target(&self.output, &page, &lineage, made_from)? == Target::Write {

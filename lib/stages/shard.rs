@@ -192,7 +192,7 @@ impl Args {
         let lineage = Lineage::new("s4l-shard", UNSEEDED, self.recipe_hash(&settings, resized))
             .input(schema::input::IMAGES, hash?);
         let goal = self.part.map_or(out.to_path_buf(), |part| parts::folder(out, part));
-        let _lock = Lock::of(&goal)?;
+        let _lock = Lock::of(&goal, self.output.update)?;
         if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
         {
             let made = lineage.metadata().into_iter().collect();
@@ -261,18 +261,20 @@ impl Args {
 
     /// Joins the parts.
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
-        let _lock = Lock::of(out)?;
+        let _lock = Lock::of(out, self.output.update)?;
         Shards::refuse_foreign(out)?;
         artifact::remove_left_over(out);
         if !self.output.force && out.exists() {
             let made =
                 Shards::lineage(out).filter(|made| parts::lineage(out).as_ref() == Some(made));
-            let Some(made) = made else {
+            if let Some(made) = made {
+                staging::remove_left_over(&staging::partial(out), &made);
+                cli::up_to_date(out);
+                return Ok(());
+            }
+            if !self.output.update {
                 return Err(Error::Exists { path: out.to_path_buf() });
-            };
-            staging::remove_left_over(&staging::partial(out), &made);
-            cli::info(&format!("{}: up to date", out.display()));
-            return Ok(());
+            }
         }
         let closing = parts::merge(out)?.commit(out, self.allowed(), out)?;
         artifact::write_provenance(out, start);

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew};
 use crate::labelled::duplicates::{self, Leak, NamedRows};
 use crate::labelled::list;
-use crate::labelled::rows::labelled_rows;
+use crate::labelled::rows::{labelled_rows, labels_hash};
 use crate::lock::Lock;
 use crate::recipe;
 use crate::schema;
@@ -135,7 +135,7 @@ impl Stage for Args {
             return cli::print(&plan.collect::<String>());
         }
 
-        let locks = files.iter().map(|file| Lock::of(file.path));
+        let locks = files.iter().map(|file| Lock::of(file.path, self.output.update));
         let _locks = locks.collect::<Result<Vec<_>>>()?;
         let mut todo = Vec::new();
         for file in files {
@@ -295,14 +295,9 @@ impl Args {
             val_per_class: self.val_per_class,
             validation,
         };
-        let mut hasher = blake3::Hasher::new();
-        for label in split.labels()? {
-            hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
-        }
-        let labels = schema::short_hash(&hasher.finalize());
         let lineage = Lineage::new(TOOL, self.seed.value, recipe::hash(&settings))
             .input(schema::input::SHARDS, split.content_hash())
-            .input(schema::input::LABELS, labels);
+            .input(schema::input::LABELS, labels_hash(split)?);
         Ok(match input {
             Some((name, hash)) => lineage.input(name, hash),
             None => lineage,

@@ -24,13 +24,18 @@ use crate::cli;
 use crate::error::Result;
 use crate::lock::Lock;
 use crate::memory;
+use crate::model::config::Config;
 use crate::model::folder;
 use crate::network::device::Device;
+use crate::recipe;
 use crate::schema;
 use crate::settings::Settings;
 use dry_run::Data;
 use options::TrainingOptions;
 use prepare::Inputs;
+use std::collections::HashMap;
+use std::path::Path;
+use trainer::Run;
 
 /// A dry run of a recipe that says for which data it was written, when there is none: prints what it
 /// comes to and returns true. Such recipes are for colour photographs.
@@ -59,11 +64,11 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
         return cli::print(&dry_run::describe(&run.config.settings, &run.data())?);
     }
     let out = &inputs.out;
-    let _lock = Lock::of(out)?;
+    let _lock = Lock::of(out, options.output.update)?;
     artifact::remove_left_over(out);
     artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
-    let found = folder::header(out);
+    let found = finished(out, &run);
     match artifact::target(&options.output, &weights, &run.lineage, found)? {
         Target::UpToDate => run.clear(),
         Target::Write => {
@@ -74,4 +79,19 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
             run.train(&options.output)
         }
     }
+}
+
+/// What a finished model was made from. Its recipe is the wanted one too if it is so with the defaults of
+/// the settings that came after the model was made.
+fn finished(out: &Path, run: &Run) -> Option<HashMap<String, String>> {
+    let described = folder::describe(out).ok()?;
+    let mut header = described.metadata;
+    let config: Config = serde_json::from_slice(&described.config).ok()?;
+    if recipe::hash(&config.settings) == run.lineage.recipe {
+        header.insert(schema::RECIPE_KEY.to_string(), run.lineage.recipe.clone());
+    }
+    if config.classes != run.config.classes {
+        header.insert(format!("{}classes", schema::INPUT_PREFIX), String::new());
+    }
+    Some(header)
 }

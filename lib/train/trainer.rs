@@ -71,7 +71,7 @@ impl Run {
     pub fn train(mut self, output: &Output) -> Result<()> {
         let start = Instant::now();
         std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
-        let mut state = self.begin(output.force)?;
+        let mut state = self.begin(output.may_replace())?;
         let mut log = MetricsLog::open(&self.out, &state.metrics)?;
         let begun = state.step;
         let waited = self.steps(&mut state, &mut log)?;
