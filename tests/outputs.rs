@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::training::{EVAL, PSEUDOLABEL, labelled_shards, pretrain, words};
+use common::training::{EVAL, PRETRAIN, PSEUDOLABEL, labelled_shards, pretrain, words};
 use common::{SMOKE, Scratch, contents, shard, smoke_shards};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -36,6 +36,7 @@ fn inputs_and_what_is_not_of_the_stage_are_never_replaced() {
     let eval = "--in shards --model model --threads 1 -q --out";
     let pseudolabel = "--in shards --model model -q --labelled labelled.parquet --out";
     let subset = "--in shards --per-class 3 --nested-in labelled.parquet --out";
+    let train = "--in shards --labelled labelled.parquet -s units=[1] -q --out";
     for (program, line, out) in [
         (EVAL, &*format!("{eval} val.parquet --split train --labelled"), "val.parquet"),
         (EVAL, eval, "model/model.safetensors"),
@@ -44,6 +45,9 @@ fn inputs_and_what_is_not_of_the_stage_are_never_replaced() {
         (PSEUDOLABEL, pseudolabel, "labelled.parquet"),
         (PSEUDOLABEL, pseudolabel, "model"),
         (SUBSET, subset, "labelled.parquet"),
+        (PRETRAIN, train, "shards"),
+        (PRETRAIN, &format!("--init model {train}"), "model"),
+        (PRETRAIN, train, "labelled.parquet"),
         (INSPECT, "labelled.parquet --out", "labelled.parquet"),
         (INSPECT, "model --out", "model/config.json"),
     ] {

@@ -344,7 +344,7 @@ fn a_finished_model_is_left_alone_unless_forced() {
     };
     pretrain(&scratch, "supervised_1p", "model", "").ok();
     unchanged();
-    for other in ["-s learning_rate=0.01", "--seed 1", "--method vat", "--init model"] {
+    for other in ["-s learning_rate=0.01", "--seed 1", "--method vat"] {
         pretrain(&scratch, "supervised_1p", "model", other)
             .fails(73, &["model/model.safetensors", "output exists", "--force"]);
         unchanged();

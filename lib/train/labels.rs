@@ -19,6 +19,13 @@ pub enum LabelFile {
 }
 
 impl LabelFile {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            LabelFile::Known(path) | LabelFile::Pseudo { path, .. } => path,
+        }
+    }
+
     /// How the labels of the file are read.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -59,6 +59,9 @@ pub fn dry_run_without_data(options: &TrainingOptions, s: &Settings) -> Result<b
 /// Prepares a training run, then says what it comes to or trains it.
 pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> Result<()> {
     memory::preparing(true);
+    let files = [&options.val, &options.init, &options.recipe.file].map(|path| path.as_deref());
+    let read = [Some(options.shards.path.as_path()), Some(inputs.labels.path())];
+    artifact::refuse_inputs(&inputs.out, read.into_iter().chain(files))?;
     let run = prepare::run(options, settings, &inputs)?;
     if options.output.dry_run {
         return cli::print(&dry_run::describe(&run.config.settings, &run.data())?);
