@@ -200,7 +200,7 @@ impl Made {
         } else {
             let table = if path.is_dir() { path.join(schema::TABLE) } else { path.clone() };
             match table.is_file() {
-                true => table::metadata(&table, made_by)?,
+                true => table::metadata(&table, made_by)?.0,
                 false => HashMap::new(),
             }
         };

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::metrics::EvalSummary;
 use crate::model::folder;
 use crate::schema::{self, EVAL, SUMMARY_KEY};
-use crate::tables::table;
+use crate::tables::table::{self, Table};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -51,13 +51,9 @@ pub fn find(folder: &Path) -> Result<Found> {
         if entry.file_name() != EVAL || !entry.path().is_file() {
             continue;
         }
-        let run = read(entry.path())?;
-        let model = model_of(&run.path);
-        let beside = [schema::METRICS, schema::WEIGHTS].map(|name| model.join(name));
-        let read = beside.into_iter().filter(|path| path.exists());
-        for path in read.chain([run.path.clone()]) {
+        let (run, hashes) = read(entry.path())?;
+        for (path, hash) in hashes {
             let name = path.strip_prefix(&root).unwrap_or(&path);
-            let hash = artifact::hash_file(&path)?;
             found.hashes.insert(name.display().to_string(), hash);
         }
         found.runs.push(run);
@@ -74,8 +70,10 @@ fn model_of(eval: &Path) -> PathBuf {
     eval.with_file_name(schema::MODEL)
 }
 
-fn read(path: &Path) -> Result<Run> {
-    let mut footer = table::metadata(path, "s4l-eval")?;
+/// A run, and the hash of each file that was read for it.
+fn read(path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
+    let (mut footer, hash) = table::metadata(path, "s4l-eval")?;
+    let mut hashes = vec![(path.to_path_buf(), hash)];
     let hint = "make it again with s4l-eval";
     let summary = footer.remove(SUMMARY_KEY).ok_or_else(|| {
         let expected = format!("{SUMMARY_KEY} in the footer");
@@ -85,8 +83,20 @@ fn read(path: &Path) -> Result<Run> {
         let expected = format!("the summary of an evaluation under {SUMMARY_KEY}");
         Error::bad_data(path, expected, e.to_string(), hint)
     })?;
+    let folder = model_of(path);
+    let model = model(&folder)?;
+    if let Some(model) = &model {
+        hashes.push((folder.join(schema::WEIGHTS), model.hash.clone()));
+    }
+    let metrics = folder.join(schema::METRICS);
+    let mut curves = BTreeMap::new();
+    if metrics.exists() {
+        let table = table::read(&metrics, "s4l-pretrain")?;
+        curves = points(&table)?;
+        hashes.push((metrics, table.hash));
+    }
     let row = path.parent().and_then(Path::file_name);
-    Ok(Run {
+    let run = Run {
         row: row.map_or_else(|| summary.row.clone(), |name| name.to_string_lossy().into_owned()),
         path: path.to_path_buf(),
         summary,
@@ -94,10 +104,11 @@ fn read(path: &Path) -> Result<Run> {
             .into_iter()
             .filter(|(key, _)| key.starts_with(schema::METADATA_PREFIX))
             .collect(),
-        model: model(&model_of(path))?,
+        model,
         commits: commits(path),
-        curves: curves(&model_of(path).join(schema::METRICS))?,
-    })
+        curves,
+    };
+    Ok((run, hashes))
 }
 
 fn model(path: &Path) -> Result<Option<Model>> {
@@ -122,15 +133,13 @@ fn commits(eval: &Path) -> Vec<String> {
     found.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn curves(path: &Path) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {
+/// The points of each curve, by its name.
+fn points(metrics: &Table) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {
     let mut curves: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
-    if path.exists() {
-        let metrics = table::read(path, "s4l-pretrain")?;
-        let steps = metrics.ints(schema::STEP)?;
-        let points = steps.into_iter().zip(metrics.doubles(schema::VALUE)?);
-        for (name, point) in metrics.strings(schema::NAME)?.into_iter().zip(points) {
-            curves.entry(name).or_default().push(point);
-        }
+    let steps = metrics.ints(schema::STEP)?;
+    let points = steps.into_iter().zip(metrics.doubles(schema::VALUE)?);
+    for (name, point) in metrics.strings(schema::NAME)?.into_iter().zip(points) {
+        curves.entry(name).or_default().push(point);
     }
     Ok(curves)
 }

@@ -87,12 +87,13 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     Ok(Table { path: path.to_path_buf(), batch, metadata, hash })
 }
 
-/// The footer's key-value pairs of a file that is whole. `made_by` and errors as in `read`.
-pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
+/// The footer's key-value pairs of a file that is whole, and `artifact::hash_file` of the bytes that were
+/// read. `made_by` and errors as in `read`.
+pub fn metadata(path: &Path, made_by: &str) -> Result<(HashMap<String, String>, String)> {
     let bytes = Bytes::from(bytes(path, made_by)?);
     let (_, metadata) = open(bytes.clone()).map_err(|found| not_parquet(path, &found, made_by))?;
     hash::check(&bytes, &metadata).map_err(|found| changed(path, found, made_by))?;
-    Ok(metadata)
+    Ok((metadata, schema::short_hash(&blake3::hash(&bytes))))
 }
 
 /// The footer's key-value pairs of an output of `tool`, or `None` if there is none that is whole.
