@@ -131,9 +131,9 @@ fn flips(
         let file = file.clone();
         let at = rng.random_range(0..*bytes);
         let bit = rng.random_range(0..8);
-        // A checkpoint is read with --force too.
-        let force = stage.begun.is_some() && rng.random_range(0..2) == 0;
-        let mode = if force { Mode::Make } else { Mode::Plain };
+        // A checkpoint is read with --update too.
+        let update = stage.begun.is_some() && rng.random_range(0..2) == 0;
+        let mode = if update { Mode::Make } else { Mode::Plain };
         add(mode, if i % 5 == 4 { What::Cut { at, file } } else { What::Flip { at, bit, file } });
     }
     Ok(())
@@ -155,13 +155,14 @@ fn signals(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add)
     Ok(())
 }
 
-/// A second run at each call of the first: of the same command, or for another output by `--force`.
+/// A second run at each call of the first: of the same command, also while the first is held there; or
+/// for another output by `--update`, which waits for the first.
 fn races(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -> Result<()> {
-    for (mode, output) in [(Mode::Plain, false), (Mode::Make, true)] {
+    for (mode, output, held) in
+        [(Mode::Plain, false, false), (Mode::Plain, false, true), (Mode::Make, true, false)]
+    {
         let calls = world.calls(stage, mode, Counted::Changes)?;
-        for at in points(&calls, rng) {
-            [false, true].into_iter().for_each(|held| add(mode, What::Race { at, output, held }));
-        }
+        points(&calls, rng).into_iter().for_each(|at| add(mode, What::Race { at, output, held }));
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ impl<'w> Trial<'w> {
             Output::Its => self.stage.words(),
             Output::Other => self.stage.other_words(),
         };
-        words.extend((self.mode != Mode::Plain).then(|| "--force".to_string()));
+        words.extend(self.mode.option());
         let command = self.world.command(self.stage.program, &words, self.folder.path());
         trace::run(command, counted, fault, LIMIT, watch)
     }

@@ -24,8 +24,19 @@ pub enum Mode {
     Plain,
     /// Another output, which `--force` replaces.
     Force,
-    /// No output; `--force`, as make has it.
+    /// No output; `--update`, as make has it.
     Make,
+}
+
+impl Mode {
+    /// What is added to a command line.
+    pub fn option(self) -> Option<String> {
+        match self {
+            Mode::Plain => None,
+            Mode::Force => Some("--force".to_string()),
+            Mode::Make => Some("--update".to_string()),
+        }
+    }
 }
 
 /// The hash of each file below a folder, `None` for a folder.
@@ -161,7 +172,7 @@ impl World {
         }
         let scratch = self.scratch(stage, mode)?;
         let mut words = stage.words();
-        words.extend((mode != Mode::Plain).then(|| "--force".to_string()));
+        words.extend(mode.option());
         let command = self.command(stage.program, &words, scratch.path());
         let Ran { end, mut calls, stderr, .. } =
             trace::run(command, counted, &Fault::None, LIMIT, &mut |_, _| ())?;
