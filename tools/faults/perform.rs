@@ -55,9 +55,10 @@ fn kill(trial: &Trial, at: usize, other: Option<usize>, verdict: &mut Verdict) -
         let fault = Fault::Kill { at, after: false };
         let ran = trial.run(Output::Other, Counted::Changes, &fault, &mut |_, _| ())?;
         verdict.crashed("for another output, killed", &ran);
+        return trial.both_again(verdict);
     }
     let again = trial.again(verdict)?;
-    if had_checkpoint && other.is_none() && standing != Some(Output::Its) {
+    if had_checkpoint && standing != Some(Output::Its) {
         went_on(&again, verdict);
     }
     Ok(())

@@ -61,7 +61,23 @@ impl<'w> Trial<'w> {
 
     /// Runs the same command undisturbed; all must be as if nothing had been.
     pub fn again(&self, verdict: &mut Verdict) -> Result<Ran> {
-        let ran = self.disturbed(&Fault::None)?;
+        let ran = self.undisturbed(Output::Its, verdict)?;
+        self.others_as_before(Output::Its, verdict)?;
+        Ok(ran)
+    }
+
+    /// Runs the same command undisturbed, then that of the other output, whose work the first one leaves
+    /// alone; all must be as if nothing had been.
+    pub fn both_again(&self, verdict: &mut Verdict) -> Result<()> {
+        self.undisturbed(Output::Its, verdict)?;
+        let equal = verdict.equal;
+        self.undisturbed(Output::Other, verdict)?;
+        verdict.equal &= equal;
+        self.others_as_before(Output::Other, verdict)
+    }
+
+    fn undisturbed(&self, output: Output, verdict: &mut Verdict) -> Result<Ran> {
+        let ran = self.run(output, Counted::Changes, &Fault::None, &mut |_, _| ())?;
         if verdict.crashed("the same command again", &ran) {
             return Ok(ran);
         }
@@ -71,14 +87,13 @@ impl<'w> Trial<'w> {
             verdict.wrong(Class::Lost, words);
             return Ok(ran);
         }
-        self.compare(Output::Its, verdict)?;
-        self.others_as_before(verdict)?;
+        self.compare(output, verdict)?;
         Ok(ran)
     }
 
-    /// Inputs are as they were, and nothing is there but they and the outputs.
-    fn others_as_before(&self, verdict: &mut Verdict) -> Result<()> {
-        let outputs = self.world.expected(self.stage)?;
+    /// Inputs are as they were, and nothing is there but they and an output.
+    fn others_as_before(&self, output: Output, verdict: &mut Verdict) -> Result<()> {
+        let outputs = self.expected(output)?;
         let inputs = self.world.inputs(self.stage)?;
         let there = world::everything(self.folder.path())?;
         let changed = inputs.iter().filter(|(path, hash)| there.get(*path) != Some(hash));
@@ -94,12 +109,16 @@ impl<'w> Trial<'w> {
         Ok(())
     }
 
+    fn expected(&self, output: Output) -> Result<Tree> {
+        match output {
+            Output::Its => self.world.expected(self.stage),
+            Output::Other => self.world.old_output(self.stage),
+        }
+    }
+
     /// Compares the outputs with those of an undisturbed run.
     pub fn compare(&self, output: Output, verdict: &mut Verdict) -> Result<()> {
-        let expected = match output {
-            Output::Its => self.world.expected(self.stage)?,
-            Output::Other => self.world.old_output(self.stage)?,
-        };
+        let expected = self.expected(output)?;
         let there = world::everything(self.folder.path())?;
         let missing = expected.keys().filter(|path| !there.contains_key(*path));
         let missing: Vec<_> = missing.collect();
