@@ -188,17 +188,16 @@ impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
                 let (k, sink) = (self.operands, &mut self.sink);
                 // SAFETY: offsets lie inside the tiles (see `geometry`), panels have `rows` rows.
                 unsafe {
-                    match (two, S::F32_LANES >= LANES) {
-                        (true, true) => {
-                            for_rows!(rows, convolve_rows::<S, P, 2>(simd, k, m, start, sink))
+                    if const { S::F32_LANES >= LANES } {
+                        if two {
+                            for_rows!(rows, convolve_rows::<S, P, 2>(simd, k, m, start, sink));
+                        } else {
+                            for_rows!(rows, convolve_rows::<S, P, 1>(simd, k, m, start, sink));
                         }
-                        (false, true) => {
-                            for_rows!(rows, convolve_rows::<S, P, 1>(simd, k, m, start, sink))
-                        }
-                        (true, false) => for_rows!(rows, apart::<S, P, 2>(simd, k, m, start, sink)),
-                        (false, false) => {
-                            for_rows!(rows, apart::<S, P, 1>(simd, k, m, start, sink))
-                        }
+                    } else if two {
+                        for_rows!(rows, apart::<S, P, 2>(simd, k, m, start, sink));
+                    } else {
+                        for_rows!(rows, apart::<S, P, 1>(simd, k, m, start, sink));
                     }
                 }
                 m += rows;
@@ -268,9 +267,10 @@ unsafe fn convolve_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
                 for p in &mut from {
                     *p = p.add(tap.offset);
                 }
-                acc = match S::F32_LANES >= LANES {
-                    true => by_index::<S, P, M, V>(simd, acc, from, b, tap.depth),
-                    false => by_pointers::<S, P, M, V>(simd, acc, from, b, tap.depth),
+                acc = if const { S::F32_LANES >= LANES } {
+                    by_index::<S, P, M, V>(simd, acc, from, b, tap.depth)
+                } else {
+                    by_pointers::<S, P, M, V>(simd, acc, from, b, tap.depth)
                 };
             }
         }

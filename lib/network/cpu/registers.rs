@@ -23,38 +23,40 @@ pub fn panel_width(isa: super::isa::Isa) -> usize {
     isa.dispatch(Lanes).min(2 * LANES)
 }
 
-/// Calls `$f::<S, P, M, V>` with `M = $m` from 1 to 16.
+/// Calls `$f::<S, P, M, V>` with `M = $m`, from 1 to `register_rows::<S>(V)`. Larger tiles are not
+/// compiled.
 macro_rules! for_rows {
     ($m:expr, $f:ident::<$S:ident, $P:ident, $V:literal>($($a:expr),*)) => {
         match $m {
-            16 => $f::<$S, $P, 16, $V>($($a),*),
-            15 => $f::<$S, $P, 15, $V>($($a),*),
-            14 => $f::<$S, $P, 14, $V>($($a),*),
-            13 => $f::<$S, $P, 13, $V>($($a),*),
-            12 => $f::<$S, $P, 12, $V>($($a),*),
-            11 => $f::<$S, $P, 11, $V>($($a),*),
-            10 => $f::<$S, $P, 10, $V>($($a),*),
-            9 => $f::<$S, $P, 9, $V>($($a),*),
-            8 => $f::<$S, $P, 8, $V>($($a),*),
-            7 => $f::<$S, $P, 7, $V>($($a),*),
-            6 => $f::<$S, $P, 6, $V>($($a),*),
-            5 => $f::<$S, $P, 5, $V>($($a),*),
-            4 => $f::<$S, $P, 4, $V>($($a),*),
-            3 => $f::<$S, $P, 3, $V>($($a),*),
-            2 => $f::<$S, $P, 2, $V>($($a),*),
+            16 if const { register_rows::<$S>($V) >= 16 } => $f::<$S, $P, 16, $V>($($a),*),
+            15 if const { register_rows::<$S>($V) >= 15 } => $f::<$S, $P, 15, $V>($($a),*),
+            14 if const { register_rows::<$S>($V) >= 14 } => $f::<$S, $P, 14, $V>($($a),*),
+            13 if const { register_rows::<$S>($V) >= 13 } => $f::<$S, $P, 13, $V>($($a),*),
+            12 if const { register_rows::<$S>($V) >= 12 } => $f::<$S, $P, 12, $V>($($a),*),
+            11 if const { register_rows::<$S>($V) >= 11 } => $f::<$S, $P, 11, $V>($($a),*),
+            10 if const { register_rows::<$S>($V) >= 10 } => $f::<$S, $P, 10, $V>($($a),*),
+            9 if const { register_rows::<$S>($V) >= 9 } => $f::<$S, $P, 9, $V>($($a),*),
+            8 if const { register_rows::<$S>($V) >= 8 } => $f::<$S, $P, 8, $V>($($a),*),
+            7 if const { register_rows::<$S>($V) >= 7 } => $f::<$S, $P, 7, $V>($($a),*),
+            6 if const { register_rows::<$S>($V) >= 6 } => $f::<$S, $P, 6, $V>($($a),*),
+            5 if const { register_rows::<$S>($V) >= 5 } => $f::<$S, $P, 5, $V>($($a),*),
+            4 if const { register_rows::<$S>($V) >= 4 } => $f::<$S, $P, 4, $V>($($a),*),
+            3 if const { register_rows::<$S>($V) >= 3 } => $f::<$S, $P, 3, $V>($($a),*),
+            2 if const { register_rows::<$S>($V) >= 2 } => $f::<$S, $P, 2, $V>($($a),*),
             _ => $f::<$S, $P, 1, $V>($($a),*),
         }
     };
 }
 
 /// Rows of a register tile of `vectors` columns: as many as leave registers for a row of weights
-/// and a broadcast.
+/// and a broadcast. Without vectors nothing is gained by many.
 pub const fn register_rows<S: Simd>(vectors: usize) -> usize {
-    match (S::F32_LANES >= 16, vectors) {
-        (true, 1) => 16,
-        (true, _) => 14,
-        (false, 1) => 12,
-        (false, _) => 6,
+    match (S::F32_LANES, vectors) {
+        (1, _) => 4,
+        (16.., 1) => 16,
+        (16.., _) => 14,
+        (_, 1) => 12,
+        (_, _) => 6,
     }
 }
 
