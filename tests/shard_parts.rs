@@ -221,6 +221,14 @@ fn a_part_that_was_copied_in_half_is_not_joined() {
     }
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, &bytes).unwrap();
+    let record = scratch.path("shards.part-2-of-2/records/train-00079-of-00080.parquet.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let content = text.find("content\":").unwrap() + "content\":".len();
+    let other = if text.as_bytes()[content] == b'1' { "2" } else { "1" };
+    let changed = [&text[..content], other, &text[content + 1..]].concat();
+    std::fs::write(&record, changed).unwrap();
+    shard(&scratch, &merge).fails(65, &["train-00079-of-00080.parquet", "the part again"]);
+    std::fs::write(&record, text).unwrap();
     // Left by a run that was killed.
     std::fs::write(scratch.path("shards.partial/records/train-00000-of-00080.parquet.json"), "{")
         .unwrap();

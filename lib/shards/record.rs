@@ -5,7 +5,7 @@ use super::write::ImageRow;
 use crate::artifact;
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::schema::{FILES, RECORD, RECORDS};
+use crate::schema::{self, FILES, RECORD, RECORDS};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -38,6 +38,14 @@ pub struct FileRecord {
     hashes: (RowsHash, LabelsHash),
 }
 
+/// A record as it is on disk: a changed one would count wrongly in the shards.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    record: FileRecord,
+    /// Hash of the record.
+    seal: String,
+}
+
 impl FileRecord {
     /// Counts the next row of the file.
     pub fn add(&mut self, row: &ImageRow) {
@@ -64,9 +72,12 @@ impl FileRecord {
         let Ok(text) = std::fs::read(path(root, name)) else {
             return Ok(None);
         };
-        let Ok(record) = serde_json::from_slice::<FileRecord>(&text) else {
+        let Ok(Sealed { record, seal }) = serde_json::from_slice(&text) else {
             return Ok(None);
         };
+        if record.seal()? != seal {
+            return Ok(None);
+        }
         let file = root.join(FILES).join(name);
         let length = std::fs::metadata(&file).map(|file| file.len());
         if length.ok() != Some(record.length) {
@@ -77,9 +88,17 @@ impl FileRecord {
 
     /// Writes it, after its file is in its place.
     pub fn write(&self, root: &Path, name: &str) -> Result<()> {
-        let json = serde_json::to_vec(self).map_err(|e| Error::Internal(e.to_string()))?;
-        artifact::write_bytes(&path(root, name), &json)
+        let sealed = Sealed { record: self.clone(), seal: self.seal()? };
+        artifact::write_bytes(&path(root, name), &json(&sealed)?)
     }
+
+    fn seal(&self) -> Result<String> {
+        Ok(schema::short_hash(&blake3::hash(&json(self)?)))
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::Internal(e.to_string()))
 }
 
 /// Where the record of a file is in a staging folder.
