@@ -86,6 +86,14 @@ fn folders_of_something_else_are_never_replaced() {
         scratch.run(REPORT, &words(&format!("{report} report --force"))).ok();
     }
 
+    let train = "--in shards --labelled labelled.parquet -s units=[1] -q --out";
+    scratch.write("thesis/README.md", "mine");
+    scratch.write("thesis/config.json", "{}");
+    scratch.write("file", "mine");
+    for out in ["thesis", "file"] {
+        refused(&scratch, PRETRAIN, &format!("{train} {out}"), 73, out);
+    }
+
     let export = "--model runs/a/model --to timm -q --out timm";
     scratch.run(EXPORT, &words(export)).ok();
     scratch.write("timm/notes.txt", "mine");

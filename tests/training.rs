@@ -342,9 +342,11 @@ fn a_finished_model_is_left_alone_unless_forced() {
         assert_eq!(scratch.names(), names);
         assert_eq!(std::fs::read(scratch.path("model.prov.json")).unwrap(), provenance);
     };
-    pretrain(&scratch, "supervised_1p", "model", "").ok();
-    unchanged();
-    for other in ["-s learning_rate=0.01", "--seed 1", "--method vat"] {
+    for same in ["", "-s checkpoint_every=9"] {
+        pretrain(&scratch, "supervised_1p", "model", same).ok();
+        unchanged();
+    }
+    for other in ["-s learning_rate=0.01", "--seed 1", "--method vat -s weight_vat=0.5"] {
         pretrain(&scratch, "supervised_1p", "model", other)
             .fails(73, &["model/model.safetensors", "output exists", "--force"]);
         unchanged();

@@ -16,7 +16,7 @@ use crate::network::engine::{BATCH_NORM_MOMENTUM, Pass};
 use crate::network::layout::Architecture;
 use crate::network::{Network, Outputs};
 use crate::schema::{head, metric};
-use crate::settings::{Checked, Method, Settings};
+use crate::settings::{Checked, Fault, Method, Settings};
 use batch::{Batch, Rows};
 use candle_core::Tensor;
 use main_pass::{At, MainPass, Record, Term, Value};
@@ -26,6 +26,8 @@ use views::{Pipes, Views};
 struct Definition {
     /// Heads beside `classes`: names and outputs.
     heads: fn(&Settings) -> Vec<(String, usize)>,
+    /// Weights of its terms. Those of other methods' have no effect.
+    weights: &'static [&'static str],
     /// Whether its labels are the class probabilities of a teacher.
     soft_labels: bool,
     /// Whether its settings can be meant.
@@ -43,6 +45,7 @@ struct Definition {
 /// No term but the supervised one, and no demands. The other methods say how they differ.
 const SUPERVISED: Definition = Definition {
     heads: |_| Vec::new(),
+    weights: &[WEIGHT_SUPERVISED],
     soft_labels: false,
     check: |_| Ok(()),
     pipes: |s| Pipes {
@@ -61,18 +64,21 @@ fn definition(method: Method) -> Definition {
         Method::Distill => Definition { soft_labels: true, ..SUPERVISED },
         Method::Rotation => Definition {
             heads: rotation::heads,
+            weights: &["weight_rotation"],
             check_views: rotation::check_views,
             terms: |pass| Ok(vec![rotation::term(pass)?]),
             ..SUPERVISED
         },
         Method::Exemplar => Definition {
             heads: exemplar::heads,
+            weights: &["weight_exemplar"],
             check: exemplar::check,
             check_views: exemplar::check_views,
             terms: |pass| Ok(vec![exemplar::term(pass)?]),
             ..SUPERVISED
         },
         Method::Vat => Definition {
+            weights: &["weight_vat", "weight_entmin"],
             check: vat::check,
             terms: vat::terms,
             perturbed: Some(vat::perturbed),
@@ -80,6 +86,7 @@ fn definition(method: Method) -> Definition {
         },
         Method::Moam => Definition {
             heads: rotation::heads,
+            weights: &["weight_rotation", "weight_vat", "weight_entmin"],
             check: moam::check,
             check_views: rotation::check_views,
             terms: moam::terms,
@@ -110,10 +117,36 @@ pub fn needs_soft_labels(method: Method) -> bool {
 /// Whether the settings can be meant for their method.
 pub fn check(s: &Settings) -> Checked {
     let method = definition(s.method);
-    if method.perturbed.is_none() {
-        vat::check_off(s)?;
-    }
+    check_weights(s, method.weights)?;
     (method.check)(s)
+}
+
+const WEIGHT_SUPERVISED: &str = "weight_supervised";
+
+/// Errors unless one of a method's own weights is above 0, and all others are 0 but that of the
+/// supervised term, which every method has.
+fn check_weights(s: &Settings, own: &[&str]) -> Checked {
+    let weights = [
+        (WEIGHT_SUPERVISED, s.weight_supervised),
+        ("weight_rotation", s.weight_rotation),
+        ("weight_exemplar", s.weight_exemplar),
+        ("weight_vat", s.weight_vat),
+        ("weight_entmin", s.weight_entmin),
+    ];
+    let set = weights.into_iter().filter(|&(_, weight)| weight > 0.0);
+    let (own_set, others): (Vec<_>, Vec<_>) = set.partition(|(key, _)| own.contains(key));
+    if let Some((key, _)) = others.into_iter().find(|&(key, _)| key != WEIGHT_SUPERVISED) {
+        let hint = "set it to 0, or method to one that has it";
+        return Err(Fault::new(format!("{key} has no effect in {:?}", s.method), hint));
+    }
+    match own_set.is_empty() {
+        true => {
+            let are = if own.len() == 1 { "is" } else { "are" };
+            let what = format!("{} {are} 0 in {:?}", own.join(" and "), s.method);
+            Err(Fault::new(what, "give a weight above 0, or another method"))
+        }
+        false => Ok(()),
+    }
 }
 
 /// The views that a method makes of images of that many channels.

@@ -32,17 +32,6 @@ pub fn check(s: &Settings) -> Checked {
     }
 }
 
-/// For the methods without VAT.
-pub fn check_off(s: &Settings) -> Checked {
-    match s.weight_vat == 0.0 && s.weight_entmin == 0.0 {
-        true => Ok(()),
-        false => Err(Fault::new(
-            format!("weight_vat and weight_entmin have no effect in {:?}", s.method),
-            "set them to 0, or method to vat or moam",
-        )),
-    }
-}
-
 /// Rows of VAT and entropy minimization: so many of the first.
 pub fn perturbed(s: &Settings, rows: &Rows) -> usize {
     match s.vat_labelled {

@@ -190,6 +190,37 @@ pub fn write_files(
     artifact::write_bytes(&path.join(schema::WEIGHTS), &bytes)
 }
 
+/// The files of a model but its weights.
+const FILES: [&str; 4] = [schema::METRICS, schema::EVENTS, schema::MODEL_CARD, schema::CONFIG_JSON];
+
+/// Errors: `NotOurs` if training into this folder would replace what no training stage has made.
+pub fn refuse_others(model: &Path) -> Result<()> {
+    let not_ours =
+        |what: &str| Err(Error::NotOurs { path: model.to_path_buf(), what: what.to_string() });
+    match model.symlink_metadata() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        _ if !model.is_dir() => return not_ours("a folder"),
+        _ => {}
+    }
+    let there = |name: &str| model.join(name).exists();
+    let begun = there(schema::CHECKPOINT) || there(schema::METRICS_JSONL);
+    let read = |name: &str| std::fs::read(model.join(name)).unwrap_or_default();
+    let ours = || {
+        // Also where a bit of it is damaged.
+        let key = schema::METADATA_PREFIX.as_bytes();
+        serde_json::from_slice::<Config>(&read(schema::CONFIG_JSON)).is_ok()
+            || read(schema::WEIGHTS).windows(key.len()).take(MOST_HEADER).any(|bytes| bytes == key)
+    };
+    let files = FILES.into_iter().chain([schema::WEIGHTS]);
+    match begun || !files.into_iter().any(there) || ours() {
+        true => Ok(()),
+        false => not_ours("a model of s4l-pretrain or s4l-moam"),
+    }
+}
+
+/// Bytes of weights in which their header's own keys are looked for.
+const MOST_HEADER: usize = 1 << 20;
+
 /// Moves the files of a model from a folder into that of the model, which may hold an old one. The old
 /// weights go first and the new ones come last: at no moment are there weights with other files
 /// than their own.
@@ -200,12 +231,11 @@ pub fn commit(staged: &Path, model: &Path) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&weights)(e)),
         _ => sync()?,
     }
-    let files = [schema::METRICS, schema::EVENTS, schema::MODEL_CARD, schema::CONFIG_JSON];
     let rename = |name: &str| {
         let to = model.join(name);
         std::fs::rename(staged.join(name), &to).map_err(Error::io(&to))
     };
-    files.into_iter().try_for_each(rename)?;
+    FILES.into_iter().try_for_each(rename)?;
     sync()?;
     rename(schema::WEIGHTS)?;
     sync()

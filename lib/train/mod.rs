@@ -68,6 +68,7 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
     }
     let out = &inputs.out;
     let _lock = Lock::of(out, options.output.update)?;
+    folder::refuse_others(out)?;
     artifact::remove_left_over(out);
     artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
@@ -85,11 +86,13 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
 }
 
 /// What a finished model was made from. Its recipe is the wanted one too if it is so with the defaults of
-/// the settings that came after the model was made.
+/// the settings that came after the model was made, and with another `checkpoint_every`.
 fn finished(out: &Path, run: &Run) -> Option<HashMap<String, String>> {
     let described = folder::describe(out).ok()?;
     let mut header = described.metadata;
-    let config: Config = serde_json::from_slice(&described.config).ok()?;
+    let mut config: Config = serde_json::from_slice(&described.config).ok()?;
+    // It changes nothing that is finished.
+    config.settings.checkpoint_every = run.config.settings.checkpoint_every;
     if recipe::hash(&config.settings) == run.lineage.recipe {
         header.insert(schema::RECIPE_KEY.to_string(), run.lineage.recipe.clone());
     }
