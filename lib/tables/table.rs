@@ -13,7 +13,9 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::ChunkReader;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,6 +97,14 @@ pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
     Ok(metadata)
 }
 
+/// What the footer of a file claims, of which nothing else is read: key-value pairs, names of the columns,
+/// number of rows. `None` if it is no parquet file.
+pub fn footer(path: &Path) -> Option<(HashMap<String, String>, Vec<String>, u64)> {
+    let (builder, pairs) = open(File::open(path).ok()?).ok()?;
+    let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+    Some((pairs, columns, builder.metadata().file_metadata().num_rows().unsigned_abs()))
+}
+
 /// The footer's key-value pairs of an output of `tool`, or `None` if there is none that is whole.
 ///
 /// Errors: `NotOurs` if there is something that `tool` has not made.
@@ -132,10 +142,12 @@ fn bytes(path: &Path, made_by: &str) -> Result<Vec<u8>> {
 }
 
 /// Errors: what is wrong with the file.
-fn open(bytes: Bytes) -> std::result::Result<(contained::Builder<Bytes>, Pairs), String> {
+fn open<R: ChunkReader + 'static>(
+    file: R,
+) -> std::result::Result<(contained::Builder<R>, Pairs), String> {
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = contained::open(bytes, options)?;
+    let builder = contained::open(file, options)?;
     let pairs = builder.metadata().file_metadata().key_value_metadata();
     let pairs = pairs.into_iter().flatten();
     let pairs = pairs.filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?))).collect();
