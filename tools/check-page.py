@@ -77,6 +77,8 @@ CHART = """(() => {
   return [box.x + box.width / 3, box.y + box.height / 2];
 })()"""
 
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+
 TIP = """(() => {
   const tip = document.querySelector('.tip'), box = tip.getBoundingClientRect();
   const inside = box.x >= 0 && box.right <= innerWidth;
@@ -200,15 +202,15 @@ def hover(browser, faults):
 def look(browser, page, width, shots):
     url = page.resolve().as_uri()
     browser.open(url, width)
-    faults, colors, found = [], set(), None
+    faults, colors, found = [], [], None
     for theme in ("light", "dark"):
         click(browser, f"#theme-{theme}")
-        colors.add(browser.value("getComputedStyle(document.body).backgroundColor"))
+        colors.append(browser.value(BACKGROUND))
         found = browser.value(LOOK)
         faults += [f"{theme}: {fault}" for fault in found["faults"]]
         if shots:
             browser.shot(shots / f"{page.parent.name}-{page.stem}-{width}-{theme}.png", width)
-    if len(colors) != 2:
+    if colors[0] == colors[1]:
         faults.append("the theme does not switch")
     found["hovered"] = hover(browser, faults)
     if browser.value("document.querySelector(\"td a[href^='#']\") !== null"):
@@ -218,6 +220,8 @@ def look(browser, page, width, shots):
     browser.ask("Emulation.setEmulatedMedia", media="print")
     if browser.value("document.querySelector('.theme').checkVisibility()"):
         faults.append("the switch of the theme is on paper")
+    if browser.value(BACKGROUND) != colors[0]:
+        faults.append("paper is dark")
     if shots and width == WIDTHS[-1]:
         pdf = browser.ask("Page.printToPDF", printBackground=False)["data"]
         (shots / f"{page.parent.name}-{page.stem}.pdf").write_bytes(base64.b64decode(pdf))
