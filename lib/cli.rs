@@ -227,6 +227,15 @@ pub fn stop_requested() -> bool {
     STOP.load(Ordering::Relaxed) || DEADLINE.get().is_some_and(|&d| Instant::now() >= d)
 }
 
+/// A word of a command line as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_=+.,:/@%".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// One line for people, on stderr; silent under `--quiet`.
 pub fn info(message: &str) {
     if !LOG.get().is_some_and(|l| l.quiet) {

@@ -114,6 +114,9 @@ pub mod input {
     pub const VALIDATION: &str = "validation";
     pub const INIT: &str = "init";
     pub const MODEL: &str = "model";
+    /// From the images on.
+    pub const ALL: [&str; 9] =
+        [IMAGES, SHARDS, LIST, NESTED_IN, LABELLED, LABELS, VALIDATION, INIT, MODEL];
 }
 
 // ---- Files.
@@ -337,6 +340,8 @@ pub fn report() -> Arc<Schema> {
         figure("top1_low_percent"),
         figure("top1_high_percent"),
         figure("top1_rotation_averaged_percent"),
+        figure("balanced_accuracy_percent"),
+        figure("balanced_accuracy_sd_percent"),
         figure("top5_percent"),
         figure("top5_sd_percent"),
         figure("nll"),

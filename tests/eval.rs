@@ -78,7 +78,7 @@ fn the_summary_follows_from_the_rows() {
     assert_eq!(s.per_class.len(), 10);
     assert_eq!(s.per_class.iter().map(|c| c.images).sum::<u64>(), 200);
     let mean = s.per_class.iter().map(|c| c.top1.unwrap()).sum::<f64>() / 10.0;
-    assert!((mean - s.top1).abs() < 1e-9);
+    assert!((mean - s.top1).abs() < 1e-9 && (mean - s.balanced_accuracy).abs() < 1e-9);
 }
 
 #[test]

@@ -143,6 +143,9 @@ fn csv_and_parquet_have_the_same_columns() {
     assert_eq!(table.ints("seeds").unwrap(), [1, 2, 1]);
     let top1 = table.doubles("top1_percent").unwrap();
     assert!((top1[1] - 85.0).abs() < 1e-9);
+    // Of even classes.
+    let balanced = table.doubles("balanced_accuracy_percent").unwrap();
+    assert!(balanced.iter().zip(&top1).all(|(a, b)| (a - b).abs() < 1e-9), "{balanced:?}");
     let line = csv.lines().nth(2).unwrap();
     assert!(line.starts_with("moam_step3,MOAM step 3,moam,test,30,2,85.0000,7.0711,,,"), "{line}");
 }
@@ -152,9 +155,10 @@ fn the_page_stands_alone_and_escapes_names() {
     let folder = some_runs();
     assert!(report(folder.path(), &[]).status.success());
     let page = std::fs::read_to_string(folder.path().join("report/index.html")).unwrap();
-    for outside in ["http:", "https:", "<script", "src=", "@import", "url("] {
+    for outside in ["http:", "https:", "<script ", "<link", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
+    assert!(page.contains("default-src 'none'; img-src data:;"));
     assert!(page.contains("a&lt;b|c") && !page.contains("a<b"));
     assert!(!page.contains("NaN") && !page.contains("inf"));
     assert!(page.contains("fedcba9876543210"), "lineage");
@@ -176,8 +180,105 @@ fn the_same_runs_give_the_same_bytes_and_the_second_time_is_up_to_date() {
     assert_eq!(again.stdout, first.stdout);
 }
 
+/// What the page has of a row, between two words of it.
+fn between<'a>(page: &'a str, start: &str, end: &str) -> &'a str {
+    let rest = page.split_once(start).unwrap_or_else(|| panic!("no {start:?}")).1;
+    rest.split_once(end).unwrap_or_else(|| panic!("no {end:?} after {start:?}")).0
+}
+
+/// Keeps some rows of an evaluation, under this summary.
+fn write_first_rows(path: &Path, rows: usize, summary: &str) {
+    let table = table::read(path, "").unwrap();
+    let mut columns: Vec<ArrayRef> =
+        table.batch.columns().iter().map(|column| column.slice(0, rows)).collect();
+    let (logits, classes) = table.float_lists("logits").unwrap();
+    columns[5] = table::fixed_lists(logits.into_iter().take(rows * classes), classes);
+    let footer = BTreeMap::from([(schema::SUMMARY_KEY.to_string(), summary.to_string())]);
+    let lineage = Lineage::new("s4l-eval", 0, String::new());
+    table::write(path, schema::eval(classes), columns, &lineage, footer).unwrap();
+}
+
+/// In one of two evaluations the last six of 30 images are taken for the next class.
+#[test]
+fn the_page_shows_what_is_taken_for_what_and_how_sure_the_network_was() {
+    let folder = tempfile::tempdir().unwrap();
+    write_eval(&folder.path().join("runs/seed0/vat"), 0, 24, "test");
+    write_eval(&folder.path().join("runs/seed1/vat"), 1, 30, "test");
+    assert!(report(folder.path(), &[]).status.success());
+    let page = std::fs::read_to_string(folder.path().join("report/index.html")).unwrap();
+    // Both seeds: 20 images of each class, two of the first one wrong.
+    let matrix = between(&page, "<table class=matrix>", "</table>");
+    for words in ["class cat, predicted cat: 18 of 20", "class cat, predicted dog: 2 of 20"] {
+        assert!(matrix.contains(words), "{words}: {matrix}");
+    }
+    assert!(!matrix.contains("class cat, predicted owl"));
+    // Every confidence is e^2 / (e^2 + 2).
+    let bars = between(&page, "Accuracy by confidence of VAT", "</svg>");
+    assert!(bars.contains("<title>confidence 78.7%\naccuracy 90.0%\n60 images</title>"), "{bars}");
+    assert_eq!(bars.matches("<title>").count(), 1);
+    // A cell says the value of each seed, and leads to the commands.
+    let cell = "<a href='#made-0' title='seed 0: 80.00, seed 1: 100.00'>90.0</a>";
+    assert!(page.contains(cell));
+    let made = between(&page, "<div id=made-0>", "</pre>");
+    assert_eq!(
+        made,
+        "<pre>s4l-inspect --lineage seed0/vat/eval.parquet\n\
+         s4l-inspect --lineage seed1/vat/eval.parquet\n"
+    );
+}
+
+/// An evaluation that another version wrote, and of classes of other sizes: 2 cats of which one is right,
+/// 1 dog.
+#[test]
+fn balanced_accuracy_is_that_of_the_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("runs/vat");
+    write_eval(&run, 0, 30, "test");
+    let path = run.join("eval.parquet");
+    let table = table::read(&path, "").unwrap();
+    let mut summary: serde_json::Value =
+        serde_json::from_str(&table.metadata[schema::SUMMARY_KEY]).unwrap();
+    let unrotated = summary["unrotated"].as_object_mut().unwrap();
+    assert_eq!(unrotated.remove("balanced_accuracy").unwrap(), 1.0);
+    for (key, value) in [("images", 3.into()), ("top1", (2.0 / 3.0).into())] {
+        unrotated.insert(key.into(), value);
+    }
+    let classes = unrotated["per_class"].as_array_mut().unwrap();
+    for (class, images, top1) in [(0, 2, Some(0.5)), (1, 1, Some(1.0)), (2, 0, None)] {
+        classes[class]["images"] = images.into();
+        classes[class]["top1"] = top1.into();
+    }
+    write_first_rows(&path, 3, &summary.to_string());
+    let out = report(folder.path(), &[]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let cells = first_cells(&text(&out.stdout));
+    assert_eq!((&*cells[0][2], &*cells[2][2]), ("Balanced %", "75.0"));
+    let table = table::read(&folder.path().join("report/table.parquet"), "").unwrap();
+    assert_eq!(table.doubles("balanced_accuracy_percent").unwrap(), [75.0]);
+    let page = std::fs::read_to_string(folder.path().join("report/index.html")).unwrap();
+    assert!(page.contains("<th scope=col>Balanced %") && page.contains("'seed 0: 75.00'>75.0</a>"));
+}
+
+/// The rows of an evaluation are those that its summary is about.
+#[test]
+fn an_evaluation_with_other_rows_than_it_says_is_65() {
+    let folder = some_runs();
+    let path = folder.path().join("runs/seed0/moam_step3/eval.parquet");
+    let table = table::read(&path, "").unwrap();
+    write_first_rows(&path, 29, &table.metadata[schema::SUMMARY_KEY]);
+    let out = report(folder.path(), &[]);
+    assert_eq!(out.status.code(), Some(65));
+    let message = text(&out.stderr);
+    assert!(message.contains("eval.parquet: expected logits of 30 images"), "{message}");
+}
+
 /// The model of a run, by a recipe with this learning rate. Returns its hash.
 fn write_model(run: &Path, seed: u64, learning_rate: f64) -> String {
+    write_model_of(run, seed, learning_rate, "labels", "absent")
+}
+
+/// One that was made from an input of this hash.
+fn write_model_of(run: &Path, seed: u64, learning_rate: f64, input: &str, hash: &str) -> String {
     let settings =
         Settings { learning_rate, units: vec![1], width_factor: 1, ..Settings::default() };
     let config = Config {
@@ -189,7 +290,8 @@ fn write_model(run: &Path, seed: u64, learning_rate: f64) -> String {
         settings,
     };
     let weights = Weights::zeros(&Layout::new(&config.architecture));
-    let lineage = Lineage::new("s4l-pretrain", seed, recipe::hash(&config.settings));
+    let lineage =
+        Lineage::new("s4l-pretrain", seed, recipe::hash(&config.settings)).input(input, hash);
     folder::write(&run.join("model"), &config, &weights, &lineage).unwrap();
     hash_file(&run.join("model/model.safetensors")).unwrap()
 }
@@ -204,6 +306,79 @@ fn runs_with_models() -> tempfile::TempDir {
         std::fs::write(run.join("eval.parquet.prov.json"), r#"{"commit": "abc"}"#).unwrap();
     }
     folder
+}
+
+/// Of one image, by a model that had the labelled set of this hash.
+fn write_pseudo_labels(path: &Path, labelled: &str) {
+    let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+    let one = || -> ArrayRef { Arc::new(Int64Array::from(vec![0])) };
+    let float = || -> ArrayRef { Arc::new(Float32Array::from(vec![1.0])) };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["0"])),
+        one(),
+        Arc::new(BooleanArray::from(vec![false])),
+        one(),
+        float(),
+        float(),
+        float(),
+        Arc::new(FixedSizeListArray::new(item, 1, float(), None)),
+    ];
+    let lineage = Lineage::new("s4l-pseudolabel", 0, String::new()).input("labelled", labelled);
+    table::write(path, schema::labels(1), columns, &lineage, BTreeMap::new()).unwrap();
+}
+
+/// A model has the hash of its labels; how many there are is in the file, wherever above the run it lies.
+/// Pseudo labels have those of their labelled set, and a model whose labels are not there those of the
+/// model that it began with.
+#[test]
+fn accuracy_is_shown_over_the_number_of_labels_where_rows_differ() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let write_labels = |name: &str, rows: i64| {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values((0..rows).map(|i| i.to_string()))),
+            Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i % 3))),
+        ];
+        let lineage = Lineage::new("s4l-subset", 0, String::new());
+        let path = runs.join(name);
+        table::write(&path, schema::labelled(), columns, &lineage, BTreeMap::new()).unwrap();
+        hash_file(&path).unwrap()
+    };
+    let few = write_labels("seed0/few.parquet", 12);
+    let many = write_labels("many.parquet", 120);
+    let one = |row: &str, right: usize, input: &str, hash: &str| {
+        let run = runs.join("seed0").join(row);
+        let model = write_model_of(&run, 0, 0.1, input, hash);
+        write_eval_of(&run, 0, right, "test", &model, "images");
+        model
+    };
+    one("supervised_1p", 15, "labels", &few);
+    let pseudo = runs.join("seed0/supervised_1p/labels.parquet");
+    write_pseudo_labels(&pseudo, &few);
+    one("pseudo_labels", 12, "labels", &hash_file(&pseudo).unwrap());
+    let step1 = one("moam_step1", 24, "labels", &many);
+    one("moam_step2", 27, "init", &step1);
+    assert!(report(folder.path(), &[]).status.success());
+    let page = |out: &str| std::fs::read_to_string(folder.path().join(out)).unwrap();
+    let html = page("report/index.html");
+    let chart = between(&html, "Top-1 accuracy by number of labels", "</svg>");
+    for title in [
+        "Supervised (1% labels)\n12 labels: 50.0 [",
+        "Pseudo labels\n12 labels: 40.0 [",
+        "MOAM step 1\n120 labels: 80.0 [",
+        "MOAM step 2\n120 labels: 90.0 [",
+    ] {
+        assert!(chart.contains(title), "{title:?} is not in {chart}");
+    }
+    let names = chart.split("<text class=end").skip(1).map(|text| between(text, ">", "<"));
+    assert_eq!(names.collect::<Vec<_>>(), ["Supervised (1% labels)", "MOAM step 2"]);
+    // The recipe stands there too.
+    assert!(html.contains("learning_rate = 0.1\n") && html.contains("labels <code>"));
+
+    std::fs::remove_file(runs.join("seed0/few.parquet")).unwrap();
+    assert_eq!(report(folder.path(), &[]).status.code(), Some(73), "the labels are an input");
+    assert!(report(folder.path(), &["--force"]).status.success());
+    assert!(!page("report/index.html").contains("by number of labels"));
 }
 
 #[test]
@@ -241,7 +416,7 @@ fn runs_that_do_not_belong_together_are_marked_and_said() {
         let read =
             |file: &str| std::fs::read_to_string(folder.path().join("report").join(file)).unwrap();
         assert!(read("table.csv").contains(note));
-        assert!(read("index.html").contains("<th scope=row>VAT *"));
+        assert!(read("index.html").contains(">VAT *</a>"));
     }
 }
 

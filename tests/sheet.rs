@@ -39,7 +39,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 /// What the page shows, with the class of the heading above it. Nothing on it comes from elsewhere.
 fn pictures(html: &str) -> Vec<Picture> {
     let mut pictures = Vec::new();
-    for section in html.split("<section>").skip(1) {
+    for section in html.split("<section class=group>").skip(1) {
         let class = between(section, "</i> ", " <small>");
         for figure in section.split("<figure").skip(1) {
             let source = between(figure, "src=\"", "\"");
@@ -53,9 +53,10 @@ fn pictures(html: &str) -> Vec<Picture> {
             });
         }
     }
-    for outside in ["http:", "https:", "<script", "<link", "url(", "@import"] {
+    for outside in ["http:", "https:", "<script ", "<link", "url(", "@import"] {
         assert!(!html.contains(outside), "{outside}");
     }
+    assert!(html.contains("default-src 'none'; img-src data:;"));
     assert_eq!(html.matches("src=").count(), pictures.len());
     pictures
 }
@@ -80,7 +81,7 @@ fn files_stand_under_their_class_as_they_are_or_smaller() {
     let raw = (0..9).any(|row| html.contains(&format!("<i>{row}&")));
     assert!(!raw && !html.contains("<b>"), "not escaped");
 
-    let escape = s4l::report::svg::escape;
+    let escape = s4l::page::frame::escape;
     let mut shown = pictures(&html);
     assert_eq!(shown.len(), 11);
     let large = shown.iter().position(|p| p.key == "large.png").unwrap();
@@ -114,7 +115,8 @@ fn a_seed_draws_and_what_is_there_is_kept() {
     inspect(&scratch, "shards --sheet a.html").fails(73, &["a.html", "--force"]);
     inspect(&scratch, "shards --sheet a.html --force").ok();
     scratch.write("thesis.html", "<!doctype html>");
-    inspect(&scratch, "shards --sheet thesis.html --force").fails(73, &["not a contact sheet"]);
+    inspect(&scratch, "shards --sheet thesis.html --force")
+        .fails(73, &["not a page of s4l-inspect --sheet"]);
     inspect(&scratch, "shards --sheet shards/a.html").fails(2, &["lie in the input"]);
     inspect(&scratch, "shards --sheet d.html --in shards").fails(2, &["--in", "tables"]);
     inspect(&scratch, "shards/dataset.json --sheet d.html").fails(2, &["shards and tables"]);
@@ -134,7 +136,7 @@ fn a_seed_draws_and_what_is_there_is_kept() {
         let split = splits.iter().find(|split| split.row(&picture.key).is_some()).unwrap();
         let row = split.row(&picture.key).unwrap();
         let label = split.labels().unwrap()[row].unwrap() as usize;
-        assert_eq!(picture.class, s4l::report::svg::escape(&shards.classes()[label]));
+        assert_eq!(picture.class, s4l::page::frame::escape(&shards.classes()[label]));
         let pixels = image::load_from_memory(&picture.bytes).unwrap().into_luma8().into_raw();
         assert_eq!(pixels, *split.decode(row).unwrap().pixels, "{}", picture.key);
     }
@@ -165,7 +167,7 @@ fn a_table_is_shown_with_its_own_labels() {
     assert_eq!(shown.len(), 20);
     for picture in shown {
         let class = &shards.classes()[shifted(test.row(&picture.key).unwrap()) as usize];
-        assert_eq!(picture.class, s4l::report::svg::escape(class), "{}", picture.key);
+        assert_eq!(picture.class, s4l::page::frame::escape(class), "{}", picture.key);
     }
     inspect(&scratch, "other.parquet --sheet b.html").fails(65, &["labels of others"]);
     inspect(&scratch, "shifted.parquet --in none --sheet b.html").fails(66, &["none"]);

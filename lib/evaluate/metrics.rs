@@ -6,7 +6,7 @@
 use crate::rng::{self, RngExt, Stream};
 use serde::{Deserialize, Serialize};
 
-const CALIBRATION_BINS: usize = 15;
+pub const CALIBRATION_BINS: usize = 15;
 const RESAMPLES: u64 = 1000;
 
 /// What `eval.parquet` says about itself. The headline figure is `unrotated`.
@@ -32,6 +32,10 @@ pub struct Summary {
     pub top1_low: f64,
     pub top1_high: f64,
     pub top5: f64,
+    /// Mean over the classes with images of their accuracies. 0 in evaluations of earlier versions:
+    /// `balanced_accuracy` of `per_class` says it of all.
+    #[serde(default)]
+    pub balanced_accuracy: f64,
     /// Mean negative log likelihood (natural logarithm) of the true class.
     pub nll: f64,
     /// Expected calibration error: mean over images of |accuracy - confidence| of the image's bin,
@@ -104,6 +108,7 @@ pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) 
         predictions.iter().zip(labels).map(|(p, &label)| p.class == label).collect();
     let images = labels.len() as f64;
     let (top1_low, top1_high) = bootstrap(&correct, seed);
+    let per_class = per_class(classes, labels, &correct);
     Summary {
         images: labels.len() as u64,
         top1: count(&correct) as f64 / images,
@@ -112,7 +117,8 @@ pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) 
         top5: predictions.iter().filter(|p| p.top5).count() as f64 / images,
         nll: predictions.iter().map(|p| p.nll).sum::<f64>() / images,
         ece: calibration_error(&predictions, &correct),
-        per_class: per_class(classes, labels, &correct),
+        balanced_accuracy: balanced_accuracy(&per_class),
+        per_class,
     }
 }
 
@@ -134,13 +140,24 @@ fn bootstrap(correct: &[bool], seed: u64) -> (f64, f64) {
     (at(25), at(975))
 }
 
+/// The bin of a confidence, from 0. Each is open below and closed above.
+pub fn calibration_bin(confidence: f64) -> usize {
+    let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
+    bin.clamp(1, CALIBRATION_BINS) - 1
+}
+
 fn calibration_error(predictions: &[Prediction], correct: &[bool]) -> f64 {
     let mut gaps = [0f64; CALIBRATION_BINS];
     for (Prediction { confidence, .. }, &correct) in predictions.iter().zip(correct) {
-        let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
-        gaps[bin.clamp(1, CALIBRATION_BINS) - 1] += f64::from(u8::from(correct)) - confidence;
+        gaps[calibration_bin(*confidence)] += f64::from(u8::from(correct)) - confidence;
     }
     gaps.iter().map(|gap| gap.abs()).sum::<f64>() / predictions.len() as f64
+}
+
+/// Mean accuracy of the classes that have images: each counts alike, however many it has.
+pub fn balanced_accuracy(per_class: &[ClassAccuracy]) -> f64 {
+    let known: Vec<f64> = per_class.iter().filter_map(|class| class.top1).collect();
+    known.iter().sum::<f64>() / known.len() as f64
 }
 
 fn per_class(classes: &[String], labels: &[u32], correct: &[bool]) -> Vec<ClassAccuracy> {
@@ -214,6 +231,8 @@ mod tests {
         assert_eq!(s.images, 4);
         close(s.top1, 0.5);
         close(s.top5, 1.0);
+        // Classes of 2/3 and 0; the one without images does not count.
+        close(s.balanced_accuracy, 1.0 / 3.0);
         // Two right (nll ln 4/3), two wrong (ln 4).
         assert!((s.nll - (4f64.ln() * 2.0 + (4f64 / 3.0).ln() * 2.0) / 4.0).abs() < 1e-7);
         // One bin: accuracy 1/2, confidence 3/4.

@@ -6,6 +6,7 @@
 
 use super::folder::verify_shards;
 use crate::artifact::{self, beside};
+use crate::cli::quoted;
 use crate::error::{Error, Result};
 use crate::input::{self, Columns, Format, Options};
 use crate::labelled::rows::labels_hash;
@@ -200,7 +201,7 @@ impl Made {
         } else {
             let table = if path.is_dir() { path.join(schema::TABLE) } else { path.clone() };
             match table.is_file() {
-                true => table::metadata(&table, made_by)?.0,
+                true => table::metadata(&table, made_by)?,
                 false => HashMap::new(),
             }
         };
@@ -369,15 +370,6 @@ fn relative(to: &Path, from: &Path) -> Option<PathBuf> {
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
-}
-
-/// A word of a command line as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_=+.,:/@%".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::schema;
-use crate::shards::Split;
+use crate::shards::{Shards, Split};
 use crate::tables::table::Table;
 use std::collections::HashSet;
 
@@ -13,6 +13,21 @@ pub fn labels_hash(split: &Split) -> Result<String> {
         hasher.update(&label.map_or(-1, i64::from).to_le_bytes());
     }
     Ok(schema::short_hash(&hasher.finalize()))
+}
+
+/// The split whose images a table has labels of, by its footer; `train` if that does not say.
+pub fn split_of(table: &Table, shards: &Shards) -> Result<(String, Split)> {
+    let made_from = table.metadata.get(&images_key());
+    let splits = shards.contents();
+    let found = splits.iter().find(|(_, content)| Some(**content) == made_from.map(String::as_str));
+    // Labels of other images than those of any split are refused by `labelled_rows`.
+    let name = found.map_or("train", |(name, _)| name);
+    Ok((name.to_string(), shards.split(name)?))
+}
+
+/// Of the footer: the hash of the images.
+fn images_key() -> String {
+    format!("{}{}", schema::INPUT_PREFIX, schema::input::SHARDS)
 }
 
 /// Rows of the split and labels that a table names in `schema::KEY` and a label column.
@@ -72,7 +87,7 @@ pub fn labelled_rows(
 /// have the same keys.
 fn refuse_other_images(table: &Table, split: &Split) -> Result<()> {
     let (images, shards) = (split.content_hash(), split.path().display());
-    match table.metadata.get(&format!("{}{}", schema::INPUT_PREFIX, schema::input::SHARDS)) {
+    match table.metadata.get(&images_key()) {
         Some(found) if found != images => Err(Error::bad_data(
             &table.path,
             format!("labels of the images of {shards}, with hash {images}"),

@@ -1,11 +1,16 @@
-//! The page: one file that needs no network and no script.
+//! The page of a report.
 
 use super::curves;
-use super::rows::{Estimate, TableRow};
-use super::svg::{self, Dot, Line, escape};
+use super::made;
+use super::outcomes::Bin;
+use super::rows::{Estimate, TableRow, uneven};
+use super::runs::Run;
 use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
-use crate::schema::{self, metric};
-use std::collections::BTreeMap;
+use crate::evaluate::metrics::{CALIBRATION_BINS, Summary};
+use crate::page::chart::{self, Bar, Dot, Place};
+use crate::page::frame::{Page, escape};
+use crate::page::matrix;
+use indicatif::HumanCount;
 use std::fmt::Write;
 
 /// The heat table shows at most so many classes.
@@ -16,55 +21,50 @@ pub fn page(rows: &[TableRow]) -> String {
     let sections = [
         headline(rows),
         accuracy(rows),
+        accuracy_by_labels(rows),
         learning_curves(rows),
         classes(rows),
+        confusion(rows),
         calibration(rows),
-        lineage(rows),
+        made::section(rows),
     ];
-    format!(
-        "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\
-         <meta name=viewport content='width=device-width, initial-scale=1'>\n\
-         <title>S4L report</title>\n<style>\n{}</style>\n\
-         <h1>Semi-supervised image classification</h1>\n{}\n\
-         <footer>Written by s4l-report {} from the eval.parquet and metrics.parquet of each run. \
-         The same figures: table.md, table.csv, table.parquet.</footer>\n</html>\n",
-        include_str!("style.css"),
-        sections.join("\n"),
-        env!("CARGO_PKG_VERSION"),
-    )
+    let note = "<p class=note>From the eval.parquet and metrics.parquet of each run. The same figures: \
+        table.md, table.csv, table.parquet.</p>\n";
+    let page = Page {
+        generator: "s4l-report",
+        title: "Semi-supervised image classification",
+        width: 1008,
+        body: &(sections.join("\n") + note),
+    };
+    page.html()
 }
 
 fn section(title: &str, note: &str, content: &str) -> String {
-    format!(
-        "<section>\n<h2>{title}</h2>\n<p>{note}</p>\n<div class=wide>{content}</div>\n</section>"
-    )
+    format!("<section>\n<h2>{title}</h2>\n<p>{note}</p>\n{content}\n</section>")
 }
 
-/// The figures beside the published ones. Spreads of others than top-1 are in the files.
+/// The figures beside the published ones. Spreads of others than top-1 are in the files. Each of ours leads
+/// to how it was made.
 fn headline(rows: &[TableRow]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
-    let (head, note) =
-        if averaged { ("<th scope=col>4 rotations", table::ROTATIONS_NOTE) } else { ("", "") };
+    let uneven = uneven(rows);
+    let head = |shown: bool, name: &str| {
+        if shown { format!("<th scope=col>{name}") } else { String::new() }
+    };
+    let note = if averaged { table::ROTATIONS_NOTE } else { "" };
     let best = rows.iter().map(top1).fold(0.0, f64::max);
     let mut body = String::new();
-    for row in rows {
+    for (nth, row) in rows.iter().enumerate() {
         let class = if top1(row) == best { "best" } else { "" };
-        let rotations = row.rotation_averaged_top1();
-        let rotations = rotations.map_or(String::new(), |e| percent(e.mean));
         let p = &row.published;
         let theirs = [p.paper_top5, p.rerun_top5, p.paper_top1, p.rerun_top1].map(published);
         let _ = writeln!(
             body,
-            "<tr class='{class}'><th scope=row>{}{}<td>{}<td class=range>{}{}<td>{}<td>{:.3}<td>{}\
-             <td class='theirs apart'>{}</tr>",
+            "<tr class='{class}'><th scope=row><a href='#{}'>{}{}</a>{}<td class='theirs apart'>{}</tr>",
+            made::anchor(nth),
             escape(row.title),
             row.mark(),
-            percent(top1(row)),
-            range(row),
-            if averaged { format!("<td>{rotations}") } else { String::new() },
-            percent(row.estimate(|s| s.top5).mean),
-            row.estimate(|s| s.nll).mean,
-            row.runs.len(),
+            ours(nth, row, averaged, uneven),
             theirs.join("<td class=theirs>")
         );
     }
@@ -72,15 +72,49 @@ fn headline(rows: &[TableRow]) -> String {
         "<p class=lead>{}</p>\n<p>{}.</p>\n<section>\n<div class=wide><table class=main>\n<thead>\
          <tr><th class=under rowspan=2><th class=group colspan={}><span>This project</span>\
          <th class='group apart' colspan=4><span>ImageNet, ResNet-50v2, as published</span>\
-         <tr><th scope=col>Top-1 %<th>{head}<th scope=col>Top-5 %<th scope=col>NLL\
+         <tr><th scope=col>Top-1 %<th>{}{}<th scope=col>Top-5 %<th scope=col>NLL\
          <th scope=col>Seeds<th scope=col class=apart>Top-5 paper<th scope=col>re-run\
          <th scope=col>Top-1 paper<th scope=col>re-run\n</thead>\n<tbody>\n{body}</tbody>\n\
-         </table></div>\n{}<p class=note>{note} {PUBLISHED_NOTE}</p>\n</section>",
+         </table></div>\n{}<p class=note>{} {note} {PUBLISHED_NOTE}</p>\n</section>",
         lead(rows),
         escape(&table::subject(rows)),
-        if averaged { 6 } else { 5 },
+        5 + usize::from(averaged) + usize::from(uneven),
+        head(uneven, "Balanced %"),
+        head(averaged, "4 rotations"),
         mixed(rows),
+        table::balanced_note(uneven),
     )
+}
+
+/// The cells of our figures: each leads to how it was made, and says the values of all seeds on hover.
+fn ours(nth: usize, row: &TableRow, averaged: bool, uneven: bool) -> String {
+    let cell = |text: String, value: &dyn Fn(&Run) -> Option<f64>, decimals: usize| {
+        let values = row.runs.iter().map(|run| match value(run) {
+            Some(value) => format!("seed {}: {value:.decimals$}", run.summary.seed),
+            None => format!("seed {}: not known", run.summary.seed),
+        });
+        let values = values.collect::<Vec<_>>().join(", ");
+        format!("<td><a href='#{}' title='{values}'>{text}</a>", made::anchor(nth))
+    };
+    let figure = |text: String, value: fn(&Summary) -> f64| {
+        cell(text, &move |run| Some(value(&run.summary.unrotated) * 100.0), 2)
+    };
+    let rotations = row.rotation_averaged_top1().map_or(String::new(), |e| percent(e.mean));
+    let mut cells = figure(percent(top1(row)), |s| s.top1);
+    let _ = write!(cells, "<td class=range>{}", range(row));
+    if uneven {
+        let balanced = percent(row.balanced_accuracy().mean);
+        cells += &figure(balanced, |s| crate::evaluate::metrics::balanced_accuracy(&s.per_class));
+    }
+    if averaged {
+        let of = |run: &Run| Some(run.summary.rotation_averaged.as_ref()?.top1 * 100.0);
+        cells += &cell(rotations, &of, 2);
+    }
+    cells += &figure(percent(row.estimate(|s| s.top5).mean), |s| s.top5);
+    let nll = format!("{:.3}", row.estimate(|s| s.nll).mean);
+    cells += &cell(nll, &|run| Some(run.summary.unrotated.nll), 4);
+    let _ = write!(cells, "<td>{}", row.runs.len());
+    cells
 }
 
 /// What does not belong together, if there is anything.
@@ -109,12 +143,15 @@ fn range(row: &TableRow) -> String {
     }
 }
 
+/// The row with the highest top-1, the first of equal ones.
+fn best<'a, 'b>(rows: &'a [TableRow<'b>]) -> &'a TableRow<'b> {
+    let better = |a, b| if top1(b) > top1(a) { b } else { a };
+    rows.iter().fold(&rows[0], better)
+}
+
 /// The best row in words, against the supervised row with 10% of the labels if there is one.
 fn lead(rows: &[TableRow]) -> String {
-    let better = |a, b| if top1(b) > top1(a) { b } else { a };
-    let Some(best) = rows.iter().reduce(better) else {
-        return String::new();
-    };
+    let best = best(rows);
     let (title, value) = (escape(best.title), percent(top1(best)));
     if rows.len() == 1 {
         return format!("{title}: {value}% top-1.");
@@ -141,13 +178,13 @@ fn accuracy(rows: &[TableRow]) -> String {
         "Top-1 accuracy",
         "Bars: 95% bootstrap interval over the images for one seed; one standard deviation to each \
          side for several, whose own values are the small circles. The axis does not start at 0.",
-        &svg::dot_chart("Top-1 accuracy by row", &dots, &[]),
+        &chart::dot_chart("Top-1 accuracy by row", &dots, &[]),
     )
 }
 
-fn dot(row: &TableRow, figure: fn(&crate::evaluate::metrics::Summary) -> f64, text: String) -> Dot {
+fn dot(row: &TableRow, figure: fn(&Summary) -> f64, text: String) -> Dot {
     let Estimate { mean, sd } = row.estimate(figure);
-    let single = |run: &&super::runs::Run| {
+    let single = |run: &&Run| {
         let value = figure(&run.summary.unrotated);
         (format!("seed {}: {}", run.summary.seed, percent(value)), value)
     };
@@ -160,77 +197,41 @@ fn dot(row: &TableRow, figure: fn(&crate::evaluate::metrics::Summary) -> f64, te
     }
 }
 
-/// The loss terms, each with its colour class.
-const LOSSES: [(&str, &str, &str); 6] = [
-    (metric::LOSS, "total", "total"),
-    (metric::LOSS_SUPERVISED, "supervised", "supervised"),
-    (metric::LOSS_ROTATION, "rotation", "rotation"),
-    (metric::LOSS_EXEMPLAR, "exemplar", "exemplar"),
-    (metric::LOSS_VAT, "VAT", "vat"),
-    (metric::LOSS_ENTMIN, "EntMin", "entmin"),
-];
-const ACCURACIES: [(&str, &str, &str); 2] = [
-    (metric::TRAIN_TOP1, "training", "total"),
-    (metric::VALIDATION_TOP1, "validation", "supervised"),
-];
+/// Nothing unless the rows differ in the number of their labels. The highest row of each number is named.
+fn accuracy_by_labels(rows: &[TableRow]) -> String {
+    let known: Vec<(f64, &TableRow)> = rows.iter().filter_map(|r| Some((r.labels()?, r))).collect();
+    if known.iter().all(|(labels, _)| *labels == known[0].0) {
+        return String::new();
+    }
+    let place = |&(labels, row): &(f64, &TableRow)| {
+        let same = known.iter().filter(|(other, _)| *other == labels);
+        let highest = same.map(|(_, other)| top1(other)).fold(0.0, f64::max);
+        Place {
+            count: labels,
+            height: top1(row),
+            title: format!("{}\n{labels:.0} labels: {}", row.title, table::top1(row)),
+            name: (top1(row) == highest).then(|| row.title.to_string()),
+        }
+    };
+    let places: Vec<Place> = known.iter().map(place).collect();
+    let missing = match rows.len() - known.len() {
+        0 => String::new(),
+        n => format!(" Of {n} rows the labels were not found beside or above their runs."),
+    };
+    section(
+        "Accuracy by number of labels",
+        &format!("Top-1 over the number of known labels that a row was trained on.{missing}"),
+        &chart::scatter("Top-1 accuracy by number of labels", &places),
+    )
+}
 
 fn learning_curves(rows: &[TableRow]) -> String {
-    let accuracies: Vec<Vec<Line>> = rows.iter().map(|r| lines(r, &ACCURACIES)).collect();
-    // One range for all rows, so that they compare.
-    let range: Vec<f64> = accuracies
-        .iter()
-        .flatten()
-        .flat_map(|line| &line.points)
-        .flat_map(|p| [p.low, p.high])
-        .collect();
-    let mut figures = String::new();
-    for (row, accuracy) in rows.iter().zip(&accuracies) {
-        let losses = loss_lines(row);
-        if losses.is_empty() && accuracy.is_empty() {
-            continue;
-        }
-        let _ = write!(figures, "<h3>{}</h3>\n<div class=pair>", escape(row.title));
-        let _ = write!(figures, "<div><p>Training loss</p>");
-        if !losses.is_empty() {
-            let label = format!("Training loss of {}", row.title);
-            figures += &svg::line_chart(&label, &losses, &[0.0], false);
-        }
-        let _ = write!(figures, "</div><div><p>Top-1 accuracy</p>");
-        if !accuracy.is_empty() {
-            let label = format!("Top-1 accuracy of {} while training", row.title);
-            figures += &svg::line_chart(&label, accuracy, &range, true);
-        }
-        figures += "</div></div>\n";
-    }
-    if figures.is_empty() {
-        figures = "<p>No run has a model/metrics.parquet beside it.</p>".into();
-    }
     section(
         "Learning curves",
         "Over training steps, averaged over neighbouring ones; bands span the seeds. Loss terms have \
          the scale of their row, accuracies one scale for all rows.",
-        &figures,
+        &curves::charts(rows),
     )
-}
-
-/// The losses of a row, those that only its method has last.
-fn loss_lines<'a>(row: &TableRow<'a>) -> Vec<Line<'a>> {
-    let named = row.runs.iter().flat_map(|run| run.curves.keys());
-    let own = named.filter(|name| LOSSES.iter().all(|(known, ..)| known != name));
-    let own = own.filter_map(|name| Some((&**name, name.strip_prefix(metric::LOSS_TERM)?)));
-    let own = own.collect::<BTreeMap<&str, &str>>().into_iter();
-    let own: Vec<_> = own.map(|(key, name)| (key, name, "exemplar")).collect();
-    let mut all = lines(row, &LOSSES);
-    all.extend(lines(row, &own));
-    all
-}
-
-fn lines<'a>(row: &TableRow, known: &[(&str, &'a str, &'static str)]) -> Vec<Line<'a>> {
-    known
-        .iter()
-        .map(|(key, name, class)| Line { class, name, points: curves::curve(row, key) })
-        .filter(|line| !line.points.is_empty())
-        .collect()
 }
 
 fn classes(rows: &[TableRow]) -> String {
@@ -252,25 +253,54 @@ fn classes(rows: &[TableRow]) -> String {
     let values = || shown.iter().flat_map(|&c| accuracies.iter().filter_map(move |row| row[c]));
     let low = values().fold(1.0, f64::min);
     let high = values().fold(0.0, f64::max);
-    let mut html = "<table class=heat>\n<thead><tr><th>".to_string();
+    let mut html = "<div class=wide><table class=heat>\n<thead><tr><th>".to_string();
     for row in rows {
         let _ = write!(html, "<th scope=col>{}", escape(row.title));
     }
     html += "</thead>\n<tbody>\n";
     for &class in &shown {
-        let _ = write!(html, "<tr><th scope=row>{}</th>", escape(&names[class].name));
-        for row in &accuracies {
-            let _ = match row[class] {
+        let name = escape(&names[class].name);
+        let _ = write!(html, "<tr><th scope=row>{name}</th>");
+        for (row, values) in rows.iter().zip(&accuracies) {
+            let _ = match values[class] {
                 Some(value) => {
                     let shade = (value - low) / (high - low).max(1e-9);
-                    write!(html, "<td style='--v:{shade:.2}'>{}</td>", percent(value))
+                    let (title, text) = (escape(row.title), percent(value));
+                    write!(
+                        html,
+                        "<td style='--v:{shade:.2}' title=\"{title}, {name}: {text}%\">{text}</td>"
+                    )
                 }
-                None => write!(html, "<td style='--v:0'></td>"),
+                None => write!(html, "<td></td>"),
             };
         }
         html += "</tr>\n";
     }
-    section("Accuracy by class", &note, &(html + "</tbody></table>"))
+    section("Accuracy by class", &note, &(html + "</tbody></table></div>"))
+}
+
+/// A matrix for each row; that of the best is open.
+fn confusion(rows: &[TableRow]) -> String {
+    let classes = &rows[0].runs[0].summary.unrotated.per_class;
+    let names: Vec<String> = classes.iter().map(|class| class.name.clone()).collect();
+    let best = best(rows).name;
+    let mut html = String::new();
+    for row in rows {
+        let open = if row.name == best { " open" } else { "" };
+        let counts = row.outcomes().confusion;
+        let _ = write!(
+            html,
+            "<details{open}><summary>{}</summary>{}</details>\n",
+            escape(row.title),
+            matrix::table(&names, &counts, "class", "predicted"),
+        );
+    }
+    section(
+        "Confusion",
+        "Which class was taken for which: percent of the images of a class, all seeds together; of many \
+         classes the pairs that are confused most.",
+        &html,
+    )
 }
 
 fn calibration(rows: &[TableRow]) -> String {
@@ -281,44 +311,37 @@ fn calibration(rows: &[TableRow]) -> String {
             dot(row, |s| s.ece, text)
         })
         .collect();
+    let mut html = chart::dot_chart("Expected calibration error by row", &dots, &[0.0]);
+    html += "\n<p>Accuracy of the images of each bin of confidence, all seeds together; on the broken \
+        line they are equal.</p>\n<div class=tiles>\n";
+    for row in rows {
+        let bins = row.outcomes().bins;
+        let bars: Vec<Bar> = bins.iter().enumerate().filter_map(reliability).collect();
+        let title = escape(row.title);
+        let label = format!("Accuracy by confidence of {}", row.title);
+        let _ = writeln!(html, "<div><p>{title}</p>{}</div>", chart::bars(&label, &bars, true));
+    }
     section(
         "Calibration",
         "Expected calibration error: by how many percentage points confidence and accuracy differ, \
          on average over 15 bins of confidence. Lower is better.",
-        &svg::dot_chart("Expected calibration error by row", &dots, &[0.0]),
+        &(html + "</div>"),
     )
 }
 
-/// What each evaluation was made from, as its footer has it.
-fn lineage(rows: &[TableRow]) -> String {
-    let mut html = "<table class=lineage>\n<thead><tr><th scope=col>Row\
-        <th scope=col>Seed<th scope=col>Method<th scope=col>Tool<th scope=col>Recipe\
-        <th scope=col>Inputs</thead>\n<tbody>\n"
-        .to_string();
-    for (row, run) in rows.iter().flat_map(|row| row.runs.iter().map(move |run| (row, run))) {
-        let of = |key: &str| run.lineage.get(key).map_or(String::new(), |v| escape(v));
-        let mut inputs = String::new();
-        for (key, hash) in &run.lineage {
-            if let Some(name) = key.strip_prefix(schema::INPUT_PREFIX) {
-                let _ =
-                    write!(inputs, "<span>{} <code>{}</code></span> ", escape(name), escape(hash));
-            }
-        }
-        let _ = writeln!(
-            html,
-            "<tr><th scope=row>{}</th><td>{}</td><td>{}</td><td>{} {}</td><td><code>{}</code></td>\
-             <td>{inputs}</td></tr>",
-            escape(row.title),
-            run.summary.seed,
-            escape(&run.summary.method),
-            of(schema::TOOL_KEY),
-            of(schema::VERSION_KEY),
-            of(schema::RECIPE_KEY),
-        );
+/// The bar of a bin that has images.
+fn reliability((nth, bin): (usize, &Bin)) -> Option<Bar> {
+    if bin.images == 0 {
+        return None;
     }
-    section(
-        "Lineage",
-        "What each evaluation was made from: hashes are the first 16 hex digits of BLAKE3.",
-        &(html + "</tbody></table>"),
-    )
+    let edge = |n: usize| n as f64 / CALIBRATION_BINS as f64;
+    let of = |sum: f64| sum / bin.images as f64;
+    let (height, confidence) = (of(bin.correct as f64), of(bin.confidence));
+    let title = format!(
+        "confidence {}%\naccuracy {}%\n{} images",
+        percent(confidence),
+        percent(height),
+        HumanCount(bin.images)
+    );
+    Some(Bar { from: edge(nth), to: edge(nth + 1), height, title })
 }

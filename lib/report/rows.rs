@@ -1,7 +1,8 @@
 //! The rows of the paper's table: order, titles, published figures, and what our runs say.
 
+use super::outcomes::Outcomes;
 use super::runs::Run;
-use crate::evaluate::metrics::Summary;
+use crate::evaluate::metrics::{Summary, balanced_accuracy};
 use std::collections::BTreeMap;
 
 /// Figures in percent on ImageNet (ILSVRC-2012 validation, ResNet-50v2): the paper's and those that
@@ -95,6 +96,24 @@ impl TableRow<'_> {
         estimate(&values)
     }
 
+    /// Estimate of the mean accuracy of the classes.
+    pub fn balanced_accuracy(&self) -> Estimate {
+        self.estimate(|s| balanced_accuracy(&s.per_class))
+    }
+
+    /// What all runs say together.
+    pub fn outcomes(&self) -> Outcomes {
+        let mut all = Outcomes::default();
+        self.runs.iter().for_each(|run| all.add(&run.outcomes));
+        all
+    }
+
+    /// Mean number of labels, if that of every run is known.
+    pub fn labels(&self) -> Option<f64> {
+        let counts: Option<Vec<f64>> = self.runs.iter().map(|r| Some(r.labels? as f64)).collect();
+        Some(estimate(&counts?).mean)
+    }
+
     /// Top-1 of the mean over four rotations, if every run of the row has it.
     pub fn rotation_averaged_top1(&self) -> Option<Estimate> {
         let averaged = self.runs.iter().map(|r| r.summary.rotation_averaged.as_ref());
@@ -154,6 +173,14 @@ pub fn group(runs: &[Run]) -> Vec<TableRow<'_>> {
     // Stable: rows that the paper does not know stay in the order of their names.
     rows.sort_by_key(|row| place(row.name));
     rows
+}
+
+/// Whether some classes have more images than others, so that balanced accuracy is not top-1.
+pub fn uneven(rows: &[TableRow]) -> bool {
+    let classes = &rows[0].runs[0].summary.unrotated.per_class;
+    let mut images = classes.iter().map(|class| class.images).filter(|&images| images > 0);
+    let first = images.next();
+    images.any(|images| Some(images) != first)
 }
 
 /// Mean and sample standard deviation of at least one value.

@@ -1,5 +1,6 @@
 //! The evaluated runs below a folder.
 
+use super::outcomes::Outcomes;
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::EvalSummary;
@@ -15,7 +16,10 @@ pub struct Run {
     /// Name of the folder that holds `eval.parquet`.
     pub row: String,
     pub path: PathBuf,
+    /// The same as seen from the folder that was searched.
+    pub place: String,
     pub summary: EvalSummary,
+    pub outcomes: Outcomes,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
     /// The model beside it, if there is one.
@@ -24,6 +28,8 @@ pub struct Run {
     pub commits: Vec<String>,
     /// Learning curves of the model beside it, name → (step, value); empty when there are none.
     pub curves: BTreeMap<String, Vec<(i64, f64)>>,
+    /// How many known labels the model was trained on, where `labels::count` has found that.
+    pub labels: Option<u64>,
 }
 
 /// A model as its folder describes it.
@@ -34,8 +40,9 @@ pub struct Model {
     pub settings: Map<String, Value>,
 }
 
-/// The runs, and the hash of each file that was read, by path relative to the folder.
+/// The runs below a folder, and the hash of each file that was read, by path relative to it.
 pub struct Found {
+    pub root: PathBuf,
     pub runs: Vec<Run>,
     pub hashes: BTreeMap<String, String>,
 }
@@ -45,16 +52,15 @@ pub fn find(folder: &Path) -> Result<Found> {
     let hint = "s4l-eval makes the eval.parquet files that --in is searched for";
     // Resolved, since the row of `--in .` is named by the folder it stands for.
     let root = folder.canonicalize().map_err(|_| Error::missing(folder, "folder", hint))?;
-    let mut found = Found { runs: Vec::new(), hashes: BTreeMap::new() };
+    let mut found = Found { root: root.clone(), runs: Vec::new(), hashes: BTreeMap::new() };
     for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
         let entry = entry.map_err(|e| Error::io(folder)(e.into()))?;
         if entry.file_name() != EVAL || !entry.path().is_file() {
             continue;
         }
-        let (run, hashes) = read(entry.path())?;
+        let (run, hashes) = read(&root, entry.path())?;
         for (path, hash) in hashes {
-            let name = path.strip_prefix(&root).unwrap_or(&path);
-            found.hashes.insert(name.display().to_string(), hash);
+            found.hashes.insert(place(&root, &path), hash);
         }
         found.runs.push(run);
     }
@@ -65,17 +71,22 @@ pub fn find(folder: &Path) -> Result<Found> {
     Ok(found)
 }
 
+/// A path as seen from the folder that was searched.
+pub fn place(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}
+
 /// The folder of the model that an evaluation lies beside.
 fn model_of(eval: &Path) -> PathBuf {
     eval.with_file_name(schema::MODEL)
 }
 
 /// A run, and the hash of each file that was read for it.
-fn read(path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
-    let (mut footer, hash) = table::metadata(path, "s4l-eval")?;
-    let mut hashes = vec![(path.to_path_buf(), hash)];
+fn read(root: &Path, path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
+    let mut table = table::read(path, "s4l-eval")?;
+    let mut hashes = vec![(path.to_path_buf(), table.hash.clone())];
     let hint = "make it again with s4l-eval";
-    let summary = footer.remove(SUMMARY_KEY).ok_or_else(|| {
+    let summary = table.metadata.remove(SUMMARY_KEY).ok_or_else(|| {
         let expected = format!("{SUMMARY_KEY} in the footer");
         Error::bad_data(path, expected, "none", hint)
     })?;
@@ -99,14 +110,18 @@ fn read(path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
     let run = Run {
         row: row.map_or_else(|| summary.row.clone(), |name| name.to_string_lossy().into_owned()),
         path: path.to_path_buf(),
+        place: place(root, path),
+        outcomes: Outcomes::read(&table, &summary.unrotated)?,
         summary,
-        lineage: footer
+        lineage: table
+            .metadata
             .into_iter()
             .filter(|(key, _)| key.starts_with(schema::METADATA_PREFIX))
             .collect(),
         model,
         commits: commits(path),
         curves,
+        labels: None,
     };
     Ok((run, hashes))
 }

@@ -1,6 +1,6 @@
 //! The table as Markdown for people, as CSV and parquet for programs.
 
-use super::rows::{Estimate, TableRow};
+use super::rows::{Estimate, TableRow, uneven};
 use crate::artifact::Lineage;
 use crate::error::Result;
 use crate::markdown::escape;
@@ -22,6 +22,14 @@ pub const PUBLISHED_NOTE: &str = "The ImageNet columns are published figures of 
 /// What the column is whose head says only "4 rotations".
 pub const ROTATIONS_NOTE: &str =
     "4 rotations: top-1 of the mean of the logits over four rotations of each image.";
+
+/// What balanced accuracy is, or that it is top-1.
+pub fn balanced_note(uneven: bool) -> &'static str {
+    match uneven {
+        true => "Balanced: mean of the accuracies of the classes.",
+        false => "All classes have as many images: balanced accuracy is top-1.",
+    }
+}
 
 /// What a mark on a row says.
 pub const MIXED_NOTE: &str = "Runs that do not belong together; their figures do not compare:";
@@ -76,39 +84,9 @@ pub fn subject(rows: &[TableRow]) -> String {
 /// A Markdown table, padded so that it reads in a terminal too.
 pub fn markdown(rows: &[TableRow]) -> String {
     let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
-    let mut header = vec!["Row", "Top-1 %"];
-    if averaged {
-        header.push("4 rotations");
-    }
-    header.extend([
-        "Top-5 %",
-        "NLL",
-        "ECE %",
-        "Seeds",
-        "ImageNet paper top-5",
-        "ImageNet re-run top-5",
-    ]);
-    header.extend(["ImageNet paper top-1", "ImageNet re-run top-1"]);
-    let mut cells: Vec<Vec<String>> = vec![header.into_iter().map(String::from).collect()];
-    for row in rows {
-        let mut line = vec![escape(row.title) + row.mark(), top1(row)];
-        if averaged {
-            line.extend([row
-                .rotation_averaged_top1()
-                .map_or(String::new(), |e| spread(e, 100.0, 1))]);
-        }
-        line.extend([
-            spread(row.estimate(|s| s.top5), 100.0, 1),
-            spread(row.estimate(|s| s.nll), 1.0, 3),
-            spread(row.estimate(|s| s.ece), 100.0, 1),
-            row.runs.len().to_string(),
-            published(row.published.paper_top5),
-            published(row.published.rerun_top5),
-            published(row.published.paper_top1),
-            published(row.published.rerun_top1),
-        ]);
-        cells.push(line);
-    }
+    let uneven = uneven(rows);
+    let mut cells = vec![header(averaged, uneven)];
+    cells.extend(rows.iter().map(|row| line(row, averaged, uneven)));
     let widths: Vec<usize> = (0..cells[0].len())
         .map(|c| cells.iter().map(|line| line[c].chars().count()).max().unwrap_or(0))
         .collect();
@@ -128,10 +106,49 @@ pub fn markdown(rows: &[TableRow]) -> String {
         text.push_str("|\n");
     }
     let mut notes = vec![escape(&subject(rows)) + ".", SPREAD_NOTE.to_string()];
+    notes.push(balanced_note(uneven).to_string());
     if averaged {
         notes.push(ROTATIONS_NOTE.to_string());
     }
     format!("{text}\n{}{}\n\n{PUBLISHED_NOTE}\n", mixed(rows), notes.join(" "))
+}
+
+fn header(averaged: bool, uneven: bool) -> Vec<String> {
+    let cells = [
+        Some("Row"),
+        Some("Top-1 %"),
+        uneven.then_some("Balanced %"),
+        averaged.then_some("4 rotations"),
+        Some("Top-5 %"),
+        Some("NLL"),
+        Some("ECE %"),
+        Some("Seeds"),
+        Some("ImageNet paper top-5"),
+        Some("ImageNet re-run top-5"),
+        Some("ImageNet paper top-1"),
+        Some("ImageNet re-run top-1"),
+    ];
+    cells.into_iter().flatten().map(String::from).collect()
+}
+
+/// The cells of a row, as `header` has them.
+fn line(row: &TableRow, averaged: bool, uneven: bool) -> Vec<String> {
+    let rotations = row.rotation_averaged_top1().map(|e| spread(e, 100.0, 1));
+    let cells = [
+        Some(escape(row.title) + row.mark()),
+        Some(top1(row)),
+        uneven.then(|| spread(row.balanced_accuracy(), 100.0, 1)),
+        averaged.then(|| rotations.unwrap_or_default()),
+        Some(spread(row.estimate(|s| s.top5), 100.0, 1)),
+        Some(spread(row.estimate(|s| s.nll), 1.0, 3)),
+        Some(spread(row.estimate(|s| s.ece), 100.0, 1)),
+        Some(row.runs.len().to_string()),
+        Some(published(row.published.paper_top5)),
+        Some(published(row.published.rerun_top5)),
+        Some(published(row.published.paper_top1)),
+        Some(published(row.published.rerun_top1)),
+    ];
+    cells.into_iter().flatten().collect()
 }
 
 /// What does not belong together, if there is anything.
@@ -167,6 +184,8 @@ fn columns(rows: &[TableRow]) -> Vec<Column> {
         percent(&|r| Some(r.bootstrap()?.0)),
         percent(&|r| Some(r.bootstrap()?.1)),
         percent(&|r| Some(r.rotation_averaged_top1()?.mean)),
+        percent(&|r| Some(r.balanced_accuracy().mean)),
+        percent(&|r| r.balanced_accuracy().sd),
         percent(&|r| Some(r.estimate(|s| s.top5).mean)),
         percent(&|r| r.estimate(|s| s.top5).sd),
         figure(&|r| Some(r.estimate(|s| s.nll).mean)),

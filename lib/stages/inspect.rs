@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::inspect::sheet::{self, Draw};
 use crate::inspect::{folder, json, lineage, parquet, safetensors};
 use crate::lock::Lock;
+use crate::page::frame::Page;
 use crate::schema;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -121,18 +122,17 @@ impl Args {
         }
         let _lock = Lock::of(out, self.output.update)?;
         let draw = Draw { per_class: self.per_class, seed: self.seed };
-        let page = match shards {
+        let body = match shards {
             None => sheet::of_shards(path, draw),
             Some(shards) => sheet::of_table(path, shards, draw),
         }?;
-        match sheet::found(out)? {
-            Some(found) if found == page.as_bytes() => {
-                cli::info(&format!("{}: up to date", out.display()));
-                Ok(())
-            }
-            Some(_) if !self.output.may_replace() => Err(Error::Exists { path: out.to_path_buf() }),
-            _ => artifact::write_bytes(out, page.as_bytes()),
-        }
+        let page = Page {
+            generator: "s4l-inspect --sheet",
+            title: "Contact sheet",
+            width: 1360,
+            body: &body,
+        };
+        page.write(out, &self.output)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
-use crate::report::{check, html, rows, runs, table};
+use crate::report::{check, html, labels, rows, runs, table};
 use crate::schema;
 use crate::tables::table as parquet;
 use std::collections::HashMap;
@@ -52,7 +52,8 @@ impl Stage for Args {
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
-        let found = runs::find(&self.input)?;
+        let mut found = runs::find(&self.input)?;
+        labels::count(&mut found)?;
         let mut rows = rows::group(&found.runs);
         check::note(&mut rows);
         let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |n| (row.title, n)));

@@ -13,7 +13,9 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::ChunkReader;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,13 +89,20 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     Ok(Table { path: path.to_path_buf(), batch, metadata, hash })
 }
 
-/// The footer's key-value pairs of a file that is whole, and `artifact::hash_file` of the bytes that were
-/// read. `made_by` and errors as in `read`.
-pub fn metadata(path: &Path, made_by: &str) -> Result<(HashMap<String, String>, String)> {
+/// The footer's key-value pairs of a file that is whole. `made_by` and errors as in `read`.
+pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
     let bytes = Bytes::from(bytes(path, made_by)?);
     let (_, metadata) = open(bytes.clone()).map_err(|found| not_parquet(path, &found, made_by))?;
     hash::check(&bytes, &metadata).map_err(|found| changed(path, found, made_by))?;
-    Ok((metadata, schema::short_hash(&blake3::hash(&bytes))))
+    Ok(metadata)
+}
+
+/// What the footer of a file claims, of which nothing else is read: key-value pairs, names of the columns,
+/// number of rows. `None` if it is no parquet file.
+pub fn footer(path: &Path) -> Option<(HashMap<String, String>, Vec<String>, u64)> {
+    let (builder, pairs) = open(File::open(path).ok()?).ok()?;
+    let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+    Some((pairs, columns, builder.metadata().file_metadata().num_rows().unsigned_abs()))
 }
 
 /// The footer's key-value pairs of an output of `tool`, or `None` if there is none that is whole.
@@ -133,10 +142,12 @@ fn bytes(path: &Path, made_by: &str) -> Result<Vec<u8>> {
 }
 
 /// Errors: what is wrong with the file.
-fn open(bytes: Bytes) -> std::result::Result<(contained::Builder<Bytes>, Pairs), String> {
+fn open<R: ChunkReader + 'static>(
+    file: R,
+) -> std::result::Result<(contained::Builder<R>, Pairs), String> {
     // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = contained::open(bytes, options)?;
+    let builder = contained::open(file, options)?;
     let pairs = builder.metadata().file_metadata().key_value_metadata();
     let pairs = pairs.into_iter().flatten();
     let pairs = pairs.filter_map(|kv| Some((kv.key.clone(), kv.value.clone()?))).collect();
