@@ -154,6 +154,10 @@ impl Stage for Args {
         self.limits
     }
 
+    fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
     fn run(self) -> Result<()> {
         let start = Instant::now();
         if !(0.0..=1.0).contains(&self.allowed()) {
