@@ -46,9 +46,17 @@ impl Limits {
     /// The number of worker threads in force: no more than some for each core, however many are asked
     /// for.
     pub fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = cores();
         self.threads.map_or(cores, |threads| threads.min(cores.max(MOST_THREADS / 4) * 4))
     }
+}
+
+/// Cores that this process may use. Where a scheduler gives it some without binding it to them, the system
+/// tells of all.
+fn cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let given = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|text| text.parse().ok());
+    given.map_or(cores, |given: usize| given.clamp(1, cores))
 }
 
 /// Options of the stages that run a network.

@@ -1,8 +1,10 @@
-//! What a stage takes from a scheduler: how many tasks its step has.
+//! What a stage takes from a scheduler: how many tasks its step has, the cores of a task, the name of the
+//! job.
 
 mod common;
 
 use common::{SMOKE, Scratch};
+use serde_json::Value;
 use std::process::{Command, Output};
 
 const SHARD: &str = env!("CARGO_BIN_EXE_s4l-shard");
@@ -42,4 +44,37 @@ fn copies_of_one_command_are_refused() {
             }
         }
     }
+}
+
+#[test]
+fn the_sidecar_tells_of_the_job_and_its_cores() {
+    let scratch = Scratch::new();
+    let sidecar = |more: &[&str], variables: &[(&str, &str)]| -> Value {
+        let ran = shard(&scratch, &[&["--force"], more].concat(), variables);
+        assert!(ran.status.success(), "{ran:?}");
+        let text = std::fs::read(scratch.path("shards.prov.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let plain = sidecar(&[], &[]);
+    let known = ["AVX512-BF16", "AVX-512", "AVX2", "any"];
+    assert!(known.contains(&plain["instructions"].as_str().unwrap()), "{plain}");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for (cpus, more, threads) in [
+        ("1", &[][..], 1),
+        ("1000", &[], cores),
+        ("two", &[], cores),
+        ("1", &["--threads", "3"], 3),
+    ] {
+        let made = sidecar(more, &[("SLURM_CPUS_PER_TASK", cpus)]);
+        assert_eq!(made["threads"], threads, "{cpus} {more:?}");
+    }
+    let job = [
+        ("SLURM_JOB_ID", "4711"),
+        ("SLURM_JOB_NODELIST", "node[03-04]"),
+        ("SLURM_RESTART_COUNT", "2"),
+    ];
+    let made = sidecar(&[], &job);
+    assert_eq!(made["job"], "4711");
+    assert_eq!(made["nodes"], "node[03-04]");
+    assert_eq!(made["restarts"], "2");
 }
