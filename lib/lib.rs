@@ -17,6 +17,7 @@ pub mod memory;
 pub mod methods;
 pub mod model;
 pub mod network;
+pub mod part;
 pub mod pixels;
 pub mod recipe;
 pub mod report;

@@ -43,17 +43,17 @@ fn write_eval_of(folder: &Path, seed: u64, right: usize, split: &str, model: &st
             (0..3).map(move |c| if c == target { 2.0 } else { 0.0 })
         })
         .collect();
+    let rows: Vec<Prediction> =
+        logits.chunks(3).zip(&labels).map(|(l, &label)| Prediction::new(l, label)).collect();
     let classes = CLASSES.map(String::from);
     let summary = EvalSummary {
         row: folder.file_name().unwrap().to_string_lossy().into_owned(),
         method: "moam".into(),
         seed,
         split: split.into(),
-        unrotated: metrics::summarize(&logits, &classes, &labels, seed),
+        unrotated: metrics::summarize(&rows, &classes, &labels, seed),
         rotation_averaged: None,
     };
-    let rows: Vec<Prediction> =
-        logits.chunks(3).zip(&labels).map(|(l, &label)| Prediction::new(l, label)).collect();
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values((0..30).map(|i| i.to_string()))),
