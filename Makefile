@@ -28,14 +28,13 @@
 ##   SEEDS="0 1 2"        one run of each row for each seed (default: 0)
 ##   DEVICE=cpu           where to compute
 ##   RUN="srun -n1 --"    put before every stage
-##   MPI_RUN="srun -n4 --" put before the training stages, in place of RUN
 ##   BIN=FOLDER           stage programs to use as they are, in place of building them
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # each stage uses all cores
 
-VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN MPI_RUN BIN
+VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN
 # The environment may have such names for other ends.
 $(foreach name,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval undefine $(name))))
 
@@ -177,7 +176,7 @@ evaluations = $(addsuffix eval.parquet,$(sort $(dir $(filter %/model %/labels.pa
 define row
 $(seeds:%=$S/$1/model/model.safetensors): $S/$1/model/model.safetensors: \
 		$(call files,$3) $(val) $(shards) FORCE | $(built)
-	@$$(or $$(MPI_RUN),$$(RUN)) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
+	@$$(RUN) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
 		--recipe '$(pipeline)/$1.toml' --out '$$(@D)' --seed $$* --device $(DEVICE) --update
 
 $(seeds:%=$S/$1/eval.parquet): $S/$1/eval.parquet: \

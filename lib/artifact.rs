@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
+use crate::network::cpu::Isa;
 use crate::{recipe, schema};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -346,18 +347,24 @@ pub fn host() -> String {
 }
 
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line and
-/// directory, time, host, duration, threads). The output is there already: if this fails, a warning says so.
+/// directory, time, host, duration, threads, instructions, the job of Slurm). The output is there already:
+/// if this fails, a warning says so.
 pub fn write_provenance(out: &Path, start: Instant) {
     cli::made();
     let command: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let directory = std::env::current_dir().ok();
+    let slurm = |name: &str| std::env::var(name).ok();
     let record = serde_json::json!({
         schema::COMMAND: command,
         schema::DIRECTORY: directory.map(|path| path.to_string_lossy().into_owned()),
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host(),
+        "instructions": Isa::best().name(),
+        "job": slurm("SLURM_JOB_ID"),
+        "nodes": slurm("SLURM_JOB_NODELIST"),
+        "restarts": slurm("SLURM_RESTART_COUNT"),
         "seconds": start.elapsed().as_secs_f64(),
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),

@@ -46,9 +46,17 @@ impl Limits {
     /// The number of worker threads in force: no more than some for each core, however many are asked
     /// for.
     pub fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = cores();
         self.threads.map_or(cores, |threads| threads.min(cores.max(MOST_THREADS / 4) * 4))
     }
+}
+
+/// Cores that this process may use. Where a scheduler gives it some without binding it to them, the system
+/// tells of all.
+fn cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let given = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|text| text.parse().ok());
+    given.map_or(cores, |given: usize| given.clamp(1, cores))
 }
 
 /// Options of the stages that run a network.
@@ -114,6 +122,10 @@ pub trait Stage: clap::Parser {
     fn limits(&self) -> Limits {
         Limits::default()
     }
+    /// Whether it makes a part of its output, and others make theirs.
+    fn is_part(&self) -> bool {
+        false
+    }
     fn run(self) -> Result<()>;
 }
 
@@ -168,6 +180,9 @@ fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
         quiet: stage.quiet(),
         json: stage.words().log_format == "json",
     });
+    if !stage.is_part() {
+        refuse_copies()?;
+    }
     if limits.threads == Some(0) {
         return Err(Error::Usage("--threads 0: at least one thread".into()));
     }
@@ -185,6 +200,21 @@ fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
     let deadline = limits.max_seconds.and_then(|s| start.checked_add(Duration::from_secs(s)));
     if let Some(deadline) = deadline {
         DEADLINE.get_or_init(|| deadline);
+    }
+    Ok(())
+}
+
+/// Errors if this process is one of several that were started at once with one command line, as
+/// `srun -n4` and `mpirun` do: all of them would make the same.
+fn refuse_copies() -> Result<()> {
+    for name in ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let tasks = std::env::var(name).ok().and_then(|text| text.parse().ok());
+        if let Some(tasks @ 2u64..) = tasks {
+            return Err(Error::Usage(format!(
+                "started as {tasks} tasks of one step ({name}), each of which would make all of the \
+                 output; start one, as srun -n1 does, or split the work with --part where there is one"
+            )));
+        }
     }
     Ok(())
 }

@@ -31,9 +31,9 @@ pub enum Error {
     /// A stage without checkpoints was told to stop.
     #[error("{}: stopped before it was complete, nothing was written; run the same command again", path.display())]
     Interrupted { path: PathBuf },
-    /// A stage was told to stop and keeps the files that are finished.
-    #[error("{}: stopped with {done} of {total} files; run the same command again to go on", path.display())]
-    Paused { path: PathBuf, done: usize, total: usize },
+    /// A stage was told to stop and keeps what is finished of its files or images.
+    #[error("{}: stopped with {done} of {total} {what}; run the same command again to go on", path.display())]
+    Paused { path: PathBuf, done: usize, total: usize, what: &'static str },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     /// A training stage ended early; its checkpoint is on disk.

@@ -18,6 +18,7 @@ pub mod methods;
 pub mod model;
 pub mod network;
 pub mod page;
+pub mod part;
 pub mod pixels;
 pub mod recipe;
 pub mod report;

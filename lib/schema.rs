@@ -96,6 +96,8 @@ pub const HASH_KEY: &str = "s4l.hash";
 pub const CONFIG_KEY: &str = "s4l.config";
 /// The `EvalSummary` (JSON) of `eval.parquet`.
 pub const SUMMARY_KEY: &str = "s4l.summary";
+/// `3/8` if a table has the third of eight parts of the rows.
+pub const PART_KEY: &str = "s4l.part";
 /// What was done to the images of shards.
 pub const RESIZED_KEY: &str = "s4l.resized";
 /// Under which Hugging Face datasets keep the features.
@@ -148,9 +150,9 @@ pub const MANIFEST: &str = "MANIFEST.b3";
 /// There when some images of the input are not in the shards.
 pub const REJECTS: &str = "rejects.parquet";
 
-/// After the name of a shard folder: the folder in which it is made.
+/// After the name of an output: the folder in which it is made.
 pub const PARTIAL: &str = ".partial";
-/// Names inside it: what is being made; the future shard folder; a record of each finished file.
+/// Names inside that of shards: what is being made; the future shard folder; a record of each finished file.
 pub const PLAN: &str = "plan.json";
 pub const FILES: &str = "files";
 pub const RECORDS: &str = "records";
@@ -181,6 +183,17 @@ pub fn shard_file(split: &str, file: usize, files: usize) -> String {
     format!("{split}-{file:05}-of-{files:05}.parquet")
 }
 
+/// Name of a piece of a table in the making, counted from 1: `000003.parquet`.
+pub fn piece_file(piece: usize) -> String {
+    format!("{piece:06}.parquet")
+}
+
+/// The piece that has a name.
+pub fn piece_of(name: &str) -> Option<usize> {
+    let piece = name.strip_suffix(".parquet")?.parse().ok()?;
+    (piece_file(piece) == name).then_some(piece)
+}
+
 /// Errors with what is wrong with the name of a split, which begins names of files.
 pub fn check_split(name: &str) -> Result<(), String> {
     match name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
@@ -197,12 +210,7 @@ pub fn split_of(path: &Path) -> String {
     split.map_or(stem.to_string(), |(split, _)| split.to_string())
 }
 
-/// After the name of a shard folder: part I of N of it, from 1.
-pub fn part_ending(part: usize, parts: usize) -> String {
-    format!("{PART}{part}-of-{parts}")
-}
-
-/// The beginning of `part_ending`.
+/// After the name of an output: part I of N of it, from 1, is `.part-I-of-N`.
 pub const PART: &str = ".part-";
 
 /// The first 16 hexadecimal digits of a BLAKE3 hash: its form in columns and metadata.

@@ -29,7 +29,6 @@ fn make(scratch: &Scratch) -> Output {
         "SEEDS",
         "DEVICE",
         "RUN",
-        "MPI_RUN",
         "BIN",
     ] {
         command.env_remove(name);

@@ -83,11 +83,17 @@ fn verifying_and_merging_exclude_what_they_would_not_obey() {
     let scratch = Scratch::new();
     let inspect = env!("CARGO_BIN_EXE_s4l-inspect");
     let shard = env!("CARGO_BIN_EXE_s4l-shard");
+    let label = env!("CARGO_BIN_EXE_s4l-pseudolabel");
     for (program, line) in [
         (inspect, &["model", "--verify", "--out", "o"][..]),
         (shard, &["--merge", "--dry-run"]),
         (shard, &["--merge", "--resize-small", "256"]),
         (shard, &["--merge", "--set", "file_bytes=1"]),
+        (label, &["--merge", "--part", "1/2"]),
+        (label, &["--merge", "--in", "shards"]),
+        (label, &["--merge", "--labelled", "l"]),
+        (label, &["--merge", "--set", "views=a"]),
+        (label, &["--merge", "--seed", "1"]),
     ] {
         let ran = scratch.run(program, line);
         assert_eq!(ran.code, 2, "{}", ran.stderr);

@@ -111,6 +111,8 @@ fn every_stage_keeps_away_from_an_output_in_the_making() {
         (PRETRAIN, pretrain_words("supervised_1p", "out", ""), "out"),
         (MOAM, moam_words("distill", "out", "--labels labels.parquet"), "out"),
         (PSEUDOLABEL, "--in shards --model one --out out".into(), "out"),
+        (PSEUDOLABEL, "--in shards --model one --out out --part 1/2".into(), "out.part-1-of-2"),
+        (PSEUDOLABEL, "--merge --out out".into(), "out"),
         (EVAL, "--in shards --model one --out out".into(), "out"),
         (REPORT, "--in runs --out out".into(), "out"),
         (EXPORT, "--model one --to timm --out out".into(), "out"),

@@ -157,7 +157,6 @@ fn make() -> Command {
         "SEEDS",
         "DEVICE",
         "RUN",
-        "MPI_RUN",
         "BIN",
     ] {
         command.env_remove(name);
@@ -193,7 +192,7 @@ fn help_is_the_default_and_names_every_target_and_variable() {
     for target in rows("imagenet").iter().chain(&others) {
         assert!(text.contains(&format!("make {target} ")), "{target}");
     }
-    for variable in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "MPI_RUN", "BIN"] {
+    for variable in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "BIN"] {
         assert!(text.contains(&format!("  {variable}=")), "{variable}");
     }
 }
@@ -463,7 +462,7 @@ fn variables_of_the_environment_are_not_obeyed() {
     let mut command = make();
     command.args(["-n", "vat", "PIPELINE=smoke"]);
     let plain = stdout(&command.output().unwrap());
-    for name in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "MPI_RUN", "BIN"] {
+    for name in ["PIPELINE", "DATA", "OUT", "SEEDS", "DEVICE", "RUN", "BIN"] {
         command.env(name, format!("{top}/7"));
     }
     assert_eq!(stdout(&command.output().unwrap()), plain);
@@ -510,10 +509,6 @@ fn prefixes_stand_before_stages_only() {
         with(&text, "srun -n1 --", program);
     }
     assert!(!text.contains("srun -n1 -- cargo"));
-    let text = run(&["RUN=srun -n1 --", "MPI_RUN=mpirun -n 4"]);
-    with(&text, "srun -n1 --", "s4l-eval");
-    with(&text, "mpirun -n 4", "s4l-pretrain");
-    assert!(!text.contains("srun -n1 -- mpirun"));
 }
 
 #[test]

@@ -43,17 +43,17 @@ fn write_eval_of(folder: &Path, seed: u64, right: usize, split: &str, model: &st
             (0..3).map(move |c| if c == target { 2.0 } else { 0.0 })
         })
         .collect();
+    let rows: Vec<Prediction> =
+        logits.chunks(3).zip(&labels).map(|(l, &label)| Prediction::new(l, label)).collect();
     let classes = CLASSES.map(String::from);
     let summary = EvalSummary {
         row: folder.file_name().unwrap().to_string_lossy().into_owned(),
         method: "moam".into(),
         seed,
         split: split.into(),
-        unrotated: metrics::summarize(&logits, &classes, &labels, seed),
+        unrotated: metrics::summarize(&rows, &classes, &labels, seed),
         rotation_averaged: None,
     };
-    let rows: Vec<Prediction> =
-        logits.chunks(3).zip(&labels).map(|(l, &label)| Prediction::new(l, label)).collect();
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values((0..30).map(|i| i.to_string()))),
@@ -192,7 +192,7 @@ fn write_first_rows(path: &Path, rows: usize, summary: &str) {
     let mut columns: Vec<ArrayRef> =
         table.batch.columns().iter().map(|column| column.slice(0, rows)).collect();
     let (logits, classes) = table.float_lists("logits").unwrap();
-    columns[5] = table::fixed_lists(logits.into_iter().take(rows * classes), classes);
+    columns[5] = table::fixed_lists(logits[..rows * classes].to_vec(), classes);
     let footer = BTreeMap::from([(schema::SUMMARY_KEY.to_string(), summary.to_string())]);
     let lineage = Lineage::new("s4l-eval", 0, String::new());
     table::write(path, schema::eval(classes), columns, &lineage, footer).unwrap();

@@ -88,6 +88,13 @@ fn parts_merge_into_the_bytes_of_one_run() {
     shard(&scratch, &second).ok();
     let again = shard(&scratch, &second).ok();
     assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+    // As the second of the three tasks of an array.
+    let array = [("ID", "11"), ("MIN", "10"), ("COUNT", "3")];
+    let array = array.map(|(name, value)| (format!("SLURM_ARRAY_TASK_{name}"), value));
+    let mut task = Command::new(env!("CARGO_BIN_EXE_s4l-shard"));
+    task.args(ARGS).args(["--part", "auto"]).current_dir(scratch.path(""));
+    let said = String::from_utf8(task.envs(array).output().unwrap().stderr).unwrap();
+    assert!(said.contains("shards.part-2-of-3: up to date"), "{said}");
     shard(&scratch, &merge).ok();
     assert_eq!(contents(&scratch.path("shards")), whole());
     let again = shard(&scratch, &merge).ok();

@@ -8,6 +8,7 @@ use crate::network::Network;
 use crate::rng::{Stream, rng};
 use crate::schema;
 use crate::shards::Split;
+use indicatif::ProgressBar;
 use rayon::prelude::*;
 
 /// Views that go through the network at once.
@@ -21,10 +22,25 @@ pub fn logits(
     pipe: &Pipe,
     what: &'static str,
 ) -> Result<Vec<f32>> {
-    let output = pipe.output(split.channels())?;
-    let (views, size) = (output.views, output.values());
     let bar = cli::progress(rows.len() as u64, what);
     let mut all = Vec::new();
+    visit(network, split, rows, pipe, &bar, |_, logits| all.extend_from_slice(logits))?;
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+/// As `logits`, some rows at a time: `each` gets those rows and their logits `[rows, views, classes]`, in
+/// order.
+pub fn visit(
+    network: &mut Network,
+    split: &Split,
+    rows: &[u32],
+    pipe: &Pipe,
+    bar: &ProgressBar,
+    mut each: impl FnMut(&[u32], &[f32]),
+) -> Result<()> {
+    let output = pipe.output(split.channels())?;
+    let (views, size) = (output.views, output.values());
     let mut inference = network.inference()?;
     for rows in rows.chunks((BATCH_VIEWS / views).max(1)) {
         if cli::stop_requested() {
@@ -37,11 +53,10 @@ pub fn logits(
             let mut rng = rng(0, Stream::LabelledAugment, 0, u64::from(row));
             split.augment(row as usize, pipe, &mut rng, out)
         })?;
-        all.extend(inference.run(&images, schema::head::CLASSES)?);
+        each(rows, &inference.run(&images, schema::head::CLASSES)?);
         bar.inc(rows.len() as u64);
     }
-    bar.finish_and_clear();
-    Ok(all)
+    Ok(())
 }
 
 /// Errors unless the pipe gives images of the size that the model takes.
@@ -59,20 +74,12 @@ pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
     ))
 }
 
-/// The first view of each row: `[rows, classes]` of `[rows, views, classes]`.
-pub fn first_view(logits: &[f32], views: usize, classes: usize) -> Vec<f32> {
-    logits.chunks_exact(views * classes).flat_map(|row| &row[..classes]).copied().collect()
-}
-
-/// Mean over the views of each row: `[rows, classes]` of `[rows, views, classes]`.
-pub fn mean_over_views(logits: &[f32], views: usize, classes: usize) -> Vec<f32> {
-    logits
-        .chunks_exact(views * classes)
-        .flat_map(|row| {
-            (0..classes).map(move |c| {
-                let sum: f64 = (0..views).map(|v| f64::from(row[v * classes + c])).sum();
-                (sum / views as f64) as f32
-            })
-        })
-        .collect()
+/// Mean over the views of an image: `[classes]` of `[views, classes]`.
+pub fn mean_over_views(logits: &[f32], classes: usize) -> Vec<f32> {
+    let views = logits.len() / classes;
+    let mean = |c| {
+        let sum: f64 = (0..views).map(|v| f64::from(logits[v * classes + c])).sum();
+        (sum / views as f64) as f32
+    };
+    (0..classes).map(mean).collect()
 }

@@ -94,16 +94,16 @@ impl Prediction {
     }
 }
 
-/// Figures over a split: `logits` is row-major [images, classes] and `labels` indexes `classes`.
+/// Figures over a split, of what a classifier made of each image and its label, which indexes `classes`.
 /// `seed` draws the bootstrap's resamples. At least one image is needed.
-pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) -> Summary {
-    assert_eq!(logits.len(), labels.len() * classes.len(), "logits: shape");
+pub fn summarize(
+    predictions: &[Prediction],
+    classes: &[String],
+    labels: &[u32],
+    seed: u64,
+) -> Summary {
+    assert_eq!(predictions.len(), labels.len(), "predictions: one an image");
     assert!(!labels.is_empty(), "an accuracy needs an image");
-    let predictions: Vec<Prediction> = logits
-        .chunks_exact(classes.len())
-        .zip(labels)
-        .map(|(logits, &label)| Prediction::new(logits, label))
-        .collect();
     let correct: Vec<bool> =
         predictions.iter().zip(labels).map(|(p, &label)| p.class == label).collect();
     let images = labels.len() as f64;
@@ -116,7 +116,7 @@ pub fn summarize(logits: &[f32], classes: &[String], labels: &[u32], seed: u64) 
         top1_high,
         top5: predictions.iter().filter(|p| p.top5).count() as f64 / images,
         nll: predictions.iter().map(|p| p.nll).sum::<f64>() / images,
-        ece: calibration_error(&predictions, &correct),
+        ece: calibration_error(predictions, &correct),
         balanced_accuracy: balanced_accuracy(&per_class),
         per_class,
     }
@@ -224,10 +224,11 @@ mod tests {
         // and class 2 has no image. A logit of -1e9 is a probability of 0.
         let (three, never) = (3f32.ln(), -1e9);
         let logits =
-            [[three, 0.0, never], [three, 0.0, never], [0.0, three, never], [three, 0.0, never]]
-                .concat();
-        let classes = ["cat", "dog", "owl"].map(String::from);
-        let s = summarize(&logits, &classes, &[0, 0, 0, 1], 7);
+            [[three, 0.0, never], [three, 0.0, never], [0.0, three, never], [three, 0.0, never]];
+        let (classes, labels) = (["cat", "dog", "owl"].map(String::from), [0, 0, 0, 1]);
+        let of_rows = logits.iter().zip(labels);
+        let predictions: Vec<_> = of_rows.map(|(l, label)| Prediction::new(l, label)).collect();
+        let s = summarize(&predictions, &classes, &labels, 7);
         assert_eq!(s.images, 4);
         close(s.top1, 0.5);
         close(s.top5, 1.0);

@@ -68,7 +68,7 @@ fn known(path: &Path) -> Option<Known> {
     if path.extension().is_none_or(|ending| ending != "parquet") {
         return None;
     }
-    let (pairs, columns, rows) = table::footer(path)?;
+    let (pairs, columns, rows) = table::claims(path)?;
     let labelled = || pairs.get(&format!("{}{}", schema::INPUT_PREFIX, input::LABELLED));
     match columns.iter().any(|column| column == schema::KNOWN) {
         true => Some(Known::Of(labelled()?.clone())),

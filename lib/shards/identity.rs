@@ -5,9 +5,9 @@ use crate::artifact::Lineage;
 use crate::decode::encoded::Resized;
 use crate::input::survey::Survey;
 use crate::input::taken::Taken;
+use crate::part::Part;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 /// All that decides the bytes of the files, and which of them are made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,35 +43,6 @@ impl Identity {
             resized,
             taken: survey.taken.clone(),
             part,
-        }
-    }
-}
-
-/// Number of a part of a run, from 1, and how many parts the run has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part(pub usize, pub usize);
-
-impl Part {
-    /// A run that is not cut into parts.
-    pub const WHOLE: Part = Part(1, 1);
-
-    /// The files of this part, which follow on those of the part before.
-    pub fn of<T>(self, files: &[T]) -> &[T] {
-        let Part(part, parts) = self;
-        let end = |part| part * files.len() / parts;
-        &files[end(part - 1)..end(part)]
-    }
-}
-
-impl FromStr for Part {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Part, String> {
-        let numbers = text.split_once('/');
-        let numbers = numbers.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((part, parts)) if (1..=parts).contains(&part) => Ok(Part(part, parts)),
-            _ => Err("expected I/N with I from 1 to N, as 3/8".to_string()),
         }
     }
 }

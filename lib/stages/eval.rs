@@ -26,7 +26,7 @@ EXAMPLES
   s4l-eval --in shards --split test --model model --out eval.parquet
   s4l-eval --in shards --split train --labelled val.parquet --model model --out val-eval.parquet
 Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy by class.
-Memory: the model for 256 images, and 4 bytes x images x views x classes.";
+Memory: the model for 256 images, and 4 bytes x images x classes.";
 
 /// Evaluate a model on labelled images
 #[derive(Debug, clap::Parser)]
@@ -87,10 +87,13 @@ impl Stage for Args {
         if artifact::target(&self.output, &out, &evaluation.lineage, found)? == Target::UpToDate {
             return cli::print(&format!("{}\n", done.unwrap_or_default()));
         }
-        let logits = evaluation.logits()?;
-        let summary = evaluation.summarize(&logits, row_name(&out), self.computing.seed.value);
+        let results = evaluation.results().map_err(|e| match e {
+            Error::Interrupted { .. } => Error::Interrupted { path: out.clone() },
+            e => e,
+        })?;
+        let summary = evaluation.summarize(&results, row_name(&out), self.computing.seed.value);
         let json = serde_json::to_string(&summary).map_err(|e| Error::Internal(e.to_string()))?;
-        evaluation.write(&out, &logits, &json)?;
+        evaluation.write(&out, results, &json)?;
         artifact::write_provenance(&out, start);
         cli::print(&format!("{json}\n"))?;
         cli::info(&words(&out, &summary));
@@ -112,6 +115,17 @@ struct Evaluation {
     views: usize,
     rotated: bool,
     lineage: Lineage,
+}
+
+/// What the model makes of the images.
+#[derive(Default)]
+struct Results {
+    /// Logits `[rows, classes]` of the first view of each image.
+    logits: Vec<f32>,
+    /// Of the first view of each image.
+    predictions: Vec<Prediction>,
+    /// Of the mean over the four rotations of each image, if the views are these.
+    averaged: Vec<Prediction>,
 }
 
 impl Args {
@@ -164,36 +178,47 @@ impl Evaluation {
         format!("images {}\nviews {}\n", self.rows.len(), self.views)
     }
 
-    /// Logits `[rows, views, classes]`.
-    fn logits(&self) -> Result<Vec<f32>> {
+    fn results(&self) -> Result<Results> {
         let mut network = self.model.network(self.device)?;
-        logits::logits(&mut network, &self.split, &self.rows, &self.pipe, "evaluating")
+        let classes = self.model.config.classes.len();
+        let (rows, mut labels) = (&self.rows, self.labels.iter());
+        let mut results = Results::default();
+        results.logits.reserve_exact(rows.len() * classes);
+        let bar = cli::progress(rows.len() as u64, "evaluating");
+        logits::visit(&mut network, &self.split, rows, &self.pipe, &bar, |_, logits| {
+            for (views, &label) in logits.chunks_exact(self.views * classes).zip(&mut labels) {
+                let first = &views[..classes];
+                results.logits.extend_from_slice(first);
+                results.predictions.push(Prediction::new(first, label));
+                if self.rotated {
+                    let mean = logits::mean_over_views(views, classes);
+                    results.averaged.push(Prediction::new(&mean, label));
+                }
+            }
+        })?;
+        bar.finish_and_clear();
+        Ok(results)
     }
 
     /// `seed` draws the bootstrap's resamples.
-    fn summarize(&self, logits: &[f32], row: String, seed: u64) -> EvalSummary {
-        let (config, views) = (&self.model.config, self.views);
-        let (classes, c) = (&config.classes, config.classes.len());
-        let first = logits::first_view(logits, views, c);
+    fn summarize(&self, results: &Results, row: String, seed: u64) -> EvalSummary {
+        let config = &self.model.config;
+        let summarize = |predictions| summarize(predictions, &config.classes, &self.labels, seed);
         EvalSummary {
             row,
             method: method_name(config.settings.method),
             seed: config.seed,
             split: self.split_name.clone(),
-            unrotated: summarize(&first, classes, &self.labels, seed),
-            rotation_averaged: self.rotated.then(|| {
-                let mean = logits::mean_over_views(logits, views, c);
-                summarize(&mean, classes, &self.labels, seed)
-            }),
+            unrotated: summarize(&results.predictions),
+            rotation_averaged: self.rotated.then(|| summarize(&results.averaged)),
         }
     }
 
     /// Writes `eval.parquet`, of the first view of each image.
-    fn write(&self, out: &Path, logits: &[f32], summary: &str) -> Result<()> {
+    fn write(&self, out: &Path, results: Results, summary: &str) -> Result<()> {
         let classes = self.model.config.classes.len();
-        let first = logits::first_view(logits, self.views, classes);
         let keys = self.rows.iter().map(|&row| self.split.key(row as usize));
-        let columns = columns(keys, &self.labels, &first, classes);
+        let columns = columns(keys, &self.labels, results, classes);
         let extra = BTreeMap::from([(schema::SUMMARY_KEY.to_string(), summary.to_string())]);
         table::write(out, schema::eval(classes), columns, &self.lineage, extra)
     }
@@ -215,21 +240,17 @@ fn all_rows(split: &Split, path: &Path) -> Result<(Vec<u32>, Vec<u32>)> {
 fn columns<'a>(
     keys: impl Iterator<Item = &'a str>,
     labels: &[u32],
-    logits: &[f32],
+    results: Results,
     classes: usize,
 ) -> Vec<ArrayRef> {
-    let predictions: Vec<Prediction> = logits
-        .chunks_exact(classes)
-        .zip(labels)
-        .map(|(l, &label)| Prediction::new(l, label))
-        .collect();
+    let predictions = &results.predictions;
     vec![
         Arc::new(StringArray::from_iter_values(keys)),
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| i64::from(l)))),
         Arc::new(Int64Array::from_iter_values(predictions.iter().map(|p| i64::from(p.class)))),
         Arc::new(BooleanArray::from_iter(predictions.iter().map(|p| Some(p.top5)))),
         Arc::new(Float32Array::from_iter_values(predictions.iter().map(|p| p.nll as f32))),
-        fixed_lists(logits.iter().copied(), classes),
+        fixed_lists(results.logits, classes),
     ]
 }
 

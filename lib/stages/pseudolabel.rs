@@ -9,25 +9,35 @@ use crate::labelled::rows::labelled_rows;
 use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
+use crate::part::Part;
 use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::{Shards, Split};
+use crate::tables::pieces::{self, Making, Parts, Pieces};
 use crate::tables::table::{self, fixed_lists};
-use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::datatypes::Float32Type;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-pseudolabel --in shards --out labels.parquet
   s4l-pseudolabel --in shards --model runs/model --labelled labelled.parquet --out labels.parquet
+  s4l-pseudolabel --in shards --model runs/model --out labels.parquet --part 3/8
+                                                    one of 8 jobs; then:
+  s4l-pseudolabel --merge --out labels.parquet      the same bytes as one run
+
+A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
 Settings (--recipe, --set):
   views   the views of an image whose logits are averaged; the first one is the centre view
           [default: 5 crops x 4 rotations, resize_small(S)|multi_crop(H,W)|-1_to_1|rotate]
-Memory: the model for 256 images, and 4 bytes x images x classes.";
+Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
 
 /// Label all images with a model
 #[derive(Debug, clap::Parser)]
@@ -44,6 +54,12 @@ pub struct Args {
     /// Split to label
     #[arg(long, value_name = "NAME", default_value = "train")]
     split: String,
+    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    #[arg(long, value_name = "I/N", conflicts_with = "merge")]
+    part: Option<Part>,
+    /// Join the parts of --out
+    #[arg(long, conflicts_with_all = OF_LABELLING)]
+    merge: bool,
     #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
@@ -55,6 +71,10 @@ pub struct Args {
 }
 
 const TOOL: &str = "s4l-pseudolabel";
+
+/// Options of labelling, which `--merge` would not obey. `--model` may come from the environment.
+const OF_LABELLING: [&str; 8] =
+    ["path", "labelled", "split", "file", "set", "value", "device", "dry_run"];
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,26 +92,17 @@ impl Stage for Args {
         self.computing.limits
     }
 
+    fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let out = self.output.out_or(schema::LABELS);
-        let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
-        let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
-        artifact::refuse_inputs(&out, inputs.into_iter().chain(files))?;
-        let labelling = self.open()?;
-        if self.output.dry_run {
-            return cli::print(&labelling.describe());
+        match self.merge {
+            true => self.join(&out, start),
+            false => self.label(&out, start),
         }
-        let _lock = Lock::of(&out, self.output.update)?;
-        let found = table::output(&out, TOOL)?;
-        if artifact::target(&self.output, &out, &labelling.lineage, found)? == Target::UpToDate {
-            return Ok(());
-        }
-        let labels = labelling.labels()?;
-        labelling.write(&out, &labels)?;
-        artifact::write_provenance(&out, start);
-        cli::info(&labelling.words(&out, &labels, start.elapsed()));
-        Ok(())
     }
 }
 
@@ -110,6 +121,54 @@ struct Labelling {
 }
 
 impl Args {
+    /// Labels the images, or a part of them.
+    fn label(&self, out: &Path, start: Instant) -> Result<()> {
+        let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
+        let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
+        artifact::refuse_inputs(out, inputs.into_iter().chain(files))?;
+        let labelling = self.open()?;
+        let making = labelling.making(out, self.part);
+        if self.output.dry_run {
+            return cli::print(&labelling.describe(&making));
+        }
+        let goal = making.goal().to_path_buf();
+        let _lock = Lock::of(&goal, self.output.update)?;
+        let found = table::output(&goal, TOOL)?;
+        if artifact::target(&self.output, &goal, &labelling.lineage, found)? == Target::UpToDate {
+            pieces::remove_left_over(&goal, TOOL, Some(&labelling.lineage));
+            return Ok(());
+        }
+        let mut pieces = making.open()?;
+        let passes = match labelling.make_missing(&mut pieces) {
+            Ok(passes) => passes,
+            Err(e) => return Err(pieces.leave(e)),
+        };
+        let speed = passes as f64 / start.elapsed().as_secs_f64();
+        let mut labels = Labels::default();
+        pieces.commit(|rows| labels.add(rows))?;
+        artifact::write_provenance(&goal, start);
+        let (goal, labels) = (goal.display(), labels.words());
+        cli::info(&format!("{goal}: {labels}, {speed:.0} forward passes a second"));
+        Ok(())
+    }
+
+    /// Joins the parts.
+    fn join(&self, out: &Path, start: Instant) -> Result<()> {
+        let _lock = Lock::of(out, self.output.update)?;
+        let found = table::output(out, TOOL)?;
+        let parts = Parts::open(out, TOOL)?;
+        if artifact::target(&self.output, out, &parts.lineage, found)? == Target::UpToDate {
+            pieces::remove_left_over(out, TOOL, Some(&parts.lineage));
+            return Ok(());
+        }
+        let mut labels = Labels::default();
+        parts.join(out, |rows| labels.add(rows))?;
+        pieces::remove_left_over(out, TOOL, None);
+        artifact::write_provenance(out, start);
+        cli::info(&format!("{}: {}", out.display(), labels.words()));
+        Ok(())
+    }
+
     /// Opens and checks all inputs.
     fn open(&self) -> Result<Labelling> {
         let mut settings: PseudolabelSettings = self.recipe.load()?;
@@ -141,44 +200,75 @@ impl Args {
 }
 
 impl Labelling {
-    fn describe(&self) -> String {
+    /// The table of the split, or a part of it.
+    fn making(&self, out: &Path, part: Option<Part>) -> Making {
+        let schema = schema::labels(self.model.config.classes.len());
+        Making::new(out, schema, &self.lineage, self.split.len(), part)
+    }
+
+    fn describe(&self, making: &Making) -> String {
         format!(
             "images {}\nviews {} ({})\nforward passes {}\nknown labels {}\n",
-            self.split.len(),
+            making.rows(),
             self.views,
             self.settings.views,
-            self.split.len() * self.views,
+            making.rows() * self.views,
             self.known.len(),
         )
     }
 
-    /// One of each row of the split.
-    fn labels(&self) -> Result<Vec<PseudoLabel>> {
+    /// Labels the images of the pieces that are missing; how many views went through the network.
+    fn make_missing(&self, pieces: &mut Pieces) -> Result<usize> {
+        let missing = pieces.missing();
+        if missing.is_empty() {
+            return Ok(0);
+        }
         let classes = self.model.config.classes.len();
-        let rows: Vec<u32> = (0..self.split.len() as u32).collect();
         let mut network = self.model.network(self.device)?;
-        let logits = logits::logits(&mut network, &self.split, &rows, &self.pipe, "labelling")?;
-        let of_rows = logits.chunks_exact(self.views * classes).zip(&rows);
-        Ok(of_rows
-            .map(|(logits, row)| PseudoLabel::new(logits, classes, self.known.get(row).copied()))
-            .collect())
+        let images: usize = missing.iter().map(|piece| piece.rows.len()).sum();
+        let bar = cli::progress(images as u64, "labelling");
+        for piece in &missing {
+            let rows: Vec<u32> = piece.rows.clone().map(|row| row as u32).collect();
+            let mut labels = Vec::with_capacity(rows.len());
+            logits::visit(&mut network, &self.split, &rows, &self.pipe, &bar, |rows, logits| {
+                let of_rows = logits.chunks_exact(self.views * classes).zip(rows);
+                labels.extend(of_rows.map(|(logits, row)| {
+                    PseudoLabel::new(logits, classes, self.known.get(row).copied())
+                }));
+            })?;
+            let keys = rows.iter().map(|&row| self.split.key(row as usize));
+            pieces.put(piece, columns(keys, &labels, classes))?;
+        }
+        bar.finish_and_clear();
+        Ok(images * self.views)
+    }
+}
+
+/// What is said of a table of labels.
+#[derive(Default)]
+struct Labels {
+    images: usize,
+    known: usize,
+    /// Of all.
+    confidence: f64,
+}
+
+impl Labels {
+    fn add(&mut self, rows: &RecordBatch) {
+        self.images += rows.num_rows();
+        if let Some(known) = rows.column_by_name(schema::KNOWN) {
+            self.known += known.as_boolean().true_count();
+        }
+        if let Some(confidence) = rows.column_by_name(schema::CONFIDENCE) {
+            let confidence = confidence.as_primitive::<Float32Type>().values();
+            self.confidence += confidence.iter().map(|&c| f64::from(c)).sum::<f64>();
+        }
     }
 
-    fn write(&self, out: &Path, labels: &[PseudoLabel]) -> Result<()> {
-        let classes = self.model.config.classes.len();
-        let columns = columns(&self.split, labels, classes);
-        table::write(out, schema::labels(classes), columns, &self.lineage, BTreeMap::new())
-    }
-
-    fn words(&self, out: &Path, labels: &[PseudoLabel], time: Duration) -> String {
-        format!(
-            "{}: {} labels ({} known), mean confidence {:.3}, {:.0} forward passes a second",
-            out.display(),
-            labels.len(),
-            self.known.len(),
-            labels.iter().map(|l| f64::from(l.confidence)).sum::<f64>() / labels.len() as f64,
-            (labels.len() * self.views) as f64 / time.as_secs_f64(),
-        )
+    fn words(&self) -> String {
+        let Labels { images, known, confidence } = self;
+        let mean = confidence / (*images).max(1) as f64;
+        format!("{images} labels ({known} known), mean confidence {mean:.3}")
     }
 }
 
@@ -205,7 +295,7 @@ impl PseudoLabel {
     /// From the logits `[views, classes]` of an image: logits, not probabilities, are averaged.
     fn new(logits: &[f32], classes: usize, known: Option<u32>) -> PseudoLabel {
         let views = logits.len() / classes;
-        let mean = logits::mean_over_views(logits, views, classes);
+        let mean = logits::mean_over_views(logits, classes);
         let probs = softmax(&mean);
         let label = known.unwrap_or_else(|| metrics::argmax(&mean));
         let agreeing = logits.chunks_exact(classes).filter(|view| metrics::argmax(view) == label);
@@ -229,7 +319,11 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 }
 
 /// The columns of `schema::labels`.
-fn columns(split: &Split, labels: &[PseudoLabel], classes: usize) -> Vec<ArrayRef> {
+fn columns<'a>(
+    keys: impl Iterator<Item = &'a str>,
+    labels: &[PseudoLabel],
+    classes: usize,
+) -> Vec<ArrayRef> {
     let ints = |f: fn(&PseudoLabel) -> u32| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(labels.iter().map(|l| i64::from(f(l)))))
     };
@@ -238,13 +332,13 @@ fn columns(split: &Split, labels: &[PseudoLabel], classes: usize) -> Vec<ArrayRe
     };
     let probs = labels.iter().flat_map(|l| l.probs.iter().copied());
     vec![
-        Arc::new(StringArray::from_iter_values(split.keys())),
+        Arc::new(StringArray::from_iter_values(keys)),
         ints(|l| l.label),
         Arc::new(BooleanArray::from_iter(labels.iter().map(|l| Some(l.known)))),
         ints(|l| l.single),
         floats(|l| l.confidence),
         floats(|l| l.entropy),
         floats(|l| l.agreement),
-        fixed_lists(probs, classes),
+        fixed_lists(probs.collect(), classes),
     ]
 }

@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::input::survey::Survey;
 use crate::input::{self, Columns, Format, Input, Options};
 use crate::lock::Lock;
+use crate::part::Part;
 use crate::recipe::{self, Recipe};
 use crate::schema;
 use crate::shards::Shards;
-use crate::shards::identity::{Identity, Part};
+use crate::shards::identity::Identity;
 use crate::shards::job::Job;
 use crate::shards::parts;
 use crate::shards::staging::{self, Staging};
@@ -93,7 +94,7 @@ pub struct Args {
     /// Quality of --resize-small's JPEG
     #[arg(long, default_value_t = 90, value_name = "1..100", value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
-    /// Make part I of N, from 1
+    /// Make part I of N, from 1; auto: that of this task of a Slurm array
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     part: Option<Part>,
     /// Join the parts of --out
@@ -154,6 +155,10 @@ impl Stage for Args {
         self.limits
     }
 
+    fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
     fn run(self) -> Result<()> {
         let start = Instant::now();
         if !(0.0..=1.0).contains(&self.allowed()) {
@@ -191,7 +196,7 @@ impl Args {
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
         let lineage = Lineage::new("s4l-shard", UNSEEDED, self.recipe_hash(&settings, resized))
             .input(schema::input::IMAGES, hash?);
-        let goal = self.part.map_or(out.to_path_buf(), |part| parts::folder(out, part));
+        let goal = self.part.map_or(out.to_path_buf(), |part| part.path(out));
         let _lock = Lock::of(&goal, self.output.update)?;
         if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
         {
@@ -315,7 +320,9 @@ impl Args {
 /// Leaves the finished files for a later run, which is what to say if this one was stopped.
 fn left_behind(error: Error, staging: Staging, goal: PathBuf, total: usize) -> Error {
     match (error, staging.leave()) {
-        (Error::Interrupted { .. }, done @ 1..) => Error::Paused { path: goal, done, total },
+        (Error::Interrupted { .. }, done @ 1..) => {
+            Error::Paused { path: goal, done, total, what: "files" }
+        }
         (error, _) => error,
     }
 }

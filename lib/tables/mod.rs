@@ -2,5 +2,6 @@
 
 pub mod contained;
 mod hash;
+pub mod pieces;
 pub mod table;
 mod thrift;

@@ -1,4 +1,4 @@
-//! Small parquet tables (labels, evaluations, metrics): written and read whole.
+//! Parquet tables (labels, evaluations, metrics): written at once or joined from several, read whole.
 
 use super::contained::{self, contained};
 use super::hash::{self, Hashing};
@@ -6,6 +6,7 @@ use crate::artifact::{self, Lineage};
 use crate::error::{Error, Result};
 use crate::schema::{self, FORMAT_KEY, HASH_KEY, NO_HASH};
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -25,6 +26,11 @@ use std::sync::Arc;
 const MOST_TIMES: usize = 100;
 const FREE_BYTES: usize = 256 << 20;
 
+/// A row group has no more than so many rows, and so many values of lists: what is written is held in memory
+/// for as long.
+const GROUP_ROWS: usize = 1 << 16;
+const GROUP_VALUES: usize = 1 << 23;
+
 /// Writes one table, zstd-compressed, with the lineage, `extra` key-value pairs and a hash of the file in
 /// the footer.
 pub fn write(
@@ -34,32 +40,96 @@ pub fn write(
     lineage: &Lineage,
     extra: BTreeMap<String, String>,
 ) -> Result<()> {
-    let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("{}: {e}", path.display()));
-    let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| internal(&e))?;
+    let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| internal(path, &e))?;
+    let (all, most) = (batch.num_rows(), group_rows(&schema));
+    let groups = (0..all).step_by(most).map(|at| Ok(batch.slice(at, most.min(all - at))));
+    let pairs = lineage.metadata().into_iter().chain(extra);
+    write_groups(path, schema.clone(), pairs, groups)
+}
+
+/// Writes the rows of tables, one after the other, as one table with `pairs` in its footer. However the
+/// rows are cut into tables, the bytes are those that `write` gives for all of them. `look` sees each row.
+///
+/// Errors: `BadData` if a table is not whole, or has other columns than `schema`.
+pub fn join(
+    path: &Path,
+    schema: Arc<Schema>,
+    pairs: BTreeMap<String, String>,
+    tables: &[PathBuf],
+    made_by: &str,
+    mut look: impl FnMut(&RecordBatch),
+) -> Result<()> {
+    type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>;
+    let batches = tables.iter().flat_map(|table| match batches(table, &schema, made_by) {
+        Ok(batches) => Box::new(batches) as Batches,
+        Err(e) => Box::new(std::iter::once(Err(e))),
+    });
+    let mut batches = batches.inspect(|batch| batch.iter().for_each(&mut look));
+    let mut groups = BatchCoalescer::new(schema.clone(), group_rows(&schema));
+    let groups = std::iter::from_fn(|| {
+        while !groups.has_completed_batch() {
+            let taken = match batches.next() {
+                Some(Err(e)) => return Some(Err(e)),
+                Some(Ok(batch)) => groups.push_batch(batch),
+                None if groups.is_empty() => return None,
+                None => groups.finish_buffered_batch(),
+            };
+            if let Err(e) = taken {
+                return Some(Err(internal(path, &e)));
+            }
+        }
+        groups.next_completed_batch().map(Ok)
+    });
+    write_groups(path, schema.clone(), pairs.into_iter(), groups)
+}
+
+/// Rows of a full row group.
+fn group_rows(schema: &Schema) -> usize {
+    let values = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::FixedSizeList(_, len) => *len as usize,
+        _ => 1,
+    });
+    (GROUP_VALUES / values.max().unwrap_or(1).max(1)).clamp(1, GROUP_ROWS)
+}
+
+/// Writes a table of row groups.
+fn write_groups(
+    path: &Path,
+    schema: Arc<Schema>,
+    pairs: impl Iterator<Item = (String, String)>,
+    groups: impl Iterator<Item = Result<RecordBatch>>,
+) -> Result<()> {
     let own = [(FORMAT_KEY, hash::FORMAT), (HASH_KEY, NO_HASH)];
     let own = own.map(|(key, value)| (key.to_string(), value.to_string()));
-    let footer = lineage.metadata().into_iter().chain(extra).chain(own);
+    let footer = pairs.chain(own).map(|(k, v)| KeyValue::new(k, v));
+    let level = ZstdLevel::try_new(3).map_err(|e| internal(path, &e))?;
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(|e| internal(&e))?))
+        .set_compression(Compression::ZSTD(level))
         .set_created_by(format!("s4l {}", env!("CARGO_PKG_VERSION")))
-        .set_key_value_metadata(Some(footer.map(|(k, v)| KeyValue::new(k, v)).collect()))
+        .set_key_value_metadata(Some(footer.collect()))
         .build();
     artifact::write_atomic(path, |file| {
         let io = |e: parquet::errors::ParquetError| Error::io(path)(std::io::Error::other(e));
         let mut hashing = Hashing::new(file);
         let mut writer =
             ArrowWriter::try_new(&mut hashing, schema, Some(properties)).map_err(io)?;
-        writer.write(&batch).map_err(io)?;
+        for group in groups {
+            writer.write(&group?).and_then(|()| writer.flush()).map_err(io)?;
+        }
         writer.close().map_err(io)?;
         hashing.seal().map_err(Error::io(path))
     })
+}
+
+fn internal(path: &Path, e: &dyn std::fmt::Display) -> Error {
+    Error::Internal(format!("{}: {e}", path.display()))
 }
 
 /// A table in memory with the path it came from, for messages.
 pub struct Table {
     pub path: PathBuf,
     pub batch: RecordBatch,
-    pub metadata: HashMap<String, String>,
+    pub metadata: Pairs,
     /// `artifact::hash_file` of the bytes that were read.
     pub hash: String,
 }
@@ -68,10 +138,8 @@ pub struct Table {
 ///
 /// Errors: `Missing` if there is no file, `BadData` if it is damaged.
 pub fn read(path: &Path, made_by: &str) -> Result<Table> {
-    let bytes = Bytes::from(bytes(path, made_by)?);
+    let (bytes, builder, metadata) = whole(path, made_by, as_stored())?;
     let bad = |found: String| not_parquet(path, &found, made_by);
-    let (builder, metadata) = open(bytes.clone()).map_err(bad)?;
-    hash::check(&bytes, &metadata).map_err(|found| changed(path, found, made_by))?;
     let schema = builder.schema().clone();
     let most = FREE_BYTES + MOST_TIMES * bytes.len();
     let (mut batches, mut size) = (Vec::new(), 0);
@@ -89,18 +157,39 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     Ok(Table { path: path.to_path_buf(), batch, metadata, hash })
 }
 
+/// The rows of a table of ours, some at a time: its file is all that is held in memory.
+///
+/// Errors: as `read`, and `BadData` if it has other columns than `schema`.
+fn batches(
+    path: &Path,
+    schema: &Arc<Schema>,
+    made_by: &str,
+) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    let (_, builder, _) = whole(path, made_by, ArrowReaderOptions::new())?;
+    let bad = move |found: String| not_parquet(path, &found, made_by);
+    let batches = contained::batches(builder).map_err(bad)?;
+    Ok(batches.map(move |batch| {
+        let columns = batch.map_err(bad)?.columns().to_vec();
+        RecordBatch::try_new(schema.clone(), columns).map_err(|e| bad(e.to_string()))
+    }))
+}
+
 /// The footer's key-value pairs of a file that is whole. `made_by` and errors as in `read`.
-pub fn metadata(path: &Path, made_by: &str) -> Result<HashMap<String, String>> {
-    let bytes = Bytes::from(bytes(path, made_by)?);
-    let (_, metadata) = open(bytes.clone()).map_err(|found| not_parquet(path, &found, made_by))?;
-    hash::check(&bytes, &metadata).map_err(|found| changed(path, found, made_by))?;
-    Ok(metadata)
+pub fn metadata(path: &Path, made_by: &str) -> Result<Pairs> {
+    Ok(whole(path, made_by, as_stored())?.2)
+}
+
+/// The columns of a table of ours, as it was written, and its footer's key-value pairs. `made_by` and
+/// errors as in `read`.
+pub fn footer(path: &Path, made_by: &str) -> Result<(Arc<Schema>, Pairs)> {
+    let (_, builder, pairs) = whole(path, made_by, ArrowReaderOptions::new())?;
+    Ok((Arc::new(Schema::new(builder.schema().fields().clone())), pairs))
 }
 
 /// What the footer of a file claims, of which nothing else is read: key-value pairs, names of the columns,
 /// number of rows. `None` if it is no parquet file.
-pub fn footer(path: &Path) -> Option<(HashMap<String, String>, Vec<String>, u64)> {
-    let (builder, pairs) = open(File::open(path).ok()?).ok()?;
+pub fn claims(path: &Path) -> Option<(Pairs, Vec<String>, u64)> {
+    let (builder, pairs) = open(File::open(path).ok()?, as_stored()).ok()?;
     let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
     Some((pairs, columns, builder.metadata().file_metadata().num_rows().unsigned_abs()))
 }
@@ -108,7 +197,7 @@ pub fn footer(path: &Path) -> Option<(HashMap<String, String>, Vec<String>, u64)
 /// The footer's key-value pairs of an output of `tool`, or `None` if there is none that is whole.
 ///
 /// Errors: `NotOurs` if there is something that `tool` has not made.
-pub fn output(path: &Path, tool: &str) -> Result<Option<HashMap<String, String>>> {
+pub fn output(path: &Path, tool: &str) -> Result<Option<Pairs>> {
     let not_ours =
         || Error::NotOurs { path: path.to_path_buf(), what: format!("an output of {tool}") };
     match path.metadata() {
@@ -120,7 +209,7 @@ pub fn output(path: &Path, tool: &str) -> Result<Option<HashMap<String, String>>
         Ok(_) => {}
     }
     let bytes = Bytes::from(std::fs::read(path).map_err(Error::io(path))?);
-    match open(bytes.clone()) {
+    match open(bytes.clone(), as_stored()) {
         Ok((_, metadata)) if metadata.get(schema::TOOL_KEY).is_none_or(|t| t != tool) => {
             Err(not_ours())
         }
@@ -141,12 +230,24 @@ fn bytes(path: &Path, made_by: &str) -> Result<Vec<u8>> {
     })
 }
 
+/// The bytes of a table that is whole, a reader of it and its footer's key-value pairs.
+fn whole(
+    path: &Path,
+    made_by: &str,
+    options: ArrowReaderOptions,
+) -> Result<(Bytes, contained::Builder<Bytes>, Pairs)> {
+    let bytes = Bytes::from(bytes(path, made_by)?);
+    let opened = open(bytes.clone(), options);
+    let (builder, pairs) = opened.map_err(|found| not_parquet(path, &found, made_by))?;
+    hash::check(&bytes, &pairs).map_err(|found| changed(path, found, made_by))?;
+    Ok((bytes, builder, pairs))
+}
+
 /// Errors: what is wrong with the file.
 fn open<R: ChunkReader + 'static>(
     file: R,
+    options: ArrowReaderOptions,
 ) -> std::result::Result<(contained::Builder<R>, Pairs), String> {
-    // Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = contained::open(file, options)?;
     let pairs = builder.metadata().file_metadata().key_value_metadata();
     let pairs = pairs.into_iter().flatten();
@@ -154,7 +255,13 @@ fn open<R: ChunkReader + 'static>(
     Ok((builder, pairs))
 }
 
-type Pairs = HashMap<String, String>;
+/// Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
+fn as_stored() -> ArrowReaderOptions {
+    ArrowReaderOptions::new().with_skip_arrow_metadata(true)
+}
+
+/// Key-value pairs of a footer.
+pub type Pairs = HashMap<String, String>;
 
 fn not_parquet(path: &Path, found: &str, made_by: &str) -> Error {
     Error::bad_data(path, "a parquet file", found, format!("make it again with {made_by}"))
@@ -259,8 +366,8 @@ impl Table {
 }
 
 /// A column of lists of `len` floats, as `schema` declares them.
-pub fn fixed_lists(values: impl Iterator<Item = f32>, len: usize) -> ArrayRef {
+pub fn fixed_lists(values: Vec<f32>, len: usize) -> ArrayRef {
     let field = arrow::datatypes::Field::new_list_field(DataType::Float32, false);
-    let values = Arc::new(Float32Array::from_iter_values(values));
+    let values = Arc::new(Float32Array::from(values));
     Arc::new(FixedSizeListArray::new(Arc::new(field), len as i32, values, None))
 }

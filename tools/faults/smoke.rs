@@ -38,7 +38,7 @@ pub const SMALL: &str = "-s units=[1] -s stem=small_stride2 -s checkpoint_every=
 /// File sizes for as many files, cut elsewhere.
 const FILE_BYTES: (&str, &str) = ("file_bytes=100000", "file_bytes=90000");
 
-pub static STAGES: [Stage; 13] = [
+pub static STAGES: [Stage; 15] = [
     Stage {
         name: "shard",
         program: "s4l-shard",
@@ -107,6 +107,29 @@ pub static STAGES: [Stage; 13] = [
                -s views=resize(28)|-1_to_1 --threads 1 --seed 0",
         inputs: &["shards", "model", "labelled.parquet"],
         outputs: &["labels.parquet"],
+        ..STAGE
+    },
+    Stage {
+        name: "label-part",
+        program: "s4l-pseudolabel",
+        line: "--in shards --model model --labelled labelled.parquet --out pieces.parquet \
+               --part 1/2 -s views=resize(28)|-1_to_1 --threads 1 --seed 0",
+        inputs: &["shards", "model", "labelled.parquet"],
+        outputs: &["pieces.parquet.part-1-of-2"],
+        ..STAGE
+    },
+    Stage {
+        name: "label-merge",
+        program: "s4l-pseudolabel",
+        line: "--merge --out pieces.parquet --threads 1",
+        other: ("--merge", "--in shards --model model --seed 1 -s views=resize(28)|-1_to_1"),
+        inputs: &["pieces.parquet.part-1-of-2", "pieces.parquet.part-2-of-2", "shards", "model"],
+        outputs: &["pieces.parquet"],
+        before: &[(
+            "s4l-pseudolabel",
+            "--in shards --model model --labelled labelled.parquet --out pieces.parquet \
+             --part 2/2 -s views=resize(28)|-1_to_1 --threads 1 --seed 0",
+        )],
         ..STAGE
     },
     Stage {

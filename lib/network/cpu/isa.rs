@@ -22,6 +22,19 @@ impl Isa {
         Isa::from(pulp::Arch::new())
     }
 
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self.arch {
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V4(_) if self.has_pairs() => "AVX512-BF16",
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V4(_) => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V3(_) => "AVX2",
+            _ => "any",
+        }
+    }
+
     /// Whether there are products of pairs of bfloat16.
     pub fn has_pairs(self) -> bool {
         #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,273 @@
+//! A table with a row an image in the making, `<out>.partial/`: its rows in pieces of 256, each a table of
+//! its own. A run that was stopped or killed goes on with the pieces that are missing. What a part of a
+//! run makes is such a table too, of more rows, and parts are joined as pieces are.
+//!
+//! Which rows a piece or a part has, its footer says: with the lineage of the whole, `s4l.part`.
+
+use super::table::{self, Pairs};
+use crate::artifact::{Lineage, beside};
+use crate::cli;
+use crate::error::{Error, Result};
+use crate::part::{self, Part};
+use crate::schema::{self, FORMAT_KEY, HASH_KEY, PART_KEY, TOOL_KEY};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::Schema;
+use parquet::arrow::ARROW_SCHEMA_META_KEY;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Rows of a piece: what is lost of a run that is killed is less.
+const PIECE_ROWS: usize = 256;
+
+/// Some rows of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Among all pieces.
+    place: Part,
+    pub rows: Range<usize>,
+}
+
+/// What a run makes, a table or a part of one. Whoever opens its pieces has the lock of it.
+pub struct Making {
+    goal: PathBuf,
+    schema: Arc<Schema>,
+    lineage: Lineage,
+    part: Option<Part>,
+    pieces: Vec<Piece>,
+}
+
+/// The pieces of what a run makes that are there.
+pub struct Pieces {
+    making: Making,
+    finished: BTreeSet<usize>,
+}
+
+impl Making {
+    /// Of a table of `rows` rows at `out`, a part, or all.
+    pub fn new(
+        out: &Path,
+        schema: Arc<Schema>,
+        lineage: &Lineage,
+        rows: usize,
+        part: Option<Part>,
+    ) -> Making {
+        let pieces = rows.div_ceil(PIECE_ROWS);
+        let pieces: Vec<Piece> = (1..=pieces)
+            .map(|nth| Piece {
+                place: Part(nth, pieces),
+                rows: (nth - 1) * PIECE_ROWS..rows.min(nth * PIECE_ROWS),
+            })
+            .collect();
+        Making {
+            goal: part.map_or(out.to_path_buf(), |part| part.path(out)),
+            schema,
+            lineage: lineage.clone(),
+            part,
+            pieces: part.unwrap_or(Part::WHOLE).of(&pieces).to_vec(),
+        }
+    }
+
+    /// Where it will be.
+    pub fn goal(&self) -> &Path {
+        &self.goal
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.rows.len()).sum()
+    }
+
+    /// The pieces that earlier runs have finished; what is damaged or of something else is removed.
+    ///
+    /// Errors: `NotOurs` for a folder with something in it that is no piece.
+    pub fn open(self) -> Result<Pieces> {
+        let mut finished = BTreeSet::new();
+        for (path, nth) in there(&root(&self.goal))? {
+            let found = table::output(&path, self.lineage.tool)?;
+            let piece = self.pieces.iter().find(|piece| piece.place.0 == nth);
+            let wanted = piece.map(|piece| of_part(self.lineage.metadata(), piece.place));
+            match found.and_then(own) {
+                found if found.is_some() && found == wanted => {
+                    finished.insert(nth);
+                }
+                _ => std::fs::remove_file(&path).map_err(Error::io(&path))?,
+            }
+        }
+        Ok(Pieces { making: self, finished })
+    }
+}
+
+impl Pieces {
+    /// Those that are still to be made.
+    pub fn missing(&self) -> Vec<Piece> {
+        let pieces = self.making.pieces.iter();
+        pieces.filter(|piece| !self.finished.contains(&piece.place.0)).cloned().collect()
+    }
+
+    /// Keeps a piece.
+    pub fn put(&mut self, piece: &Piece, columns: Vec<ArrayRef>) -> Result<()> {
+        let Making { lineage, schema, .. } = &self.making;
+        let place = BTreeMap::from([(PART_KEY.to_string(), piece.place.to_string())]);
+        table::write(&self.path(piece), schema.clone(), columns, lineage, place)?;
+        self.finished.insert(piece.place.0);
+        Ok(())
+    }
+
+    fn path(&self, piece: &Piece) -> PathBuf {
+        root(&self.making.goal).join(schema::piece_file(piece.place.0))
+    }
+
+    /// Leaves the pieces for a later run, which is what to say if this one was stopped.
+    pub fn leave(self, error: Error) -> Error {
+        let Making { goal, pieces, .. } = &self.making;
+        let done = pieces.iter().filter(|piece| self.finished.contains(&piece.place.0));
+        let done: usize = done.map(|piece| piece.rows.len()).sum();
+        if done == 0 {
+            // What cannot be removed does no harm: the next run begins with it.
+            let _ = std::fs::remove_dir(root(goal));
+        }
+        match error {
+            Error::Interrupted { .. } if done == 0 => Error::Interrupted { path: goal.clone() },
+            Error::Interrupted { .. } => Error::Paused {
+                path: goal.clone(),
+                done,
+                total: self.making.rows(),
+                what: "images",
+            },
+            error => error,
+        }
+    }
+
+    /// Joins all pieces to what the run makes, and removes them. `look` sees all rows.
+    pub fn commit(self, look: impl FnMut(&RecordBatch)) -> Result<()> {
+        let Making { goal, schema, lineage, part, pieces } = &self.making;
+        let pairs = match part {
+            None => lineage.metadata(),
+            Some(part) => of_part(lineage.metadata(), *part),
+        };
+        let paths: Vec<PathBuf> = pieces.iter().map(|piece| self.path(piece)).collect();
+        table::join(goal, schema.clone(), pairs, &paths, lineage.tool, look)?;
+        if let Err(e) = remove(&root(goal)) {
+            cli::warn(&format!("{e}; the next run removes it"));
+        }
+        Ok(())
+    }
+}
+
+/// All parts of a table, of one run.
+pub struct Parts {
+    paths: Vec<PathBuf>,
+    schema: Arc<Schema>,
+    pairs: BTreeMap<String, String>,
+    pub lineage: Lineage,
+}
+
+impl Parts {
+    /// Opens the parts of `out`, which `tool` makes.
+    ///
+    /// Errors: as `part::all`, and `BadData` if one is damaged or of another run.
+    pub fn open(out: &Path, tool: &'static str) -> Result<Parts> {
+        let parts = part::all(out, tool, Path::is_file)?;
+        let first = &parts[0].0;
+        let made_by = format!("{tool} --part");
+        let (schema, pairs) = table::footer(first, &made_by)?;
+        let mut pairs = own(pairs).unwrap_or_default();
+        if pairs.get(TOOL_KEY).is_none_or(|made_by| made_by != tool) {
+            let what = format!("a part that {tool} made");
+            return Err(Error::NotOurs { path: first.clone(), what });
+        }
+        pairs.remove(PART_KEY);
+        for (path, part) in &parts {
+            let found = own(table::metadata(path, &made_by)?);
+            if found != Some(of_part(pairs.clone(), *part)) {
+                return Err(part::another(path, first));
+            }
+        }
+        let paths = parts.into_iter().map(|(path, _)| path).collect();
+        let lineage = Lineage::of_metadata(tool, &pairs);
+        Ok(Parts { paths, schema, pairs, lineage })
+    }
+
+    /// Joins them. `look` sees all rows.
+    pub fn join(self, out: &Path, look: impl FnMut(&RecordBatch)) -> Result<()> {
+        let made_by = format!("{} --part", self.lineage.tool);
+        table::join(out, self.schema, self.pairs, &self.paths, &made_by, look)
+    }
+}
+
+/// Removes the pieces that are left of making what is at `goal`, of this lineage or of any, as far as they can
+/// be. Whoever calls it has the lock of the goal.
+pub fn remove_left_over(goal: &Path, tool: &str, lineage: Option<&Lineage>) {
+    let is_left = |(path, nth): &(PathBuf, usize)| match (table::output(path, tool), lineage) {
+        (Err(_), _) => false,
+        (Ok(_), None) => true,
+        (Ok(found), Some(lineage)) => {
+            let of_it = |mut found: BTreeMap<String, String>| {
+                found.remove(PART_KEY);
+                found == lineage.metadata()
+            };
+            *nth == UNFINISHED || found.and_then(own).is_some_and(of_it)
+        }
+    };
+    let root = root(goal);
+    if there(&root).is_ok_and(|there| there.iter().all(is_left)) {
+        let _ = remove(&root);
+    }
+}
+
+/// Where the pieces of what a run makes are.
+fn root(goal: &Path) -> PathBuf {
+    beside(goal, schema::PARTIAL)
+}
+
+/// In place of the number of a piece: of what is left of writing one.
+const UNFINISHED: usize = 0;
+
+/// The pieces that are there, with their numbers. Errors: `NotOurs` if something else is.
+fn there(root: &Path) -> Result<Vec<(PathBuf, usize)>> {
+    let entries = match std::fs::read_dir(root) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(root))?,
+    };
+    let mut there = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(root))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (begin, end) = schema::TEMPORARY;
+        let unfinished = name.starts_with(begin) && name.ends_with(end);
+        let nth = if unfinished { Some(UNFINISHED) } else { schema::piece_of(&name) };
+        let nth = nth.ok_or_else(|| Error::NotOurs {
+            path: root.to_path_buf(),
+            what: "a folder of pieces of an output".to_string(),
+        })?;
+        there.push((path, nth));
+    }
+    Ok(there)
+}
+
+/// Removes the pieces, all that `there` finds.
+fn remove(root: &Path) -> Result<()> {
+    for (path, _) in there(root)? {
+        std::fs::remove_file(&path).map_err(Error::io(&path))?;
+    }
+    match std::fs::remove_dir(root) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(root)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The pairs of a table that is part of one with `pairs`.
+fn of_part(mut pairs: BTreeMap<String, String>, part: Part) -> BTreeMap<String, String> {
+    pairs.insert(PART_KEY.to_string(), part.to_string());
+    pairs
+}
+
+/// The pairs of a footer that say what the table is; `None` if it has no hash.
+fn own(mut pairs: Pairs) -> Option<BTreeMap<String, String>> {
+    pairs.remove(HASH_KEY)?;
+    pairs.retain(|key, _| key != FORMAT_KEY && key != ARROW_SCHEMA_META_KEY);
+    Some(pairs.into_iter().collect())
+}

@@ -1,0 +1,80 @@
+//! What a stage takes from a scheduler: how many tasks its step has, the cores of a task, the name of the
+//! job.
+
+mod common;
+
+use common::{SMOKE, Scratch};
+use serde_json::Value;
+use std::process::{Command, Output};
+
+const SHARD: &str = env!("CARGO_BIN_EXE_s4l-shard");
+
+/// `s4l-shard` in an environment.
+fn shard(scratch: &Scratch, more: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(SHARD);
+    command.args(["--in", SMOKE, "--out", "shards", "-q"]).args(more);
+    for name in ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_CPUS_PER_TASK"]
+    {
+        command.env_remove(name);
+    }
+    command.envs(variables.iter().copied()).current_dir(scratch.path("")).output().unwrap()
+}
+
+#[test]
+fn copies_of_one_command_are_refused() {
+    let scratch = Scratch::new();
+    for name in ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let ran = shard(&scratch, &[], &[(name, "4")]);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{said}");
+        for word in ["4 tasks of one step", name, "srun -n1", "--part"] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+        assert_eq!(scratch.names(), Vec::<String>::new());
+        // For another command line each task has, as the shell of a job of one task.
+        for (more, tasks) in [(&["--part", "1/2", "--force"][..], "4"), (&["--force"], "1")] {
+            let ran = shard(&scratch, more, &[(name, tasks)]);
+            assert!(ran.status.success(), "{name}={tasks}: {ran:?}");
+        }
+        for entry in std::fs::read_dir(scratch.path("")).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path).unwrap(),
+                false => std::fs::remove_file(path).unwrap(),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sidecar_tells_of_the_job_and_its_cores() {
+    let scratch = Scratch::new();
+    let sidecar = |more: &[&str], variables: &[(&str, &str)]| -> Value {
+        let ran = shard(&scratch, &[&["--force"], more].concat(), variables);
+        assert!(ran.status.success(), "{ran:?}");
+        let text = std::fs::read(scratch.path("shards.prov.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let plain = sidecar(&[], &[]);
+    let known = ["AVX512-BF16", "AVX-512", "AVX2", "any"];
+    assert!(known.contains(&plain["instructions"].as_str().unwrap()), "{plain}");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for (cpus, more, threads) in [
+        ("1", &[][..], 1),
+        ("1000", &[], cores),
+        ("two", &[], cores),
+        ("1", &["--threads", "3"], 3),
+    ] {
+        let made = sidecar(more, &[("SLURM_CPUS_PER_TASK", cpus)]);
+        assert_eq!(made["threads"], threads, "{cpus} {more:?}");
+    }
+    let job = [
+        ("SLURM_JOB_ID", "4711"),
+        ("SLURM_JOB_NODELIST", "node[03-04]"),
+        ("SLURM_RESTART_COUNT", "2"),
+    ];
+    let made = sidecar(&[], &job);
+    assert_eq!(made["job"], "4711");
+    assert_eq!(made["nodes"], "node[03-04]");
+    assert_eq!(made["restarts"], "2");
+}
