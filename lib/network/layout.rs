@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The first layers of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Stem {
     /// 7x7 stride 2, then 3x3 stride-2 max pool over zero padding: for 224 x 224.
     Imagenet,

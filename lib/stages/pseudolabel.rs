@@ -9,7 +9,7 @@ use crate::labelled::rows::labelled_rows;
 use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::{Shards, Split};
 use crate::tables::table::{self, fixed_lists};
@@ -62,6 +62,8 @@ struct PseudolabelSettings {
     /// Empty: five crops times four rotations of an image resized to 256/224 of the model's size.
     views: String,
 }
+
+impl Keys for PseudolabelSettings {}
 
 impl Stage for Args {
     fn words(&self) -> &Words {

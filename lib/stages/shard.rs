@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::input::survey::Survey;
 use crate::input::{self, Columns, Format, Input, Options};
 use crate::lock::Lock;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::Shards;
 use crate::shards::identity::{Identity, Part};
@@ -117,6 +117,8 @@ struct ShardSettings {
     /// 65,536 images.
     file_bytes: u64,
 }
+
+impl Keys for ShardSettings {}
 
 impl Default for ShardSettings {
     fn default() -> ShardSettings {
