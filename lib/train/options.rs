@@ -21,6 +21,10 @@ pub struct TrainingOptions {
     /// Store and multiply activations so, whatever the recipe says
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
+    /// Give the events for TensorBoard the time of the clock in place of the step: their file then is
+    /// another from run to run
+    #[arg(long)]
+    pub wall_times: bool,
     #[command(flatten)]
     pub recipe: Recipe,
     /// Print every key of a recipe with type, range and default, and stop

@@ -26,7 +26,6 @@ use crate::train::identity::Identity;
 use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::log::MetricsLog;
 use crate::train::schedule::Schedule;
-use crate::train::tfevents;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +48,8 @@ pub struct Run {
     pub images: Arc<TrainingImages>,
     pub schedule: Schedule,
     pub validation: Option<Validation>,
+    /// Whether the events for TensorBoard have the times of the clock.
+    pub wall_times: bool,
 }
 
 /// Images of a set that an error names.
@@ -72,11 +73,11 @@ impl Run {
         let start = Instant::now();
         std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
         let mut state = self.begin(output.may_replace())?;
-        let mut log = MetricsLog::open(&self.out, &state.metrics)?;
+        let mut log = MetricsLog::open(&self.out, &state.metrics, self.wall_times)?;
         let begun = state.step;
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
-        self.commit(&state.metrics)?;
+        self.commit(&state.metrics, log.events())?;
         artifact::write_provenance(&self.out, start);
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
@@ -305,11 +306,11 @@ impl Run {
     }
 
     /// Writes the model folder.
-    fn commit(&self, metrics: &[Metric]) -> Result<()> {
+    fn commit(&self, metrics: &[Metric], events: &[u8]) -> Result<()> {
         let staged = TemporaryFolder::beside(&self.out.join(schema::WEIGHTS))?;
         let path = staged.path();
         metrics::write(path, metrics, &self.lineage)?;
-        artifact::write_bytes(&path.join(schema::EVENTS), &tfevents::encode(metrics))?;
+        artifact::write_bytes(&path.join(schema::EVENTS), events)?;
         let card = card::markdown(&self.config, &self.lineage, metrics);
         artifact::write_bytes(&path.join(schema::MODEL_CARD), card.as_bytes())?;
         folder::write(path, &self.config, &self.network.engine.get()?, &self.lineage)?;
