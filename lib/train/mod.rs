@@ -21,7 +21,7 @@ pub mod trainer;
 
 use crate::artifact::{self, Target};
 use crate::cli;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::memory;
 use crate::model::config::Config;
@@ -69,7 +69,8 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
     artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
     let found = finished(out, &run);
-    match artifact::target(&options.output, &weights, &run.lineage, found)? {
+    let target = artifact::target(&options.output, &weights, &run.lineage, found);
+    match target.map_err(|e| of_another_schedule(e, out, &run))? {
         Target::UpToDate => run.clear(),
         Target::Write => {
             if options.computing.device.parse::<Device>()? == Device::Cpu {
@@ -78,6 +79,19 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
             }
             run.train(&options.output)
         }
+    }
+}
+
+/// Whoever trains a finished model for longer is told how that is done.
+fn of_another_schedule(e: Error, out: &Path, run: &Run) -> Error {
+    let config = folder::describe(out).ok().map(|described| described.config);
+    let config = config.and_then(|json| serde_json::from_slice::<Config>(&json).ok());
+    let wanted = &run.config.settings.schedule;
+    match (e, config) {
+        (Error::Exists { path }, Some(found)) if found.settings.schedule != *wanted => {
+            Error::Trained { path, model: out.to_path_buf() }
+        }
+        (e, _) => e,
     }
 }
 
