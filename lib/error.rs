@@ -50,7 +50,7 @@ pub enum Error {
     Recipe { recipe: String, what: String, hint: String },
     /// Too little memory; `preparing` before the first step of training.
     #[error("{what}; {hint}")]
-    Memory { what: String, hint: &'static str, preparing: bool },
+    Memory { what: String, hint: String, preparing: bool },
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }

@@ -32,6 +32,11 @@ pub trait Keys: Serialize + DeserializeOwned + Default {
 const ALIKE: f64 = 0.7;
 
 impl Recipe {
+    /// Whether all settings have their defaults, since nobody says otherwise.
+    pub fn is_absent(&self) -> bool {
+        self.file.is_none() && self.set.is_empty()
+    }
+
     /// Reads the settings.
     ///
     /// Errors: `Missing` for an absent file, `Recipe` for a syntax error, an unknown key or a wrong

@@ -149,6 +149,13 @@ impl Allocator {
 }
 
 impl Layout {
+    /// Rows (or columns) of the last unit's output for images of `size` of them.
+    pub fn last_side(&self, size: usize) -> usize {
+        let stem = self.stem.output(size);
+        let first = if self.pool { stem.div_ceil(2) } else { stem };
+        self.units.iter().fold(first, |size, unit| unit.convs[1].output(size))
+    }
+
     pub fn new(a: &Architecture) -> Layout {
         let mut at = Allocator::default();
         let base = 16 * a.width_factor;

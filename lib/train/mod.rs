@@ -3,8 +3,8 @@
 //! In the order of a run: `options` are those of the command line; `check` refuses settings that
 //! cannot be meant; `prepare` reads and checks every input, the labels by `labels`; `dry_run` says
 //! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
-//! `schedule`; `log` and `checkpoint` write while it runs, the latter under the run's `identity`,
-//! `tfevents` at its end.
+//! `schedule`; `log`, `tfevents` and `checkpoint` write while it runs, the last under the run's
+//! `identity`, and `progress` tells of it.
 
 pub mod check;
 pub mod checkpoint;
@@ -15,6 +15,7 @@ pub mod loader;
 pub mod log;
 pub mod options;
 pub mod prepare;
+pub mod progress;
 pub mod schedule;
 pub mod tfevents;
 pub mod trainer;
@@ -73,9 +74,15 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
     match target.map_err(|e| of_another_schedule(e, out, &run))? {
         Target::UpToDate => run.clear(),
         Target::Write => {
+            let (settings, data) = (&run.config.settings, run.data());
+            if options.recipe.is_absent() {
+                cli::info(
+                    "no --recipe and no --set: every setting has its default, see --settings",
+                );
+            }
+            dry_run::say_plan(settings, &data)?;
             if options.computing.device.parse::<Device>()? == Device::Cpu {
-                let bytes = dry_run::memory(&run.config.settings, &run.data())?;
-                memory::check("training", bytes as u64)?;
+                dry_run::check_memory(settings, &data)?;
             }
             run.train(&options.output)
         }

@@ -21,10 +21,11 @@ use crate::rng::Stream;
 use crate::schema::{self, metric};
 use crate::shards::Split;
 use crate::train::checkpoint::{self, State};
-use crate::train::dry_run::Data;
+use crate::train::dry_run::{self, Data};
 use crate::train::identity::Identity;
 use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::log::MetricsLog;
+use crate::train::progress::Progress;
 use crate::train::schedule::Schedule;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -105,29 +106,27 @@ impl Run {
     fn steps(&mut self, state: &mut State, log: &mut MetricsLog) -> Result<Duration> {
         let (begun, total) = (state.step, self.schedule.total_steps);
         let mut batches = self.images.batches(begun, total);
-        let mut waited = Duration::ZERO;
-        let bar = cli::progress(total, "training");
+        let images = dry_run::images_a_step(&self.config.settings, &self.data())?;
+        let mut progress = Progress::new(begun, total, images);
         for step in begun..total {
             self.validate_if_due(state, log, step)?;
             if cli::stop_requested() {
-                bar.abandon();
                 self.save(state, step)?;
                 return Err(self.stopped(step));
             }
             let asked = Instant::now();
             let batch = batches.advance()?;
-            waited += asked.elapsed();
+            let waited = asked.elapsed();
             let record = self.differentiate(batch, step)?;
             self.check_finite(&record, step, state)?;
             self.update(step)?;
             memory::preparing(false);
             state.means.add(&record);
-            bar.set_position(step + 1);
+            progress.step(step + 1, &record, self.schedule.learning_rate(step), waited);
             self.log_if_due(state, log, step + 1)?;
             self.save_if_due(state, step + 1)?;
         }
-        bar.finish_and_clear();
-        Ok(waited)
+        Ok(progress.waited())
     }
 
     /// Makes the engine add up the gradient of a step.
