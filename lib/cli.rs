@@ -273,6 +273,18 @@ pub fn info(message: &str) {
     }
 }
 
+/// News for people, on stderr, or in JSON the `fields` of it; silent under `--quiet`.
+pub fn report(text: &str, mut fields: serde_json::Value) {
+    match LOG.get() {
+        Some(log) if log.quiet => {}
+        Some(log) if log.json => {
+            fields["level"] = "info".into();
+            write(&format!("{fields}\n"));
+        }
+        _ => write(&format!("{text}\n")),
+    }
+}
+
 /// Says that an output is there already; the closing line of a run that does nothing else is left out.
 pub fn up_to_date(out: &Path) {
     UP_TO_DATE.store(true, Ordering::Relaxed);
@@ -305,8 +317,12 @@ pub fn error_line(error: &Error) -> String {
 }
 
 fn say(level: &str, message: &str) {
+    write(&line(level, message));
+}
+
+fn write(line: &str) {
     // A log that is full or closed ends no work.
-    let _ = std::io::stderr().write_all(line(level, message).as_bytes());
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn line(level: &str, message: &str) -> String {
@@ -327,6 +343,11 @@ fn program() -> &'static str {
 pub fn progress(total: u64, what: &'static str) -> ProgressBar {
     let style = "{msg} {wide_bar} {pos}/{len} {elapsed} eta {eta}";
     bar(ProgressBar::new(total), what, style)
+}
+
+/// As `progress`, with words beside a short bar that are cut where the terminal ends.
+pub fn progress_with_words(total: u64) -> ProgressBar {
+    bar(ProgressBar::new(total), "", "{bar:20} {pos}/{len} {wide_msg}")
 }
 
 /// As `progress`, of bytes that nobody has counted before.

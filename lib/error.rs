@@ -22,6 +22,9 @@ pub enum Error {
     /// Output that is already there and was not made from the same inputs.
     #[error("{}: output exists and was made from other inputs or settings; pass --force to replace it", path.display())]
     Exists { path: PathBuf },
+    /// A model that is already there and was trained by another schedule.
+    #[error("{}: output exists and was trained by another schedule; to train it on, start from its weights with --init {} and name another --out, or pass --force to replace it", path.display(), model.display())]
+    Trained { path: PathBuf, model: PathBuf },
     /// Output that is already there and is of another kind: never replaced.
     #[error("{}: exists and is not {what}; name another --out", path.display())]
     NotOurs { path: PathBuf, what: String },
@@ -47,7 +50,7 @@ pub enum Error {
     Recipe { recipe: String, what: String, hint: String },
     /// Too little memory; `preparing` before the first step of training.
     #[error("{what}; {hint}")]
-    Memory { what: String, hint: &'static str, preparing: bool },
+    Memory { what: String, hint: String, preparing: bool },
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
@@ -60,7 +63,7 @@ impl Error {
             Error::Check { .. } | Error::Diverged { .. } => 3,
             Error::BadData { .. } => 65,
             Error::Missing { .. } => 66,
-            Error::Exists { .. } | Error::NotOurs { .. } => 73,
+            Error::Exists { .. } | Error::Trained { .. } | Error::NotOurs { .. } => 73,
             Error::Io { .. } => 74,
             Error::Busy { .. }
             | Error::Stopped { .. }

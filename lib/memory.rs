@@ -39,31 +39,32 @@ pub fn preparing(yes: bool) {
 /// The error of a process that cannot have so many bytes for `what`.
 pub fn lacking(what: &str, bytes: u64) -> Error {
     let what = format!("{what} {} MB of memory, and there is not so much", bytes >> 20);
-    Error::Memory { what, hint: HINT, preparing: PREPARING.load(Ordering::Relaxed) }
+    refused(what, HINT.to_string())
 }
 
-/// Errors if `what` needs more than this process may take by `--max-memory`, its control group and its
-/// resource limits.
-pub fn check(what: &str, bytes: u64) -> Result<()> {
+/// The error of what takes more memory than there is.
+pub fn refused(what: String, hint: String) -> Error {
+    Error::Memory { what, hint, preparing: PREPARING.load(Ordering::Relaxed) }
+}
+
+/// The most that this process may take by `--max-memory`, its control group, its resource limits and the
+/// machine that it runs on, in bytes; and which of them says so.
+pub fn most() -> Option<(u64, &'static str)> {
     let limits = [
         ("--max-memory", Some(MOST.load(Ordering::Relaxed)).filter(|&most| most > 0)),
         ("the control group", control_group(Path::new("/"))),
         ("ulimit -v", resource(libc::RLIMIT_AS)),
         ("ulimit -d", resource(libc::RLIMIT_DATA)),
+        ("this machine", installed()),
     ];
-    let limits = limits.into_iter().filter_map(|(who, limit)| Some((limit?, who)));
-    match limits.min() {
-        Some((limit, who)) if bytes > limit => {
-            let what = format!(
-                "{what} needs about {} MB of memory, and {who} allows {} MB",
-                bytes >> 20,
-                limit >> 20
-            );
-            let preparing = PREPARING.load(Ordering::Relaxed);
-            Err(Error::Memory { what, hint: HINT, preparing })
-        }
-        _ => Ok(()),
-    }
+    limits.into_iter().filter_map(|(who, limit)| Some((limit?, who))).min()
+}
+
+/// All memory of the machine.
+fn installed() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
 fn resource(which: libc::__rlimit_resource_t) -> Option<u64> {

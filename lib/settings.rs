@@ -1,8 +1,14 @@
-//! Every key of a training recipe.
+//! Every key of a training recipe, in one table: type, default, range, meaning.
 
+use crate::augment;
+use crate::error::{Error, Result};
 use crate::network::engine::Precision;
 use crate::network::layout::Stem;
+use crate::recipe::Keys;
+use crate::schema;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 /// Which losses a training stage optimizes (methods of the paper's table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -20,131 +26,293 @@ pub enum Method {
     Distill,
 }
 
-/// Every key of a training recipe. Epochs are epochs of the labelled set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    pub method: Method,
-
-    /// Bottleneck units of each of the blocks: [3, 4, 6, 3] is ResNet-50.
-    pub units: Vec<usize>,
-    /// Base width is 16 times this: 4 is the standard ResNet, 16 is "4x wider".
-    pub width_factor: usize,
-    pub stem: Stem,
-    /// Dimensions of the exemplar embedding.
-    pub embedding_dim: usize,
-    pub precision: Precision,
-
-    /// Labelled images a step.
-    pub batch: usize,
-    /// Unlabelled images a step; drawn from all images that are not held out.
-    pub unlabelled_batch: usize,
-    /// Augmentation of labelled, unlabelled and evaluated images.
-    pub augment_labelled: String,
-    pub augment_unlabelled: String,
-    pub augment_eval: String,
-
-    pub learning_rate: f64,
-    /// The learning rate is given for this batch and scaled linearly to `batch`; 0: not scaled.
-    pub learning_rate_batch: usize,
-    pub momentum: f64,
-    /// Coefficient of sum(w^2)/2 over convolution and head kernels.
-    pub weight_decay: f64,
-    /// Epochs: end of the linear warm-up, the decays, the end of training.
-    pub schedule: Vec<f64>,
-    /// Factor of each decay.
-    pub decay_factor: f64,
-    /// Half-life in epochs of the averaged weights; 0: no averaging.
-    pub polyak_half_life: f64,
-    /// Batches of training images over which the batch-norm statistics of the averaged weights are
-    /// recomputed at the end; 0: the moving statistics of the raw weights, as the reference does.
-    pub batch_norm_batches: usize,
-
-    pub weight_supervised: f64,
-    pub weight_rotation: f64,
-    pub weight_exemplar: f64,
-    pub weight_vat: f64,
-    pub weight_entmin: f64,
-    /// Epochs over which the weights of VAT and entropy minimization rise linearly from 0.
-    pub ramp: f64,
-    /// Norm of the adversarial perturbation of a 224 x 224 x 3 image in [-1, 1]; images of other
-    /// sizes get the same root mean square a value.
-    pub vat_eps: f64,
-    pub vat_power_iterations: usize,
-    /// VAT and entropy minimization on labelled images too (not in `moam`, as in the reference).
-    pub vat_labelled: bool,
-
-    /// The data that the recipe was written for, so that `--dry-run` needs none: classes, labelled and
-    /// all images; 0: not said. Training goes by the data.
-    pub classes: usize,
-    pub labelled_images: usize,
-    pub unlabelled_images: usize,
-
-    /// Pseudo labels: the column to train on, `label` (mean of all views) or `label_single` (centre
-    /// view). Known labels are trained on in either case.
-    pub label_column: String,
-    /// Pseudo labels less confident than this are not trained on; 0: all are. Known ones always are.
-    pub min_confidence: f64,
-
-    /// Steps between checkpoints, records of the metrics; epochs between validations.
-    pub checkpoint_every: u64,
-    pub log_every: u64,
-    pub validate_every: f64,
+/// A key of a recipe.
+pub struct Setting {
+    pub key: &'static str,
+    /// In a sentence or two.
+    pub meaning: &'static str,
+    pub range: Range,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            method: Method::Supervised,
-            units: vec![3, 4, 6, 3],
-            width_factor: 4,
-            stem: Stem::Imagenet,
-            embedding_dim: 1000,
-            precision: Precision::F32,
-            batch: 256,
-            unlabelled_batch: 0,
-            augment_labelled: "inception_crop|resize(224)|flip_lr|-1_to_1".into(),
-            augment_unlabelled: "inception_crop|resize(224)|flip_lr|-1_to_1".into(),
-            augment_eval: "resize_small(256)|crop(224)|-1_to_1".into(),
-            learning_rate: 0.1,
-            learning_rate_batch: 0,
-            momentum: 0.9,
-            weight_decay: 1e-3,
-            schedule: vec![5.0, 140.0, 160.0, 180.0, 200.0],
-            decay_factor: 0.1,
-            polyak_half_life: 0.0,
-            batch_norm_batches: 0,
-            weight_supervised: 1.0,
-            weight_rotation: 0.0,
-            weight_exemplar: 0.0,
-            weight_vat: 0.0,
-            weight_entmin: 0.0,
-            ramp: 0.0,
-            vat_eps: 40.0,
-            vat_power_iterations: 1,
-            vat_labelled: true,
-            classes: 0,
-            labelled_images: 0,
-            unlabelled_images: 0,
-            label_column: "label".into(),
-            min_confidence: 0.0,
-            checkpoint_every: 5000,
-            log_every: 100,
-            validate_every: 1.0,
+/// Which values a key may have, as far as that hangs on no other key.
+pub enum Range {
+    /// Of which numbers: in words, behind "give", and whether those of a value are such.
+    Numbers(&'static str, fn(&[f64]) -> bool),
+    /// One of these names.
+    Names(fn() -> Vec<String>),
+    /// A pipe of image steps.
+    Pipe,
+    /// True or false.
+    Either,
+}
+
+/// The struct of all settings, its defaults, and the table of keys.
+macro_rules! settings {
+    ($($(#[doc = $line:literal])+ $key:ident: $kind:ty = $default:expr, $range:expr;)+) => {
+        /// Every key of a training recipe.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Settings {
+            $($(#[doc = $line])+ pub $key: $kind,)+
+        }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($key: $default,)+ }
+            }
+        }
+
+        /// Every key of a training recipe, in order.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { key: stringify!($key), meaning: concat!($($line),+).trim_ascii(), range: $range },)+
+        ];
+    };
+}
+
+const FROM_0: Range = Range::Numbers("0 or more", |all| all.iter().all(|&n| is_from_0(n)));
+const FROM_1: Range =
+    Range::Numbers("1 or more", |all| !all.is_empty() && all.iter().all(|&n| n >= 1.0));
+const ABOVE_0: Range =
+    Range::Numbers("a number above 0", |all| all.iter().all(|&n| n > 0.0 && n.is_finite()));
+const BELOW_1: Range =
+    Range::Numbers("a number from 0 to below 1", |all| all.iter().all(|n| (0.0..1.0).contains(n)));
+const SHRINKING: Range =
+    Range::Numbers("a number above 0, up to 1", |all| all.iter().all(|&n| n > 0.0 && n <= 1.0));
+const PROBABILITY: Range =
+    Range::Numbers("a probability from 0 to 1", |all| all.iter().all(|n| (0.0..=1.0).contains(n)));
+/// Up to epochs that nobody waits for.
+const SCHEDULE: Range = Range::Numbers("two or more ascending epochs from 0 to 1e9", |all| {
+    let ascending = all.windows(2).all(|pair| pair[0] < pair[1]);
+    all.len() >= 2 && ascending && all.iter().all(|epoch| (0.0..=1e9).contains(epoch))
+});
+const LABEL_COLUMNS: Range =
+    Range::Names(|| [schema::LABEL, schema::LABEL_SINGLE].map(str::to_string).to_vec());
+
+fn is_from_0(number: f64) -> bool {
+    number >= 0.0 && number.is_finite()
+}
+
+fn names<E: ValueEnum>() -> Vec<String> {
+    let names = E::value_variants().iter().filter_map(E::to_possible_value);
+    names.map(|name| name.get_name().to_string()).collect()
+}
+
+settings! {
+    /// Which losses are optimized.
+    method: Method = Method::Supervised, Range::Names(names::<Method>);
+
+    /// Bottleneck units of each of the blocks: [3, 4, 6, 3] is ResNet-50.
+    units: Vec<usize> = vec![3, 4, 6, 3], FROM_1;
+    /// Base width is 16 times this: 4 is the standard ResNet, 16 is "4x wider".
+    width_factor: usize = 4, FROM_1;
+    /// First layers: imagenet for 224 x 224 pixels, small (stride 1) and small_stride2 for few.
+    stem: Stem = Stem::Imagenet, Range::Names(names::<Stem>);
+    /// Dimensions of the exemplar embedding.
+    embedding_dim: usize = 1000, FROM_1;
+    /// How activations are stored and multiplied; bf16 halves their memory.
+    precision: Precision = Precision::F32, Range::Names(names::<Precision>);
+
+    /// Labelled images a step.
+    batch: usize = 256, FROM_1;
+    /// Unlabelled images a step; drawn from all images that are not held out.
+    unlabelled_batch: usize = 0, FROM_0;
+    /// Preparation and augmentation of labelled images.
+    augment_labelled: String = "inception_crop|resize(224)|flip_lr|-1_to_1".into(), Range::Pipe;
+    /// Preparation and augmentation of unlabelled images.
+    augment_unlabelled: String = "inception_crop|resize(224)|flip_lr|-1_to_1".into(), Range::Pipe;
+    /// Preparation of images that are evaluated.
+    augment_eval: String = "resize_small(256)|crop(224)|-1_to_1".into(), Range::Pipe;
+
+    /// Between warm-up and decays.
+    learning_rate: f64 = 0.1, ABOVE_0;
+    /// The learning rate is given for this batch and scaled linearly to `batch`; 0: not scaled.
+    learning_rate_batch: usize = 0, FROM_0;
+    /// Of the gradient, without Nesterov's.
+    momentum: f64 = 0.9, BELOW_1;
+    /// Coefficient of sum(w^2)/2 over convolution and head kernels.
+    weight_decay: f64 = 1e-3, FROM_0;
+    /// Epochs of the labelled images: end of the linear warm-up, the decays, end of training.
+    schedule: Vec<f64> = vec![5.0, 140.0, 160.0, 180.0, 200.0], SCHEDULE;
+    /// Factor of each decay.
+    decay_factor: f64 = 0.1, SHRINKING;
+    /// Half-life in epochs of the averaged weights; 0: no averaging.
+    polyak_half_life: f64 = 0.0, FROM_0;
+    /// Batches of training images over which the batch-norm statistics of the averaged weights are
+    /// recomputed at the end; 0: the moving statistics of the raw weights, as the reference does.
+    batch_norm_batches: usize = 0, FROM_0;
+
+    /// Weight of the cross-entropy of labelled images.
+    weight_supervised: f64 = 1.0, FROM_0;
+    /// Weight of telling how far an image is turned.
+    weight_rotation: f64 = 0.0, FROM_0;
+    /// Weight of recognizing patches of one image.
+    weight_exemplar: f64 = 0.0, FROM_0;
+    /// Weight of virtual adversarial training.
+    weight_vat: f64 = 0.0, FROM_0;
+    /// Weight of entropy minimization.
+    weight_entmin: f64 = 0.0, FROM_0;
+    /// Epochs over which the weights of VAT and entropy minimization rise linearly from 0.
+    ramp: f64 = 0.0, FROM_0;
+    /// Norm of the adversarial perturbation of a 224 x 224 x 3 image in [-1, 1]; images of other
+    /// sizes get the same root mean square a value.
+    vat_eps: f64 = 40.0, ABOVE_0;
+    /// Steps of the search for the adversarial direction.
+    vat_power_iterations: usize = 1, FROM_0;
+    /// VAT and entropy minimization on labelled images too (not in `moam`, as in the reference).
+    vat_labelled: bool = true, Range::Either;
+
+    /// Classes that the recipe was written for, so that `--dry-run` needs no data; 0: not said.
+    classes: usize = 0, FROM_0;
+    /// Labelled images that it was written for, for `--dry-run`.
+    labelled_images: usize = 0, FROM_0;
+    /// All images that it was written for, for `--dry-run`.
+    unlabelled_images: usize = 0, FROM_0;
+
+    /// Pseudo labels to train on: `label` (mean of all views) or `label_single` (centre view). Known
+    /// labels are trained on in either case.
+    label_column: String = "label".into(), LABEL_COLUMNS;
+    /// Pseudo labels less confident than this are not trained on; 0: all are. Known ones always are.
+    min_confidence: f64 = 0.0, PROBABILITY;
+
+    /// Steps between checkpoints.
+    checkpoint_every: u64 = 5000, FROM_1;
+    /// Steps between points of the learning curves, each the mean since the last.
+    log_every: u64 = 100, FROM_1;
+    /// Epochs between validations on the images of `--val`.
+    validate_every: f64 = 1.0, ABOVE_0;
+}
+
+/// What other programs call a setting, and what it is here.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("arch", "units and width_factor"),
+    ("batch_size", "batch"),
+    ("bs", "batch"),
+    ("depth", "units"),
+    ("device", "the option --device"),
+    ("dtype", "precision"),
+    ("ema", "polyak_half_life, in epochs"),
+    ("ema_decay", "polyak_half_life, in epochs"),
+    ("epochs", "schedule, whose last number is the epochs of training"),
+    ("eps", "vat_eps"),
+    ("gamma", "decay_factor"),
+    ("image_size", "resize(N) in augment_labelled, augment_unlabelled and augment_eval"),
+    ("img_size", "resize(N) in augment_labelled, augment_unlabelled and augment_eval"),
+    ("init", "the option --init"),
+    ("l2", "weight_decay"),
+    ("layers", "units"),
+    ("lr", "learning_rate"),
+    ("lr_decay", "decay_factor"),
+    ("max_epochs", "schedule, whose last number is the epochs of training"),
+    ("max_steps", "schedule, in epochs of the labelled images"),
+    ("milestones", "schedule, between its first and its last number"),
+    ("model", "units and width_factor"),
+    ("mu", "unlabelled_batch, in images"),
+    ("num_classes", "nothing: the data says so"),
+    ("num_epochs", "schedule, whose last number is the epochs of training"),
+    ("num_workers", "the option --threads"),
+    ("seed", "the option --seed"),
+    ("steps", "schedule, in epochs of the labelled images"),
+    ("threads", "the option --threads"),
+    ("threshold", "min_confidence"),
+    ("uratio", "unlabelled_batch, in images"),
+    ("warmup", "schedule, whose first number is the epochs of warm-up"),
+    ("warmup_epochs", "schedule, whose first number is the epochs of warm-up"),
+    ("wd", "weight_decay"),
+    ("width", "width_factor"),
+    ("workers", "the option --threads"),
+];
+
+impl Keys for Settings {
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = ELSEWHERE;
+    const LISTED_BY: &'static str = "--settings";
+}
+
+impl Setting {
+    /// The type of its values, of which this is one.
+    pub fn kind(&self, value: &Value) -> &'static str {
+        match value {
+            Value::Boolean(_) => "boolean",
+            Value::Integer(_) => "integer",
+            Value::Float(_) => "number",
+            Value::Array(all) if all.iter().all(Value::is_integer) => "list of integers",
+            Value::Array(_) => "list of numbers",
+            _ if matches!(self.range, Range::Names(_)) => "name",
+            _ => "text",
         }
     }
+
+    /// The range in words, behind "give".
+    pub fn range(&self) -> String {
+        match &self.range {
+            Range::Numbers(words, _) => words.to_string(),
+            Range::Names(names) => format!("one of {}", names().join(", ")),
+            Range::Pipe => "steps joined by |".to_string(),
+            Range::Either => "true or false".to_string(),
+        }
+    }
+
+    /// Whether a value lies in the range. Pipes are parsed where they are used.
+    fn holds(&self, value: &Value) -> bool {
+        match &self.range {
+            Range::Numbers(_, holds) => holds(&numbers(value)),
+            Range::Names(names) => names().iter().any(|name| value.as_str() == Some(&name[..])),
+            Range::Pipe | Range::Either => true,
+        }
+    }
+}
+
+/// All numbers of a value.
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Integer(number) => vec![*number as f64],
+        Value::Float(number) => vec![*number],
+        Value::Array(all) => all.iter().flat_map(numbers).collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl Settings {
+    /// As a recipe has them.
+    pub fn table(&self) -> Result<Table> {
+        Table::try_from(self).map_err(|e| Error::Internal(e.to_string()))
+    }
+
+    /// The first key whose value is out of its range, and what is wrong.
+    pub fn out_of_range(&self) -> Result<Option<(&'static str, Fault)>> {
+        let table = self.table()?;
+        let outside = SETTINGS.iter().find(|setting| !setting.holds(&table[setting.key]));
+        Ok(outside.map(|setting| {
+            let what = format!("{} is {}", setting.key, table[setting.key]);
+            (setting.key, Fault::new(what, format!("give {}", setting.range())))
+        }))
+    }
+}
+
+/// Every key with its meaning, type, range and default, as a recipe: what `--settings` prints.
+pub fn listing() -> Result<String> {
+    let defaults = Settings::default().table()?;
+    let entry = |setting: &Setting| {
+        let Setting { key, meaning, .. } = setting;
+        let value = &defaults[*key];
+        format!("# {meaning} ({}, {})\n{key} = {value}\n", setting.kind(value), setting.range())
+    };
+    let head =
+        "# All keys of a recipe with their defaults; a recipe names those that it changes.\n\n";
+    let entries: Vec<String> = SETTINGS.iter().map(entry).collect();
+    let steps = format!("\n# Steps of images: {}.\n", augment::STEPS);
+    Ok(format!("{head}{}{steps}", entries.join("\n")))
 }
 
 /// Settings that cannot be meant: what is wrong, and what to do about it.
 #[derive(Debug)]
 pub struct Fault {
     pub what: String,
-    pub hint: &'static str,
+    pub hint: String,
 }
 
 impl Fault {
-    pub fn new(what: impl Into<String>, hint: &'static str) -> Fault {
-        Fault { what: what.into(), hint }
+    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Fault {
+        Fault { what: what.into(), hint: hint.into() }
     }
 }
 

@@ -369,5 +369,5 @@ fn weights_that_are_not_finite_end_training_with_3_and_are_not_written() {
     diverges(&scratch, bad, &["a weight is ", " at step 0 ", "there is no checkpoint yet"]);
     let files = contents(&scratch.path("model"));
     let names: Vec<&str> = files.iter().map(|f| f.0.as_str()).collect();
-    assert_eq!(names, ["metrics.jsonl"]);
+    assert_eq!(names, ["events.out.tfevents.0.s4l", "metrics.jsonl"]);
 }

@@ -351,6 +351,11 @@ fn a_finished_model_is_left_alone_unless_forced() {
             .fails(73, &["model/model.safetensors", "output exists", "--force"]);
         unchanged();
     }
+    // Longer is not anew.
+    let longer = "-s schedule=[1,3,4,8]";
+    let words = ["output exists and was trained by another schedule", "--init model", "--force"];
+    pretrain(&scratch, "supervised_1p", "model", longer).fails(73, &words);
+    unchanged();
     pretrain(&scratch, "supervised_1p", "model", "-s learning_rate=0.01 --force").ok();
     let files = differing(&model(&scratch, "model"), &before);
     assert!(files.contains(&"model.safetensors".to_string()), "{files:?}");

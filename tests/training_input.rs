@@ -164,20 +164,19 @@ fn pseudo_labels_none_of_which_is_confident_enough() {
 fn recipes_that_cannot_be_meant() {
     let scratch = labelled_shards();
     for (row, set, message) in [
-        ("supervised_1p", "learning_rte=0.1", "learning_rte"),
         ("supervised_1p", "batch=many", "batch"),
         ("supervised_1p", "method=unheard_of", "unheard_of"),
         ("supervised_1p", "schedule=[]", "ascending epochs"),
         ("supervised_1p", "schedule=[5]", "ascending epochs"),
         ("supervised_1p", "schedule=[5,4]", "ascending epochs"),
         ("supervised_1p", "schedule=[-1,4]", "ascending epochs"),
-        ("supervised_1p", "batch=0", "batch is 0"),
-        ("supervised_1p", "units=[]", "units is 0"),
+        ("supervised_1p", "batch=0", "--set: batch is 0; give 1 or more"),
+        ("supervised_1p", "units=[]", "units is []; give 1 or more"),
         ("supervised_1p", "width_factor=1000", "kernels of up to"),
         ("supervised_1p", "units=[1000000000000]", "1000000000000 units"),
         ("supervised_1p", "checkpoint_every=0", "checkpoint_every is 0"),
         ("supervised_1p", "weight_vat=0.3", "no effect"),
-        ("supervised_1p", "label_column=labl", "label or label_single"),
+        ("supervised_1p", "label_column=labl", "give one of label, label_single"),
         (
             "supervised_1p",
             "min_confidence=1.1",
@@ -185,17 +184,17 @@ fn recipes_that_cannot_be_meant() {
         ),
         ("supervised_1p", "min_confidence=-0.1", "from 0 to 1"),
         ("supervised_1p", "min_confidence=nan", "from 0 to 1"),
-        ("supervised_1p", "learning_rate=0", "learning_rate is 0; give a number above 0"),
+        ("supervised_1p", "learning_rate=0", "learning_rate is 0.0; give a number above 0"),
         ("supervised_1p", "learning_rate=inf", "learning_rate is inf"),
         ("supervised_1p", "momentum=1", "from 0 to below 1"),
         ("supervised_1p", "weight_decay=-1e-4", "weight_decay is -0.0001; give 0 or more"),
         ("supervised_1p", "decay_factor=0", "above 0, up to 1"),
-        ("supervised_1p", "polyak_half_life=nan", "polyak_half_life is NaN"),
-        ("supervised_1p", "validate_every=0", "validate_every is 0"),
-        ("supervised_1p", "weight_supervised=-1", "weight_supervised is -1"),
+        ("supervised_1p", "polyak_half_life=nan", "polyak_half_life is nan"),
+        ("supervised_1p", "validate_every=0", "validate_every is 0.0"),
+        ("supervised_1p", "weight_supervised=-1", "weight_supervised is -1.0"),
         ("supervised_1p", "schedule=[0,inf]", "ascending epochs from 0 to 1e9"),
-        ("vat", "vat_eps=0", "vat_eps is 0; give a norm above 0"),
-        ("vat", "ramp=-1", "ramp is -1"),
+        ("vat", "vat_eps=0", "vat_eps is 0.0; give a number above 0"),
+        ("vat", "ramp=-1", "ramp is -1.0"),
         ("supervised_1p", "weight_rotation=0.3", "no effect"),
         ("supervised_1p", "weight_supervised=0", "weight_supervised is 0"),
         ("supervised_1p", "method=rotation", "weight_rotation is 0"),
@@ -220,7 +219,7 @@ fn recipes_that_cannot_be_meant() {
     // The words name the file.
     scratch.write("mine.toml", "learning_rate = 0.1\nbatches = 3\n");
     let line = "--in shards --labelled labelled.parquet --recipe mine.toml --out model";
-    refuses(&scratch, PRETRAIN, line, 78, &["mine.toml", "batches", "correct or remove"]);
+    refuses(&scratch, PRETRAIN, line, 78, &["mine.toml: unknown key batches; did you mean batch?"]);
     scratch.write("mine.toml", "learning_rate = = 0.1\n");
     refuses(&scratch, PRETRAIN, line, 78, &["mine.toml"]);
 }

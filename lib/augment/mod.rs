@@ -42,5 +42,6 @@ mod pipe;
 pub mod resize;
 mod step;
 
+pub use parse::STEPS;
 pub use pipe::{Output, Pipe, PixelSource};
 pub use step::Mode;

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::pixels::Size;
 use std::sync::Arc;
 
-const KNOWN: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \
+/// What each step is called, and its arguments.
+pub const STEPS: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \
     crop_inception_patches(n,h[,w]), resize(h[,w][,randomize_method][,dct_scaling]), resize_small(s), flip_lr, \
     rotate, hsvnoise, inception_preprocess(h[,w]), crop_inception_preprocess_patches(n,h[,w]), \
     -1_to_1, 0_to_1, value_range([min[,max]]), to_gray[(p)], standardize, copy_label[(name)], \
@@ -178,6 +179,6 @@ fn bad(pipe: &str, step: &str, what: &str) -> Error {
     Error::Recipe {
         recipe: pipe.to_string(),
         what: format!("step {step:?} {what}"),
-        hint: format!("known steps: {KNOWN}"),
+        hint: format!("known steps: {STEPS}"),
     }
 }

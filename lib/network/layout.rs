@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The first layers of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Stem {
     /// 7x7 stride 2, then 3x3 stride-2 max pool over zero padding: for 224 x 224.
     Imagenet,
@@ -148,6 +149,13 @@ impl Allocator {
 }
 
 impl Layout {
+    /// Rows (or columns) of the last unit's output for images of `size` of them.
+    pub fn last_side(&self, size: usize) -> usize {
+        let stem = self.stem.output(size);
+        let first = if self.pool { stem.div_ceil(2) } else { stem };
+        self.units.iter().fold(first, |size, unit| unit.convs[1].output(size))
+    }
+
     pub fn new(a: &Architecture) -> Layout {
         let mut at = Allocator::default();
         let base = 16 * a.width_factor;

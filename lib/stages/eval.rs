@@ -10,7 +10,7 @@ use crate::labelled::rows::{labelled_rows, labels_hash};
 use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::settings::method_name;
 use crate::shards::{Shards, Split};
@@ -55,12 +55,14 @@ pub struct Args {
 
 const TOOL: &str = "s4l-eval";
 
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct EvalSettings {
     /// Absent: the model's own.
     augment_eval: Option<String>,
 }
+
+impl Keys for EvalSettings {}
 
 impl Stage for Args {
     fn words(&self) -> &Words {

@@ -14,6 +14,7 @@ EXAMPLES
   s4l-moam --step retrain --in shards --labels labels.parquet --init model --recipe R.toml --out model2
   s4l-moam --step finetune --in shards --labelled labelled.parquet --init model2 --recipe R.toml --out model3
   s4l-moam --step distill --in shards --labels labels.parquet --recipe student.toml --out student
+  s4l-moam --settings
 A run that is stopped (signal, --max-seconds) exits with 75 and goes on when started again.
 Memory: see --dry-run.";
 
@@ -22,8 +23,8 @@ Memory: see --dry-run.";
 #[command(name = "s4l-moam", version, before_help = EXAMPLES)]
 pub struct Args {
     /// What to do
-    #[arg(long, value_name = "STEP")]
-    step: Step,
+    #[arg(long, value_name = "STEP", required = true)]
+    step: Option<Step>,
     /// Pseudo labels of all images, for retrain and distill
     #[arg(long, value_name = "FILE", conflicts_with = "labelled")]
     labels: Option<PathBuf>,
@@ -54,15 +55,19 @@ impl Stage for Args {
     }
 
     fn run(self) -> Result<()> {
+        if self.options.lists_settings()? {
+            return Ok(());
+        }
+        let step = self.step.ok_or_else(|| usage("--step: retrain, finetune or distill"))?;
         let mut settings = self.options.settings()?;
-        if self.step == Step::Distill {
+        if step == Step::Distill {
             settings.method = Method::Distill;
         }
         if dry_run_without_data(&self.options, &settings)? {
             return Ok(());
         }
-        let labels = self.labels()?;
-        if self.step != Step::Distill && self.options.init.is_none() {
+        let labels = self.labels(step)?;
+        if step != Step::Distill && self.options.init.is_none() {
             return Err(usage("this step needs --init MODEL, the model of the step before"));
         }
         let Some(out) = self.options.output.out.clone() else {
@@ -74,8 +79,8 @@ impl Stage for Args {
 
 impl Args {
     /// The labels that the step trains on.
-    fn labels(&self) -> Result<LabelFile> {
-        match (self.step, &self.labelled, &self.labels) {
+    fn labels(&self, step: Step) -> Result<LabelFile> {
+        match (step, &self.labelled, &self.labels) {
             (Step::Finetune, Some(path), _) => Ok(LabelFile::Known(path.clone())),
             (Step::Finetune, None, _) => {
                 Err(usage("--step finetune needs --labelled labelled.parquet"))

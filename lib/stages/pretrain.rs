@@ -16,6 +16,7 @@ EXAMPLES
   s4l-pretrain --in shards --labelled labelled.parquet --recipe pipelines/fashion/moam_step1.toml --out model
   s4l-pretrain --in shards --labelled labelled.parquet --recipe R.toml --set learning_rate=0.05 --dry-run
   s4l-pretrain --recipe pipelines/imagenet/moam_step1.toml --dry-run
+  s4l-pretrain --settings
 A run that is stopped (signal, --max-seconds) exits with 75 and goes on when started again.
 Memory: see --dry-run.";
 
@@ -46,6 +47,9 @@ impl Stage for Args {
     }
 
     fn run(self) -> Result<()> {
+        if self.options.lists_settings()? {
+            return Ok(());
+        }
         let mut settings = self.options.settings()?;
         settings.method = self.method.unwrap_or(settings.method);
         if methods::needs_soft_labels(settings.method) {

@@ -10,7 +10,7 @@ use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
 use crate::part::Part;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::{Shards, Split};
 use crate::tables::pieces::{self, Making, Parts, Pieces};
@@ -82,6 +82,8 @@ struct PseudolabelSettings {
     /// Empty: five crops times four rotations of an image resized to 256/224 of the model's size.
     views: String,
 }
+
+impl Keys for PseudolabelSettings {}
 
 impl Stage for Args {
     fn words(&self) -> &Words {

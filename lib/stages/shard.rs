@@ -8,7 +8,7 @@ use crate::input::survey::Survey;
 use crate::input::{self, Columns, Format, Input, Options};
 use crate::lock::Lock;
 use crate::part::Part;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::Shards;
 use crate::shards::identity::Identity;
@@ -118,6 +118,8 @@ struct ShardSettings {
     /// 65,536 images.
     file_bytes: u64,
 }
+
+impl Keys for ShardSettings {}
 
 impl Default for ShardSettings {
     fn default() -> ShardSettings {

@@ -1,12 +1,16 @@
-//! `--dry-run` of a training stage: what the settings come to.
+//! What the settings of a training stage come to: for `--dry-run`, for the start of a run, and for the
+//! memory that it takes.
 
+use crate::cli;
 use crate::error::Result;
+use crate::memory;
 use crate::methods;
 use crate::methods::views::Views;
 use crate::network::cpu;
 use crate::network::layout::Layout;
 use crate::settings::{Settings, method_name};
 use crate::train::schedule::Schedule;
+use serde_json::json;
 
 /// What is known of the data before training.
 pub struct Data {
@@ -37,39 +41,104 @@ fn views_of_an_image(s: &Settings, views: &Views) -> String {
     }
 }
 
-/// Bytes of memory: of the CPU engine's buffers, the parameters, their gradients, velocities and
-/// averages.
+/// Batches of images beside the one that is trained on: those that are ready before their turn.
+const BATCHES_AHEAD: usize = 3;
+/// Copies of all parameters: weights, gradient, velocity, average; and of the first, third and fourth two
+/// more each, of a checkpoint and of the bytes that it is written as.
+const PARAMETER_COPIES: usize = 4 + 2 * 3;
+/// Of a process without images and network: its code and its tables; each thread, with its scratch.
+const BASE: usize = 20 << 20;
+const THREAD: usize = 4 << 20;
+
+/// Bytes of memory that training takes on the CPU, about.
 pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
     let views = methods::views(s, data.channels)?;
-    let layout = Layout::new(&methods::architecture(s, data.channels, data.classes));
+    let layout = layout(s, data);
     let images = images_of_a_step(s, &views);
-    let size = (views.labelled.first().height, views.labelled.first().width);
+    let first = views.labelled.first();
+    let size = (first.height, first.width);
     let activations = cpu::training_bytes(&layout, size, s.precision, images);
-    Ok(activations + 4 * layout.parameters * 4)
+    let ahead = BATCHES_AHEAD * images * first.height * first.width * first.channels;
+    let base = BASE + THREAD * rayon::current_num_threads();
+    Ok(base + activations + 4 * (ahead + PARAMETER_COPIES * layout.parameters))
+}
+
+/// The largest `batch`, with `unlabelled_batch` in proportion, that takes no more than `most` bytes.
+fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings>> {
+    let of = |batch: usize| Settings {
+        batch,
+        unlabelled_batch: (s.unlabelled_batch * batch).div_ceil(s.batch),
+        ..s.clone()
+    };
+    let fits = |batch: usize| -> Result<bool> { Ok(memory(&of(batch), data)? as u64 <= most) };
+    let (mut low, mut high) = (0, s.batch);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        match fits(middle)? {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    Ok((low > 0).then(|| of(low)).filter(|smaller| methods::check(smaller).is_ok()))
+}
+
+/// Errors unless the memory that this process may take is enough for training on the CPU.
+pub fn check_memory(s: &Settings, data: &Data) -> Result<()> {
+    let bytes = memory(s, data)? as u64;
+    let Some((most, who)) = memory::most().filter(|(most, _)| bytes > *most) else {
+        return Ok(());
+    };
+    let hint = match largest_batch(s, data, most)? {
+        Some(fits) if s.unlabelled_batch > 0 => format!(
+            "the largest that would fit is -s batch={} -s unlabelled_batch={}",
+            fits.batch, fits.unlabelled_batch
+        ),
+        Some(fits) => format!("the largest that would fit is -s batch={}", fits.batch),
+        None => {
+            "no batch would fit, lower width_factor, units or the size of the images".to_string()
+        }
+    };
+    let what = format!(
+        "training with batch={} needs about {} MB of memory, and {who} allows {} MB",
+        s.batch,
+        bytes >> 20,
+        most >> 20
+    );
+    Err(memory::refused(what, hint))
+}
+
+fn layout(s: &Settings, data: &Data) -> Layout {
+    Layout::new(&methods::architecture(s, data.channels, data.classes))
 }
 
 fn images_of_a_step(s: &Settings, views: &Views) -> usize {
     s.batch * views.labelled.count() + s.unlabelled_batch * views.unlabelled.count()
 }
 
+/// Images in the main pass of a step, each view one.
+pub fn images_a_step(s: &Settings, data: &Data) -> Result<usize> {
+    Ok(images_of_a_step(s, &methods::views(s, data.channels)?))
+}
+
+/// The trunk and the images that it takes, in words.
+fn network(s: &Settings, views: &Views, data: &Data) -> String {
+    let first = views.labelled.first();
+    format!(
+        "{:?} units, width factor {}, {:?} stem, {}x{}x{} images",
+        s.units, s.width_factor, s.stem, first.height, first.width, data.channels
+    )
+}
+
 /// What `--dry-run` prints: steps, images, parameters, memory.
 pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     let views = methods::views(s, data.channels)?;
-    let layout = Layout::new(&methods::architecture(s, data.channels, data.classes));
     let memory = memory(s, data)?;
     let schedule = Schedule::new(s, data.labelled);
     let images = images_of_a_step(s, &views);
-    let (height, width) = (views.labelled.first().height, views.labelled.first().width);
     let lines = [
         ("method", method_name(s.method)),
-        (
-            "network",
-            format!(
-                "{:?} units, width factor {}, {:?} stem, {}x{}x{} images",
-                s.units, s.width_factor, s.stem, height, width, data.channels
-            ),
-        ),
-        ("parameters", layout.parameters.to_string()),
+        ("network", network(s, &views, data)),
+        ("parameters", layout(s, data).parameters.to_string()),
         ("labelled images", format!("{} ({} a step)", data.labelled, s.batch)),
         ("unlabelled images", format!("{} ({} a step)", data.unlabelled, s.unlabelled_batch)),
         ("views of an image", views_of_an_image(s, &views)),
@@ -81,4 +150,53 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
         ("memory", format!("about {} MB", memory >> 20)),
     ];
     Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).concat())
+}
+
+/// Says what begins, in four lines; the expected time follows once the rate of steps is known.
+pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
+    let views = methods::views(s, data.channels)?;
+    let (layout, memory) = (layout(s, data), memory(s, data)?);
+    let schedule = Schedule::new(s, data.labelled);
+    let (steps, epoch) = (schedule.total_steps, schedule.steps_per_epoch);
+    let images = images_of_a_step(s, &views);
+    let (method, network) = (method_name(s.method), network(s, &views, data));
+    let rate = learning_rate(s, &schedule);
+    let text = format!(
+        "method     {method}, learning rate {rate}\n\
+         network    {network}, {} parameters, about {} MB of memory\n\
+         data       {} classes, {} labelled images ({} a step), {} unlabelled ({} a step)\n\
+         steps      {steps} ({epoch} an epoch), {images} images each",
+        layout.parameters,
+        memory >> 20,
+        data.classes,
+        data.labelled,
+        s.batch,
+        data.unlabelled,
+        s.unlabelled_batch,
+    );
+    let fields = json!({
+        "message": "plan",
+        "method": method,
+        "learning_rate": schedule.base(),
+        "network": network,
+        "parameters": layout.parameters,
+        "memory": memory,
+        "classes": data.classes,
+        "labelled_images": data.labelled,
+        "unlabelled_images": data.unlabelled,
+        "batch": s.batch,
+        "unlabelled_batch": s.unlabelled_batch,
+        "steps": steps,
+        "steps_an_epoch": epoch,
+        "images_a_step": images,
+    });
+    cli::report(&text, fields);
+    let first = views.labelled.first();
+    if images * layout.last_side(first.height) * layout.last_side(first.width) == 1 {
+        cli::warn(
+            "a step is of one image, of which the last layers see one pixel: normalized over the batch, \
+             nothing is left of it; raise batch",
+        );
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
-//! What a run measures while it goes on: means over the steps between two log lines, and
-//! `metrics.jsonl`.
+//! What a run measures while it goes on: means over the steps between two points of the curves, and
+//! the files that grow with them, `metrics.jsonl` and TensorBoard's.
 
+use super::tfevents::EventFile;
 use crate::error::{Error, Result};
 use crate::methods::main_pass::Record;
 use crate::model::metrics::Metric;
@@ -40,18 +41,20 @@ impl RunningMeans {
     }
 }
 
-/// `metrics.jsonl`: the metrics while the stage runs.
+/// The metrics while the stage runs.
 pub struct MetricsLog {
     path: PathBuf,
     file: std::fs::File,
+    events: EventFile,
 }
 
 impl MetricsLog {
-    /// Starts the file anew with the metrics so far.
-    pub fn open(model: &Path, metrics: &[Metric]) -> Result<MetricsLog> {
+    /// Starts the files with the metrics so far.
+    pub fn open(model: &Path, metrics: &[Metric], wall_times: bool) -> Result<MetricsLog> {
         let path = model.join(schema::METRICS_JSONL);
         let file = std::fs::File::create(&path).map_err(Error::io(&path))?;
-        let mut log = MetricsLog { path, file };
+        let events = EventFile::open(&events_path(model)?, metrics, wall_times)?;
+        let mut log = MetricsLog { path, file, events };
         metrics.iter().try_for_each(|metric| log.write(metric))?;
         Ok(log)
     }
@@ -59,6 +62,7 @@ impl MetricsLog {
     /// Writes metrics and adds them to those so far.
     pub fn add(&mut self, metrics: &mut Vec<Metric>, new: Vec<Metric>) -> Result<()> {
         new.iter().try_for_each(|metric| self.write(metric))?;
+        self.events.add(&new)?;
         metrics.extend(new);
         Ok(())
     }
@@ -71,7 +75,12 @@ impl MetricsLog {
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
 
-    /// Removes the file of a finished run, if it is there.
+    /// The bytes of TensorBoard's file.
+    pub fn events(&self) -> &[u8] {
+        self.events.bytes()
+    }
+
+    /// Removes `metrics.jsonl` of a finished run, if it is there.
     pub fn remove(model: &Path) -> Result<()> {
         let path = model.join(schema::METRICS_JSONL);
         match std::fs::remove_file(&path) {
@@ -79,4 +88,15 @@ impl MetricsLog {
             _ => Ok(()),
         }
     }
+}
+
+/// TensorBoard's file of a run: that of the model to be, or, where there is an old model whose own it
+/// would take away, one beside the checkpoints.
+fn events_path(model: &Path) -> Result<PathBuf> {
+    if !model.join(schema::WEIGHTS).exists() {
+        return Ok(model.join(schema::EVENTS));
+    }
+    let folder = model.join(schema::CHECKPOINT);
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    Ok(folder.join(schema::EVENTS))
 }

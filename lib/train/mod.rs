@@ -3,8 +3,8 @@
 //! In the order of a run: `options` are those of the command line; `check` refuses settings that
 //! cannot be meant; `prepare` reads and checks every input, the labels by `labels`; `dry_run` says
 //! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
-//! `schedule`; `log` and `checkpoint` write while it runs, the latter under the run's `identity`,
-//! `tfevents` at its end.
+//! `schedule`; `log`, `tfevents` and `checkpoint` write while it runs, the last under the run's
+//! `identity`, and `progress` tells of it.
 
 pub mod check;
 pub mod checkpoint;
@@ -15,13 +15,14 @@ pub mod loader;
 pub mod log;
 pub mod options;
 pub mod prepare;
+pub mod progress;
 pub mod schedule;
 pub mod tfevents;
 pub mod trainer;
 
 use crate::artifact::{self, Target};
 use crate::cli;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::memory;
 use crate::model::config::Config;
@@ -73,15 +74,35 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
     artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
     let found = finished(out, &run);
-    match artifact::target(&options.output, &weights, &run.lineage, found)? {
+    let target = artifact::target(&options.output, &weights, &run.lineage, found);
+    match target.map_err(|e| of_another_schedule(e, out, &run))? {
         Target::UpToDate => run.clear(),
         Target::Write => {
+            let (settings, data) = (&run.config.settings, run.data());
+            if options.recipe.is_absent() {
+                cli::info(
+                    "no --recipe and no --set: every setting has its default, see --settings",
+                );
+            }
+            dry_run::say_plan(settings, &data)?;
             if options.computing.device.parse::<Device>()? == Device::Cpu {
-                let bytes = dry_run::memory(&run.config.settings, &run.data())?;
-                memory::check("training", bytes as u64)?;
+                dry_run::check_memory(settings, &data)?;
             }
             run.train(&options.output)
         }
+    }
+}
+
+/// Whoever trains a finished model for longer is told how that is done.
+fn of_another_schedule(e: Error, out: &Path, run: &Run) -> Error {
+    let config = folder::describe(out).ok().map(|described| described.config);
+    let config = config.and_then(|json| serde_json::from_slice::<Config>(&json).ok());
+    let wanted = &run.config.settings.schedule;
+    match (e, config) {
+        (Error::Exists { path }, Some(found)) if found.settings.schedule != *wanted => {
+            Error::Trained { path, model: out.to_path_buf() }
+        }
+        (e, _) => e,
     }
 }
 

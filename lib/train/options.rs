@@ -1,10 +1,10 @@
 //! The options that all training stages take.
 
-use crate::cli::{Computing, InputShards, Output, Words};
+use crate::cli::{self, Computing, InputShards, Output, Words};
 use crate::error::Result;
 use crate::network::engine::Precision;
 use crate::recipe::Recipe;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use std::path::PathBuf;
 
 /// The options that all training stages take: files, precision, and the groups of `cli` and `recipe`.
@@ -21,8 +21,15 @@ pub struct TrainingOptions {
     /// Store and multiply activations so, whatever the recipe says
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
+    /// Give the events for TensorBoard the time of the clock in place of the step: their file then is
+    /// another from run to run
+    #[arg(long)]
+    pub wall_times: bool,
     #[command(flatten)]
     pub recipe: Recipe,
+    /// Print every key of a recipe with type, range and default, and stop
+    #[arg(long = "settings", exclusive = true)]
+    list: bool,
     #[command(flatten)]
     pub computing: Computing,
     #[command(flatten)]
@@ -32,6 +39,14 @@ pub struct TrainingOptions {
 }
 
 impl TrainingOptions {
+    /// Prints the keys of a recipe, if that is asked for.
+    pub fn lists_settings(&self) -> Result<bool> {
+        if self.list {
+            cli::print(&settings::listing()?)?;
+        }
+        Ok(self.list)
+    }
+
     /// The recipe with what these options say in its place.
     pub fn settings(&self) -> Result<Settings> {
         let mut settings: Settings = self.recipe.load()?;

@@ -81,6 +81,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
             labels,
             pipe,
         }),
+        wall_times: options.wall_times,
     })
 }
 

@@ -21,12 +21,12 @@ use crate::rng::Stream;
 use crate::schema::{self, metric};
 use crate::shards::Split;
 use crate::train::checkpoint::{self, State};
-use crate::train::dry_run::Data;
+use crate::train::dry_run::{self, Data};
 use crate::train::identity::Identity;
 use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::log::MetricsLog;
+use crate::train::progress::Progress;
 use crate::train::schedule::Schedule;
-use crate::train::tfevents;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +49,8 @@ pub struct Run {
     pub images: Arc<TrainingImages>,
     pub schedule: Schedule,
     pub validation: Option<Validation>,
+    /// Whether the events for TensorBoard have the times of the clock.
+    pub wall_times: bool,
 }
 
 /// Images of a set that an error names.
@@ -72,11 +74,11 @@ impl Run {
         let start = Instant::now();
         std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
         let mut state = self.begin(output.may_replace())?;
-        let mut log = MetricsLog::open(&self.out, &state.metrics)?;
+        let mut log = MetricsLog::open(&self.out, &state.metrics, self.wall_times)?;
         let begun = state.step;
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
-        self.commit(&state.metrics)?;
+        self.commit(&state.metrics, log.events())?;
         artifact::write_provenance(&self.out, start);
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
@@ -104,29 +106,27 @@ impl Run {
     fn steps(&mut self, state: &mut State, log: &mut MetricsLog) -> Result<Duration> {
         let (begun, total) = (state.step, self.schedule.total_steps);
         let mut batches = self.images.batches(begun, total);
-        let mut waited = Duration::ZERO;
-        let bar = cli::progress(total, "training");
+        let images = dry_run::images_a_step(&self.config.settings, &self.data())?;
+        let mut progress = Progress::new(begun, total, images);
         for step in begun..total {
             self.validate_if_due(state, log, step)?;
             if cli::stop_requested() {
-                bar.abandon();
                 self.save(state, step)?;
                 return Err(self.stopped(step));
             }
             let asked = Instant::now();
             let batch = batches.advance()?;
-            waited += asked.elapsed();
+            let waited = asked.elapsed();
             let record = self.differentiate(batch, step)?;
             self.check_finite(&record, step, state)?;
             self.update(step)?;
             memory::preparing(false);
             state.means.add(&record);
-            bar.set_position(step + 1);
+            progress.step(step + 1, &record, self.schedule.learning_rate(step), waited);
             self.log_if_due(state, log, step + 1)?;
             self.save_if_due(state, step + 1)?;
         }
-        bar.finish_and_clear();
-        Ok(waited)
+        Ok(progress.waited())
     }
 
     /// Makes the engine add up the gradient of a step.
@@ -305,11 +305,11 @@ impl Run {
     }
 
     /// Writes the model folder.
-    fn commit(&self, metrics: &[Metric]) -> Result<()> {
+    fn commit(&self, metrics: &[Metric], events: &[u8]) -> Result<()> {
         let staged = TemporaryFolder::beside(&self.out.join(schema::WEIGHTS))?;
         let path = staged.path();
         metrics::write(path, metrics, &self.lineage)?;
-        artifact::write_bytes(&path.join(schema::EVENTS), &tfevents::encode(metrics))?;
+        artifact::write_bytes(&path.join(schema::EVENTS), events)?;
         let card = card::markdown(&self.config, &self.lineage, metrics);
         artifact::write_bytes(&path.join(schema::MODEL_CARD), card.as_bytes())?;
         folder::write(path, &self.config, &self.network.engine.get()?, &self.lineage)?;
