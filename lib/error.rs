@@ -31,6 +31,9 @@ pub enum Error {
     /// A stage without checkpoints was told to stop.
     #[error("{}: stopped before it was complete, nothing was written; run the same command again", path.display())]
     Interrupted { path: PathBuf },
+    /// A stage that prints as it goes was told to stop.
+    #[error("{}: stopped before it, after {done} images; run the same command again", path.display())]
+    Unfinished { path: PathBuf, done: usize },
     /// A stage was told to stop and keeps the files that are finished.
     #[error("{}: stopped with {done} of {total} files; run the same command again to go on", path.display())]
     Paused { path: PathBuf, done: usize, total: usize },
@@ -65,6 +68,7 @@ impl Error {
             Error::Busy { .. }
             | Error::Stopped { .. }
             | Error::Interrupted { .. }
+            | Error::Unfinished { .. }
             | Error::Paused { .. } => 75,
             Error::Memory { preparing: false, .. } => 74,
             Error::Recipe { .. } | Error::Memory { preparing: true, .. } => 78,

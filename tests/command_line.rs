@@ -16,6 +16,7 @@ fn commands() -> Vec<clap::Command> {
         stages::pseudolabel::Args::command(),
         stages::moam::Args::command(),
         stages::eval::Args::command(),
+        stages::predict::Args::command(),
         stages::report::Args::command(),
         stages::export::Args::command(),
         stages::inspect::Args::command(),
@@ -98,7 +99,7 @@ fn verifying_and_merging_exclude_what_they_would_not_obey() {
 #[test]
 fn options_of_several_stages_are_worded_alike() {
     // What these are about is the stage's own.
-    let own = ["labelled", "labels", "model", "split", "in"];
+    let own = ["labelled", "labels", "model", "split", "in", "format"];
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for command in commands() {
         let options = command.get_arguments().filter(|a| !a.is_positional());

@@ -5,6 +5,7 @@ pub mod eval;
 pub mod export;
 pub mod inspect;
 pub mod moam;
+pub mod predict;
 pub mod pretrain;
 pub mod pseudolabel;
 pub mod report;

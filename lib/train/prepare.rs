@@ -66,7 +66,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     let (size, precision) = ((config.height, config.width), config.settings.precision);
     let network = Network::new(&config.architecture, size, device, precision, weights)?;
     let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
-    logits::check_size(&config, &split, &pipe)?;
+    logits::check_size(&config, split.channels(), split.path(), &pipe)?;
     Ok(Run {
         out: inputs.out.clone(),
         schedule: Schedule::new(&config.settings, images.labelled.rows.len()),
