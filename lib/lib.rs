@@ -18,6 +18,7 @@ pub mod methods;
 pub mod model;
 pub mod network;
 pub mod pixels;
+pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod rng;

@@ -3,6 +3,7 @@
 
 pub mod eval;
 pub mod export;
+pub mod init;
 pub mod inspect;
 pub mod moam;
 pub mod predict;
