@@ -134,7 +134,8 @@ $(built): Cargo.toml Cargo.lock $(shell find lib bins -type f)
 
 S := $(OUT)/seed%
 shards := $(OUT)/shards/dataset.json
-val := $(if $(VAL_PER_CLASS),$S/val.parquet)
+held_out := $(if $(VAL_FRACTION),--val-fraction $(VAL_FRACTION),$(if $(VAL_PER_CLASS),--val-per-class $(VAL_PER_CLASS)))
+val := $(if $(held_out),$S/val.parquet)
 
 # To know its input again s4l-shard has to read all of it. So it is asked only if the files in DATA, however that is
 # called, have other names, sizes or times than when it was last asked. Shards that make has not asked for
@@ -159,11 +160,14 @@ no-images:
 
 # $(call subset,OPTIONS,FILE): a labelled subset; whichever is drawn, the validation images are the same.
 subset = @$(RUN) $(BIN)/s4l-subset --in '$(OUT)/shards' $1 --out '$(@D)/$2' \
-	$(if $(val),--val-per-class $(VAL_PER_CLASS) --val-out '$(@D)/val.parquet') --seed $* --update
+	$(if $(val),$(held_out) --val-out '$(@D)/val.parquet') --seed $* --update
 
-$S/labelled_1p.parquet $S/labelled_10p.parquet $(val): $(shards) FORCE | $(built)
-	$(call subset,$(SUBSET_1P),labelled_1p.parquet)
+$(if $(SUBSET_1P),$S/labelled_1p.parquet) $S/labelled_10p.parquet $(val): $(shards) FORCE | $(built)
+	$(if $(SUBSET_1P),$(call subset,$(SUBSET_1P),labelled_1p.parquet))
 	$(call subset,$(SUBSET_10P),labelled_10p.parquet)
+
+# What the rows are compared on: a split, or the validation images.
+tested := $(if $(filter validation,$(TEST)),--split train --labelled '$(val)',--split $(or $(TEST),test))
 
 # The files among the options of a stage; a model is there once its weights are.
 paths = $(filter $(OUT)/%,$(subst ',,$1))
@@ -180,8 +184,8 @@ $(seeds:%=$S/$1/model/model.safetensors): $S/$1/model/model.safetensors: \
 		--recipe '$(pipeline)/$1.toml' --out '$$(@D)' --seed $$* --device $(DEVICE) --update
 
 $(seeds:%=$S/$1/eval.parquet): $S/$1/eval.parquet: \
-		$S/$1/model/model.safetensors $(shards) FORCE | $(built) $(call evaluations,$3)
-	@$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' --split test --model '$$(<D)' --out '$$@' \
+		$S/$1/model/model.safetensors $(val) $(shards) FORCE | $(built) $(call evaluations,$3)
+	@$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' $(subst %,$$*,$(tested)) --model '$$(<D)' --out '$$@' \
 		--seed $$* --device $(DEVICE) --update >/dev/null
 endef
 

@@ -37,6 +37,9 @@ pub enum Error {
     /// A stage was told to stop and keeps what is finished of its files or images.
     #[error("{}: stopped with {done} of {total} {what}; run the same command again to go on", path.display())]
     Paused { path: PathBuf, done: usize, total: usize, what: &'static str },
+    /// A stage that prints as it goes was told to stop.
+    #[error("{}: stopped before it, after {done} images; run the same command again", path.display())]
+    Unfinished { path: PathBuf, done: usize },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     /// A training stage ended early; its checkpoint is on disk.
@@ -68,6 +71,7 @@ impl Error {
             Error::Busy { .. }
             | Error::Stopped { .. }
             | Error::Interrupted { .. }
+            | Error::Unfinished { .. }
             | Error::Paused { .. } => 75,
             Error::Memory { preparing: false, .. } => 74,
             Error::Recipe { .. } | Error::Memory { preparing: true, .. } => 78,

@@ -20,6 +20,7 @@ pub mod network;
 pub mod page;
 pub mod part;
 pub mod pixels;
+pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod rng;

@@ -49,6 +49,9 @@ pub const TOP5: &str = "top5";
 pub const NLL: &str = "nll";
 pub const LOGITS: &str = "logits";
 
+// Of a table of predictions: `PATH`, `LABEL`, which is the name of a class here, and this.
+pub const PROBABILITY: &str = "probability";
+
 // Of `metrics.parquet` and the lines of `metrics.jsonl`.
 pub const STEP: &str = "step";
 pub const NAME: &str = "name";
@@ -105,7 +108,7 @@ pub const HUGGING_FACE: &str = "huggingface";
 /// Says to Hugging Face's loaders that tensors are PyTorch's.
 pub const PYTORCH: (&str, &str) = ("format", "pt");
 
-/// Names of inputs, after `INPUT_PREFIX`. Those of a report are the paths of its files.
+/// Names of inputs, after `INPUT_PREFIX`. Those of a report, and the images of predictions, are paths.
 pub mod input {
     pub const IMAGES: &str = "images";
     pub const SHARDS: &str = "shards";
@@ -318,6 +321,15 @@ pub fn eval(classes: usize) -> Arc<Schema> {
         Field::new(TOP5, DataType::Boolean, false),
         Field::new(NLL, DataType::Float32, false),
         Field::new(LOGITS, float_list(classes), false),
+    ]))
+}
+
+/// Predictions: the labels of each image; none of one that could not be read.
+pub fn predictions() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new(PATH, DataType::Utf8, false),
+        Field::new(LABEL, DataType::Utf8, true),
+        Field::new(PROBABILITY, DataType::Float32, true),
     ]))
 }
 

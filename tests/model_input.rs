@@ -4,8 +4,7 @@
 mod common;
 
 use common::training::{
-    EVAL, MOAM, PRETRAIN, PSEUDOLABEL, flip, labelled_shards, pretrain, recipe, rewrite, words,
-    write_labels,
+    EVAL, MOAM, PSEUDOLABEL, flip, labelled_shards, pretrain, recipe, rewrite, words,
 };
 use common::{Scratch, photos, shard};
 use serde_json::json;
@@ -56,15 +55,6 @@ fn a_model_of_other_classes() {
         let message = ["one", "2 classes of two-classes", "10 classes", "trained on these shards"];
         refuses(&scratch, program, line, 65, &message);
     }
-    let line = format!(
-        "--in two-classes --labelled two.parquet --init one --out two --recipe {}",
-        recipe("supervised_1p")
-    );
-    let keys = s4l::shards::Shards::open(&scratch.path("two-classes")).unwrap();
-    let keys = keys.split("train").unwrap();
-    let keys: Vec<String> = keys.keys().map(str::to_string).collect();
-    write_labels(&scratch, "two.parquet", &[(&keys[0], 0), (&keys[1], 1)]);
-    refuses(&scratch, PRETRAIN, &line, 65, &["one", "2 classes of two-classes", "10 classes"]);
 }
 
 #[test]

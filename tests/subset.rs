@@ -4,7 +4,7 @@ mod common;
 
 use common::{IMAGES, Ran, Scratch, photos, png, real, shard, smoke, smoke_shards};
 use proptest::prelude::*;
-use s4l::labelled::draw::{TooFew, draw};
+use s4l::labelled::draw::draw;
 use s4l::rng::Stream;
 use s4l::shards::Shards;
 use std::collections::HashSet;
@@ -153,7 +153,8 @@ fn a_subset_is_drawn_within_another() {
     assert!(inspected.stdout.contains("s4l.input.nested_in"), "{}", inspected.stdout);
 
     let before = scratch.names();
-    draw("--per-class 13 --nested-in outer -q").fails(65, &["13 images", "12 of them in outer"]);
+    let more = draw("--per-class 13 --nested-in outer -n -q").ok();
+    assert!(more.stdout.contains("120 images"), "{}", more.stdout);
     draw("--per-class 1 --nested-in absent -q").fails(66, &["absent", "s4l-subset"]);
     draw("--per-class 1 --nested-in outer --out outer -q --force").fails(2, &["outer"]);
     scratch.write("list.txt", "train-000003\n");
@@ -176,10 +177,11 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
         ran.fails(code, words);
         assert_eq!(scratch.names(), before);
     };
+    let validation = |size: &[&'static str]| [&["--all", "--val-out", "v"][..], size].concat();
     let too_few = ["shards", "41 images of class \"T-shirt/top\"", "found 40", "fewer"];
-    fails(&["--per-class", "41"], 65, &too_few);
-    let with_validation = ["--per-class", "35", "--val-per-class", "6", "--val-out", "v.parquet"];
-    fails(&with_validation, 65, &["found 34 that are not taken"]);
+    fails(&validation(&["--val-per-class", "41"]), 65, &too_few);
+    fails(&validation(&["--val-fraction", "1"]), 2, &["--val-fraction 1"]);
+    fails(&validation(&["--val-fraction", "0.001"]), 65, &["to validate on", "found none"]);
     fails(&["--fraction", "1.5"], 2, &["--fraction 1.5"]);
     fails(&["--fraction", "NaN"], 2, &["--fraction NaN"]);
     fails(&["--fraction", "0.001"], 2, &["less than one image"]);
@@ -204,6 +206,68 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
     assert_eq!(both.code, 2);
     let absent = scratch.run(env!("CARGO_BIN_EXE_s4l-subset"), &["--in", "x", "--per-class", "1"]);
     absent.fails(66, &["x/dataset.json", "s4l-shard"]);
+}
+
+/// Photographs of uneven classes in `train`, one of which only `test` has.
+fn uneven() -> Scratch {
+    let scratch = Scratch::new();
+    let mut row = 0;
+    for (class, images) in [("bag", 20), ("coat", 9), ("shirt", 3)] {
+        for nth in 0..images {
+            scratch.write(&format!("set/train/{class}/{class}{nth}.png"), png(&real(row).0, 28));
+            row += 1;
+        }
+    }
+    scratch.write("set/train/unlabeled/more.png", png(&real(row).0, 28));
+    scratch.write("set/test/trouser/t.png", png(&real(row + 1).0, 28));
+    shard(&scratch, &["--in", "set", "--out", "shards"]).ok();
+    scratch
+}
+
+#[test]
+fn uneven_classes_give_what_they_have_and_say_so() {
+    let scratch = uneven();
+    let draw = |line: &str| subset(&scratch, &line.split(' ').collect::<Vec<_>>()).ok();
+    // Of each class, in the order bag, coat, shirt, trouser.
+    let counts = |name: &str| {
+        let rows = rows(&scratch, name);
+        [0, 1, 2, 3].map(|class| rows.iter().filter(|row| row.1 == class).count())
+    };
+    let all = draw("--all --out all");
+    assert_eq!(counts("all"), [20, 9, 3, 0]);
+    let words = "no image of train is labelled \"trouser\": left out";
+    assert!(all.stderr.contains(words), "{}", all.stderr);
+    assert!(all.stderr.contains("32 images of train, 3 of 4 classes"), "{}", all.stderr);
+    assert!(!all.stderr.contains("fewer"), "{}", all.stderr);
+
+    // 32 labelled images of three classes: 5 of each.
+    let half = draw("--fraction 0.5 --out half");
+    assert_eq!(counts("half"), [5, 5, 3, 0]);
+    let words = "warning: classes with fewer than 5 images give all they have: \"shirt\" 3\n";
+    assert!(half.stderr.contains(words), "{}", half.stderr);
+    let ten = draw("--per-class 10 --out ten");
+    assert_eq!(counts("ten"), [10, 9, 3, 0]);
+    let words = "fewer than 10 images give all they have: \"coat\" 9, \"shirt\" 3\n";
+    assert!(ten.stderr.contains(words), "{}", ten.stderr);
+    for (inner, outer) in [("half", "ten"), ("ten", "all")] {
+        assert!(keys(&scratch, inner).is_subset(&keys(&scratch, outer)), "{inner}");
+    }
+
+    // Each class is held out in part, and never whole.
+    draw("--all --out l --val-fraction 0.2 --val-out v");
+    assert_eq!((counts("l"), counts("v")), ([16, 7, 2, 0], [4, 2, 1, 0]));
+    assert!(keys(&scratch, "l").is_disjoint(&keys(&scratch, "v")));
+    draw("--per-class 1 --out one --val-fraction 0.9 --val-out v9");
+    assert_eq!((counts("one"), counts("v9")), ([1, 1, 1, 0], [18, 8, 2, 0]));
+    draw("--per-class 4 --out same --val-fraction 0.2 --val-out w");
+    assert_eq!(rows(&scratch, "v"), rows(&scratch, "w"));
+    assert!(keys(&scratch, "same").is_subset(&keys(&scratch, "l")));
+
+    scratch.write("bags", "bag0.png\nbag1.png\n");
+    let bags = draw("--list bags --out bags.parquet");
+    let words = ["the subset has no image of \"coat\", \"shirt\"\n", "1 of 4 classes"];
+    assert!(words.iter().all(|word| bags.stderr.contains(word)), "{}", bags.stderr);
+    assert!(bags.stderr.contains("are of one class"), "{}", bags.stderr);
 }
 
 #[test]
@@ -231,7 +295,7 @@ fn up_to_date_exists_and_force() {
 }
 
 proptest! {
-    /// Balanced, disjoint from what is taken, nested, and refused only where a class has too few.
+    /// Balanced as far as there are images, disjoint from what is taken, nested.
     #[test]
     fn draws(
         labels in prop::collection::vec(prop::option::weighted(0.9, 0u32..4), 0..200),
@@ -240,27 +304,19 @@ proptest! {
         more in 0usize..8,
         seed: u64,
     ) {
-        let first = draw(&labels, 4, taken, seed, Stream::Validation, &[]);
-        let Ok(taken) = first else { return Ok(()) };
+        let taken = draw(&labels, &[taken; 4], seed, Stream::Validation, &[]);
         let of = |class: u32, rows: &[usize]| {
             rows.iter().filter(|&&r| labels[r] == Some(class)).count()
         };
         let all: Vec<usize> = (0..labels.len()).collect();
-        let free = |class| of(class, &all) - of(class, &taken);
-        let sample = |n| draw(&labels, 4, n, seed, Stream::Subset, &taken);
-        match sample(small + more) {
-            Ok(large) => {
-                prop_assert!(large.is_sorted());
-                prop_assert!((0..4).all(|c| of(c, &large) == small + more));
-                prop_assert!(taken.iter().all(|row| !large.contains(row)));
-                let small = sample(small).unwrap();
-                prop_assert!(small.iter().all(|row| large.contains(row)));
-            }
-            Err(TooFew { class, asked, found }) => {
-                prop_assert_eq!(asked, small + more);
-                prop_assert_eq!(found, free(class as u32));
-                prop_assert!(found < asked);
-            }
+        let sample = |n| draw(&labels, &[n; 4], seed, Stream::Subset, &taken);
+        let (few, many) = (sample(small), sample(small + more));
+        prop_assert!(many.is_sorted());
+        prop_assert!(taken.iter().all(|row| !many.contains(row)));
+        prop_assert!(few.iter().all(|row| many.contains(row)));
+        for class in 0..4 {
+            let free = of(class, &all) - of(class, &taken);
+            prop_assert_eq!(of(class, &many), free.min(small + more));
         }
     }
 }

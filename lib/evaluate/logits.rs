@@ -10,6 +10,7 @@ use crate::schema;
 use crate::shards::Split;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
+use std::path::Path;
 
 /// Views that go through the network at once.
 const BATCH_VIEWS: usize = 256;
@@ -59,15 +60,16 @@ pub fn visit(
     Ok(())
 }
 
-/// Errors unless the pipe gives images of the size that the model takes.
-pub fn check_size(config: &Config, split: &Split, pipe: &Pipe) -> Result<()> {
-    let out = pipe.output(split.channels())?;
+/// Errors unless the pipe makes of images of so many channels those that the model takes. `images`: where
+/// they are.
+pub fn check_size(config: &Config, channels: usize, images: &Path, pipe: &Pipe) -> Result<()> {
+    let out = pipe.output(channels)?;
     let wanted = (config.height, config.width, config.architecture.channels);
     if (out.height, out.width, out.channels) == wanted {
         return Ok(());
     }
     Err(Error::bad_data(
-        split.path(),
+        images,
         format!("images that become {}x{}x{}, as the model takes", wanted.0, wanted.1, wanted.2),
         format!("{}x{}x{}", out.height, out.width, out.channels),
         "name the model that was trained on such images, or change the pipe",

@@ -77,6 +77,14 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
+/// The probabilities of logits.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let e: Vec<f64> = logits.iter().map(|l| f64::from(l - max).exp()).collect();
+    let sum: f64 = e.iter().sum();
+    e.iter().map(|e| e / sum).collect()
+}
+
 impl Prediction {
     /// From the logits of an image (one a class) and its true class.
     pub fn new(logits: &[f32], label: u32) -> Prediction {

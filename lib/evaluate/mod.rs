@@ -2,3 +2,4 @@
 
 pub mod logits;
 pub mod metrics;
+pub mod pictures;

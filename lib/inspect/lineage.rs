@@ -8,6 +8,7 @@ use super::folder::verify_shards;
 use crate::artifact::{self, beside};
 use crate::cli::quoted;
 use crate::error::{Error, Result};
+use crate::evaluate::pictures;
 use crate::input::{self, Columns, Format, Options};
 use crate::labelled::rows::labels_hash;
 use crate::model;
@@ -155,13 +156,14 @@ impl Walk {
             };
         }
         let found = match name {
+            inputs::MODEL | inputs::INIT => artifact::hash_file(&place.join(schema::WEIGHTS)),
             inputs::IMAGES if self.verify => made.images(place),
             inputs::IMAGES => return Ok(()),
+            _ if made.is_predictions() => pictures::hash(place),
             _ if is_read_from_shards(made, name) => match self.verify {
                 true => made.labels_in(place),
                 false => return Ok(()),
             },
-            inputs::MODEL | inputs::INIT => artifact::hash_file(&place.join(schema::WEIGHTS)),
             _ => artifact::hash_file(place),
         };
         let found = found.map_err(words)?;
@@ -228,6 +230,10 @@ impl Made {
         self.metadata.get(schema::TOOL_KEY).map_or("", String::as_str)
     }
 
+    fn is_predictions(&self) -> bool {
+        self.tool() == "s4l-predict"
+    }
+
     fn is_shards(&self) -> bool {
         self.path.join(schema::DATASET_JSON).exists()
     }
@@ -249,6 +255,9 @@ impl Made {
         if self.tool() == "s4l-report" {
             let folder = Path::new(self.option("--in").unwrap_or("runs"));
             return self.find(&folder.join(name));
+        }
+        if self.is_predictions() && name != inputs::MODEL {
+            return self.find(Path::new(name));
         }
         let given = match name {
             inputs::SHARDS => self.option("--in").or(Some(schema::SHARDS)),

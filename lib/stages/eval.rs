@@ -146,7 +146,7 @@ impl Args {
             .input(schema::input::SHARDS, split.content_hash())
             .input(schema::input::MODEL, model.hash.clone());
         let pipe = Pipe::for_evaluation(&pipe)?;
-        logits::check_size(&model.config, &split, &pipe)?;
+        logits::check_size(&model.config, split.channels(), split.path(), &pipe)?;
         let (rows, labels) = match &self.labelled {
             Some(path) => {
                 let table = table::read(path, "s4l-subset")?;

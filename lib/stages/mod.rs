@@ -3,8 +3,10 @@
 
 pub mod eval;
 pub mod export;
+pub mod init;
 pub mod inspect;
 pub mod moam;
+pub mod predict;
 pub mod pretrain;
 pub mod pseudolabel;
 pub mod report;

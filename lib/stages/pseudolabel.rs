@@ -183,7 +183,7 @@ impl Args {
             settings.views = default_views(model.config.height, model.config.width);
         }
         let pipe = Pipe::for_evaluation(&settings.views)?;
-        logits::check_size(&model.config, &split, &pipe)?;
+        logits::check_size(&model.config, split.channels(), split.path(), &pipe)?;
         let views = pipe.output(split.channels())?.views;
         let seed = self.computing.seed.value;
         let mut lineage = Lineage::new(TOOL, seed, recipe::hash(&settings))
@@ -298,7 +298,7 @@ impl PseudoLabel {
     fn new(logits: &[f32], classes: usize, known: Option<u32>) -> PseudoLabel {
         let views = logits.len() / classes;
         let mean = logits::mean_over_views(logits, classes);
-        let probs = softmax(&mean);
+        let probs = metrics::softmax(&mean);
         let label = known.unwrap_or_else(|| metrics::argmax(&mean));
         let agreeing = logits.chunks_exact(classes).filter(|view| metrics::argmax(view) == label);
         PseudoLabel {
@@ -311,13 +311,6 @@ impl PseudoLabel {
             probs: probs.iter().map(|&p| p as f32).collect(),
         }
     }
-}
-
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let e: Vec<f64> = logits.iter().map(|l| f64::from(l - max).exp()).collect();
-    let sum: f64 = e.iter().sum();
-    e.iter().map(|e| e / sum).collect()
 }
 
 /// The columns of `schema::labels`.

@@ -3,7 +3,7 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, InputShards, Limits, Output, Seed, Stage, Words};
 use crate::error::{Error, Result};
-use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew};
+use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew, Validation};
 use crate::labelled::duplicates::{self, Leak, NamedRows};
 use crate::labelled::list;
 use crate::labelled::rows::{labelled_rows, labels_hash};
@@ -24,21 +24,23 @@ EXAMPLES
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet
   s4l-subset --in shards --per-class 13 --seed 1 --out labelled.parquet
   s4l-subset --in shards --list 10percent.json --out labelled.parquet
+  s4l-subset --in shards --all --out labelled.parquet --val-fraction 0.2 --val-out val.parquet
   s4l-subset --in shards --per-class 13 --nested-in labelled_10p.parquet --out labelled_1p.parquet
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet --val-per-class 100 --val-out val.parquet
 
 For one seed a smaller subset lies within every larger one, and the validation set is the same
-whatever the fraction. A list may give names with folders before them, and with or without the ending
+whatever the fraction. A class with fewer images than asked for gives all that it has, with a warning. A list may give names with folders before them, and with or without the ending
 of an image file. No image is drawn into both whose bytes are equal, and a labelled image that is also in
 another split is an error. Memory: some 250 bytes an image.";
 
-/// Choose the labelled images: class-balanced and seeded, or by a list of names
+/// Choose the labelled images: class-balanced and seeded, all there are, or by a list of names
 #[derive(Debug, clap::Parser)]
 #[command(
     name = TOOL,
     version,
     before_help = EXAMPLES,
-    group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "list"])
+    group = clap::ArgGroup::new("choice").required(true).args(["fraction", "per_class", "all", "list"]),
+    group = clap::ArgGroup::new("validation").args(["val_per_class", "val_fraction"])
 )]
 pub struct Args {
     #[command(flatten)]
@@ -49,6 +51,9 @@ pub struct Args {
     /// Number of images of each class
     #[arg(long, value_name = "N")]
     per_class: Option<usize>,
+    /// All labelled images of the split
+    #[arg(long)]
+    all: bool,
     /// Names of the images: a label map ({"values": [...]}) or text, one a line
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
@@ -61,8 +66,11 @@ pub struct Args {
     /// Size a class of a validation set that shares no image with the subset
     #[arg(long, value_name = "N", requires = "val_out")]
     val_per_class: Option<usize>,
+    /// Share of each class in that validation set, in place of a number
+    #[arg(long, value_name = "F", requires = "val_out")]
+    val_fraction: Option<f64>,
     /// Where the validation set goes
-    #[arg(long, value_name = "PATH", requires = "val_per_class")]
+    #[arg(long, value_name = "PATH", requires = "validation")]
     val_out: Option<PathBuf>,
     /// Go on where an image of another split has the bytes of a labelled one
     #[arg(long)]
@@ -88,7 +96,15 @@ struct SubsetSettings<'a> {
     per_class: Option<usize>,
     val_per_class: Option<usize>,
     validation: bool,
+    /// Left out where it is not asked for, as the next one, so that what was made without it keeps its hash.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    val_fraction: Option<f64>,
 }
+
+/// Names of classes shown of many.
+const SHOWN: usize = 8;
 
 /// Name of an input, and its hash.
 type InputHash = (&'static str, String);
@@ -116,7 +132,7 @@ impl Stage for Args {
         let shards = Shards::open(&self.shards.path)?;
         let split = shards.split(&self.split)?;
 
-        let (chosen, input) = self.choose(&shards, &split)?;
+        let (chosen, asked, input) = self.choose(&shards, &split)?;
         let named = |name: &str, rows: &[usize]| {
             let (name, rows) = (name.to_string(), rows.to_vec());
             NamedRows { name, split: &split, rows }
@@ -125,11 +141,10 @@ impl Stage for Args {
         let others = self.other_splits(&shards)?;
         let mut tests: Vec<_> = others.iter().map(|(n, s)| NamedRows::whole(n, s)).collect();
         self.refuse_leaks(&labelled, &tests)?;
+        self.say_classes(&shards, split.labels()?, &chosen, asked)?;
         let files = self.files(&out, &chosen);
-        let words = |file: &SubsetFile| {
-            let (path, rows, split) = (file.path.display(), file.rows.len(), &self.split);
-            format!("{path}: {rows} images of {split}, {} classes", shards.classes().len())
-        };
+        let labels = split.labels()?;
+        let words = |file: &SubsetFile| self.closing_words(file, labels, shards.classes().len());
         if self.output.dry_run {
             let plan = files.iter().map(|file| words(file) + "\n");
             return cli::print(&plan.collect::<String>());
@@ -173,13 +188,14 @@ impl Args {
         }
     }
 
-    /// The rows of both outputs, and the file that has a part in it.
-    fn choose(&self, shards: &Shards, split: &Split) -> Result<(Chosen, Option<InputHash>)> {
+    /// The rows of both outputs, how many of each class were asked for, and the file that has a part in
+    /// them.
+    fn choose(&self, shards: &Shards, split: &Split) -> Result<(Chosen, usize, Option<InputHash>)> {
         let (labels, classes) = (split.labels()?, shards.classes().len());
-        let (choice, input) = match (&self.list, &self.nested_in) {
+        let (choice, asked, input) = match (&self.list, &self.nested_in) {
             (Some(list), _) => {
                 let (rows, hash) = list::rows(list, split)?;
-                (Choice::Listed(rows), Some((schema::input::LIST, hash)))
+                (Choice::Listed(rows), 1, Some((schema::input::LIST, hash)))
             }
             (None, outer) => {
                 let outer = outer.as_ref().map(|path| table::read(path, TOOL)).transpose()?;
@@ -187,15 +203,85 @@ impl Args {
                 let within = rows.transpose()?;
                 let within = within.map(|(rows, _)| rows.iter().map(|&r| r as usize).collect());
                 let per_class = self.per_class(labels, classes)?;
+                let asked = if self.all { 1 } else { per_class };
                 let input = outer.map(|table| (schema::input::NESTED_IN, table.hash));
-                (Choice::Drawn { within, per_class }, input)
+                (Choice::Drawn { within, per_class }, asked, input)
             }
         };
         let pool = Pool { labels, hashes: &split.hashes()?, classes };
-        let validation = self.val_per_class.unwrap_or(0);
-        let chosen = draw::choose(&pool, choice, validation, self.seed.value)
+        let chosen = draw::choose(&pool, choice, self.validation()?, self.seed.value)
             .map_err(|few| self.too_few(few, shards))?;
-        Ok((chosen, input))
+        Ok((chosen, asked, input))
+    }
+
+    fn validation(&self) -> Result<Validation> {
+        match self.val_fraction {
+            Some(f) if !(f > 0.0 && f < 1.0) => Err(Error::Usage(format!(
+                "--val-fraction {f}: expected a number above 0 and below 1"
+            ))),
+            Some(f) => Ok(Validation::Fraction(f)),
+            None => Ok(Validation::PerClass(self.val_per_class.unwrap_or(0))),
+        }
+    }
+
+    /// Says which classes the subset has no image of, or fewer than were asked for.
+    ///
+    /// Errors: `BadData` if it has none at all, or there are none to validate on.
+    fn say_classes(
+        &self,
+        shards: &Shards,
+        labels: &[Option<u32>],
+        chosen: &Chosen,
+        asked: usize,
+    ) -> Result<()> {
+        let count =
+            |rows: &[usize]| draw::count(labels, shards.classes().len(), rows.iter().copied());
+        let there = draw::count(labels, shards.classes().len(), 0..labels.len());
+        let labelled = count(&chosen.labelled);
+        let named = |fits: &dyn Fn(usize) -> bool, words: &dyn Fn(usize) -> String| {
+            let fitting: Vec<usize> = (0..there.len()).filter(|&class| fits(class)).collect();
+            let shown: Vec<String> =
+                fitting.iter().take(SHOWN).map(|&class| words(class)).collect();
+            let more = if fitting.len() > SHOWN { ", .." } else { "" };
+            (!fitting.is_empty()).then(|| shown.join(", ") + more)
+        };
+        let name = |class: usize| format!("{:?}", shards.classes()[class]);
+        let split = &self.split;
+        if let Some(names) = named(&|c| there[c] == 0, &name) {
+            cli::warn(&format!("no image of {split} is labelled {names}: left out"));
+        }
+        let few = |class: usize| there[class] > 0 && labelled[class] < asked;
+        let with_count = |class: usize| format!("{} {}", name(class), labelled[class]);
+        let words: &dyn Fn(usize) -> String = if asked > 1 { &with_count } else { &name };
+        if let Some(names) = named(&few, words) {
+            cli::warn(&match asked {
+                1 => format!("the subset has no image of {names}"),
+                _ => format!("classes with fewer than {asked} images give all they have: {names}"),
+            });
+        }
+        match labelled.iter().filter(|&&images| images > 0).count() {
+            0 => return Err(self.none("to label", "validate on fewer")),
+            1 => cli::warn("all images of the subset are of one class: no model learns from that"),
+            _ => {}
+        }
+        match self.val_out.is_some() && chosen.validation.is_empty() {
+            true => Err(self.none("to validate on", "raise --val-fraction, or label more images")),
+            false => Ok(()),
+        }
+    }
+
+    fn none(&self, what: &str, hint: &str) -> Error {
+        let expected = format!("images of split {:?} {what}", self.split);
+        Error::bad_data(&self.shards.path, expected, "none", hint)
+    }
+
+    /// The size of a file, and how many of the classes it has images of.
+    fn closing_words(&self, file: &SubsetFile, labels: &[Option<u32>], classes: usize) -> String {
+        let images = draw::count(labels, classes, file.rows.iter().copied());
+        let found = images.iter().filter(|&&images| images > 0).count();
+        let of_all = if found < classes { format!("of {classes} ") } else { String::new() };
+        let (path, rows, split) = (file.path.display(), file.rows.len(), &self.split);
+        format!("{path}: {rows} images of {split}, {found} {of_all}classes")
     }
 
     /// The validation set comes first: a subset that is there has what it is validated on.
@@ -236,10 +322,12 @@ impl Args {
         Ok(())
     }
 
-    /// Images per class that `--fraction` or `--per-class` asks for.
+    /// Images per class that `--fraction`, `--per-class` or `--all` asks for.
     fn per_class(&self, labels: &[Option<u32>], classes: usize) -> Result<usize> {
-        let known = labels.iter().flatten().count();
-        if known == 0 || classes == 0 {
+        let images = draw::count(labels, classes, 0..labels.len());
+        let known: usize = images.iter().sum();
+        let classes = images.into_iter().filter(|&images| images > 0).count();
+        if known == 0 {
             return Err(Error::bad_data(
                 &self.shards.path,
                 format!("labels in split {:?}", self.split),
@@ -254,6 +342,7 @@ impl Args {
                 )));
             }
             (Some(f), _) => (f * known as f64 / classes as f64).round() as usize,
+            (None, _) if self.all => known,
             (None, n) => n.unwrap_or(0),
         };
         if per_class == 0 {
@@ -273,12 +362,8 @@ impl Args {
                 shards.classes()[few.class],
                 self.split
             ),
-            match (&self.nested_in, self.val_per_class) {
-                (Some(outer), _) => format!("{} of them in {}", few.found, outer.display()),
-                (None, Some(_)) => format!("{} that are not taken already", few.found),
-                (None, None) => few.found.to_string(),
-            },
-            "ask for fewer",
+            format!("{} to validate on", few.found),
+            "ask for fewer, or for a share with --val-fraction",
         )
     }
 
@@ -294,6 +379,8 @@ impl Args {
             per_class: self.per_class.filter(|_| !validation),
             val_per_class: self.val_per_class,
             validation,
+            all: self.all && !validation,
+            val_fraction: self.val_fraction,
         };
         let lineage = Lineage::new(TOOL, self.seed.value, recipe::hash(&settings))
             .input(schema::input::SHARDS, split.content_hash())

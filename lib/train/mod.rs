@@ -1,7 +1,8 @@
 //! Training: from files and settings to a model folder. What only a training stage does lives here.
 //!
 //! In the order of a run: `options` are those of the command line; `check` refuses settings that
-//! cannot be meant; `prepare` reads and checks every input, the labels by `labels`; `dry_run` says
+//! cannot be meant; `prepare` reads and checks every input, the labels by `labels`, and `warm_start` takes
+//! the weights of `--init`; `dry_run` says
 //! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
 //! `schedule`; `log`, `tfevents` and `checkpoint` write while it runs, the last under the run's
 //! `identity`, and `progress` tells of it.
@@ -19,6 +20,7 @@ pub mod progress;
 pub mod schedule;
 pub mod tfevents;
 pub mod trainer;
+mod warm_start;
 
 use crate::artifact::{self, Target};
 use crate::cli;

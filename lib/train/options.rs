@@ -15,7 +15,7 @@ pub struct TrainingOptions {
     /// Held-out images with labels: never trained on, evaluated while training
     #[arg(long, value_name = "FILE")]
     pub val: Option<PathBuf>,
-    /// Start from the weights of this model, or of a timm folder as s4l-export writes it
+    /// Start from the weights of this model, or of a timm folder; of other classes, with a new head for them
     #[arg(long, value_name = "MODEL")]
     pub init: Option<PathBuf>,
     /// Store and multiply activations so, whatever the recipe says

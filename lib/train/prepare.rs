@@ -4,7 +4,7 @@ use super::check;
 use super::labels::{LabelFile, training_labels};
 use crate::artifact::Lineage;
 use crate::augment::Pipe;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::logits;
 use crate::labelled::rows::labelled_rows;
 use crate::methods;
@@ -12,7 +12,7 @@ use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::Network;
 use crate::network::device::Device;
-use crate::network::layout::{Architecture, Layout};
+use crate::network::layout::Layout;
 use crate::network::weights::Weights;
 use crate::recipe;
 use crate::rng::Stream;
@@ -25,6 +25,7 @@ use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::options::TrainingOptions;
 use crate::train::schedule::Schedule;
 use crate::train::trainer::{Run, Validation};
+use crate::train::warm_start::warm_start;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,8 +57,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     }
     if let Some(path) = &options.init {
         let init = Model::open(path)?;
-        init.check_classes(shards.classes(), &options.shards.path)?;
-        warm_start(&mut weights, &layout, &config.architecture, &init)?;
+        warm_start(&mut weights, &layout, &config, &init, &options.shards.path)?;
         lineage = lineage.input(schema::input::INIT, init.hash);
     }
     if config.settings.polyak_half_life > 0.0 {
@@ -66,7 +66,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     let (size, precision) = ((config.height, config.width), config.settings.precision);
     let network = Network::new(&config.architecture, size, device, precision, weights)?;
     let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
-    logits::check_size(&config, &split, &pipe)?;
+    logits::check_size(&config, split.channels(), split.path(), &pipe)?;
     Ok(Run {
         out: inputs.out.clone(),
         schedule: Schedule::new(&config.settings, images.labelled.rows.len()),
@@ -147,41 +147,4 @@ fn config(settings: Settings, classes: &[String], images: &TrainingImages) -> Co
         seed: images.seed,
         settings,
     }
-}
-
-/// Takes over the trunk and the heads that both networks have; other heads stay as initialized.
-fn warm_start(
-    weights: &mut Weights,
-    layout: &Layout,
-    wanted: &Architecture,
-    init: &Model,
-) -> Result<()> {
-    let found = &init.config.architecture;
-    let trunk = |a: &Architecture| (a.channels, a.units.clone(), a.width_factor, a.stem);
-    if trunk(wanted) != trunk(found) {
-        return Err(Error::bad_data(
-            &init.path,
-            format!("a network of (channels, units, width factor, stem) {:?}", trunk(wanted)),
-            format!("{:?}", trunk(found)),
-            "start from a model of the recipe's network",
-        ));
-    }
-    let trunk = layout.trunk_parameters;
-    weights.parameters[..trunk].copy_from_slice(&init.weights.parameters[..trunk]);
-    weights.moving.copy_from_slice(&init.weights.moving);
-    for head in &layout.heads {
-        let Some(old) = init.layout.head(&head.name) else {
-            continue;
-        };
-        if old.outputs != head.outputs {
-            continue;
-        }
-        for (to, from) in [
-            (layout.head_kernel(head), init.layout.head_kernel(old)),
-            (layout.head_bias(head), init.layout.head_bias(old)),
-        ] {
-            weights.parameters[to].copy_from_slice(&init.weights.parameters[from]);
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    s4l::cli::main::<s4l::stages::init::Args>()
+}

@@ -1,0 +1,11 @@
+//! From images to a pipeline folder: what `s4l-init` finds, measures, decides and writes.
+//!
+//! - `contents`: which images and labels there are, and what cannot work
+//! - `recipes`: the recipes of a network for some data, as text
+//! - `rate`: how long they take on this machine
+//! - `choice`: the network and the steps that fit into the time
+
+pub mod choice;
+pub mod contents;
+mod rate;
+mod recipes;

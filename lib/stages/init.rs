@@ -1,0 +1,104 @@
+//! `s4l-init`: from a folder of photographs to a pipeline that make runs.
+
+use crate::artifact;
+use crate::cli::{self, Limits, Stage, Words};
+use crate::error::{Error, Result};
+use crate::plan::choice::{self, MARK, Plan};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  s4l-init photos pets                             then: make moam_step3 PIPELINE=./pets
+  s4l-init photos.tar pets --minutes 10
+  s4l-init photos pets --dry-run                   what it would write
+Labelled images are in a folder of their class, all others in unlabeled/, those to test on in test/<class>/; or
+whatever else s4l-shard reads. Writes recipes and pipeline.mk, with the reason of each choice: image size, network,
+batch and steps that fit the images, the memory and the time. The time is measured by a short run of the engine, so
+that another machine, or a busier one, plans otherwise. What nothing can be learnt from is refused (65).
+Memory: that of training, which the plan names.";
+
+/// Plan the training of a classifier for a folder of images
+#[derive(Debug, clap::Parser)]
+#[command(name = "s4l-init", version, before_help = EXAMPLES)]
+pub struct Args {
+    /// Images, as s4l-shard takes them
+    photos: PathBuf,
+    /// Folder of the pipeline, which is made
+    dir: PathBuf,
+    /// Time for all stages of make moam_step3
+    #[arg(long, value_name = "N", default_value_t = 60.0)]
+    minutes: f64,
+    /// Replace an output that exists
+    #[arg(short, long)]
+    force: bool,
+    /// Print what would be done and stop
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    words: Words,
+}
+
+/// What the Makefile includes; written last.
+const PIPELINE: &str = "pipeline.mk";
+
+impl Stage for Args {
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn run(self) -> Result<()> {
+        if !(self.minutes > 0.0 && self.minutes.is_finite()) {
+            return Err(Error::Usage(format!("--minutes {}: give a number above 0", self.minutes)));
+        }
+        self.refuse_folder()?;
+        let Plan { recipes, pipeline, summary } =
+            choice::plan(&self.photos, self.minutes, self.limits.threads())?;
+        if self.dry_run {
+            return cli::print(&pipeline);
+        }
+        for recipe in &recipes {
+            let path = self.dir.join(format!("{}.toml", recipe.row));
+            artifact::write_bytes(&path, recipe.text.as_bytes())?;
+        }
+        artifact::write_bytes(&self.dir.join(PIPELINE), pipeline.as_bytes())?;
+        let dir = self.dir.display();
+        cli::info(&format!("{dir}: {summary}"));
+        let slash = if self.dir.components().count() > 1 { "" } else { "./" };
+        cli::info(&format!("next: make moam_step3 PIPELINE={slash}{dir}"));
+        Ok(())
+    }
+}
+
+impl Args {
+    /// Errors if the folder is none that this program may write into.
+    fn refuse_folder(&self) -> Result<()> {
+        let dir = &self.dir;
+        let not_ours = |what: &str| Error::NotOurs { path: dir.clone(), what: what.into() };
+        artifact::refuse_inputs(dir, [Some(self.photos.as_path())])?;
+        if dir.exists() && !dir.is_dir() {
+            return Err(not_ours("a folder"));
+        }
+        if is_empty(dir)? {
+            return Ok(());
+        }
+        let found = std::fs::read_to_string(dir.join(PIPELINE)).unwrap_or_default();
+        match (found.starts_with(MARK), self.force) {
+            (false, _) => Err(not_ours("a pipeline that s4l-init has written")),
+            (true, false) => Err(Error::Exists { path: dir.clone() }),
+            (true, true) => Ok(()),
+        }
+    }
+}
+
+fn is_empty(dir: &Path) -> Result<bool> {
+    match dir.is_dir() {
+        true => Ok(std::fs::read_dir(dir).map_err(Error::io(dir))?.next().is_none()),
+        false => Ok(true),
+    }
+}
