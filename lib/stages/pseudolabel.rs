@@ -2,9 +2,10 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::augment::Pipe;
-use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
+use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
+use crate::labelled::collapse;
 use crate::labelled::rows::labelled_rows;
 use crate::lock::Lock;
 use crate::model::folder::Model;
@@ -27,6 +28,8 @@ EXAMPLES
 Settings (--recipe, --set):
   views   the views of an image whose logits are averaged; the first one is the centre view
           [default: 5 crops x 4 rotations, resize_small(S)|multi_crop(H,W)|-1_to_1|rotate]
+A warning says so if a class has more than three times its share of the known labels (or of equal shares),
+or more than halfway from its share to all, or none though five would be its share.
 Memory: the model for 256 images, and 4 bytes x images x classes.";
 
 /// Label all images with a model
@@ -91,6 +94,13 @@ impl Stage for Args {
         labelling.write(&out, &labels)?;
         artifact::write_provenance(&out, start);
         cli::info(&labelling.words(&out, &labels, start.elapsed()));
+        if let Some(collapse) = labelling.collapse(&labels) {
+            let out = out.display();
+            cli::warn(&format!(
+                "{out}: {collapse}; see s4l-report --audit {}",
+                quoted(&out.to_string())
+            ));
+        }
         Ok(())
     }
 }
@@ -179,6 +189,17 @@ impl Labelling {
             labels.iter().map(|l| f64::from(l.confidence)).sum::<f64>() / labels.len() as f64,
             (labels.len() * self.views) as f64 / time.as_secs_f64(),
         )
+    }
+
+    /// Whether the labels that are not known collapse, in words.
+    fn collapse(&self, labels: &[PseudoLabel]) -> Option<String> {
+        let classes = &self.model.config.classes;
+        let (mut pseudo, mut labelled) = (vec![0; classes.len()], vec![0; classes.len()]);
+        for label in labels {
+            let counts = if label.known { &mut labelled } else { &mut pseudo };
+            counts[label.label as usize] += 1;
+        }
+        collapse::words(classes, &pseudo, &labelled)
     }
 }
 
