@@ -2,6 +2,7 @@
 //! pipeline of stage programs. `docs/ARCHITECTURE.md` is the map.
 
 pub mod artifact;
+pub mod audit;
 pub mod augment;
 pub mod cli;
 pub mod decode;

@@ -133,6 +133,7 @@ pub const LABELS: &str = "labels.parquet";
 pub const MODEL: &str = "model";
 pub const EVAL: &str = "eval.parquet";
 pub const REPORT: &str = "report";
+pub const AUDIT: &str = "audit.html";
 pub const TIMM: &str = "timm";
 
 /// After the name of an output: what varies between runs that give the same bytes.

@@ -3,7 +3,9 @@
 mod common;
 
 use common::Scratch;
-use common::training::{PSEUDOLABEL, labelled_shards, pretrain, pseudolabel, read_labels, words};
+use common::training::{
+    PSEUDOLABEL, labelled_shards, pretrain, pseudolabel, read_labels, words, write_labels,
+};
 use s4l::augment::{Mode, Pipe};
 use s4l::model::folder::Model;
 use s4l::network::device::Device;
@@ -166,6 +168,34 @@ fn one_view_is_the_single_label() {
     assert_eq!(table.ints("label").unwrap(), of_twenty);
     assert_eq!(table.floats("agreement").unwrap(), vec![1.0; 400]);
     assert_eq!(table.bools("known").unwrap(), vec![false; 400]);
+}
+
+/// All known labels are of one class, so all others take more than their share, which is none.
+#[test]
+fn a_collapse_is_the_last_word() {
+    let scratch = with_model();
+    let labelled = read_labels(&scratch, "labelled.parquet");
+    let of_one: Vec<(&str, i64)> =
+        labelled.iter().filter(|(_, label)| *label == 0).map(|(key, _)| (&**key, 0)).collect();
+    write_labels(&scratch, "one.parquet", &of_one);
+    let said = |labelled: &str| {
+        let line =
+            format!("--in shards --out {labelled}.labels --threads 1 -q --labelled {labelled}");
+        scratch.run(PSEUDOLABEL, &words(&line)).ok().stderr
+    };
+    let words = said("one.parquet");
+    let table = table::read(&scratch.path("one.parquet.labels"), "s4l-pseudolabel").unwrap();
+    let mut counts = [0; 10];
+    for (label, known) in
+        table.ints("label").unwrap().into_iter().zip(table.bools("known").unwrap())
+    {
+        counts[label as usize] += usize::from(!known);
+    }
+    let most = counts[1..].iter().max().unwrap();
+    let begin = format!("warning: one.parquet.labels: {most} of 390 pseudo labels are \"");
+    assert!(words.starts_with(&begin), "{words}");
+    assert!(words.ends_with("; see s4l-report --audit one.parquet.labels\n"), "{words}");
+    assert_eq!(words.lines().count(), 1);
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! - `rows`: the rows and labels that a table (`labelled.parquet`, `labels.parquet`) names
 //! - `list`: the rows that a published list of names names
 //! - `draw`: which images are labelled, and which are validated on
+//! - `collapse`: whether pseudo labels are of a few classes only
 //! - `duplicates`: images that stand twice, to the byte or nearly
 
+pub mod collapse;
 pub mod draw;
 pub mod duplicates;
 pub mod list;

@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::schema;
 use crate::shards::{Shards, Split};
-use crate::tables::table::Table;
+use crate::tables::table::{self, Table};
 use std::collections::HashSet;
+use std::path::Path;
 
 /// Hash of the labels of all images of a split.
 pub fn labels_hash(split: &Split) -> Result<String> {
@@ -81,6 +82,34 @@ pub fn labelled_rows(
         ));
     }
     Ok((rows, labels.iter().map(|&l| l as u32).collect()))
+}
+
+/// The label of each row of a split, where a table has one. Errors: as `labelled_rows`.
+pub fn by_row(table: &Table, split: &Split, classes: usize) -> Result<Vec<Option<u32>>> {
+    let (rows, labels) = labelled_rows(table, split, classes, schema::LABEL)?;
+    let mut all = vec![None; split.len()];
+    rows.into_iter().zip(labels).for_each(|(row, label)| all[row as usize] = Some(label));
+    Ok(all)
+}
+
+/// The right label of each row of a split, where it is known, for those who ask for it: from a table, or
+/// from a folder of shards of the same images.
+pub fn truth(path: &Path, split: &Split, classes: &[String]) -> Result<Vec<Option<u32>>> {
+    if !path.is_dir() {
+        return by_row(&table::read(path, "s4l-subset")?, split, classes.len());
+    }
+    let shards = Shards::open(path)?;
+    let contents = shards.contents();
+    let same = contents.iter().find(|(_, content)| **content == split.content_hash());
+    match same.filter(|_| shards.classes() == classes) {
+        Some((name, _)) => Ok(shards.split(name)?.labels()?.to_vec()),
+        None => Err(Error::bad_data(
+            path,
+            format!("the images and classes of {}", split.path().display()),
+            "others",
+            "name the shards that these were made from, or a table of keys and labels",
+        )),
+    }
 }
 
 /// Errors if the table says that it was made from other images than those of the split, which may well

@@ -26,10 +26,11 @@ for (const chart of document.querySelectorAll('svg.chart')) {
     marks[at].classList.add('at');
     tip.textContent = marks[at].dataset.says;
     tip.hidden = false;
-    const [x, y] = middle(marks[at]);
+    // Above the chart, which it would hide.
+    const left = middle(marks[at])[0] - tip.offsetWidth / 2;
     const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
-    tip.style.left = `${Math.max(8, Math.min(x + 12, room)) + scrollX}px`;
-    tip.style.top = `${y - tip.offsetHeight / 2 + scrollY}px`;
+    tip.style.left = `${Math.max(8, Math.min(left, room)) + scrollX}px`;
+    tip.style.top = `${Math.max(0, chart.getBoundingClientRect().y - tip.offsetHeight - 4 + scrollY)}px`;
   };
   chart.tabIndex = 0;
   chart.addEventListener('pointermove', event => {

@@ -288,9 +288,9 @@ fn confusion(rows: &[TableRow]) -> String {
     for row in rows {
         let open = if row.name == best { " open" } else { "" };
         let counts = row.outcomes().confusion;
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<details{open}><summary>{}</summary>{}</details>\n",
+            "<details{open}><summary>{}</summary>{}</details>",
             escape(row.title),
             matrix::table(&names, &counts, "class", "predicted"),
         );

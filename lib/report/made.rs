@@ -26,10 +26,10 @@ pub fn section(rows: &[TableRow]) -> String {
     for (nth, row) in rows.iter().enumerate() {
         let commands: String =
             row.runs.iter().map(|run| format!("{}\n", escape(&command(run)))).collect();
-        let _ = write!(
+        let _ = writeln!(
             html,
             "<details><summary>{}<small>{}</small></summary>\n<div id={}><pre>{commands}</pre>\n\
-             <div class=wide>{}</div>\n{}</div></details>\n",
+             <div class=wide>{}</div>\n{}</div></details>",
             escape(row.title),
             escape(row.name),
             anchor(nth),

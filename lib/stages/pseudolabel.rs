@@ -2,9 +2,10 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::augment::Pipe;
-use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
+use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
+use crate::labelled::collapse;
 use crate::labelled::rows::labelled_rows;
 use crate::lock::Lock;
 use crate::model::folder::Model;
@@ -18,9 +19,9 @@ use crate::tables::table::{self, fixed_lists};
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, RecordBatch, StringArray,
 };
-use arrow::datatypes::Float32Type;
+use arrow::datatypes::{Float32Type, Int64Type};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,6 +38,8 @@ A run that was stopped or killed goes on behind the pieces of 256 images that ar
 Settings (--recipe, --set):
   views   the views of an image whose logits are averaged; the first one is the centre view
           [default: 5 crops x 4 rotations, resize_small(S)|multi_crop(H,W)|-1_to_1|rotate]
+A warning says so if a class has more than three times its share of the known labels (or of equal shares),
+or more than halfway from its share to all, or none though five would be its share.
 Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
 
 /// Label all images with a model
@@ -149,8 +152,11 @@ impl Args {
         let mut labels = Labels::default();
         pieces.commit(|rows| labels.add(rows))?;
         artifact::write_provenance(&goal, start);
-        let (goal, labels) = (goal.display(), labels.words());
-        cli::info(&format!("{goal}: {labels}, {speed:.0} forward passes a second"));
+        let words = labels.words();
+        cli::info(&format!("{}: {words}, {speed:.0} forward passes a second", goal.display()));
+        if self.part.is_none() {
+            labels.warn(&goal, &labelling.model.config.classes);
+        }
         Ok(())
     }
 
@@ -168,6 +174,9 @@ impl Args {
         pieces::remove_left_over(out, TOOL, None);
         artifact::write_provenance(out, start);
         cli::info(&format!("{}: {}", out.display(), labels.words()));
+        // Their names are in the shards.
+        let classes: Vec<String> = (0..labels.len).map(|class| class.to_string()).collect();
+        labels.warn(out, &classes);
         Ok(())
     }
 
@@ -253,13 +262,24 @@ struct Labels {
     known: usize,
     /// Of all.
     confidence: f64,
+    /// Number of classes; known and pseudo labels of each.
+    len: i32,
+    classes: BTreeMap<i64, [u64; 2]>,
 }
 
 impl Labels {
     fn add(&mut self, rows: &RecordBatch) {
         self.images += rows.num_rows();
-        if let Some(known) = rows.column_by_name(schema::KNOWN) {
+        let columns = [schema::KNOWN, schema::LABEL].map(|name| rows.column_by_name(name));
+        if let [Some(known), Some(labels)] = columns {
             self.known += known.as_boolean().true_count();
+            let labels = labels.as_primitive::<Int64Type>().values();
+            for (is_known, &label) in known.as_boolean().values().iter().zip(labels) {
+                self.classes.entry(label).or_default()[usize::from(!is_known)] += 1;
+            }
+        }
+        if let Some(probs) = rows.column_by_name(schema::PROBS) {
+            self.len = probs.as_fixed_size_list().value_length();
         }
         if let Some(confidence) = rows.column_by_name(schema::CONFIDENCE) {
             let confidence = confidence.as_primitive::<Float32Type>().values();
@@ -267,8 +287,20 @@ impl Labels {
         }
     }
 
+    /// Warns if the labels that are not known collapse.
+    fn warn(&self, out: &Path, classes: &[String]) {
+        let counts = |which: usize| -> Vec<u64> {
+            let of_class = |class| self.classes.get(&class).map_or(0, |counts| counts[which]);
+            (0..classes.len() as i64).map(of_class).collect()
+        };
+        if let Some(collapse) = collapse::words(classes, &counts(1), &counts(0)) {
+            let out = out.display().to_string();
+            cli::warn(&format!("{out}: {collapse}; see s4l-report --audit {}", quoted(&out)));
+        }
+    }
+
     fn words(&self) -> String {
-        let Labels { images, known, confidence } = self;
+        let Labels { images, known, confidence, .. } = self;
         let mean = confidence / (*images).max(1) as f64;
         format!("{images} labels ({known} known), mean confidence {mean:.3}")
     }

@@ -4,12 +4,15 @@
 //! learning curves in `model/metrics.parquet` beside it. Runs of one row with other seeds are
 //! averaged; what does not belong together is marked and said. Writes `table.parquet`, `table.md`,
 //! `table.csv` and last `index.html`, one file that
-//! needs no network: a folder that has it is complete.
+//! needs no network: a folder that has it is complete. With `--audit` it reads pseudo labels, and writes one
+//! page about them.
 
 use crate::artifact::{self, Lineage, Target};
+use crate::audit::{self, labels::Sources};
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
+use crate::page::frame::Page;
 use crate::report::{check, html, labels, rows, runs, table};
 use crate::schema;
 use crate::tables::table as parquet;
@@ -21,18 +24,35 @@ const EXAMPLES: &str = "\
 EXAMPLES
   s4l-report --in runs --out report          all runs; also prints the table
   s4l-report --in runs/seed0 -o report0 -q   one seed; nothing but the table is printed
-  s4l-report --in runs --check && echo ok    do all runs belong together?";
+  s4l-report --in runs --check && echo ok    do all runs belong together?
+  s4l-report --audit labels.parquet --in shards -o audit.html   are the pseudo labels any good?
+  s4l-report --audit step2/labels.parquet --before step1/labels.parquet --truth shards
+An audit is one page too: counts by class beside those of the labelled set, confidence, agreement over views,
+what has changed, how many are right, and images of the surest, the least sure and the changed.";
 
 /// Compare evaluated runs: a table beside the paper's, and one offline page
 #[derive(Debug, clap::Parser)]
 #[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Folder that is searched for eval.parquet files
-    #[arg(long = "in", value_name = "DIR", default_value = "runs")]
-    input: PathBuf,
+    /// Folder that is searched for eval.parquet files [default: runs]; with --audit the shards that the
+    /// labels are of [default: shards]
+    #[arg(long = "in", value_name = "DIR")]
+    input: Option<PathBuf>,
     /// Write nothing; exit 0 when all runs belong together, 3 when not
     #[arg(long, conflicts_with_all = ["out", "force", "update", "dry_run"])]
     check: bool,
+    /// Look at these pseudo labels instead; writes one page, audit.html unless --out says otherwise
+    #[arg(long, value_name = "LABELS", conflicts_with = "check")]
+    audit: Option<PathBuf>,
+    /// The labelled set to compare with [default: the known labels among them]
+    #[arg(long, value_name = "FILE", requires = "audit")]
+    labelled: Option<PathBuf>,
+    /// Pseudo labels of the same images by a model before: what has changed?
+    #[arg(long, value_name = "LABELS", requires = "audit")]
+    before: Option<PathBuf>,
+    /// The right labels, which nothing but the audit sees: a table, or shards with the same images
+    #[arg(long, value_name = "PATH", requires = "audit")]
+    truth: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -40,6 +60,9 @@ pub struct Args {
 }
 
 const TOOL: &str = "s4l-report";
+
+/// The folder of runs when nobody names one.
+const RUNS: &str = "runs";
 
 impl Stage for Args {
     fn words(&self) -> &Words {
@@ -51,8 +74,18 @@ impl Stage for Args {
     }
 
     fn run(self) -> Result<()> {
+        match &self.audit {
+            Some(labels) => self.write_audit(labels),
+            None => self.write_report(),
+        }
+    }
+}
+
+impl Args {
+    fn write_report(&self) -> Result<()> {
         let start = Instant::now();
-        let mut found = runs::find(&self.input)?;
+        let input = self.input.as_deref().unwrap_or(Path::new(RUNS));
+        let mut found = runs::find(input)?;
         labels::count(&mut found)?;
         let mut rows = rows::group(&found.runs);
         check::note(&mut rows);
@@ -61,7 +94,7 @@ impl Stage for Args {
         let notes: Vec<String> = notes.chain(check::commits(&rows)).collect();
         notes.iter().for_each(|note| cli::warn(note));
         if self.check {
-            return checked(&self.input, notes.len());
+            return checked(input, notes.len());
         }
         let markdown = table::markdown(&rows);
 
@@ -87,6 +120,34 @@ impl Stage for Args {
             cli::info(&format!("{}: {}", page.display(), table::subject(&rows)));
         }
         cli::print(&markdown)
+    }
+
+    fn write_audit(&self, path: &Path) -> Result<()> {
+        let sources = Sources {
+            labels: path,
+            shards: self.input.as_deref().unwrap_or(Path::new(schema::SHARDS)),
+            labelled: self.labelled.as_deref(),
+            before: self.before.as_deref(),
+            truth: self.truth.as_deref(),
+        };
+        let out = self.output.out_or(schema::AUDIT);
+        let inputs =
+            [Some(path), Some(sources.shards), sources.labelled, sources.before, sources.truth];
+        artifact::refuse_inputs(&out, inputs)?;
+        let pseudo = audit::labels::read(sources)?;
+        if self.output.dry_run {
+            let (images, out) = (pseudo.pseudo.len(), out.display());
+            return cli::print(&format!("audit of {images} pseudo labels to {out}\n"));
+        }
+        let _lock = Lock::of(&out, self.output.update)?;
+        let body = audit::html::body(&pseudo)?;
+        let page = Page {
+            generator: "s4l-report --audit",
+            title: "Audit of pseudo labels",
+            width: 1008,
+            body: &body,
+        };
+        page.write(&out, &self.output)
     }
 }
 
