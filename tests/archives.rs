@@ -196,6 +196,12 @@ fn labels_of_webdataset_find_their_images() {
     };
     let ran_none = ran(&[("images/0.png", ""), ("labels/0.cls", "1")], &[]);
     ran_none.fails(65, &["labels/0.cls", "a label for each image"]);
+    let empty = [("0.png", ""), ("0.cls", "-1"), ("1.png", ""), ("1.json", "{\"label\": null}")];
+    ran(&empty, &[])
+        .fails(65, &["2 label files that say -1, null or nothing", "--unlabelled train"]);
+    ran(&empty, &["--unlabelled", "train"]).ok();
+    are(&labelled_keys(&scratch, "train"), &[("0.png", "-"), ("1.png", "-")]);
+    ran(&[("unsup/0.png", ""), ("unsup/0.cls", "-1")], &[]).ok();
     let nested = [("0.png", ""), ("0.json", "{\"info\": {\"category\": \"cat\"}, \"id\": 7}")];
     ran(&nested, &[]).fails(65, &["id, info.category", "--label-column"]);
     ran(&nested, &["--label-column", "info.category"]).ok();

@@ -285,6 +285,66 @@ fn npz_of_medmnist() {
         .fails(65, &["train_images", "copy it again"]);
 }
 
+/// -1 and nothing mean unlabelled. If no image has a label where there is a place for one, that is said,
+/// unless the files are said to have none.
+#[test]
+fn a_place_for_labels_that_holds_none_is_an_error() {
+    let scratch = Scratch::new();
+    let fails = |file: &str, words: &[&str]| {
+        shard(&scratch, &["--in", file, "--out", "none", "-q"]).fails(65, words);
+    };
+    let photos = || images(0..2, |row| format!("{row}.png"));
+    let integers =
+        |labels: [Option<i64>; 2]| Arc::new(Int64Array::from(labels.to_vec())) as ArrayRef;
+    let table = |file: &str, name: &str, labels: ArrayRef| {
+        parquet(&scratch, file, vec![("image", photos()), (name, labels)], Compression::SNAPPY);
+    };
+    for labels in [integers([Some(-1), Some(-1)]), integers([None, None])] {
+        table("pool.parquet", "label", labels);
+        fails(
+            "pool.parquet",
+            &["column \"label\" of label", "--label-column", "--unlabelled pool"],
+        );
+        let (found, _) = sharded(&scratch, &["--in", "pool.parquet", "--unlabelled", "pool"]);
+        are(&found, &[("0.png", "-"), ("1.png", "-")]);
+    }
+    table("some/unlabelled-0.parquet", "label", integers([Some(-1), None]));
+    let (found, _) = sharded(&scratch, &["--in", "some"]);
+    are(&found, &[("0.png", "-"), ("1.png", "-")]);
+    table("some/train-1.parquet", "label", integers([Some(1), Some(0)]));
+    let (found, _) = sharded(&scratch, &["--in", "some"]);
+    let keys = ["train-1-000000/0.png", "train-1-000001/1.png"];
+    let others = ["unlabelled-0-000000/0.png", "unlabelled-0-000001/1.png"];
+    are(&found, &[(keys[0], "1"), (keys[1], "0"), (others[0], "-"), (others[1], "-")]);
+    let args = ["--in", "some", "--unlabelled", "extra", "--out", "none", "-q"];
+    shard(&scratch, &args).fails(65, &["\"extra\"", "train-1"]);
+    table("x.parquet", "image_class", integers([Some(1), Some(0)]));
+    fails("x.parquet", &["no column of labels among image_class", "--label-column"]);
+    let mut lists = arrow::array::ListBuilder::new(arrow::array::Int64Builder::new());
+    lists.append_value([Some(1), Some(2)]);
+    lists.append_value([Some(0)]);
+    table("several.parquet", "label", Arc::new(lists.finish()));
+    fails("several.parquet", &["one label an image", "column \"label\" of List"]);
+
+    let records = |number| -> Vec<u8> {
+        (0..2).flat_map(|row| record(&[("image/encoded", &image(row)[..])], number)).collect()
+    };
+    scratch.write("train.tfrecord", records(("image/object/class/label", 3)));
+    fails("train.tfrecord", &["image/encoded, image/object/class/label", "--unlabelled train"]);
+    sharded(&scratch, &["--in", "train.tfrecord", "--unlabelled", "train"]);
+    scratch.write("train.tfrecord", records(("image/height", 28)));
+    let (found, said) = sharded(&scratch, &["--in", "train.tfrecord"]);
+    assert_eq!(found.iter().map(|row| &*row.1).collect::<Vec<_>>(), ["-", "-"]);
+    assert!(said.contains("no label, or -1 alone, among the features image/encoded"), "{said}");
+
+    let grey: Vec<u8> = real(0).0;
+    let arrays = [
+        ("train_images", npy("|u1", "1, 28, 28", &grey)),
+        ("train_labels", npy("<i8", "1, 1", &(-1i64).to_le_bytes())),
+    ];
+    npz(&scratch, &arrays).fails(65, &["1 labels that are all -1", "--unlabelled med"]);
+}
+
 #[test]
 fn folders_of_files_of_many_images() {
     let scratch = Scratch::new();

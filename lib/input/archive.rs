@@ -3,7 +3,9 @@
 use super::columns::Columns;
 use super::contents::{Contents, Links, Listed, Listing};
 use super::hash::of_name;
-use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::item::{
+    Class, Fault, Instead, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked,
+};
 use super::layout;
 use super::listing::{self, SplitFile};
 use super::members::{Cut, Member, MemberKind, VisitMember, normal};
@@ -143,6 +145,11 @@ impl Archive {
         format!("{}/{}", path.file_stem().unwrap_or_default().display(), item.name)
     }
 
+    /// What there is in place of labels.
+    pub fn instead_of_labels(&self) -> Result<Option<Instead>> {
+        Ok(self.contents()?.notes().instead_of_labels())
+    }
+
     /// Looks through all archives once, when they are first walked through.
     fn contents(&self) -> Result<&Contents> {
         if let Some(contents) = self.contents.get() {
@@ -162,7 +169,8 @@ impl Archive {
             let targets = volume.targets(&links)?;
             listing.finish(&links, &|target| targets.get(&target).copied(), cut);
         }
-        contents.finish().say(&self.root, self.has_list)?;
+        contents.finish();
+        contents.notes().say(&self.root, self.has_list)?;
         Ok(self.contents.get_or_init(|| contents))
     }
 }

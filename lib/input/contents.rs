@@ -140,8 +140,12 @@ impl Contents {
         place as u8 + 1
     }
 
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
     /// What there is to say when all volumes are listed.
-    pub fn finish(&mut self) -> &Notes {
+    pub fn finish(&mut self) {
         let labelled = self.images.iter().filter(|i| i.class != NO_LABEL).count();
         self.notes.images = self.images.len();
         self.notes.labelled = labelled;
@@ -149,7 +153,6 @@ impl Contents {
         self.class_numbers = HashMap::new();
         self.images.shrink_to_fit();
         self.names.shrink_to_fit();
-        &self.notes
     }
 }
 

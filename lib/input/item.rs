@@ -55,6 +55,21 @@ pub enum Class {
     Bad(String),
 }
 
+impl Class {
+    /// Whether it is a label that the input gives the image, be it a wrong one.
+    pub fn is_label(&self) -> bool {
+        !matches!(self, Class::Unknown | Class::Folder(_))
+    }
+
+    /// The name of a class that has one alone.
+    pub fn name(&self) -> Option<&String> {
+        match self {
+            Class::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
 /// One image of an input.
 #[derive(Debug)]
 pub struct Item {
@@ -68,6 +83,17 @@ pub struct Item {
     pub size: u64,
     /// The image's bytes, empty if the walk does not read them.
     pub image: std::result::Result<Vec<u8>, Fault>,
+}
+
+/// What an input without labels has in their place.
+#[derive(Debug)]
+pub struct Instead {
+    /// What there is, for people.
+    pub found: String,
+    /// Whether it seems to hold labels.
+    pub like_labels: bool,
+    /// What finds them, if they are elsewhere.
+    pub hint: &'static str,
 }
 
 /// Why an item is none.

@@ -96,6 +96,13 @@ pub fn of_json(value: &serde_json::Value) -> Class {
     }
 }
 
+/// Whether a key or a column of this name seems to hold labels, though it is none that is known to.
+pub fn is_like(name: &str) -> bool {
+    const PARTS: [&str; 5] = ["label", "class", "cls", "category", "target"];
+    let name = name.to_lowercase();
+    PARTS.iter().any(|part| name.contains(part))
+}
+
 /// Whether all names are numbers.
 pub fn are_numbers<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
     names.all(|name| name.parse::<u64>().is_ok())

@@ -8,6 +8,7 @@ mod binary;
 mod classes;
 mod columns;
 mod contents;
+mod contradictions;
 mod detect;
 mod folder;
 mod hash;
@@ -38,6 +39,7 @@ pub mod survey;
 pub mod taken;
 mod tar;
 mod tfrecord;
+mod unlabelled;
 mod zip;
 
 pub use columns::Columns;
@@ -50,7 +52,7 @@ pub use tfrecord::example;
 
 use crate::cli;
 use crate::error::{Error, Result};
-use item::{Class, Item, Position, Stop, Visit};
+use item::{Class, Instead, Item, Position, Stop, Visit};
 use labels::LabelList;
 use matching::Images;
 use splits::{Splits, Tree};
@@ -81,7 +83,7 @@ pub struct Options<'a> {
     pub classes: Option<&'a Path>,
     /// The columns of a list or table.
     pub columns: Columns,
-    /// A name of folders whose images have no class.
+    /// A name of folders whose images have no class, or a word in that of files without labels.
     pub unlabelled: Option<&'a str>,
 }
 
@@ -155,8 +157,12 @@ fn refuse_unused(path: &Path, format: Format, options: &Options) -> Result<()> {
     if options.columns.label.is_some() && !columns && !archive {
         return refuse("--label-column", "has no columns", "parquet, --labels, lists and JSON");
     }
+    let files = matches!(format, Format::Tfrecord | Format::Parquet | Format::Npz);
     match options.unlabelled {
-        Some(_) if !folders => refuse("--unlabelled", "has no folders", "folders, tars and zips"),
+        Some(_) if !folders && !files => {
+            let is_for = "folders, tars, zips, TFRecord, parquet and npz";
+            refuse("--unlabelled", "has neither folders nor files of such a name", is_for)
+        }
         _ => Ok(()),
     }
 }
@@ -221,6 +227,18 @@ impl Files {
             _ => {}
         }
         Ok(images)
+    }
+
+    /// What there is in place of labels where no image has one, if there is anything.
+    fn instead_of_labels(&self) -> Result<Option<Instead>> {
+        match self {
+            Files::Archive(f) => f.instead_of_labels(),
+            Files::TfRecord(f) => f.instead_of_labels(),
+            Files::Parquet(f) => f.instead_of_labels(),
+            Files::Npz(f) => Ok(f.instead_of_labels()),
+            // Labels in folders, or in files in which each byte is a label.
+            Files::Folder(_) | Files::Idx(_) | Files::Binary(_) => Ok(None),
+        }
     }
 
     /// Class names that the files hold, if they do.
@@ -316,18 +334,30 @@ impl Input {
                 "{root}: {above}{class} is a class, no split: folders beside it are none"
             ));
         }
+        let named = |name: &str| {
+            tree.has(name) || self.file_names().any(|file| splits.is_unlabelled_file(&file))
+        };
         match splits.unlabelled() {
-            Some(name) if !tree.has(name) => {
-                let names: Vec<&str> = tree.names().into_iter().take(8).collect();
+            Some(name) if !named(name) => {
+                let folders = tree.names().into_iter().map(str::to_string);
+                let names: Vec<String> = folders.chain(self.file_names()).take(8).collect();
                 Err(Error::bad_data(
                     &self.root,
-                    format!("a folder {name:?} with images"),
-                    format!("folders {}", names.join(", ")),
+                    format!("a folder {name:?} with images, or a file with that word for a name"),
+                    names.join(", "),
                     "correct --unlabelled",
                 ))
             }
             _ => Ok(()),
         }
+    }
+
+    /// The files of many images, below the input and with its name.
+    fn file_names(&self) -> impl Iterator<Item = String> {
+        let above = self.root.parent().unwrap_or(Path::new(""));
+        let below =
+            move |path: &Path| path.strip_prefix(above).unwrap_or(path).display().to_string();
+        self.files.splits().into_iter().map(move |(_, path)| below(path))
     }
 
     fn is_archive(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What there is to say about the files in archives that are no images, or to whom no image belongs.
 
+use super::item::Instead;
 use super::samples::Label;
 use crate::cli;
 use crate::error::{Error, Result};
@@ -52,6 +53,22 @@ impl Notes {
         }
     }
 
+    /// What there is in place of labels.
+    pub fn instead_of_labels(&self) -> Option<Instead> {
+        let (found, like_labels) = match (self.labelled, self.no_label) {
+            (0, 0) => return None,
+            (0, n) => {
+                let keys = &self.first_keys;
+                let found =
+                    format!("{n} JSON files without label, cls or class, the first has {keys}");
+                (found, self.like_labels)
+            }
+            (n, _) => (format!("{n} label files that say -1, null or nothing"), true),
+        };
+        let hint = "correct them, or name the key of JSON with --label-column; ";
+        Some(Instead { found, like_labels, hint })
+    }
+
     /// Says what was passed over.
     ///
     /// Errors: `BadData` if there is no image, or if there are labels and no image has one.
@@ -72,17 +89,6 @@ impl Notes {
                 let hint =
                     "name image and label alike but for the ending, as 0001.jpg and 0001.cls";
                 return Err(Error::bad_data(root, "a label for each image", found, hint));
-            }
-            self.warn(root, &found);
-        }
-        if self.no_label > 0 && no_labels {
-            let found = format!(
-                "{} JSON files without label, cls or class, the first has {}",
-                self.no_label, self.first_keys
-            );
-            if self.like_labels {
-                let hint = "name the key of the labels with --label-column";
-                return Err(Error::bad_data(root, "labels", found, hint));
             }
             self.warn(root, &found);
         }

@@ -1,7 +1,7 @@
 //! `.npz` of NumPy as MedMNIST has it: `train_images` of uint8, `[n, height, width]` or with 3 colours
 //! behind, and `train_labels`, `[n, 1]`; likewise `val` and `test`.
 
-use super::item::{Class, Item, Position, SplitName, Visit, Walked};
+use super::item::{Class, Instead, Item, Position, SplitName, Visit, Walked};
 use super::label;
 use super::zip::Zip;
 use crate::decode::MAX_PIXELS;
@@ -82,6 +82,13 @@ impl Npz {
     /// Each split, all of one file.
     pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
         self.splits.iter().map(|s| (s.split, self.path.as_path()))
+    }
+
+    /// What there is in place of labels.
+    pub fn instead_of_labels(&self) -> Option<Instead> {
+        let labels: usize = self.splits.iter().map(|split| split.labels.len()).sum();
+        let found = format!("{labels} labels that are all -1");
+        Some(Instead { found, like_labels: true, hint: "" })
     }
 
     /// All images are read in any case, since they are found by their bytes alone.

@@ -3,7 +3,9 @@
 //! such a file, too.
 
 use super::columns;
-use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::item::{
+    Class, Fault, Instead, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked,
+};
 use super::label;
 use super::listing::{self, SplitFile};
 use crate::cli;
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 const BATCH: usize = 16;
 const IMAGES: [&str; 5] = ["image", "img", "jpg", "png", "pixel_values"];
 const LABELS: [&str; 5] = ["label", "labels", "fine_label", "cls", "class"];
+const HINT: &str = "name their column with --label-column; ";
 const KEYS: [&str; 5] = ["key", "filename", "file_name", "image_id", "__key__"];
 
 /// Whether a file begins as parquet.
@@ -69,8 +72,10 @@ impl Parquet {
             }
             tables.push(table);
         }
-        if let Some(table) = tables.iter().find(|table| table.label.is_none()) {
-            say_no_label(table)?;
+        let without = tables.iter().find(|table| table.label.is_none());
+        if let Some(table) = without.filter(|_| tables.iter().any(|table| table.label.is_some())) {
+            let words = no_label(&table.others()?);
+            cli::warn(&format!("{}: {words}", table.path.display()));
         }
         Ok(Parquet { files: tables, classes })
     }
@@ -99,6 +104,29 @@ impl Parquet {
         label.map_or("none".to_string(), |name| format!("column {name:?}"))
     }
 
+    /// What there is in place of labels.
+    pub fn instead_of_labels(&self) -> Result<Option<Instead>> {
+        let Some(table) = self.files.first() else {
+            return Ok(None);
+        };
+        let others = table.others()?;
+        Ok(Some(match &table.label {
+            Some(label) => Instead {
+                found: format!(
+                    "nothing but -1, NaN, null and empty text in column {label:?} of {}",
+                    others.join(", ")
+                ),
+                like_labels: true,
+                hint: HINT,
+            },
+            None => Instead {
+                found: no_label(&others),
+                like_labels: others.iter().any(|name| label::is_like(name)),
+                hint: HINT,
+            },
+        }))
+    }
+
     pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
         for (nth, table) in self.files.iter().enumerate().skip(from.file) {
             let mut at = from.start_in(nth);
@@ -123,6 +151,13 @@ impl Parquet {
 }
 
 impl ImageTable {
+    /// The columns beside that of the images.
+    fn others(&self) -> Result<Vec<String>> {
+        let builder = builder(&self.path)?;
+        let names = builder.schema().fields().iter().map(|field| field.name().clone());
+        Ok(names.filter(|name| *name != self.image).collect())
+    }
+
     fn open(
         path: PathBuf,
         split: SplitName,
@@ -155,6 +190,7 @@ impl ImageTable {
             .or_else(|| find(&|name, _| kind(name) == Some("ClassLabel") && LABELS.contains(&name)))
             .or_else(|| find(&|name, _| kind(name) == Some("ClassLabel")))
             .or_else(|| named(&LABELS));
+        refuse_nested(&path, fields, label.as_deref())?;
         let names = label.as_ref().and_then(|label| {
             let names = features[label.as_str()]["names"].as_array()?.iter();
             names.map(|n| Some(n.as_str()?.to_string())).collect()
@@ -313,6 +349,20 @@ fn refuse_absent(path: &Path, fields: &Fields, said: &columns::Columns) -> Resul
     Ok(())
 }
 
+/// Errors if labels are several of an image, or parts of one.
+fn refuse_nested(path: &Path, fields: &Fields, label: Option<&str>) -> Result<()> {
+    let nested = label.and_then(|label| Some(fields.find(label)?.1));
+    match nested.filter(|field| field.data_type().is_nested()) {
+        Some(field) => Err(Error::bad_data(
+            path,
+            "one label an image",
+            format!("column {:?} of {}", field.name(), field.data_type()),
+            "write a column of single labels, and name it with --label-column",
+        )),
+        None => Ok(()),
+    }
+}
+
 fn no_column(path: &Path, fields: &Fields, expected: &str, hint: &str) -> Error {
     let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
     Error::bad_data(path, expected, format!("columns {}", names.join(", ")), hint)
@@ -347,17 +397,9 @@ fn image_column<'a>(fields: &Fields, kind: &dyn Fn(&str) -> Option<&'a str>) -> 
         .or_else(|| find(&|name, of| is_picture(name, of) && !is_mask(name)))
 }
 
-/// Says which columns there are where none has labels.
-fn say_no_label(table: &ImageTable) -> Result<()> {
-    let builder = builder(&table.path)?;
-    let names = builder.schema().fields().iter().map(|f| f.name().as_str());
-    let others: Vec<&str> = names.filter(|name| *name != table.image).collect();
-    cli::warn(&format!(
-        "{}: no column of labels among {}; --label-column names one",
-        table.path.display(),
-        others.join(", ")
-    ));
-    Ok(())
+/// Which columns there are where none has labels.
+fn no_label(others: &[String]) -> String {
+    format!("no column of labels among {}", others.join(", "))
 }
 
 /// The name of an image that has none.

@@ -59,6 +59,11 @@ impl SeenClasses {
         label::are_numbers(self.names.iter())
     }
 
+    /// Whether an image lies in a folder that may be a class.
+    pub fn has_folders(&self) -> bool {
+        !self.folders.is_empty()
+    }
+
     /// Whether no image has the name or the number of a class.
     pub fn are_nothing_else(&self) -> bool {
         self.names.is_empty() && self.last.is_none()

@@ -6,8 +6,6 @@ use super::label;
 use serde_json::Value;
 
 const KEYS: [&str; 3] = ["label", "cls", "class"];
-/// Parts of other names under which labels are kept.
-const LIKE_LABELS: [&str; 5] = ["label", "class", "cls", "category", "target"];
 
 /// What a label file says.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,8 +39,7 @@ pub fn read(name: &str, text: &[u8], key: Option<&str>) -> Said {
         Some(value) => Said::Class(label::of_json(value)),
         None => {
             let keys = keys(&json);
-            let like = |key: &String| LIKE_LABELS.iter().any(|l| key.to_lowercase().contains(l));
-            let like_labels = keys.iter().any(like);
+            let like_labels = keys.iter().any(|key| label::is_like(key));
             Said::Nothing { keys: keys.join(", "), like_labels }
         }
     }

@@ -114,7 +114,7 @@ impl Beside {
 /// Which folders are splits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Splits {
-    /// One more name of folders whose images have no class.
+    /// One more name of folders whose images have no class, and word in that of files without labels.
     unlabelled: Option<String>,
     /// By the path of the folder above, where it is not `Beside::UNSEEN`.
     beside: BTreeMap<String, Beside>,
@@ -199,6 +199,24 @@ impl Splits {
     pub fn is_unlabelled(&self, folder: &str) -> bool {
         UNLABELLED.contains(&folder.to_ascii_lowercase().as_str())
             || self.unlabelled.as_deref() == Some(folder)
+    }
+
+    /// Whether an image lies in such a folder.
+    pub fn is_apart(&self, name: &str) -> bool {
+        name.split('/').rev().skip(1).any(|folder| self.is_unlabelled(folder))
+    }
+
+    /// Whether a word of a path is such a name.
+    pub fn is_unlabelled_file(&self, path: &str) -> bool {
+        let has = |name: &str| {
+            path.match_indices(name).any(|(at, _)| {
+                let beside =
+                    [path[..at].chars().next_back(), path[at + name.len()..].chars().next()];
+                !beside.into_iter().flatten().any(char::is_alphanumeric)
+            })
+        };
+        path.split(|c: char| !c.is_ascii_alphabetic()).any(|word| self.is_unlabelled(word))
+            || self.unlabelled.as_deref().is_some_and(has)
     }
 
     /// Split and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are

@@ -3,6 +3,7 @@
 //! place, so files can be written in any order, by any thread, in any process.
 
 use super::Input;
+use super::contradictions::Contradictions;
 use super::item::{Class, Fault, Item, Position, SplitName, Stop};
 use super::keys::{self, RepeatedKeys};
 use super::names::nfc;
@@ -10,6 +11,7 @@ use super::seen::SeenClasses;
 use super::spans::Spans;
 use super::splits::{Splits, Tree};
 use super::taken::Taken;
+use super::unlabelled;
 use crate::cli;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +47,11 @@ struct Pass {
     tree: Tree,
     /// Hashes of the base names.
     names: Vec<u64>,
+    /// Whether an image has a label that is not its folder.
+    labelled: bool,
+    /// Whether an image lies in no folder of those without a class.
+    meant: bool,
+    contradictions: Contradictions,
 }
 
 /// An image with its key and label.
@@ -84,12 +91,16 @@ impl Survey {
                 "name a folder or file that holds images",
             ));
         }
-        let Pass { seen, tree, names } = pass;
+        let Pass { seen, tree, names, labelled, meant, contradictions } = pass;
         input.say_folders(&splits, &tree)?;
         let again = |visit: &mut dyn FnMut(Item) -> Result<()>| scan(input, &splits, visit);
         let keys = RepeatedKeys::find(input, &splits, &again, names)?;
         let by_number = input.classes.is_some() && seen.are_numbers();
         let by_folder = seen.are_folders(input)?;
+        if !(labelled || by_folder && seen.has_folders()) {
+            unlabelled::check(input, &splits, !meant)?;
+        }
+        contradictions.say(input);
         // In an archive whose images all lie in folders of one name, too: these are no classes, but
         // those above may be.
         if by_folder || input.labels.is_none() && seen.are_nothing_else() {
@@ -222,7 +233,9 @@ impl Pass {
         file_bytes: u64,
         allow_cut: bool,
     ) -> Result<(Pass, Vec<FileSpan>)> {
-        let (mut pass, mut spans) = (Pass::default(), Spans::new(file_bytes));
+        let contradictions = Contradictions::new(input);
+        let mut pass = Pass { contradictions, ..Pass::default() };
+        let mut spans = Spans::new(file_bytes);
         if let Some(labels) = &input.labels {
             labels.classes().for_each(|class| pass.seen.add(class.clone()));
         }
@@ -232,7 +245,11 @@ impl Pass {
             }
             spans.add(&item);
             pass.names.push(keys::of_base_name(&item));
-            pass.seen.add(input.class(&item));
+            let class = input.class(&item);
+            pass.contradictions.add(input, &item, &class);
+            pass.labelled |= class.is_label();
+            pass.meant = pass.meant || pass.labelled || !splits.is_apart(&item.name);
+            pass.seen.add(class);
             if input.has_folders() {
                 pass.tree.add(&item.name);
             }

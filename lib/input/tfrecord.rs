@@ -6,7 +6,9 @@
 //! A record is its length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C of
 //! the data, all little-endian.
 
-use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
+use super::item::{
+    Class, Fault, Instead, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked,
+};
 use super::label;
 use super::listing::{self, SplitFile};
 use super::stream::{self, Compression};
@@ -83,6 +85,29 @@ impl TfRecord {
             true => record,
             false => format!("{record}/{}", item.name),
         }
+    }
+
+    /// What there is in place of labels, by the first record.
+    pub fn instead_of_labels(&self) -> Result<Option<Instead>> {
+        let Some(SplitFile { path, .. }) = self.files.first() else {
+            return Ok(None);
+        };
+        let mut stream = open_at(path, 0)?;
+        let Next::Record { data: Ok(data), .. } = next(&mut stream).map_err(Error::io(path))?
+        else {
+            return Ok(None);
+        };
+        let mut names = Vec::new();
+        let all = features(&data, &mut |name, _| {
+            names.push(String::from_utf8_lossy(name).into_owned());
+            Some(())
+        });
+        names.sort();
+        Ok(all.map(|()| Instead {
+            found: format!("no label, or -1 alone, among the features {}", names.join(", ")),
+            like_labels: names.iter().any(|name| label::is_like(name)),
+            hint: "write them as image/class/label or label; ",
+        }))
     }
 
     /// All records are read in any case, to check them.
@@ -235,6 +260,33 @@ fn fill(item: &mut Item, data: std::result::Result<Vec<u8>, String>) {
 pub fn example(data: &[u8]) -> Option<Example<'_>> {
     let mut example = Example::default();
     let (mut text, mut of_tfds) = (None, Example::default());
+    features(data, &mut |name, value| {
+        match name {
+            b"image/encoded" => example.encoded = first_bytes(value)?,
+            b"image/filename" => example.filename = first_bytes(value)?,
+            b"image/class/label" => example.label = first_int(value)?,
+            b"image/class/synset" => example.class = first_bytes(value)?,
+            b"image/class/text" => text = first_bytes(value)?,
+            b"image" => of_tfds.encoded = first_bytes(value)?,
+            b"file_name" | b"filename" => of_tfds.filename = first_bytes(value)?,
+            b"label" => of_tfds.label = first_int(value)?,
+            _ => {}
+        }
+        Some(())
+    })?;
+    example.class = example.class.or(text);
+    example.from_zero = example.label.is_none() && of_tfds.label.is_some();
+    example.encoded = example.encoded.or(of_tfds.encoded);
+    example.filename = example.filename.or(of_tfds.filename);
+    example.label = example.label.or(of_tfds.label);
+    Some(example)
+}
+
+/// Hands out name and value of each feature of an `Example`.
+fn features<'a>(
+    data: &'a [u8],
+    visit: &mut dyn FnMut(&'a [u8], &'a [u8]) -> Option<()>,
+) -> Option<()> {
     fields(data, &mut |number, features| {
         if number != 1 {
             return Some(());
@@ -252,26 +304,9 @@ pub fn example(data: &[u8]) -> Option<Example<'_>> {
                 }
                 Some(())
             })?;
-            match key {
-                b"image/encoded" => example.encoded = first_bytes(value)?,
-                b"image/filename" => example.filename = first_bytes(value)?,
-                b"image/class/label" => example.label = first_int(value)?,
-                b"image/class/synset" => example.class = first_bytes(value)?,
-                b"image/class/text" => text = first_bytes(value)?,
-                b"image" => of_tfds.encoded = first_bytes(value)?,
-                b"file_name" | b"filename" => of_tfds.filename = first_bytes(value)?,
-                b"label" => of_tfds.label = first_int(value)?,
-                _ => {}
-            }
-            Some(())
+            visit(key, value)
         })
-    })?;
-    example.class = example.class.or(text);
-    example.from_zero = example.label.is_none() && of_tfds.label.is_some();
-    example.encoded = example.encoded.or(of_tfds.encoded);
-    example.filename = example.filename.or(of_tfds.filename);
-    example.label = example.label.or(of_tfds.label);
-    Some(example)
+    })
 }
 
 /// First value of a `Feature` that is a list of bytes.

@@ -73,7 +73,7 @@ pub struct Args {
     /// Column of the labels, by name or by number from 1; of WebDataset, the key in .json
     #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
-    /// One more name of folders whose images have no class, as unlabeled and unsup
+    /// One more name of folders, or word in names of files, whose images have no class, as unsup
     #[arg(long, value_name = "NAME")]
     unlabelled: Option<String>,
     /// Class names in order, one a line

@@ -1,0 +1,38 @@
+//! Inputs of which no image has a label. Where there are places for labels, as label files or a column,
+//! that is an error: they were meant, and are all empty or under another name. It is none where folders
+//! or files are named as unlabelled.
+
+use super::Input;
+use super::item::Instead;
+use super::splits::Splits;
+use crate::cli;
+use crate::error::{Error, Result};
+
+/// Called where no image has a label. `apart`: whether all lie in folders of images without a class.
+///
+/// Errors: `BadData` that says what there is in place of labels.
+pub fn check(input: &Input, splits: &Splits, apart: bool) -> Result<()> {
+    if input.labels.is_some() || apart {
+        return Ok(());
+    }
+    let Some(Instead { found, like_labels, hint }) = input.files.instead_of_labels()? else {
+        return Ok(());
+    };
+    let root = &input.root;
+    let mut names = input.file_names();
+    match like_labels {
+        false => cli::warn(&format!(
+            "{}: {found}, so the images are unlabelled; {}",
+            root.display(),
+            hint.trim_end_matches("; ")
+        )),
+        true if names.all(|name| splits.is_unlabelled_file(&name)) => {}
+        true => {
+            let name = input.file_names().next().unwrap_or_default();
+            let name = name.split(['/', '.']).next().unwrap_or_default();
+            let hint = format!("{hint}if there are none, say so: --unlabelled {name}");
+            return Err(Error::bad_data(root, "labels of images", found, hint));
+        }
+    }
+    Ok(())
+}
