@@ -2,9 +2,9 @@
 //! one head passes the pre-logits on as they are, so logits are features.
 
 use candle_core::{DType, Device};
-use half::bf16;
 use s4l::network::candle::CandleEngine;
-use s4l::network::cpu::{CpuEngine, Element, Isa};
+use s4l::network::cpu::{self, Isa};
+use s4l::network::engine::Precision::{self, Bf16, F32};
 use s4l::network::engine::{Engine, Inner, Pass};
 use s4l::network::layout::{Architecture, Layout, Stem};
 use s4l::network::weights::Weights;
@@ -119,9 +119,9 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
     (difference / norm).sqrt()
 }
 
-fn cpu<E: Element>(case: &Case, isa: Isa) -> Results {
+fn on_cpu(case: &Case, precision: Precision, isa: Isa) -> Results {
     let layout = Layout::new(&case.architecture);
-    run(&mut CpuEngine::<E>::new(&layout, case.size, weights(&layout), isa), case)
+    run(&mut *cpu::engine(&layout, case.size, weights(&layout), precision, isa), case)
 }
 
 fn oracle(case: &Case) -> CandleEngine {
@@ -163,7 +163,7 @@ fn agrees_with_candle() {
     for i in 0..20 {
         let (case, expected) = judged(case(i));
         for (name, arch) in architectures() {
-            let got = cpu::<f32>(&case, arch.into());
+            let got = on_cpu(&case, F32, arch.into());
             for (what, a, b) in [
                 ("features", &got.features, &expected.features),
                 ("moving statistics", &got.moving, &expected.moving),
@@ -181,7 +181,7 @@ fn agrees_with_candle() {
 #[test]
 fn every_layer_s_gradient_agrees() {
     let (case, expected) = judged(case(0));
-    let got = cpu::<f32>(&case, Isa::best());
+    let got = on_cpu(&case, F32, Isa::best());
     let tensors = Layout::new(&case.architecture).tensors();
     for (name, _, range) in tensors.into_iter().filter(|t| !t.0.starts_with("heads.")) {
         let e = error(&got.parameters[range.clone()], &expected.parameters[range]);
@@ -192,16 +192,16 @@ fn every_layer_s_gradient_agrees() {
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     for i in [0, 1, 2, 5] {
-        same_for_all_threads::<f32>(&case(i));
-        same_for_all_threads::<bf16>(&case(i));
+        same_for_all_threads(&case(i), F32);
+        same_for_all_threads(&case(i), Bf16);
     }
 }
 
-fn same_for_all_threads<E: Element>(case: &Case) {
+fn same_for_all_threads(case: &Case, precision: Precision) {
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let pool = pool.build().unwrap();
-        pool.install(|| cpu::<E>(case, Isa::best()))
+        pool.install(|| on_cpu(case, precision, Isa::best()))
     };
     let one = on(1);
     for other in [on(2), on(4)] {
@@ -221,7 +221,7 @@ fn bfloat16_is_float32_but_for_rounding() {
             architectures().into_iter().map(|(name, arch)| (name, arch.into())).collect();
         isas.push(("best, pairs", Isa::best()));
         for (name, isa) in isas {
-            let got = cpu::<bf16>(&case, isa);
+            let got = on_cpu(&case, Bf16, isa);
             // bfloat16 keeps 8 bits; where it turns a ReLU on or off, a pixel's gradient follows.
             for (what, a, b, least) in [
                 ("features", &got.features, &expected.features, 0.99),

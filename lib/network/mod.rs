@@ -14,10 +14,9 @@ pub mod weights;
 use crate::error::{Error, Result};
 use candle::CandleEngine;
 use candle_core::{DType, Tensor, Var};
-use cpu::{CpuEngine, Isa};
+use cpu::Isa;
 use device::Device;
 use engine::{Engine, Pass, Precision};
-use half::bf16;
 use layout::{Architecture, Layout};
 use weights::Weights;
 
@@ -90,12 +89,7 @@ impl Network {
     ) -> Result<Network> {
         let layout = Layout::new(architecture);
         let engine: Box<dyn Engine> = match (device, precision) {
-            (Device::Cpu, Precision::F32) => {
-                Box::new(CpuEngine::<f32>::new(&layout, size, weights, Isa::best()))
-            }
-            (Device::Cpu, Precision::Bf16) => {
-                Box::new(CpuEngine::<bf16>::new(&layout, size, weights, Isa::best()))
-            }
+            (Device::Cpu, precision) => cpu::engine(&layout, size, weights, precision, Isa::best()),
             (Device::Cuda(number), Precision::F32) => {
                 let gpu = candle_core::Device::new_cuda(number).map_err(|e| {
                     Error::Usage(format!(

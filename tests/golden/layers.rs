@@ -5,8 +5,8 @@ use crate::network::{gradients, with_identity};
 use crate::{Tensors, close, float, floats, rows};
 use candle_core::{DType, Device};
 use s4l::network::candle::CandleEngine;
-use s4l::network::cpu::{CpuEngine, Isa};
-use s4l::network::engine::Engine;
+use s4l::network::cpu::{self, Isa};
+use s4l::network::engine::{Engine, Precision};
 use s4l::network::layout::{Architecture, Layout, Stem};
 use s4l::network::update::Update;
 use std::collections::BTreeMap;
@@ -33,10 +33,9 @@ fn batch_norm_is_tensorflow_s() {
     }
     weights.parameters[layout.norm.gamma()].copy_from_slice(&golden.singles("gamma"));
     weights.parameters[layout.norm.beta()].copy_from_slice(&golden.singles("beta"));
-    let fast = CpuEngine::<f32>::new(&layout, (5, 6), weights.clone(), Isa::best());
+    let fast = cpu::engine(&layout, (5, 6), weights.clone(), Precision::F32, Isa::best());
     let candle = CandleEngine::new(&layout, (5, 6), weights, Device::Cpu, DType::F64);
-    let engines: [(&str, Box<dyn Engine>); 2] =
-        [("fast", Box::new(fast)), ("candle", Box::new(candle))];
+    let engines: [(&str, Box<dyn Engine>); 2] = [("fast", fast), ("candle", Box::new(candle))];
     for (name, mut engine) in engines {
         for batch in 0..3 {
             let of = |what: &str| format!("{batch}.{what}");

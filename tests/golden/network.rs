@@ -4,8 +4,8 @@
 use crate::{Tensors, close};
 use candle_core::{DType, Device};
 use s4l::network::candle::CandleEngine;
-use s4l::network::cpu::{CpuEngine, Isa};
-use s4l::network::engine::{BATCH_NORM_MOMENTUM, Engine, Inner, Pass};
+use s4l::network::cpu::{self, Isa};
+use s4l::network::engine::{BATCH_NORM_MOMENTUM, Engine, Inner, Pass, Precision};
 use s4l::network::layout::{Architecture, Layout, Stem};
 use s4l::network::weights::Weights;
 
@@ -59,10 +59,10 @@ fn agrees(file: &str, units: &[usize], stem: Stem) {
     let images = golden.singles("images");
     let size = (shape[1], shape[2]);
     let candle = CandleEngine::new(&layout, size, weights.clone(), Device::Cpu, DType::F64);
-    let fast = CpuEngine::<f32>::new(&layout, size, weights, Isa::best());
+    let fast = cpu::engine(&layout, size, weights, Precision::F32, Isa::best());
     // Candle's results pass through float32 on their way out, and the momentum is one: 0.99 + 1e-8.
     let engines: [(&str, Box<dyn Engine>, f64); 2] =
-        [("fast", Box::new(fast), 1e-5), ("candle", Box::new(candle), 1e-6)];
+        [("fast", fast, 1e-5), ("candle", Box::new(candle), 1e-6)];
     for (name, mut engine, bound) in engines {
         let is = |what: &str, got: &[f32]| {
             close(&format!("{file}, {name} engine, {what}"), got, golden.doubles(what), bound);

@@ -12,8 +12,23 @@ use crate::network::update::Update;
 use crate::network::weights::Weights;
 use half::bf16;
 
+/// The engine for images of (height, width), on the given instruction set. It is behind the seam, so that
+/// the kernels are compiled once, in this library.
+pub fn engine(
+    layout: &Layout,
+    size: (usize, usize),
+    weights: Weights,
+    precision: Precision,
+    isa: Isa,
+) -> Box<dyn Engine> {
+    match precision {
+        Precision::F32 => Box::new(CpuEngine::<f32>::new(layout, size, weights, isa)),
+        Precision::Bf16 => Box::new(CpuEngine::<bf16>::new(layout, size, weights, isa)),
+    }
+}
+
 /// Activations and their gradients are stored as `E`.
-pub struct CpuEngine<E> {
+struct CpuEngine<E> {
     memory: HostMemory,
     trunk: Trunk<E>,
     /// For the direction of images, where `E` is too coarse for it.
@@ -22,8 +37,7 @@ pub struct CpuEngine<E> {
 }
 
 impl<E: Element> CpuEngine<E> {
-    /// For images of (height, width), on the given instruction set.
-    pub fn new(layout: &Layout, size: (usize, usize), weights: Weights, isa: Isa) -> CpuEngine<E> {
+    fn new(layout: &Layout, size: (usize, usize), weights: Weights, isa: Isa) -> CpuEngine<E> {
         let coarse = size_of::<E>() < size_of::<f32>();
         CpuEngine {
             memory: HostMemory::new(layout, size, weights),

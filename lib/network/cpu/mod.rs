@@ -35,6 +35,5 @@ mod trunk;
 mod winograd;
 mod workers;
 
-pub use element::Element;
-pub use engine::{CpuEngine, training_bytes};
+pub use engine::{engine, training_bytes};
 pub use isa::Isa;
