@@ -151,7 +151,7 @@ fn bad_input_leaves_no_table() {
         ("--labelled odd.parquet", 65, ["odd.parquet", "unknown key \"nowhere\""]),
         ("--labelled absent.parquet", 66, ["absent.parquet", "s4l-subset"]),
         ("-s augment_eval=resize(14)|-1_to_1", 65, ["28x28x1", "14x14x1"]),
-        ("-s augment_evl=resize(28)", 78, ["augment_evl", "correct or remove"]),
+        ("-s augment_evl=resize(28)", 78, ["augment_evl", "did you mean augment_eval"]),
         ("--max-seconds 0", 75, ["stopped before", "run the same command again"]),
     ] {
         let line = format!("--in shards --model run/model --out eval.parquet -q {more}");

@@ -55,7 +55,7 @@ use crate::error::{Error, Result};
 use item::{Class, Instead, Item, Position, Stop, Visit};
 use labels::LabelList;
 use matching::Images;
-use splits::{Splits, Tree};
+use splits::{Splits, Tree, has_word};
 use std::path::{Path, PathBuf};
 
 /// An open input.
@@ -334,9 +334,8 @@ impl Input {
                 "{root}: {above}{class} is a class, no split: folders beside it are none"
             ));
         }
-        let named = |name: &str| {
-            tree.has(name) || self.file_names().any(|file| splits.is_unlabelled_file(&file))
-        };
+        let named =
+            |name: &str| tree.has(name) || self.file_names().any(|file| has_word(&file, name));
         match splits.unlabelled() {
             Some(name) if !named(name) => {
                 let folders = tree.names().into_iter().map(str::to_string);

@@ -129,6 +129,14 @@ pub struct Place<'a> {
     pub split_folder: Option<&'a str>,
 }
 
+/// Whether a path has a name in it that no letters or digits go on with.
+pub fn has_word(path: &str, name: &str) -> bool {
+    path.match_indices(name).any(|(at, _)| {
+        let beside = [path[..at].chars().next_back(), path[at + name.len()..].chars().next()];
+        !beside.into_iter().flatten().any(char::is_alphanumeric)
+    })
+}
+
 impl Splits {
     pub fn new(unlabelled: Option<&str>) -> Splits {
         Splits { unlabelled: unlabelled.map(str::to_string), beside: BTreeMap::new() }
@@ -208,15 +216,8 @@ impl Splits {
 
     /// Whether a word of a path is such a name.
     pub fn is_unlabelled_file(&self, path: &str) -> bool {
-        let has = |name: &str| {
-            path.match_indices(name).any(|(at, _)| {
-                let beside =
-                    [path[..at].chars().next_back(), path[at + name.len()..].chars().next()];
-                !beside.into_iter().flatten().any(char::is_alphanumeric)
-            })
-        };
         path.split(|c: char| !c.is_ascii_alphabetic()).any(|word| self.is_unlabelled(word))
-            || self.unlabelled.as_deref().is_some_and(has)
+            || self.unlabelled.as_deref().is_some_and(|name| has_word(path, name))
     }
 
     /// Split and class of an image by its path: `[<split>/][<class>/]<image>`, whatever folders are
