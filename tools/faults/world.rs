@@ -271,7 +271,8 @@ fn add(root: &Path, name: &str, tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file, or a folder into one of that name.
+/// Copies a file, or a folder into one of that name, and leaves what is there: a run that is to replace a
+/// model writes nothing under its names.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;
@@ -284,5 +285,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::copy(from, to).map(drop)
+    match to.exists() {
+        true => Ok(()),
+        false => fs::copy(from, to).map(drop),
+    }
 }
