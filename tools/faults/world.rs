@@ -90,6 +90,8 @@ impl World {
     pub fn command(&self, program: &str, words: &[String], folder: &Path) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command.args(words).current_dir(folder).env_remove("S4L_MODEL");
+        // Of cargo's tests: where the loader would look for libraries before the stage begins.
+        command.env_remove("LD_LIBRARY_PATH");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
