@@ -154,7 +154,7 @@ impl ZipReader<'_> {
             }
             Err(e) => return damaged(&e),
         };
-        let mut bytes = Vec::new();
+        let mut bytes = super::room_for(size + 1);
         match file.take(size + 1).read_to_end(&mut bytes) {
             Ok(read) if read as u64 == size => Ok(Ok(bytes)),
             Ok(_) => damaged(&"another length than its list says"),
