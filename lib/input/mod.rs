@@ -167,12 +167,6 @@ fn refuse_unused(path: &Path, format: Format, options: &Options) -> Result<()> {
     }
 }
 
-/// Room for bytes that a file says there are. It takes no more memory than there may be, whatever the file
-/// claims, and an image is read at once.
-fn room_for(size: u64) -> Vec<u8> {
-    Vec::with_capacity(size.min(1 << 20) as usize)
-}
-
 impl Files {
     fn open(path: &Path, format: Format, options: &Options, splits: &Splits) -> Result<Files> {
         let has_list = options.labels.is_some();

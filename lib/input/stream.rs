@@ -136,3 +136,9 @@ impl Seek for Section {
         Ok(self.at)
     }
 }
+
+/// Room for bytes that a file says there are. It takes no more memory than there may be, whatever the file
+/// claims, and an image is read at once.
+pub fn room_for(size: u64) -> Vec<u8> {
+    Vec::with_capacity(size.min(1 << 20) as usize)
+}

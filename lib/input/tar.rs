@@ -186,7 +186,7 @@ impl TarReader<'_> {
         if at < self.source.at && matches!(self.source.bytes, Bytes::Stream(_)) {
             self.source = self.tar.source()?;
         }
-        let mut bytes = super::room_for(size);
+        let mut bytes = stream::room_for(size);
         let read = self.source.seek(SeekFrom::Start(at));
         let read = read.and_then(|_| self.source.by_ref().take(size).read_to_end(&mut bytes));
         match read {

@@ -181,7 +181,7 @@ fn take(
     stream: &mut dyn Read,
     size: usize,
 ) -> std::io::Result<std::result::Result<Vec<u8>, String>> {
-    let mut bytes = super::room_for(size as u64);
+    let mut bytes = stream::room_for(size as u64);
     match stream.take(size as u64).read_to_end(&mut bytes) {
         Ok(_) => Ok(Ok(bytes)),
         Err(e) if e.raw_os_error().is_some() => Err(e),

@@ -1,7 +1,7 @@
 //! What a zip holds.
 
 use super::members::{Cut, Member, MemberKind, VisitMember};
-use super::stream::{Section, most_bytes};
+use super::stream::{Section, most_bytes, room_for};
 use crate::cli;
 use crate::error::{Error, Result};
 use ::zip::result::ZipError;
@@ -154,7 +154,7 @@ impl ZipReader<'_> {
             }
             Err(e) => return damaged(&e),
         };
-        let mut bytes = super::room_for(size + 1);
+        let mut bytes = room_for(size + 1);
         match file.take(size + 1).read_to_end(&mut bytes) {
             Ok(read) if read as u64 == size => Ok(Ok(bytes)),
             Ok(_) => damaged(&"another length than its list says"),
