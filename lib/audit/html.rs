@@ -6,7 +6,7 @@ use super::labels::{Labels, Pseudo};
 use crate::error::Result;
 use crate::labelled::collapse;
 use crate::page::chart::{self, Bar, Dot};
-use crate::page::frame::escape;
+use crate::page::frame::{escape, section};
 use crate::page::matrix;
 use indicatif::HumanCount;
 use std::fmt::Write;
@@ -41,10 +41,6 @@ fn percent(fraction: f64) -> String {
 
 fn or_dash(fraction: Option<f64>) -> String {
     fraction.map_or("\u{2013}".to_string(), percent)
-}
-
-fn section(title: &str, note: &str, content: &str) -> String {
-    format!("<section>\n<h2>{title}</h2>\n<p>{note}</p>\n{content}\n</section>\n")
 }
 
 fn lead(labels: &Labels) -> String {

@@ -10,6 +10,11 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A part of a page: what it shows, and a note on how to read it.
+pub fn section(title: &str, note: &str, content: &str) -> String {
+    format!("<section>\n<h2>{title}</h2>\n<p>{note}</p>\n{content}\n</section>")
+}
+
 /// A page that stands alone.
 pub struct Page<'a> {
     /// The command that writes such a page.

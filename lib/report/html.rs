@@ -8,7 +8,7 @@ use super::runs::Run;
 use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
 use crate::evaluate::metrics::{CALIBRATION_BINS, Summary};
 use crate::page::chart::{self, Bar, Dot, Place};
-use crate::page::frame::{Page, escape};
+use crate::page::frame::{Page, escape, section};
 use crate::page::matrix;
 use indicatif::HumanCount;
 use std::fmt::Write;
@@ -37,10 +37,6 @@ pub fn page(rows: &[TableRow]) -> String {
         body: &(sections.join("\n") + note),
     };
     page.html()
-}
-
-fn section(title: &str, note: &str, content: &str) -> String {
-    format!("<section>\n<h2>{title}</h2>\n<p>{note}</p>\n{content}\n</section>")
 }
 
 /// The figures beside the published ones. Spreads of others than top-1 are in the files. Each of ours leads
