@@ -96,6 +96,29 @@ fn size_and_pixels_are_turned_by_one_rule() {
 }
 
 #[test]
+fn a_resized_image_has_the_means_of_its_boxes() {
+    let scratch = Scratch::new();
+    // Of noise, near a ratio of 1, whatever is no mean of whole boxes is far from it.
+    let noise: Vec<u8> = (0..40 * 40u32).map(|i| (i * i * 2654435 >> 13) as u8).collect();
+    scratch.write("in/cat/1.png", png(&noise, 40));
+    let small = ["--in", "in", "--out", "small", "--resize-small", "32", "--quality", "100"];
+    shard(&scratch, &small).ok();
+    let split = Shards::open(&scratch.path("small")).unwrap().split("train").unwrap();
+    let found = split.decode(0).unwrap();
+    assert_eq!((found.height, found.width), (32, 32));
+    let share = |i: usize, from: usize| {
+        let (start, end) = (1.25 * i as f64, 1.25 * (i + 1) as f64);
+        (end.min(from as f64 + 1.0) - start.max(from as f64)).max(0.0) / 1.25
+    };
+    for (y, x) in (0..32).flat_map(|y| (0..32).map(move |x| (y, x))) {
+        let weighted =
+            (0..noise.len()).map(|i| share(y, i / 40) * share(x, i % 40) * f64::from(noise[i]));
+        let (mean, found) = (weighted.sum::<f64>(), found.pixels[(y * 32 + x) * 3]);
+        assert!((mean - f64::from(found)).abs() < 3.0, "{y} {x}: {found}, expected {mean}");
+    }
+}
+
+#[test]
 fn what_is_no_image_is_named() {
     let scratch = Scratch::new();
     let animated = gif(&[real(0).0]);

@@ -5,10 +5,11 @@ use super::Decoder;
 use super::jpeg::MAX_SCANS;
 use super::kind::{self, Kind};
 use super::upright::{Header, MAX_PIXELS, checked_size};
-use crate::pixels::{Size, Window};
+use crate::augment::resize::{self, Interpolation, smaller_side};
+use crate::pixels::{Size, View, Window};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder};
+use image::{ExtendedColorType, ImageDecoder, ImageEncoder};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Cursor;
@@ -249,8 +250,8 @@ fn bmp(bytes: &[u8]) -> Result<Header, String> {
     Ok(Header { stored, orientation: Orientation::NoTransforms })
 }
 
-/// The image with its smaller side made `small` (each side of the box average, aspect kept), as JPEG
-/// with its size; `None` if it is not larger than that: then it stays as it is.
+/// The image with its smaller side made `small` (the mean over the box of each pixel, aspect kept), as
+/// JPEG with its size; `None` if it is not larger than that: then it stays as it is.
 ///
 /// Errors: what the decoder says.
 pub fn resize(
@@ -258,20 +259,19 @@ pub fn resize(
     size: Size,
     Resized { small, quality }: Resized,
 ) -> Result<Option<(Vec<u8>, Size)>, String> {
-    let smaller = size.height.min(size.width);
-    if smaller <= small as usize {
+    if size.height.min(size.width) <= small as usize {
         return Ok(None);
     }
-    let side = |side: usize| {
-        let exact = side as f64 * f64::from(small) / smaller as f64;
-        (exact.round() as u32).max(1)
-    };
-    let (height, width) = (side(size.height), side(size.width));
-    let image = DynamicImage::from(decode_rgb(bytes, size)?).thumbnail_exact(width, height);
+    let pixels = decode_rgb(bytes, size)?;
+    let smaller = smaller_side(size, small as usize);
+    let means = resize::resize(View::new(&pixels, size, 3), smaller, Interpolation::Area);
+    let means: Vec<u8> = means.data.iter().map(|value| value.round() as u8).collect();
     let mut encoded = Vec::new();
-    let encoder = JpegEncoder::new_with_quality(&mut encoded, quality);
-    image.write_with_encoder(encoder).map_err(|e| one_line(&e))?;
-    Ok(Some((encoded, Size { height: height as usize, width: width as usize })))
+    let (width, height) = (smaller.width as u32, smaller.height as u32);
+    JpegEncoder::new_with_quality(&mut encoded, quality)
+        .write_image(&means, width, height, ExtendedColorType::Rgb8)
+        .map_err(|e| one_line(&e))?;
+    Ok(Some((encoded, smaller)))
 }
 
 fn one_line(e: &dyn std::fmt::Display) -> String {
