@@ -14,6 +14,8 @@
 ##   make table           all rows
 ##   make report          the table and the curves of what there is
 ##   make test            the tests
+##   make install         the programs and their shell completions, into PREFIX
+##   make clean           remove what was built; results stay (a folder of them is OUT)
 ##   make toolchain       install Rust where it is absent or too old (the others do so by themselves)
 ##   make help            this text
 ##
@@ -29,12 +31,13 @@
 ##   DEVICE=cpu           where to compute
 ##   RUN="srun -n1 --"    put before every stage
 ##   BIN=FOLDER           stage programs to use as they are, in place of building them
+##   PREFIX=/usr/local    where to install
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # each stage uses all cores
 
-VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN
+VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN PREFIX
 # The environment may have such names for other ends.
 $(foreach name,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval undefine $(name))))
 
@@ -76,7 +79,7 @@ WRITTEN_OUT := supervised_1p pseudo_labels moam_step1 moam_step2 moam_step3
 recipes := $(sort $(basename $(notdir $(wildcard $(pipeline)/*.toml))))
 PLAIN := $(filter-out $(WRITTEN_OUT),$(recipes))
 ROWS := $(PLAIN) $(filter $(recipes),$(WRITTEN_OUT))
-TARGETS := table report print test toolchain help no-images FORCE
+TARGETS := table report print test install clean toolchain help no-images FORCE
 ifneq ($(filter $(TARGETS),$(ROWS)),)
 $(error $(pipeline)/$(firstword $(filter $(TARGETS),$(ROWS))).toml: rename it, it has the name of another target)
 endif
@@ -225,6 +228,23 @@ print: $(report)
 test:
 	$(install_rust)
 	cargo test --release --locked
+
+PREFIX ?= /usr/local
+$(call check_path,PREFIX)
+prefix := $(DESTDIR)$(PREFIX)
+
+install: | $(built)
+	@set -e; cd '$(BIN)'; for program in $(basename $(notdir $(wildcard bins/*.rs))); do \
+		install -D -m 755 $$program '$(prefix)/bin/'$$program; \
+		for at in bash:bash-completion/completions/$$program zsh:zsh/site-functions/_$$program \
+				fish:fish/vendor_completions.d/$$program.fish; do \
+			./$$program --completions $${at%%:*} | install -D -m 644 /dev/stdin '$(prefix)/share/'$${at#*:}; \
+		done; \
+	done
+	@echo 'installed in $(prefix)'
+
+clean:
+	cargo clean
 
 toolchain:
 	$(install_rust)

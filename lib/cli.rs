@@ -4,6 +4,8 @@
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::schema;
+use clap::ValueEnum;
+use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,16 +14,20 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Heading in a help text of the options about where and how a stage computes.
+pub const COMPUTING: &str = "Computing";
+
 /// Options of the stages that read shards.
 #[derive(Debug, clap::Args)]
 pub struct InputShards {
-    /// Shards, as s4l-shard makes them
+    /// Shards made by s4l-shard
     #[arg(long = "in", value_name = "SHARDS", default_value = schema::SHARDS, display_order = 0)]
     pub path: PathBuf,
 }
 
 /// Options of the stages that draw.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = COMPUTING)]
 pub struct Seed {
     /// Seed of all randomness
     #[arg(long = "seed", default_value_t = 0, value_name = "N")]
@@ -30,8 +36,9 @@ pub struct Seed {
 
 /// Options of the stages that work for long.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[command(next_help_heading = COMPUTING)]
 pub struct Limits {
-    /// Worker threads [default: all cores]; results do not depend on it
+    /// Worker threads; results do not depend on it [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// End after N seconds with exit code 75; a stage that trains leaves a checkpoint
@@ -61,6 +68,7 @@ fn cores() -> usize {
 
 /// Options of the stages that run a network.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = COMPUTING)]
 pub struct Computing {
     #[command(flatten)]
     pub seed: Seed,
@@ -73,6 +81,7 @@ pub struct Computing {
 
 /// Options of every stage about its result.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Result")]
 pub struct Output {
     /// Where the result goes
     #[arg(short, long, value_name = "PATH")]
@@ -100,15 +109,19 @@ impl Output {
     }
 }
 
-/// Options of every stage about what it says on stderr.
+/// Options of every stage about what it says.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Messages")]
 pub struct Words {
-    /// Say only what went wrong
+    /// Print warnings and errors only
     #[arg(short, long)]
     pub quiet: bool,
-    /// Form of the words on stderr
-    #[arg(long, default_value = "text", value_parser = ["text", "json"], value_name = "FORM")]
+    /// Format of the messages on stderr
+    #[arg(long, default_value = "text", value_parser = ["text", "json"], value_name = "FORMAT")]
     log_format: String,
+    /// Print a completion script for this shell and stop
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completions: Option<Shell>,
 }
 
 /// Implemented by the `Args` of each stage.
@@ -157,15 +170,35 @@ const INTERRUPT_CODE: i32 = 130;
 pub fn main<S: Stage>() -> ExitCode {
     let start = Instant::now();
     let signals = catch_signals();
+    if let Some(script) = completions::<S>() {
+        return finish(signals.and_then(|()| print(&script)));
+    }
     let stage = S::parse();
     let result = signals.and_then(|()| prepare(&stage, start)).and_then(|()| stage.run());
+    if result.is_ok() && !UP_TO_DATE.load(Ordering::Relaxed) {
+        info(&format!("{}: {}", program(), usage(start)));
+    }
+    finish(result)
+}
+
+/// The completion script that the command line asks for, and for nothing else.
+fn completions<S: Stage>() -> Option<String> {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()).collect();
+    let [option, shell] = &words[..] else {
+        return None;
+    };
+    let shell = Shell::from_str(shell, true).ok().filter(|_| option == "--completions")?;
+    let (mut command, mut script) = (S::command(), Vec::new());
+    let name = command.get_name().to_string();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    String::from_utf8(script).ok()
+}
+
+/// The exit code of a stage; an error is said.
+fn finish(result: Result<()>) -> ExitCode {
     match result {
-        Ok(()) => {
-            if !UP_TO_DATE.load(Ordering::Relaxed) {
-                info(&format!("{}: {}", program(), usage(start)));
-            }
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             say("error", &format!("{}: {e}", program()));
             ExitCode::from(e.exit_code())

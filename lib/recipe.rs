@@ -8,10 +8,14 @@ use crate::schema;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::PathBuf;
 
+/// Heading in a help text of the options about settings.
+pub const SETTINGS: &str = "Settings";
+
 /// Options of the stages that have settings.
 #[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = SETTINGS)]
 pub struct Recipe {
-    /// Settings, a TOML file
+    /// Recipe, a TOML file of settings
     #[arg(long = "recipe", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Override one setting of the recipe; repeatable

@@ -1,28 +1,12 @@
-//! What the command lines of all stages have alike, and that a stage refuses options which it would
-//! not obey.
+//! What the command lines of all stages have in common, their help, and that a stage refuses options
+//! which it would not obey. `docs/COMMANDS.md` is written here:
+//!
+//!     UPDATE=1 cargo test --release --test command_line
 
 mod common;
 
-use clap::CommandFactory;
-use common::Scratch;
-use s4l::stages;
+use common::{Scratch, commands};
 use std::collections::BTreeMap;
-
-fn commands() -> Vec<clap::Command> {
-    vec![
-        stages::init::Args::command(),
-        stages::shard::Args::command(),
-        stages::subset::Args::command(),
-        stages::pretrain::Args::command(),
-        stages::pseudolabel::Args::command(),
-        stages::moam::Args::command(),
-        stages::eval::Args::command(),
-        stages::predict::Args::command(),
-        stages::report::Args::command(),
-        stages::export::Args::command(),
-        stages::inspect::Args::command(),
-    ]
-}
 
 /// Each of `options` ends in usage, and nothing is done.
 #[track_caller]
@@ -133,4 +117,52 @@ fn every_help_begins_with_examples_and_every_stage_has_its_result_and_words() {
             assert!(help.contains(option), "{name}: {option}");
         }
     }
+}
+
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/COMMANDS.md");
+
+#[test]
+fn docs_commands_md_has_every_help_text() {
+    let mut text = String::from(
+        "# The help of every program\n\n`tests/command_line.rs` wrote this file:\n\n```\n\
+         UPDATE=1 cargo test --release --test command_line\n```\n",
+    );
+    for command in commands() {
+        let name = command.get_name();
+        let ran = Scratch::new().run(&program(name), &["--help"]).ok();
+        text += &format!("\n## {name}\n\n```\n{}```\n", ran.stdout);
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(DOCS, &text).unwrap();
+    }
+    assert!(std::fs::read_to_string(DOCS).unwrap() == text, "{DOCS} is not of this program");
+}
+
+#[test]
+fn shells_complete_every_option() {
+    for command in commands() {
+        let name = command.get_name();
+        for shell in ["bash", "zsh", "fish"] {
+            let ran = Scratch::new().run(&program(name), &["--completions", shell]).ok();
+            assert!(ran.stderr.is_empty(), "{}", ran.stderr);
+            for option in command.get_arguments().filter_map(|arg| arg.get_long()) {
+                assert!(ran.stdout.contains(option), "{name} {shell}: {option}");
+            }
+        }
+        let line = ["--completions", "bash", "--quiet"];
+        assert_eq!(Scratch::new().run(&program(name), &line).code, 2);
+    }
+}
+
+#[test]
+fn a_typing_error_names_what_was_meant() {
+    let ran = Scratch::new().run(env!("CARGO_BIN_EXE_s4l-subset"), &["--per-clas", "3"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("'--per-class'"), "{}", ran.stderr);
+}
+
+/// The path of a program.
+fn program(name: &str) -> String {
+    let one = std::path::Path::new(env!("CARGO_BIN_EXE_s4l-shard"));
+    one.with_file_name(name).to_str().unwrap().to_string()
 }

@@ -44,7 +44,7 @@ pub struct Args {
     /// The shards that the table is of [default: shards]
     #[arg(long = "in", value_name = "SHARDS", requires = "sheet")]
     shards: Option<PathBuf>,
-    /// Number of images of each class
+    /// Images per class
     #[arg(long, value_name = "N", requires = "sheet", value_parser = clap::value_parser!(u32).range(1..))]
     per_class: Option<u32>,
     /// Seed of all randomness

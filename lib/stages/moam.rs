@@ -63,7 +63,8 @@ impl Stage for Args {
         if step == Step::Distill {
             settings.method = Method::Distill;
         }
-        if dry_run_without_data(&self.options, &settings)? {
+        let names_labels = self.labels.is_some() || self.labelled.is_some();
+        if dry_run_without_data(&self.options, &settings, names_labels)? {
             return Ok(());
         }
         let labels = self.labels(step)?;

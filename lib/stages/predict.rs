@@ -1,7 +1,7 @@
 //! `s4l-predict`: what a model takes images for, which nobody has to shard first.
 
 use crate::artifact::{self, Lineage, Target, UNSEEDED};
-use crate::cli::{self, Limits, Output, Stage, Words};
+use crate::cli::{self, COMPUTING, Limits, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::softmax;
 use crate::evaluate::pictures::{self, Picture, Preparation};
@@ -45,16 +45,16 @@ pub struct Args {
     /// Model that predicts
     #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
     model: PathBuf,
-    /// Labels of an image, from the most probable one on
+    /// Labels to print per image, the most probable first
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
-    /// Form of the result; parquet needs --out
+    /// Format of the result; parquet needs --out
     #[arg(long, value_name = "FORM", default_value = "tsv")]
     format: Form,
     #[command(flatten)]
     limits: Limits,
     /// Where to compute: cpu or cuda:N
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", help_heading = COMPUTING)]
     device: String,
     #[command(flatten)]
     output: Output,

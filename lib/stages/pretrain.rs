@@ -24,13 +24,13 @@ Memory: see --dry-run.";
 #[derive(Debug, clap::Parser)]
 #[command(name = "s4l-pretrain", version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Labelled images: the only labels that are trained on
+    /// Labelled images; no other labels are trained on
     #[arg(long, value_name = "FILE", required_unless_present_any = ["labels", "dry_run"])]
     labelled: Option<PathBuf>,
     /// Train on pseudo labels (labels.parquet of s4l-pseudolabel) in place of --labelled
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Train by this method, whatever the recipe says
+    /// Method, in place of the recipe's
     #[arg(long, value_name = "METHOD")]
     method: Option<Method>,
     #[command(flatten)]
@@ -57,7 +57,8 @@ impl Stage for Args {
             let what = format!("method {name} needs soft labels: see s4l-moam --step distill");
             return Err(Error::Usage(what));
         }
-        if dry_run_without_data(&self.options, &settings)? {
+        let names_labels = self.labels.is_some() || self.labelled.is_some();
+        if dry_run_without_data(&self.options, &settings, names_labels)? {
             return Ok(());
         }
         let labels = match (self.labels, self.labelled) {

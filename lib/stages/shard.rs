@@ -61,7 +61,7 @@ pub struct Args {
     /// Folder or file of images
     #[arg(long = "in", value_name = "PATH", required_unless_present = "merge")]
     input: Option<PathBuf>,
-    /// What --in is, where it is not found by itself
+    /// Format of --in, if it is not recognized
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
     /// Labels of images in folders or a tar: CSV, `name label`, or one label a line
@@ -73,7 +73,7 @@ pub struct Args {
     /// Column of the labels, by name or by number from 1; of WebDataset, the key in .json
     #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
-    /// One more name of folders, or word in names of files, whose images have no class, as unsup
+    /// Another name for folders of unlabelled images, beside unlabeled, unlabelled and unsup
     #[arg(long, value_name = "NAME")]
     unlabelled: Option<String>,
     /// Class names in order, one a line
@@ -82,16 +82,16 @@ pub struct Args {
     /// Stop at the first bad image
     #[arg(long)]
     strict: bool,
-    /// Share of bad images up to which the run goes on [default: 0.01]
+    /// Largest share of bad images that is accepted [default: 0.01]
     #[arg(long, value_name = "SHARE")]
     allow_rejects: Option<f64>,
-    /// Decode every image whole, to find damage that its structure does not show
+    /// Decode every image completely, which finds damage inside the compressed data
     #[arg(long)]
     decode: bool,
-    /// Make larger images smaller, to this many pixels on the smaller side, as JPEG
+    /// Shrink larger images to this many pixels on the smaller side, as JPEG
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=65535))]
     resize_small: Option<u32>,
-    /// Quality of --resize-small's JPEG
+    /// JPEG quality for --resize-small
     #[arg(long, default_value_t = 90, value_name = "1..100", value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
     /// Make part I of N, from 1; auto: that of this task of a Slurm array

@@ -48,7 +48,7 @@ pub struct Args {
     /// Share of the labelled images of the split, the same number of each class
     #[arg(long, value_name = "F")]
     fraction: Option<f64>,
-    /// Number of images of each class
+    /// Images per class
     #[arg(long, value_name = "N")]
     per_class: Option<usize>,
     /// All labelled images of the split
@@ -57,22 +57,22 @@ pub struct Args {
     /// Names of the images: a label map ({"values": [...]}) or text, one a line
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
-    /// Choose from the images of this subset only
+    /// Choose only from the images of this subset
     #[arg(long, value_name = "FILE", conflicts_with = "list")]
     nested_in: Option<PathBuf>,
     /// Split to choose from
     #[arg(long, default_value = "train", value_name = "NAME")]
     split: String,
-    /// Size a class of a validation set that shares no image with the subset
+    /// Images per class of a validation set, none of which is in the subset
     #[arg(long, value_name = "N", requires = "val_out")]
     val_per_class: Option<usize>,
-    /// Share of each class in that validation set, in place of a number
+    /// The same as a share of each class
     #[arg(long, value_name = "F", requires = "val_out")]
     val_fraction: Option<f64>,
-    /// Where the validation set goes
+    /// Write the validation set to this file
     #[arg(long, value_name = "PATH", requires = "validation")]
     val_out: Option<PathBuf>,
-    /// Go on where an image of another split has the bytes of a labelled one
+    /// Accept labelled images whose bytes are also in another split
     #[arg(long)]
     allow_duplicates: bool,
     #[command(flatten)]

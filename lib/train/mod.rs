@@ -40,11 +40,16 @@ use std::collections::HashMap;
 use std::path::Path;
 use trainer::Run;
 
-/// A dry run of a recipe that says for which data it was written, when there is none: prints what it
-/// comes to and returns true. Such recipes are for colour photographs.
-pub fn dry_run_without_data(options: &TrainingOptions, s: &Settings) -> Result<bool> {
+/// A dry run of a recipe that says for which data it was written, when no labels are named or there are
+/// no shards: prints what it comes to and returns true. Such recipes are for colour photographs.
+pub fn dry_run_without_data(
+    options: &TrainingOptions,
+    s: &Settings,
+    names_labels: bool,
+) -> Result<bool> {
     let described = s.classes > 0 && s.labelled_images > 0;
-    let without = options.output.dry_run && described && !options.shards.path.exists();
+    let has_data = names_labels && options.shards.path.exists();
+    let without = options.output.dry_run && described && !has_data;
     if without {
         let data = Data {
             channels: 3,

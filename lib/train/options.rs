@@ -3,7 +3,7 @@
 use crate::cli::{self, Computing, InputShards, Output, Words};
 use crate::error::Result;
 use crate::network::engine::Precision;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, SETTINGS};
 use crate::settings::{self, Settings};
 use std::path::PathBuf;
 
@@ -12,23 +12,23 @@ use std::path::PathBuf;
 pub struct TrainingOptions {
     #[command(flatten)]
     pub shards: InputShards,
-    /// Held-out images with labels: never trained on, evaluated while training
+    /// Held-out labelled images: evaluated during training, never trained on
     #[arg(long, value_name = "FILE")]
     pub val: Option<PathBuf>,
-    /// Start from the weights of this model, or of a timm folder; of other classes, with a new head for them
+    /// Start from the weights of this model or timm folder; if its classes differ, the head is new
     #[arg(long, value_name = "MODEL")]
     pub init: Option<PathBuf>,
-    /// Store and multiply activations so, whatever the recipe says
+    /// Precision of the activations, in place of the recipe's
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
-    /// Give the events for TensorBoard the time of the clock in place of the step: their file then is
-    /// another from run to run
+    /// Write wall-clock times to TensorBoard's event file, which then differs from run to run
+    /// [default: the step]
     #[arg(long)]
     pub wall_times: bool,
     #[command(flatten)]
     pub recipe: Recipe,
-    /// Print every key of a recipe with type, range and default, and stop
-    #[arg(long = "settings", exclusive = true)]
+    /// Print all settings with type, range and default, and stop
+    #[arg(long = "settings", exclusive = true, help_heading = SETTINGS)]
     list: bool,
     #[command(flatten)]
     pub computing: Computing,

@@ -6,10 +6,12 @@
 pub mod training;
 
 use arrow::array::RecordBatch;
+use clap::CommandFactory;
 use image::{ExtendedColorType, ImageEncoder};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use s4l::shards::Shards;
+use s4l::stages;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -174,6 +176,23 @@ pub fn photos(scratch: &Scratch) {
             scratch.write(&format!("photos/{class}/{row:02}.JPEG"), jpeg(&pixels, 28));
         }
     }
+}
+
+/// The command lines of all programs.
+pub fn commands() -> Vec<clap::Command> {
+    vec![
+        stages::init::Args::command(),
+        stages::shard::Args::command(),
+        stages::subset::Args::command(),
+        stages::pretrain::Args::command(),
+        stages::pseudolabel::Args::command(),
+        stages::moam::Args::command(),
+        stages::eval::Args::command(),
+        stages::predict::Args::command(),
+        stages::report::Args::command(),
+        stages::export::Args::command(),
+        stages::inspect::Args::command(),
+    ]
 }
 
 /// Footer and offset index of a parquet file.
