@@ -3,7 +3,7 @@
 mod common;
 
 use common::training::{EVAL, PRETRAIN, labelled_shards, pretrain, recipe, words};
-use common::{Ran, SMOKE, Scratch, photos, png, real, shard};
+use common::{Ran, SMOKE, Scratch, photos, png, real, shard, smoke};
 use s4l::tables::table::{self, Table};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -259,4 +259,20 @@ fn every_form_has_the_same_rows() {
     std::fs::remove_file(scratch.path("photos/bag/00.png")).unwrap();
     let ran = scratch.run(inspect, &words("--lineage p.parquet --verify"));
     assert_eq!(ran.code, 65, "{}", ran.stdout);
+}
+
+#[test]
+fn the_model_that_comes_with_the_project_knows_its_images() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/fashion");
+    let scratch = Scratch::new();
+    let ran = predict(&scratch, &format!("--model {model} {SMOKE}")).ok();
+    let config = std::fs::read(format!("{model}/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let labels = &smoke("t10k-labels-idx1-ubyte")[8..];
+    let of_test = ran.stdout.lines().filter(|line| line.contains("/test-"));
+    let named: Vec<&str> = of_test.map(|line| line.split('\t').nth(1).unwrap()).collect();
+    assert_eq!(named.len(), labels.len());
+    let right = |(name, label): &(&&str, &u8)| **name == config["classes"][usize::from(**label)];
+    let right = named.iter().zip(labels).filter(right).count();
+    assert!(right * 5 > 4 * labels.len(), "{right} of {}", labels.len());
 }
