@@ -161,6 +161,10 @@ settings! {
     /// VAT and entropy minimization on labelled images too (not in `moam`, as in the reference).
     vat_labelled: bool = true, Range::Either;
 
+    /// Class labels and entropy minimization on the upright view of an image alone, for images that have an
+    /// up, as most photographs; false: on all four orientations, as in the paper (`rotation`, `moam`).
+    upright_classes: bool = false, Range::Either;
+
     /// Classes that the recipe was written for, so that `--dry-run` needs no data; 0: not said.
     classes: usize = 0, FROM_0;
     /// Labelled images that it was written for, for `--dry-run`.
@@ -173,6 +177,9 @@ settings! {
     label_column: String = "label".into(), LABEL_COLUMNS;
     /// Pseudo labels less confident than this are not trained on; 0: all are. Known ones always are.
     min_confidence: f64 = 0.0, PROBABILITY;
+    /// Train on each class equally often: an epoch has the images of a smaller class several times, as
+    /// many as the largest class has. Not in distillation.
+    balance_classes: bool = false, Range::Either;
 
     /// Steps between checkpoints.
     checkpoint_every: u64 = 5000, FROM_1;
@@ -186,7 +193,9 @@ settings! {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("arch", "units and width_factor"),
     ("batch_size", "batch"),
+    ("balanced", "balance_classes"),
     ("bs", "batch"),
+    ("class_weights", "balance_classes"),
     ("depth", "units"),
     ("device", "the option --device"),
     ("dtype", "precision"),

@@ -8,6 +8,7 @@ use rand_distr::{Distribution, StandardNormal};
 use s4l::methods::batch::{Batch, Half, Labels, Rows};
 use s4l::methods::entropy_minimization::entropy;
 use s4l::methods::main_pass::{At, Record};
+use s4l::methods::supervised::cross_entropy;
 use s4l::methods::{architecture, step, vat};
 use s4l::network::candle::graph;
 use s4l::network::device::Device;
@@ -160,6 +161,32 @@ fn clean(network: &mut Network, images: &[f32]) -> Tensor {
     };
     network.differentiate(STEP, keep).unwrap();
     clean.unwrap()
+}
+
+/// Of the four views of an image the class terms take the first one.
+#[test]
+fn upright_classes_are_those_of_the_first_view() {
+    for method in [Method::Rotation, Method::Moam] {
+        let s = Settings { upright_classes: true, ..settings(method) };
+        let batch = batch(4);
+        let record = run(&mut network(method), &s, &batch);
+        let logits = clean(&mut network(method), &batch.images);
+        let tensor = |numbers: &[u32]| Tensor::new(numbers, logits.device()).unwrap();
+        let rows = |numbers: &[u32]| logits.index_select(&tensor(numbers), 0).unwrap();
+        let mut terms =
+            vec![("loss/supervised", cross_entropy(&rows(&[12, 16]), &tensor(&[3, 7])))];
+        if method == Method::Moam {
+            terms.push(("loss/entmin", entropy(&rows(&[0, 4, 8]))));
+        }
+        for (name, expected) in terms {
+            let expected: f32 = expected.unwrap().to_scalar().unwrap();
+            let got = value(&record, name);
+            assert!(
+                (got - f64::from(expected)).abs() < 1e-6,
+                "{method:?} {name}: {got}, {expected}"
+            );
+        }
+    }
 }
 
 #[test]

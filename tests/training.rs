@@ -188,6 +188,14 @@ fn a_confidence_threshold_drops_pseudo_labels_and_is_off_by_default() {
     assert_eq!(kept, expected(middle));
     assert!((101..350).contains(&kept), "{kept}");
     assert_eq!(found("-s min_confidence=1.0"), 100);
+    let line = "--labels labels.parquet --dry-run -s min_confidence=1.0";
+    let said = pretrain(&scratch, "pseudo_labels", "model", line).ok().stderr;
+    assert!(said.contains("0 of 300 pseudo labels have a confidence of at least 1, "), "{said}");
+    assert!(said.contains("10 of 10 classes have none"), "{said}");
+    // Of the known labels 10 are of each class; of the others some classes have more.
+    assert_eq!(found("-s min_confidence=1.0 -s balance_classes=true"), 100);
+    let balanced = found("-s balance_classes=true");
+    assert!(balanced > 350 && balanced % 10 == 0, "{balanced}");
 }
 
 #[test]

@@ -196,6 +196,7 @@ fn recipes_that_cannot_be_meant() {
         ("vat", "vat_eps=0", "vat_eps is 0.0; give a number above 0"),
         ("vat", "ramp=-1", "ramp is -1.0"),
         ("supervised_1p", "weight_rotation=0.3", "no effect"),
+        ("supervised_1p", "upright_classes=true", "no effect"),
         ("supervised_1p", "weight_supervised=0", "weight_supervised is 0"),
         ("supervised_1p", "method=rotation", "weight_rotation is 0"),
         ("supervised_1p", "method=vat", "weight_vat and weight_entmin are 0"),

@@ -6,12 +6,12 @@ use crate::schema::metric;
 use candle_core::{D, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 
-/// The term of the first `rows` rows; its weight rises along the ramp.
-pub fn term(pass: &MainPass, rows: usize) -> Result<Term> {
+/// The term of these class logits; its weight rises along the ramp.
+pub fn term(pass: &MainPass, logits: &Tensor) -> Result<Term> {
     Ok(Term {
         name: metric::LOSS_ENTMIN,
         weight: pass.settings.weight_entmin * pass.at.ramp,
-        value: entropy(&pass.logits.narrow(0, 0, rows)?)?,
+        value: entropy(logits)?,
     })
 }
 

@@ -1,7 +1,8 @@
 //! What the terms of a loss are made from: the main pass of a step, in which all images of the batch
 //! go through the network together.
 
-use super::batch::Batch;
+use super::batch::{Batch, Half};
+use crate::error::Result;
 use crate::network::Outputs;
 use crate::settings::Settings;
 use candle_core::Tensor;
@@ -24,6 +25,19 @@ pub struct MainPass<'a> {
     pub outputs: &'a Outputs,
     /// Output of the head `classes`, `[rows, classes]`.
     pub logits: Tensor,
+}
+
+impl MainPass<'_> {
+    /// The class logits `[rows, classes]` that have a class among those of a half that begins at row
+    /// `first`, and how many are of one image: all views, or with `upright_classes` the first one.
+    pub fn class_logits(&self, first: usize, half: Half) -> Result<(Tensor, usize)> {
+        let logits = self.logits.narrow(0, first, half.rows())?;
+        if !self.settings.upright_classes {
+            return Ok((logits, half.views));
+        }
+        let views = logits.reshape((half.images, half.views, ()))?;
+        Ok((views.narrow(1, 0, 1)?.squeeze(1)?, 1))
+    }
 }
 
 /// One term of a loss.

@@ -20,6 +20,6 @@ pub fn perturbed(_: &Settings, rows: &Rows) -> usize {
 }
 
 pub fn terms(pass: &MainPass) -> Result<Vec<Term>> {
-    let rows = perturbed(pass.settings, &pass.batch.rows);
-    Ok(vec![rotation::term(pass)?, entropy_minimization::term(pass, rows)?])
+    let (unlabelled, _) = pass.class_logits(0, pass.batch.rows.unlabelled)?;
+    Ok(vec![rotation::term(pass)?, entropy_minimization::term(pass, &unlabelled)?])
 }

@@ -16,7 +16,7 @@ use crate::network::engine::{BATCH_NORM_MOMENTUM, Pass};
 use crate::network::layout::Architecture;
 use crate::network::{Network, Outputs};
 use crate::schema::{head, metric};
-use crate::settings::{Checked, Fault, Method, Settings};
+use crate::settings::{Checked, Fault, Method, Settings, method_name};
 use batch::{Batch, Rows};
 use candle_core::Tensor;
 use main_pass::{At, MainPass, Record, Term, Value};
@@ -61,7 +61,7 @@ const SUPERVISED: Definition = Definition {
 fn definition(method: Method) -> Definition {
     match method {
         Method::Supervised => SUPERVISED,
-        Method::Distill => Definition { soft_labels: true, ..SUPERVISED },
+        Method::Distill => Definition { soft_labels: true, check: check_distill, ..SUPERVISED },
         Method::Rotation => Definition {
             heads: rotation::heads,
             weights: &["weight_rotation"],
@@ -96,6 +96,13 @@ fn definition(method: Method) -> Definition {
     }
 }
 
+fn check_distill(s: &Settings) -> Checked {
+    match s.balance_classes {
+        true => Err(Fault::new("balance_classes has no effect on soft labels", "set it to false")),
+        false => Ok(()),
+    }
+}
+
 /// The network that a method trains: the trunk of the settings, the head `classes`, its own heads.
 pub fn architecture(s: &Settings, channels: usize, classes: usize) -> Architecture {
     let mut heads = vec![(head::CLASSES.to_string(), classes)];
@@ -118,6 +125,10 @@ pub fn needs_soft_labels(method: Method) -> bool {
 pub fn check(s: &Settings) -> Checked {
     let method = definition(s.method);
     check_weights(s, method.weights)?;
+    if s.upright_classes && !matches!(s.method, Method::Rotation | Method::Moam) {
+        let what = format!("upright_classes has no effect in {}", method_name(s.method));
+        return Err(Fault::new(what, "set it to false, or method to rotation or moam"));
+    }
     (method.check)(s)
 }
 
@@ -137,12 +148,12 @@ fn check_weights(s: &Settings, own: &[&str]) -> Checked {
     let (own_set, others): (Vec<_>, Vec<_>) = set.partition(|(key, _)| own.contains(key));
     if let Some((key, _)) = others.into_iter().find(|&(key, _)| key != WEIGHT_SUPERVISED) {
         let hint = "set it to 0, or method to one that has it";
-        return Err(Fault::new(format!("{key} has no effect in {:?}", s.method), hint));
+        return Err(Fault::new(format!("{key} has no effect in {}", method_name(s.method)), hint));
     }
     match own_set.is_empty() {
         true => {
             let are = if own.len() == 1 { "is" } else { "are" };
-            let what = format!("{} {are} 0 in {:?}", own.join(" and "), s.method);
+            let what = format!("{} {are} 0 in {}", own.join(" and "), method_name(s.method));
             Err(Fault::new(what, "give a weight above 0, or another method"))
         }
         false => Ok(()),

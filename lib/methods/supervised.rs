@@ -7,12 +7,12 @@ use crate::schema::metric;
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
 
-/// The term of every method: all views of a labelled image have its label. Hard labels also give
+/// The term of every method: all views of a labelled image have its label, unless `upright_classes` says
+/// otherwise. Hard labels also give
 /// the training accuracy, which goes to `record`.
 pub fn term(pass: &MainPass, record: &mut Record) -> Result<Term> {
     let rows = &pass.batch.rows;
-    let views = rows.labelled.views;
-    let logits = pass.logits.narrow(0, rows.unlabelled.rows(), rows.labelled.rows())?;
+    let (logits, views) = pass.class_logits(rows.unlabelled.rows(), rows.labelled)?;
     let value = match &pass.batch.labels {
         Labels::Hard(labels) => {
             let labels: Vec<u32> =

@@ -43,7 +43,7 @@ pub fn perturbed(s: &Settings, rows: &Rows) -> usize {
 /// Terms of the main pass: entropy minimization. VAT's term has a pass of its own.
 pub fn terms(pass: &MainPass) -> Result<Vec<Term>> {
     let rows = perturbed(pass.settings, &pass.batch.rows);
-    Ok(vec![entropy_minimization::term(pass, rows)?])
+    Ok(vec![entropy_minimization::term(pass, &pass.logits.narrow(0, 0, rows)?)?])
 }
 
 /// The weight of VAT's term, which rises along the ramp.

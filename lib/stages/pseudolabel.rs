@@ -8,6 +8,7 @@ use crate::evaluate::{logits, metrics};
 use crate::labelled::collapse;
 use crate::labelled::rows::labelled_rows;
 use crate::lock::Lock;
+use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::device::Device;
 use crate::part::Part;
@@ -189,7 +190,7 @@ impl Args {
         let split = shards.split(&self.split)?;
         model.check_classes(shards.classes(), &self.shards.path)?;
         if settings.views.is_empty() {
-            settings.views = default_views(model.config.height, model.config.width);
+            settings.views = default_views(&model.config);
         }
         let pipe = Pipe::for_evaluation(&settings.views)?;
         logits::check_size(&model.config, split.channels(), split.path(), &pipe)?;
@@ -307,10 +308,12 @@ impl Labels {
 }
 
 /// Five crops times four rotations of an image whose smaller side is 256/224 of the model's
-/// (reference pseudo_labeling/). A model of images that are not square gets no rotations.
-fn default_views(height: usize, width: usize) -> String {
+/// (reference pseudo_labeling/). A model of images that are not square, or of upright ones, gets no
+/// rotations.
+fn default_views(config: &Config) -> String {
+    let Config { height, width, settings, .. } = config;
     let small = (height.min(width) * 256).div_ceil(224);
-    let rotate = if height == width { "|rotate" } else { "" };
+    let rotate = if height == width && !settings.upright_classes { "|rotate" } else { "" };
     format!("resize_small({small})|multi_crop({height},{width})|-1_to_1{rotate}")
 }
 

@@ -1,5 +1,6 @@
 //! The labels to train on: known ones, or pseudo labels.
 
+use crate::cli;
 use crate::error::{Error, Result};
 use crate::labelled::rows::labelled_rows;
 use crate::methods::batch::Labels;
@@ -7,7 +8,7 @@ use crate::schema;
 use crate::settings::Settings;
 use crate::shards::Split;
 use crate::tables::table::{self, Table};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Where the labels come from.
@@ -39,9 +40,41 @@ impl LabelFile {
 /// The rows of the split to train on, their labels, and the hash of the file that has them. Images of
 /// `held_out` are not among them.
 ///
+/// With `balance_classes` rows come several times.
+///
 /// Errors: `BadData` for known labels of held-out images, for labels that do not fit the split, and
 /// if no image is left.
 pub fn training_labels(
+    file: &LabelFile,
+    settings: &Settings,
+    split: &Split,
+    classes: usize,
+    held_out: &HashSet<u32>,
+) -> Result<(Vec<u32>, Labels, String)> {
+    let (rows, labels, hash) = labels_of(file, settings, split, classes, held_out)?;
+    Ok(match labels {
+        Labels::Hard(labels) if settings.balance_classes => {
+            let (rows, labels) = balanced(&rows, &labels);
+            (rows, Labels::Hard(labels), hash)
+        }
+        labels => (rows, labels, hash),
+    })
+}
+
+/// Each class as often as the largest: the images of the others come several times.
+fn balanced(rows: &[u32], labels: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let mut of_class = BTreeMap::<u32, Vec<u32>>::new();
+    for (&row, &label) in rows.iter().zip(labels) {
+        of_class.entry(label).or_default().push(row);
+    }
+    let largest = of_class.values().map(Vec::len).max().unwrap_or(0);
+    let again = |(label, rows): (u32, Vec<u32>)| {
+        rows.into_iter().cycle().take(largest).map(move |row| (row, label))
+    };
+    of_class.into_iter().flat_map(again).unzip()
+}
+
+fn labels_of(
     file: &LabelFile,
     settings: &Settings,
     split: &Split,
@@ -66,6 +99,9 @@ pub fn training_labels(
                     "none",
                     "lower min_confidence",
                 ));
+            }
+            if settings.min_confidence > 0.0 {
+                say_kept(path, &pseudo, &keep, settings.min_confidence, classes);
             }
             let labels = match soft {
                 true => probabilities(&table, classes)?,
@@ -101,6 +137,7 @@ struct PseudoLabels {
     labels: Vec<u32>,
     /// 1 of a known label.
     confidence: Vec<f32>,
+    known: Vec<bool>,
 }
 
 impl PseudoLabels {
@@ -109,6 +146,27 @@ impl PseudoLabels {
         let confident = |i: usize| f64::from(self.confidence[i]) >= threshold;
         let keep = |&i: &usize| !held_out.contains(&self.rows[i]) && confident(i);
         (0..self.rows.len()).filter(keep).collect()
+    }
+}
+
+/// How many pseudo labels are confident enough, and in how many classes.
+fn say_kept(path: &Path, pseudo: &PseudoLabels, keep: &[usize], threshold: f64, classes: usize) {
+    let all = pseudo.known.iter().filter(|&&known| !known).count();
+    let mut of_class = vec![0; classes];
+    for &i in keep.iter().filter(|&&i| !pseudo.known[i]) {
+        of_class[pseudo.labels[i] as usize] += 1;
+    }
+    let (kept, none) =
+        (of_class.iter().sum::<usize>(), of_class.iter().filter(|&&n| n == 0).count());
+    let words = format!(
+        "{}: {kept} of {all} pseudo labels have a confidence of at least {threshold}, at most {} in a \
+         class; {none} of {classes} classes have none",
+        path.display(),
+        of_class.iter().max().unwrap_or(&0)
+    );
+    match none {
+        0 => cli::info(&words),
+        _ => cli::warn(&words),
     }
 }
 
@@ -122,13 +180,14 @@ fn pseudo_labels(
     let (rows, mut labels) = labelled_rows(table, split, classes, schema::LABEL)?;
     let mut confidence = table.floats(schema::CONFIDENCE)?;
     let (_, pseudo) = labelled_rows(table, split, classes, &settings.label_column)?;
-    for (i, known) in table.bools(schema::KNOWN)?.into_iter().enumerate() {
+    let known = table.bools(schema::KNOWN)?;
+    for (i, known) in known.iter().enumerate() {
         match known {
             true => confidence[i] = 1.0,
             false => labels[i] = pseudo[i],
         }
     }
-    Ok(PseudoLabels { rows, labels, confidence })
+    Ok(PseudoLabels { rows, labels, confidence, known })
 }
 
 /// The class probabilities in a table of pseudo labels.
@@ -143,4 +202,16 @@ fn probabilities(table: &Table, classes: usize) -> Result<Labels> {
         ));
     }
     Ok(Labels::Soft { probabilities, classes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_classes_come_as_often_as_the_largest() {
+        let (rows, labels) = balanced(&[4, 7, 1, 9, 8, 2], &[2, 0, 2, 0, 2, 5]);
+        assert_eq!(rows, [7, 9, 7, 4, 1, 8, 2, 2, 2]);
+        assert_eq!(labels, [0, 0, 0, 2, 2, 2, 5, 5, 5]);
+    }
 }
