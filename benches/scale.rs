@@ -1,5 +1,5 @@
-//! Memory for 15 million made-up images, as many as ImageNet-21k has: the plan of `s4l-shard`, and
-//! opening a split. Run by `benches/shard.sh`.
+//! Memory for 15 million made-up images, as many as ImageNet-21k has: the plan of `s4l-shard`, with and
+//! without a list of labels, and opening a split. Run by `benches/shard.sh`.
 
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use image::codecs::bmp::BmpEncoder;
@@ -8,6 +8,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use s4l::shards::Shards;
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ const IMAGES: usize = 15_000_000;
 const PER_CLASS: usize = 1_000;
 /// Of a row group, as many as a file of the shards has.
 const ROWS: usize = 1 << 16;
-/// MB that neither may take.
+/// MB that none may take.
 const MOST: f64 = 1500.0;
 
 fn main() {
@@ -27,6 +28,11 @@ fn main() {
     }
     write_tar(&path("plan.tar.zst"));
     line("plan_memory", peak(shard(&path("plan.tar.zst")).arg("--dry-run")));
+    write_list(&path("list.csv"));
+    let list = path("list.csv");
+    let with_list = ["--dry-run", "--labels"];
+    line("list_memory", peak(shard(&path("plan.tar.zst")).args(with_list).arg(&list)));
+    std::fs::remove_file(list).unwrap();
 
     write_parquet(&path("train.parquet"));
     peak(shard(&path("train.parquet")).arg("--out").arg(path("shards")));
@@ -57,6 +63,15 @@ fn write_tar(path: &Path) {
         tar.append_data(&mut header, format!("{class}/{name}"), &[][..]).unwrap();
     }
     tar.finish().unwrap();
+}
+
+/// A line for each image.
+fn write_list(path: &Path) {
+    let mut list = BufWriter::new(File::create(path).unwrap());
+    for (name, class) in (0..IMAGES).map(name) {
+        writeln!(list, "{name},{class}").unwrap();
+    }
+    list.flush().unwrap();
 }
 
 /// Images of one pixel, each of another colour.

@@ -4,6 +4,7 @@
 #   BENCH data/shard_synced  the same, with the copy brought to the disk, as shards are
 #   BENCH data/shard_memory  peak MB for 200,000 images, against that for 2,000
 #   BENCH data/plan_memory   peak MB of the plan of 15,000,000 images in a tar, against the limit of 1,500
+#   BENCH data/list_memory   the same with a list of labels of as many lines
 #   BENCH data/open_memory   the same of opening their shards
 # Needs 8 GB in target/. The page cache is warm; the disk's speed is in the first two.
 set -euo pipefail

@@ -151,7 +151,7 @@ impl Archive {
     }
 
     /// Looks through all archives once, when they are first walked through.
-    fn contents(&self) -> Result<&Contents> {
+    pub fn contents(&self) -> Result<&Contents> {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);
         }

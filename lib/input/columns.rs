@@ -62,6 +62,9 @@ const MAYBE_LABELS: [&str; 14] = [
 /// ImageNet's `LOC_*_solution.csv`: a class, a box, a class, a box.
 const PREDICTION: &str = "predictionstring";
 
+/// Images that are counted in a column, to know which column names the most.
+const MOST_SEEN: usize = 1 << 16;
+
 /// The columns that people name.
 #[derive(Debug, Default)]
 pub struct Columns {
@@ -140,9 +143,11 @@ impl Seen {
 impl SeenColumn {
     fn add(&mut self, field: &str, names: Names) {
         if let Some((image, surely)) = names(field) {
-            self.named.insert(image);
+            // More say nothing that these do not, and would take memory.
+            let insert = |set: &mut HashSet<u64>| set.len() < MOST_SEEN && set.insert(image);
+            insert(&mut self.named);
             if surely {
-                self.surely.insert(image);
+                insert(&mut self.surely);
             }
         }
         self.others_than_01 |= !["0", "1", "0.0", "1.0"].contains(&field);

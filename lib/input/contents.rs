@@ -96,6 +96,16 @@ impl Contents {
         }
     }
 
+    /// How many images there are.
+    pub fn count_all(&self) -> usize {
+        self.images.len()
+    }
+
+    /// The path of an image by its number among all.
+    pub fn name_of(&self, nth: usize) -> String {
+        self.name(&self.images[nth])
+    }
+
     fn name(&self, image: &Image) -> String {
         let base = &self.names[image.name as usize..][..image.length.into()];
         let base = String::from_utf8_lossy(base);

@@ -176,13 +176,13 @@ impl Folder {
         self.push(name.as_os_str().as_bytes());
     }
 
-    fn name(&self, nth: usize) -> &[u8] {
+    fn bytes(&self, nth: usize) -> &[u8] {
         let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.names[start..self.ends[nth]]
     }
 
     fn path(&self, nth: usize) -> PathBuf {
-        self.root.join(OsStr::from_bytes(self.name(nth)))
+        self.root.join(OsStr::from_bytes(self.bytes(nth)))
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
@@ -191,9 +191,13 @@ impl Folder {
         all.filter(|p| p.is_file())
     }
 
-    /// The names of all images.
-    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        (0..self.ends.len()).map(|i| String::from_utf8_lossy(self.name(i)).into_owned())
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The path of an image below the root.
+    pub fn name(&self, nth: usize) -> String {
+        String::from_utf8_lossy(self.bytes(nth)).into_owned()
     }
 
     pub fn walk(&self, from: Position, read: bool, visit: Visit) -> Walked {
@@ -201,8 +205,7 @@ impl Folder {
     }
 
     fn item(&self, nth: usize, read: bool) -> Result<Item> {
-        let bytes = self.name(nth);
-        let name = String::from_utf8_lossy(bytes).into_owned();
+        let (bytes, name) = (self.bytes(nth), self.name(nth));
         let position = Position { file: nth, at: 0 };
         let (split, class) = (SplitName::Train, Class::Unknown);
         let mut item = Item { position, split, name, class, size: 0, image: Ok(Vec::new()) };

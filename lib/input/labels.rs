@@ -2,6 +2,7 @@
 //! numbered by name, as the ground truth of ILSVRC-2012's validation images.
 
 use super::columns::{Columns, LabelColumn, Layout};
+use super::index::Index;
 use super::item::Class;
 use super::list::List;
 use super::matching::{Fit, Found, Images};
@@ -16,17 +17,21 @@ use std::path::{Path, PathBuf};
 
 /// Names shown of those that belong to nothing.
 const SHOWN: usize = 3;
+/// In place of a class: an image without a line.
+const NO_LINE: u32 = u32::MAX;
 
 /// A file of labels, read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LabelList {
     path: PathBuf,
     /// The file that says what the ground truth of ILSVRC-2012 means, and its synsets in order.
     meta: Option<(PathBuf, Vec<String>)>,
     /// The classes of all lines, each once.
     classes: Vec<Class>,
-    /// The hash of an image's path, and which of `classes` it has. 16 bytes per image.
-    images: HashMap<u64, u32>,
+    /// Images by the hashes of their paths. 16 bytes an image with `class_of`.
+    images: Index,
+    /// Which of `classes` each has.
+    class_of: Vec<u32>,
     /// Where in the file the labels are.
     words: String,
 }
@@ -53,7 +58,7 @@ impl LabelList {
     pub fn open(
         path: &Path,
         columns: &Columns,
-        images: &Images,
+        images: Images,
         splits: &Splits,
     ) -> Result<LabelList> {
         let list = List::open(path)?;
@@ -63,15 +68,17 @@ impl LabelList {
             Found::Nothing => None,
         })?;
         let mut labels = LabelList::empty(path, layout.words.clone());
+        labels.class_of = vec![NO_LINE; images.len()];
         let mut reading = Reading::default();
         match layout.key {
-            None => labels.number(&list, images, splits, &mut reading)?,
+            None => labels.number(&list, &images, splits, &mut reading)?,
             Some(_) if matches!(layout.label, LabelColumn::None) => {
                 let hint = "add one, or give the list alone as --in";
                 return Err(bad(path, "a column of labels", "names alone".to_string(), hint));
             }
-            Some(key) => labels.match_names(&list, &layout, key, images, &mut reading)?,
+            Some(key) => labels.match_names(&list, &layout, key, &images, &mut reading)?,
         }
+        labels.images = images.into_paths();
         labels.classes = reading.classes;
         labels.refuse_none()?;
         Ok(labels)
@@ -83,10 +90,15 @@ impl LabelList {
         let layout = listed_layout(&list, columns)?;
         let mut labels = LabelList::empty(path, layout.words.clone());
         let mut reading = Reading::default();
+        let mut hashes = Vec::new();
         for_each_line(&list, &layout, &mut reading, &mut |line| {
             let name = file_below(path, line.name);
-            labels.set(hash::of_name(&[&nfc(&name)]), &line)
+            hashes.push(hash::of_name(&[&nfc(&name)]));
+            labels.class_of.push(line.class);
+            Ok(())
         })?;
+        labels.images = Index::new(hashes);
+        labels.refuse_two(&list, &layout)?;
         labels.classes = reading.classes;
         if !matches!(layout.label, LabelColumn::None) {
             labels.refuse_none()?;
@@ -95,8 +107,7 @@ impl LabelList {
     }
 
     fn empty(path: &Path, words: String) -> LabelList {
-        let (classes, images) = (Vec::new(), HashMap::new());
-        LabelList { path: path.to_path_buf(), meta: None, classes, images, words }
+        LabelList { path: path.to_path_buf(), words, ..LabelList::default() }
     }
 
     pub fn path(&self) -> &Path {
@@ -126,25 +137,36 @@ impl LabelList {
 
     /// The class that the list gives an image, if it has it.
     pub fn class(&self, name: &str) -> Option<Class> {
-        let class = self.images.get(&hash::of_name(&[&nfc(name)]))?;
-        Some(self.classes[*class as usize].clone())
+        let image = self.images.all(hash::of_name(&[&nfc(name)])).next_back()?;
+        self.classes.get(self.class_of[image] as usize).cloned()
     }
 
-    fn set(&mut self, image: u64, line: &Line) -> Result<()> {
-        match self.images.insert(image, line.class) {
-            Some(before) if before != line.class => Err(bad(
-                &self.path,
-                "one label for each image",
-                format!("a second one for {:?} on line {}", line.name, line.number),
-                "remove one of the lines",
-            )),
-            _ => Ok(()),
+    fn set(&mut self, image: usize, line: &Line) -> Result<()> {
+        let before = std::mem::replace(&mut self.class_of[image], line.class);
+        match before == NO_LINE || before == line.class {
+            true => Ok(()),
+            false => Err(second(&self.path, line)),
         }
     }
 
+    /// Errors if a list names an image twice, with two labels.
+    fn refuse_two(&self, list: &List, layout: &Layout) -> Result<()> {
+        let differ = |&(one, other): &(usize, usize)| self.class_of[one] != self.class_of[other];
+        let Some(wrong) = self.images.repeated().filter(differ).map(|(_, other)| other).min()
+        else {
+            return Ok(());
+        };
+        let mut nth = 0;
+        for_each_line(list, layout, &mut Reading::default(), &mut |line| {
+            nth += 1;
+            if nth > wrong { Err(second(&self.path, &line)) } else { Ok(()) }
+        })
+    }
+
     fn refuse_none(&self) -> Result<()> {
-        let label = |class: &u32| self.classes[*class as usize] != Class::Unknown;
-        if self.images.values().any(label) {
+        let label = |class: &Class| *class != Class::Unknown;
+        let of = |class: &u32| self.classes.get(*class as usize).is_some_and(label);
+        if self.class_of.iter().any(of) {
             return Ok(());
         }
         let found = format!("none in {}", self.words);
@@ -167,7 +189,7 @@ impl LabelList {
             let (number, name) = (line.number, images.name(line.image));
             let class = reading.class(&line.label);
             let class = class.map_err(|found| bad_label(&self.path, number, found))?;
-            self.set(hash::of_name(&[name]), &Line { number, name, class })?;
+            self.set(line.image, &Line { number, name: &name, class })?;
         }
         Ok(())
     }
@@ -189,7 +211,7 @@ impl LabelList {
             match images.find(line.name) {
                 Found::Image(nth, fit) if fit.end || !ends => {
                     matched.has_line[nth] = true;
-                    self.set(hash::of_name(&[images.name(nth)]), &line)?;
+                    self.set(nth, &line)?;
                 }
                 Found::Several(one, other) => {
                     let (one, other) = (images.name(one), images.name(other));
@@ -237,7 +259,7 @@ impl Matched {
     fn say(&self, path: &Path, words: &str, images: &Images) -> Result<()> {
         let Matched { lines, rest, first, has_line } = self;
         let without = (0..images.len()).filter(|&i| !has_line[i]);
-        let shown: Vec<&str> = without.clone().take(SHOWN).map(|i| images.name(i)).collect();
+        let shown: Vec<String> = without.clone().take(SHOWN).map(|i| images.name(i)).collect();
         if rest == lines {
             let found = format!("{lines} names of none{}; images{}", as_in(first), as_in(&shown));
             let hint = "name their column with --key-column";
@@ -396,6 +418,12 @@ fn file_below(list: &Path, name: &str) -> String {
 
 fn below(list: &Path, name: &str) -> PathBuf {
     list.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// A second label of an image.
+fn second(path: &Path, line: &Line) -> Error {
+    let found = format!("a second one for {:?} on line {}", line.name, line.number);
+    bad(path, "one label for each image", found, "remove one of the lines")
 }
 
 fn bad(path: &Path, expected: impl Into<String>, found: String, hint: &str) -> Error {

@@ -2,23 +2,22 @@
 //! the ending of the file, composed in one way or the other.
 
 use super::hash;
+use super::index::Index;
 use super::names::{base_name, is_image_name, nfc, stem};
-use std::collections::HashMap;
+use std::borrow::Cow;
 
-/// The images of an input by their names.
-#[derive(Debug, Default)]
-pub struct Images {
-    /// Paths in the input, composed, one after the other.
-    text: String,
-    ends: Vec<usize>,
-    /// Images by the hash of their paths.
-    by_path: HashMap<u64, u32>,
-    /// The last image of each stem, by its hash; of each image, the one before of the same hash.
-    by_stem: HashMap<u64, u32>,
-    before: Vec<u32>,
+/// The path of an image in the input, by its number.
+type Name<'a> = Box<dyn Fn(usize) -> String + 'a>;
+
+/// The images of an input by their names, which stay where they are.
+pub struct Images<'a> {
+    count: usize,
+    name: Name<'a>,
+    /// By the hashes of their paths, composed.
+    by_path: Index,
+    /// By those of their base names without the ending.
+    by_stem: Index,
 }
-
-const NONE: u32 = u32::MAX;
 
 /// What a name finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,25 +42,29 @@ pub struct Fit {
     folders: usize,
 }
 
-impl Images {
-    pub fn add(&mut self, name: &str) {
-        let name = nfc(name);
-        let nth = self.ends.len() as u32;
-        self.text.push_str(&name);
-        self.ends.push(self.text.len());
-        self.by_path.insert(hash::of_name(&[&name]), nth);
-        let before = self.by_stem.insert(key(&name), nth);
-        self.before.push(before.unwrap_or(NONE));
+impl<'a> Images<'a> {
+    pub fn new(count: usize, name: Name<'a>) -> Images<'a> {
+        let (mut paths, mut stems) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for nth in 0..count {
+            let name = composed(name(nth));
+            paths.push(hash::of_name(&[&name]));
+            stems.push(key(&name));
+        }
+        Images { count, name, by_path: Index::new(paths), by_stem: Index::new(stems) }
     }
 
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.count
     }
 
     /// The path of an image, composed.
-    pub fn name(&self, nth: usize) -> &str {
-        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.text[start..self.ends[nth]]
+    pub fn name(&self, nth: usize) -> String {
+        composed((self.name)(nth))
+    }
+
+    /// What finds images by the hashes of their paths.
+    pub fn into_paths(self) -> Index {
+        self.by_path
     }
 
     /// The image that a name in a list means. A backslash is a slash where that finds one.
@@ -74,18 +77,16 @@ impl Images {
     }
 
     fn find_path(&self, name: &str) -> Found {
-        if let Some(&nth) = self.by_path.get(&hash::of_name(&[name]))
-            && let Some(fit) = fit(name, self.name(nth as usize)).filter(|fit| fit.whole)
+        let whole = self.by_path.all(hash::of_name(&[name])).next_back();
+        if let Some(nth) = whole
+            && let Some(fit) = fit(name, &self.name(nth)).filter(|fit| fit.whole)
         {
-            return Found::Image(nth as usize, fit);
+            return Found::Image(nth, fit);
         }
         let bare = !name.contains('/');
         let mut found = Found::Nothing;
-        let mut next = self.by_stem.get(&key(name)).copied().unwrap_or(NONE);
-        while next != NONE {
-            let nth = next as usize;
-            next = self.before[nth];
-            let Some(fit) = fit(name, self.name(nth)) else {
+        for nth in self.by_stem.all(key(name)).rev() {
+            let Some(fit) = fit(name, &self.name(nth)) else {
                 continue;
             };
             found = match found {
@@ -107,7 +108,14 @@ impl Images {
     }
 
     fn fit_of(&self, name: &str, nth: usize) -> Option<Fit> {
-        fit(name, self.name(nth))
+        fit(name, &self.name(nth))
+    }
+}
+
+fn composed(name: String) -> String {
+    match nfc(&name) {
+        Cow::Borrowed(_) => name,
+        Cow::Owned(composed) => composed,
     }
 }
 
@@ -137,12 +145,9 @@ mod tests {
 
     #[test]
     fn names_find_images_as_people_write_them() {
-        let mut images = Images::default();
-        for name in
-            ["a/1.png", "b/1.png", "2.JPEG", "c/d/3.png", "4.jpg", "4.png", "cafe\u{301}.png"]
-        {
-            images.add(name);
-        }
+        let names =
+            ["a/1.png", "b/1.png", "2.JPEG", "c/d/3.png", "4.jpg", "4.png", "cafe\u{301}.png"];
+        let images = Images::new(names.len(), Box::new(|nth| names[nth].to_string()));
         let found = |name: &str| match images.find(name) {
             Found::Image(nth, fit) => Some((images.name(nth).to_string(), fit.end)),
             Found::Several(..) => Some(("several".to_string(), false)),

@@ -14,6 +14,7 @@ mod folder;
 mod hash;
 mod idx;
 mod idx_names;
+mod index;
 mod item;
 mod keys;
 mod label;
@@ -121,7 +122,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Input> {
     let labels = match format {
         Format::Csv => Some(LabelList::of_listed(path, &options.columns)?),
         _ => match options.labels {
-            Some(file) => Some(LabelList::open(file, &options.columns, &files.images()?, &splits)?),
+            Some(file) => Some(LabelList::open(file, &options.columns, files.images()?, &splits)?),
             None => None,
         },
     };
@@ -216,17 +217,15 @@ impl Files {
     }
 
     /// The names of images that lie in folders.
-    fn images(&self) -> Result<Images> {
-        let mut images = Images::default();
-        match self {
-            Files::Folder(f) => f.names().for_each(|name| images.add(&name)),
-            Files::Archive(f) => Stop::result(f.walk(Position::default(), false, &mut |item| {
-                images.add(&item.name);
-                Ok(())
-            }))?,
-            _ => {}
-        }
-        Ok(images)
+    fn images(&self) -> Result<Images<'_>> {
+        Ok(match self {
+            Files::Folder(f) => Images::new(f.count(), Box::new(|nth| f.name(nth))),
+            Files::Archive(f) => {
+                let contents = f.contents()?;
+                Images::new(contents.count_all(), Box::new(|nth| contents.name_of(nth)))
+            }
+            _ => Images::new(0, Box::new(|_| String::new())),
+        })
     }
 
     /// What there is in place of labels where no image has one, if there is anything.

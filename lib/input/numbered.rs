@@ -47,7 +47,7 @@ impl Numbered {
         numbers.number(images, splits)?;
         let is_ilsvrc = path.file_name().is_some_and(|name| name == ILSVRC.0)
             && label::are_numbers(numbers.labels.iter());
-        let certain = |(_, nth): &(u64, usize)| base_name(images.name(*nth)).starts_with(ILSVRC.1);
+        let certain = |(_, nth): &(u64, usize)| base_name(&images.name(*nth)).starts_with(ILSVRC.1);
         let first = match is_ilsvrc && numbers.images.iter().all(certain) {
             true => 1,
             false => numbers.fit(images)?,
@@ -57,7 +57,7 @@ impl Numbered {
             let at = number.wrapping_sub(first) as usize;
             let label = match numbers.labels.get(at) {
                 Some(label) => label.clone(),
-                None => return Err(numbers.misfit(images.name(image))),
+                None => return Err(numbers.misfit(&images.name(image))),
             };
             lines.push(NumberedLine { number: (at + header + 1) as u64, label, image });
         }
@@ -80,9 +80,9 @@ impl Numbers<'_> {
     /// Numbers the images: those in no class folder, or all if each is in one.
     fn number(&mut self, images: &Images, splits: &Splits) -> Result<()> {
         let mut tree = Tree::default();
-        (0..images.len()).for_each(|nth| tree.add(images.name(nth)));
+        (0..images.len()).for_each(|nth| tree.add(&images.name(nth)));
         let splits = splits.decide(&tree);
-        let class = |nth: &usize| splits.place(images.name(*nth), SplitName::Train).class;
+        let class = |nth: &usize| splits.place(&images.name(*nth), SplitName::Train).class;
         let mut without: Vec<usize> =
             (0..images.len()).filter(|nth| class(nth) == Class::Unknown).collect();
         if without.is_empty() {
@@ -90,7 +90,7 @@ impl Numbers<'_> {
         }
         for nth in without {
             let name = images.name(nth);
-            let number = number(name).ok_or_else(|| self.misfit(name))?;
+            let number = number(&name).ok_or_else(|| self.misfit(&name))?;
             self.images.push((number, nth));
         }
         self.images.sort_unstable();
@@ -106,7 +106,10 @@ impl Numbers<'_> {
         let fits = (end..=self.labels.len()).contains(&self.images.len());
         match first <= 1 && in_a_row && fits {
             true => Ok(first),
-            false => Err(self.misfit(self.images.first().map_or("", |(_, nth)| images.name(*nth)))),
+            false => {
+                let first = self.images.first().map(|(_, nth)| images.name(*nth));
+                Err(self.misfit(&first.unwrap_or_default()))
+            }
         }
     }
 
