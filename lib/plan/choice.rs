@@ -131,9 +131,9 @@ struct Chosen {
     shape: Shape,
     /// Of the worthwhile steps of MOAM's steps 1 and 2.
     share: f64,
-    /// Of all training, and of the supervised rows.
+    /// Of all training, and of the rows that are never shortened.
     seconds: f64,
-    supervised: f64,
+    fixed: f64,
     /// Images a second, forward and backward.
     rate: f64,
     memory: usize,
@@ -181,7 +181,7 @@ fn choose(contents: &Contents, data: &Data, minutes: f64, threads: usize) -> Res
 /// With as much of steps 1 and 2 as there is time for. The supervised rows are the shorter ones, and keep
 /// what they need, so that they compare.
 fn shortened(mut plan: Chosen, budget: f64, minutes: f64) -> Result<Chosen> {
-    let (all, fixed) = (plan.seconds, plan.supervised);
+    let (all, fixed) = (plan.seconds, plan.fixed);
     plan.share = ((budget - fixed) / (all - fixed)).min(1.0);
     if plan.share < LEAST {
         return Err(Error::Usage(format!(
@@ -202,7 +202,8 @@ fn shortened(mut plan: Chosen, budget: f64, minutes: f64) -> Result<Chosen> {
 struct Row {
     settings: Settings,
     labelled: usize,
-    supervised: bool,
+    /// Whether it keeps its steps however short the time is.
+    whole: bool,
     /// Bytes to train.
     memory: usize,
 }
@@ -219,7 +220,8 @@ fn rows(shape: &Shape, data: &Data) -> Result<Vec<Row>> {
             unlabelled: data.all,
         };
         let memory = dry_run::memory(&settings, &of)?;
-        Ok(Row { supervised: settings.method == Method::Supervised, settings, labelled, memory })
+        let whole = !recipes::SHORTENED.contains(&recipe.row);
+        Ok(Row { whole, settings, labelled, memory })
     };
     recipes::all(shape, data, 1.0).iter().map(row).collect()
 }
@@ -240,22 +242,22 @@ fn enough_memory(rows: &[Row]) -> Result<()> {
 /// The time of a network for all steps that are worthwhile.
 fn measured(data: &Data, shape: Shape, rows: &[Row], decoding: f64) -> Result<Chosen> {
     // Step 1 has all kinds of passes.
-    let moam = rows.iter().find(|row| !row.supervised);
+    let moam = rows.iter().find(|row| row.settings.method == Method::Moam);
     let moam = moam.ok_or_else(|| Error::Internal("a plan without MOAM".into()))?;
     let rate = rate::measure(&moam.settings, data.channels, data.classes)?;
-    let (mut seconds, mut supervised, mut loading) = (0.0, 0.0, 0.0);
+    let (mut seconds, mut fixed, mut loading) = (0.0, 0.0, 0.0);
     for row in rows {
         let [computes, decodes] =
             rate::seconds(&row.settings, data.channels, row.labelled, rate, decoding)?;
         seconds += computes + decodes;
         loading += decodes;
-        supervised += if row.supervised { computes + decodes } else { 0.0 };
+        fixed += if row.whole { computes + decodes } else { 0.0 };
     }
     Ok(Chosen {
         shape,
         share: 1.0,
         seconds,
-        supervised,
+        fixed,
         rate,
         memory: most_memory(rows),
         loading: loading / seconds,
