@@ -5,7 +5,7 @@
 #
 # Prints a line a run and "CHECK slurm runs=N equal=N", and exits with 3 where one differs or was not
 # disturbed as it was to be. $BIN is a folder of programs to use in place of building them. DIR keeps
-# everything; without it a folder in /tmp does, until all are equal. About 10 minutes on two cores.
+# everything; without it a folder in /tmp does, until all are equal. 10 minutes on two cores and more.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 slurm=tools/slurm
@@ -61,7 +61,7 @@ check() {
     found=$(diff -r -x '*.prov.json' "$dir/${4:-local}/seed0/$row" "$dir/$1/seed0/$row" 2>&1 || true)
     [ -z "$(grep -v ': labels.parquet$' <<<"$found" | head -c1)" ] || why+=" $found;"
   done
-  left=$(find "$dir/$1" -name '*.lock' -o -name '*.partial' -o -name '*.part-*' -o -name '.s4l-*.tmp')
+  left=$(find "$dir/$1" -name '*.lock' -o -name '*.partial' -o -name '*.part-*' -o -name '.s4l-*.tmp' || true)
   [ -z "$left" ] || why+=" left behind: $(echo $left);"
   if [ -z "$why" ]; then equal=$((equal + 1)); fi
   echo "$1: ${why:-equal} ($SECONDS s)"
@@ -122,15 +122,20 @@ cp -r pipelines/smoke "$pipeline"
 sed -i 's/^schedule.*/schedule = [0.5, 1, 40]/' "$pipeline/moam_step1.toml"
 out=seed0/moam_step1/eval.parquet
 make_local OUT="$dir/local-long" "$dir/local-long/$out" >"$dir/local-long.log" 2>&1
-job=$(batch out-of-time "--time=1 --signal=B:USR1@55" RUN="$steps" "$dir/out-of-time/$out")
+job=$(batch out-of-time "--time=1 --signal=B:USR1@20" RUN="$steps" "$dir/out-of-time/$out")
+for _ in $(seq 1 120); do
+  [ "$(restarts "$job")" = 0 ] || break
+  sleep 1
+done
+scontrol update JobId="$job" TimeLimit=60 # once is enough
 state=$(ended "$job")
 again=$(restarts "$job")
 check out-of-time "supervised_10p moam_step1" "$([ "$state" = COMPLETED ] && [ "$again" -ge 1 ] && echo yes || echo "$state, $again restarts")" local-long
 unset pipeline
 
 if [ -n "${SNAKEMAKE:-}" ]; then
-  done=$("$SNAKEMAKE" -s $slurm/Snakefile --cores 2 --config pipeline=pipelines/smoke out="$dir/snakemake" bin="$BIN" \
-    >"$dir/snakemake.log" 2>&1 && echo yes || echo "it failed")
+  done=$("$SNAKEMAKE" -s $slurm/Snakefile --cores 2 --directory "$dir" --config pipeline="$PWD/pipelines/smoke" \
+    out="$dir/snakemake" bin="$BIN" >"$dir/snakemake.log" 2>&1 && echo yes || echo "it failed")
   check snakemake "$all" "$done"
 fi
 
