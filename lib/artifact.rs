@@ -260,6 +260,12 @@ pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder: at every moment it is there as a whole or not at all under its name.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    let gone = TemporaryFolder::beside(folder)?;
+    std::fs::rename(folder, gone.path()).map_err(Error::io(folder))
+}
+
 /// Renames a folder beside `out`, whose files are synced, to `out`. What was there has the folder's name
 /// then: at every moment `out` is the old folder or the new one. (Where a file system cannot exchange
 /// two folders, there is a moment without any, and the old one is removed.)

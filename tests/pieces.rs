@@ -220,7 +220,8 @@ fn parts_merge_into_the_bytes_of_one_run() {
     // As a merge leaves it that is killed while it removes the parts.
     std::fs::write(scratch.path(&names[2]), &parts[2]).unwrap();
     let second = format!("{LINE} --part 2/3");
-    for line in ["--merge --out labels.parquet", second.as_str(), LINE] {
+    let merges = "--merge --out labels.parquet";
+    for line in [merges, &format!("{merges} --force"), second.as_str(), LINE] {
         let again = scratch.run(PSEUDOLABEL, &words(line)).ok();
         assert!(again.stderr.contains("labels.parquet: up to date"), "{}", again.stderr);
         nothing_is_left(&scratch);

@@ -110,7 +110,7 @@ fn parts_merge_into_the_bytes_of_one_run() {
     assert_eq!(options, ["1/3", "2/3", "3/3"]);
     // As a merge leaves it that is killed while it removes them.
     std::fs::rename(scratch.path("kept"), third).unwrap();
-    let up_to_date = [&merge[..], &second[..], &ARGS[..]];
+    let up_to_date = [&merge[..], &["--merge", "--force"], &second[..], &ARGS[..]];
     for args in up_to_date {
         let again = shard(&scratch, args).ok();
         assert!(again.stderr.contains("shards: up to date"), "{}", again.stderr);

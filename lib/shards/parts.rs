@@ -28,12 +28,22 @@ pub fn left_of(out: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(left))
 }
 
+/// As `part::all`.
+fn all(out: &Path) -> Result<Vec<(PathBuf, Part)>> {
+    part::all(out, "s4l-shard", staging::is_one)
+}
+
+/// Whether there are all parts of `out`.
+pub fn are_there(out: &Path) -> bool {
+    all(out).is_ok()
+}
+
 /// Joins all parts of `out`, whose files are linked, not copied, if the file system can, and says where they
 /// are.
 ///
 /// Errors: as `part::all`, and `BadData` if they are not parts of one run.
 pub fn merge(out: &Path) -> Result<(Staging, Vec<PathBuf>)> {
-    let parts = part::all(out, "s4l-shard", staging::is_one)?;
+    let parts = all(out)?;
     let first = &parts[0].0;
     let identity = staging::identity(first)?;
     for (folder, part) in &parts {

@@ -303,7 +303,7 @@ struct Finished {
 }
 
 /// Removes a staging folder; the plan last, by which it is known.
-pub fn remove(root: &Path) -> Result<()> {
+fn remove(root: &Path) -> Result<()> {
     [RECORDS, FILES, PLAN].iter().try_for_each(|name| remove_if_there(&root.join(name)))?;
     std::fs::remove_dir(root).map_err(Error::io(root))
 }

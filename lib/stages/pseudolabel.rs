@@ -177,8 +177,10 @@ impl Args {
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
         let _lock = Lock::of(out, self.output.update)?;
         let remove = |part: &Path| std::fs::remove_file(part).map_err(Error::io(part));
-        let found = table::output(out, TOOL)?.filter(|_| !self.output.force);
-        if let Some(made) = &found
+        let found = table::output(out, TOOL)?;
+        // Of parts that a killed merge has removed some of nothing is made again.
+        let again = self.output.force && part::all(out, TOOL, Path::is_file).is_ok();
+        if let Some(made) = found.as_ref().filter(|_| !again)
             && let Some(left) = pieces::left_of(out, TOOL, made)?
         {
             let made = made.clone().into_iter().collect();

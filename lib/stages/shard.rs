@@ -317,22 +317,24 @@ impl Args {
         let _lock = Lock::of(out, self.output.update)?;
         Shards::refuse_foreign(out)?;
         artifact::remove_left_over(out);
-        if !self.output.force && artifact::exists(out)? {
+        // Of parts that a killed merge has removed some of nothing is made again.
+        let again = self.output.force && parts::are_there(out);
+        if !again && artifact::exists(out)? {
             if let Some(left) = parts::left_of(out)? {
                 let made = Shards::lineage(out)?.unwrap_or_default();
                 staging::remove_left_over(&staging::partial(out), &made);
-                part::joined(out, start, &left, true, staging::remove);
+                part::joined(out, start, &left, true, artifact::remove_folder);
                 survey::remove(out);
                 cli::up_to_date(out);
                 return Ok(());
             }
-            if !self.output.update {
+            if !self.output.may_replace() {
                 return Err(Error::Exists { path: out.to_path_buf() });
             }
         }
         let (merged, parts) = parts::merge(out)?;
         let closing = merged.commit(out, self.allowed(), out)?;
-        part::joined(out, start, &parts, false, staging::remove);
+        part::joined(out, start, &parts, false, artifact::remove_folder);
         survey::remove(out);
         closing.iter().for_each(|line| cli::info(line));
         Ok(())
