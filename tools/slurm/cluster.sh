@@ -10,6 +10,13 @@ usage() { echo "cluster.sh up DIR [NODES] | cluster.sh down DIR" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 
 down() {
+  # Jobs would go on without their daemons.
+  if [ -e "$1/env.sh" ] && . "$1/env.sh" && scancel -u "$(id -un)" 2>/dev/null; then
+    for _ in $(seq 1 60); do
+      [ -n "$(squeue -h -t running,completing 2>/dev/null)" ] || break
+      sleep 0.5
+    done
+  fi
   # Only what `up` started, by its pid.
   for file in "$1"/slurmd-*.pid "$1"/slurmctld.pid "$1"/munge/pid; do
     [ -s "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
