@@ -29,13 +29,12 @@
 ##   OUT=runs/fashion     where all results go
 ##   SEEDS="0 1 2"        one run of each row for each seed (default: 0)
 ##   DEVICE=cpu           where to compute
-##   RUN="srun -n1 --"    put before every stage
+##   RUN="srun -n1 --"    put before every stage; with it -j runs rows and seeds side by side
 ##   BIN=FOLDER           stage programs to use as they are, in place of building them
 ##   PREFIX=/usr/local    where to install
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
-.NOTPARALLEL: # each stage uses all cores
 
 VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN PREFIX
 # The environment may have such names for other ends.
@@ -64,6 +63,11 @@ ifeq ($(wildcard $(pipeline)/pipeline.mk),)
 $(error PIPELINE=$(PIPELINE): there is no $(pipeline)/pipeline.mk; name a folder of pipelines/, or a path with a slash)
 endif
 include $(pipeline)/pipeline.mk
+
+# On one machine each stage uses all cores.
+ifeq ($(strip $(value RUN)),)
+.NOTPARALLEL:
+endif
 
 # A variable that nobody reads is a slip of the pen. Those of the pipeline may be given too.
 KNOWN := $(VARIABLES) $(filter-out $(VARIABLES),$(shell sed -n 's/^\([A-Z0-9_]*\) *[:?]*=.*/\1/p' '$(pipeline)/pipeline.mk')) \

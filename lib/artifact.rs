@@ -115,22 +115,29 @@ pub fn target(
     if output.force {
         return Ok(Target::Write);
     }
+    let is_there = exists(path)?;
     let why = match found.map(|found| lineage.difference(&found)) {
         Some(differ) if differ.is_empty() => {
             cli::up_to_date(path);
             return Ok(Target::UpToDate);
         }
         Some(differ) => format!("anew: other {}", differ.join(", ")),
-        None if path.exists() => "anew: what is there is damaged".to_string(),
+        None if is_there => "anew: what is there is damaged".to_string(),
         None => "now".to_string(),
     };
-    if !output.update && path.exists() {
+    if !output.update && is_there {
         return Err(Error::Exists { path: path.to_path_buf() });
     }
     if output.update {
         cli::info(&format!("{}: making it {why}", path.display()));
     }
     Ok(Target::Write)
+}
+
+/// Whether something is there. What cannot be looked at is not taken for absent: shared storage fails to
+/// tell of files that are there.
+pub fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(Error::io(path))
 }
 
 /// Writes a file under a temporary name in the same folder, syncs it and renames it: what exists
@@ -253,12 +260,18 @@ pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder: at every moment it is there as a whole or not at all under its name.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    let gone = TemporaryFolder::beside(folder)?;
+    std::fs::rename(folder, gone.path()).map_err(Error::io(folder))
+}
+
 /// Renames a folder beside `out`, whose files are synced, to `out`. What was there has the folder's name
 /// then: at every moment `out` is the old folder or the new one. (Where a file system cannot exchange
 /// two folders, there is a moment without any, and the old one is removed.)
 pub fn put_folder(folder: &Path, out: &Path) -> Result<()> {
     sync_folder(folder)?;
-    if !out.exists() {
+    if !exists(out)? {
         std::fs::rename(folder, out).map_err(Error::io(out))?;
     } else if exchange(folder, out).is_err() {
         let old = TemporaryFolder::beside(out)?;
@@ -350,27 +363,53 @@ pub fn host() -> String {
 /// directory, time, host, duration, threads, instructions, the job of Slurm). The output is there already:
 /// if this fails, a warning says so.
 pub fn write_provenance(out: &Path, start: Instant) {
+    write_record(out, provenance(start));
+}
+
+/// `write_provenance` of an output that was joined of parts, with what the file of each of them says.
+pub fn write_provenance_of_parts(out: &Path, start: Instant, parts: &[PathBuf]) {
+    let mut record = provenance(start);
+    record[schema::PARTS] = parts.iter().map(|part| record_of(part)).collect();
+    write_record(out, record);
+}
+
+/// The instructions that outputs were computed with, as far as the files beside them say so.
+pub fn instructions<'a>(outputs: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet<String> {
+    let of = |out: &PathBuf| Some(record_of(out)?[schema::INSTRUCTIONS].as_str()?.to_string());
+    outputs.into_iter().filter_map(of).collect()
+}
+
+fn record_of(out: &Path) -> Option<serde_json::Value> {
+    let bytes = std::fs::read(beside(out, schema::PROVENANCE)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn write_record(out: &Path, record: serde_json::Value) {
     cli::made();
+    let written = write_bytes(&beside(out, schema::PROVENANCE), format!("{record:#}\n").as_bytes());
+    if let Err(e) = written {
+        cli::warn(&e.to_string());
+    }
+}
+
+/// What `<out>.prov.json` says of this run.
+fn provenance(start: Instant) -> serde_json::Value {
     let command: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let directory = std::env::current_dir().ok();
     let slurm = |name: &str| std::env::var(name).ok();
-    let record = serde_json::json!({
+    serde_json::json!({
         schema::COMMAND: command,
         schema::DIRECTORY: directory.map(|path| path.to_string_lossy().into_owned()),
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "host": host(),
-        "instructions": Isa::best().name(),
+        schema::INSTRUCTIONS: Isa::best().name(),
         "job": slurm("SLURM_JOB_ID"),
         "nodes": slurm("SLURM_JOB_NODELIST"),
         "restarts": slurm("SLURM_RESTART_COUNT"),
         "seconds": start.elapsed().as_secs_f64(),
         "threads": rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
-    });
-    let written = write_bytes(&beside(out, schema::PROVENANCE), format!("{record:#}\n").as_bytes());
-    if let Err(e) = written {
-        cli::warn(&e.to_string());
-    }
+    })
 }

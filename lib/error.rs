@@ -84,6 +84,17 @@ impl Error {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }
 
+    /// What was read of something, or `None` if it is not there or not as it must be. What could not be looked
+    /// at stays an error: it may well be there.
+    pub fn unless_unreadable<T>(read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Err(Error::Io { path, source }) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::Io { path, source })
+            }
+            read => Ok(read.ok()),
+        }
+    }
+
     pub fn bad_data(
         path: &Path,
         expected: impl Into<String>,

@@ -1,13 +1,15 @@
 //! Parts of a run: which one is made, what falls to it, and what is made lies beside the output as
 //! `<out>.part-I-of-N`.
 
-use crate::artifact::beside;
+use crate::artifact::{self, beside};
+use crate::cli;
 use crate::error::{Error, Result};
 use crate::schema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
 
 /// Number of a part of a run, from 1, and how many parts the run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +123,26 @@ pub fn all(out: &Path, tool: &str, is_one: impl Fn(&Path) -> bool) -> Result<Vec
     match all.iter().find(|part| !found.contains(part)) {
         Some((path, _)) => Err(missing(path)),
         None => Ok(all),
+    }
+}
+
+/// After the parts of `out` were joined: its provenance has those of all, unless it is there already and
+/// `again`, and `remove` takes each part away. What cannot be removed, the next merge removes.
+pub fn joined(
+    out: &Path,
+    start: Instant,
+    parts: &[PathBuf],
+    again: bool,
+    remove: impl Fn(&Path) -> Result<()>,
+) {
+    if !again || !parts.is_empty() && !beside(out, schema::PROVENANCE).exists() {
+        artifact::write_provenance_of_parts(out, start, parts);
+    }
+    for part in parts {
+        match remove(part) {
+            Ok(()) => drop(std::fs::remove_file(beside(part, schema::PROVENANCE))),
+            Err(e) => cli::warn(&format!("{e}; the next --merge removes it")),
+        }
     }
 }
 

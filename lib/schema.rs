@@ -143,6 +143,10 @@ pub const PROVENANCE: &str = ".prov.json";
 pub const COMMAND: &str = "command";
 pub const DIRECTORY: &str = "directory";
 pub const COMMIT: &str = "commit";
+/// The key for the instructions that the kernels ran with.
+pub const INSTRUCTIONS: &str = "instructions";
+/// The key in that of a merged output for those of its parts.
+pub const PARTS: &str = "parts";
 /// After the name of an output, while a run makes it: the file that it locks.
 pub const LOCK: &str = ".lock";
 /// Begin and end of the name under which an output is written.
@@ -216,6 +220,8 @@ pub fn split_of(path: &Path) -> String {
 
 /// After the name of an output: part I of N of it, from 1, is `.part-I-of-N`.
 pub const PART: &str = ".part-";
+/// After the name of shards that are made in parts: what all parts need of the input.
+pub const SURVEY: &str = ".survey";
 
 /// The first 16 hexadecimal digits of a BLAKE3 hash: its form in columns and metadata.
 pub fn short_hash(hash: &blake3::Hash) -> String {

@@ -100,6 +100,31 @@ fn the_same_content_is_left_alone_however_old_and_whatever_it_is_called() {
     assert_eq!(made(&scratch, &[]), [ALL[4]]);
 }
 
+/// Four jobs at once, of two rows and two seeds, make what one stage at a time does.
+#[test]
+fn rows_and_seeds_side_by_side_end_with_the_same_bytes() {
+    let bytes = |more: &[&str]| {
+        let scratch = with_data();
+        made(&scratch, &[&["supervised_10p", "SEEDS=0 1"][..], more].concat());
+        let out = scratch.path("out");
+        let files = walkdir::WalkDir::new(&out).sort_by_file_name().into_iter();
+        let paths = files.map(|entry| entry.unwrap().into_path()).filter(|path| path.is_file());
+        let named = paths.map(|path| (path.strip_prefix(&out).unwrap().to_path_buf(), path));
+        // These have times and commands.
+        let varies = [".prov.json", "data.txt", "report/index.html"];
+        named
+            .filter(|(name, _)| !varies.iter().any(|end| name.to_string_lossy().ends_with(end)))
+            .map(|(name, path)| (name, std::fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let one_by_one = bytes(&[]);
+    let evaluations = one_by_one.iter().filter(|(name, _)| name.ends_with("eval.parquet"));
+    assert_eq!(evaluations.count(), 4);
+    let side_by_side = bytes(&["-j4", "RUN=env"]);
+    assert!(one_by_one.iter().map(|f| &f.0).eq(side_by_side.iter().map(|f| &f.0)));
+    assert!(one_by_one == side_by_side);
+}
+
 /// Labels in place, and data of another name with an apostrophe: all that has a part in it is made anew.
 #[test]
 fn other_content_is_noticed() {

@@ -511,6 +511,46 @@ fn prefixes_stand_before_stages_only() {
     assert!(!text.contains("srun -n1 -- cargo"));
 }
 
+/// With RUN the first four rows wait for one another; without it, no stage begins before another ends.
+#[test]
+fn jobs_run_side_by_side_where_run_sends_them_elsewhere() {
+    let bench = Bench::new();
+    let together = r#"#!/bin/sh
+case "$*" in */s4l-pretrain*)
+    here=$(dirname "$0")
+    mkdir -p "$here/started"
+    touch "$here/started/$$"
+    tries=0
+    while [ "$(ls "$here/started" | wc -l)" -lt 4 ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || { echo "no four at once" >&2; exit 1; }
+        sleep 0.05
+    done
+esac
+exec "$@"
+"#;
+    bench.script("path/together", together);
+    let run = format!("RUN={}", bench.path("path/together").display());
+    let ran = bench.ran(&["table", "-j4", &run]);
+    assert_eq!(ran.iter().filter(|line| line.starts_with("pretrain ")).count(), 8);
+
+    let alone = r#"#!/bin/sh
+here=$(dirname "$0")
+mkdir "$here/alone" || { echo "two at once" >&2; exit 1; }
+sleep 0.02
+rmdir "$here/alone"
+"#;
+    for program in PROGRAMS {
+        bench.script(&format!("bin/{program}"), &STAGE.replacen("#!/bin/sh\n", alone, 1));
+    }
+    fs::remove_dir_all(bench.path("out")).unwrap();
+    let mut one_by_one = bench.ran(&["table", "-j4"]);
+    one_by_one.sort();
+    let mut ran = ran;
+    ran.sort();
+    assert_eq!(one_by_one, ran);
+}
+
 #[test]
 fn a_failed_or_stopped_stage_ends_make_and_the_same_command_goes_on() {
     for code in ["65", "75"] {

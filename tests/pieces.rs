@@ -6,7 +6,7 @@ mod common;
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
 use common::training::{PSEUDOLABEL, flip, pretrain, words};
 use common::{IMAGES, LABELS, Ran, Scratch, metadata, shard, smoke};
-use s4l::artifact::Lineage;
+use s4l::artifact::{self, Lineage};
 use s4l::schema;
 use s4l::tables::table::{self, fixed_lists};
 use std::collections::BTreeMap;
@@ -201,39 +201,63 @@ fn parts_merge_into_the_bytes_of_one_run() {
     assert_eq!(second.envs(ARRAY).status().unwrap().code(), Some(0));
     let again = label(&scratch, "--part 2/3").ok();
     assert!(again.stderr.contains("labels.parquet.part-2-of-3: up to date"), "{}", again.stderr);
+    let names: Vec<_> = (1..=3).map(|nth| format!("labels.parquet.part-{nth}-of-3")).collect();
+    let parts: Vec<_> = names.iter().map(|name| bytes(&scratch, name)).collect();
+    // On another kind of machine.
+    let sidecar = scratch.path("labels.parquet.part-2-of-3.prov.json");
+    let text = std::fs::read_to_string(&sidecar).unwrap();
+    let here = artifact::instructions([&scratch.path(&names[0])]).pop_first().unwrap();
+    std::fs::write(&sidecar, text.replace(&format!("{here:?}"), "\"abacus\"")).unwrap();
     let ran = merged().ok();
+    let warning = format!("warning: labels.parquet: parts computed with {here} and abacus: ");
+    assert!(ran.stderr.contains(&warning), "{}", ran.stderr);
     assert!(ran.stderr.contains("labels.parquet: 1100 labels (200 known)"), "{}", ran.stderr);
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    assert!(merged().ok().stderr.contains("up to date"));
+    nothing_is_left(&scratch);
+    let sidecar: serde_json::Value =
+        serde_json::from_slice(&bytes(&scratch, "labels.parquet.prov.json")).unwrap();
+    assert_eq!(sidecar["parts"][1]["command"][13], "auto");
+    // As a merge leaves it that is killed while it removes the parts.
+    std::fs::write(scratch.path(&names[2]), &parts[2]).unwrap();
+    let second = format!("{LINE} --part 2/3");
+    let merges = "--merge --out labels.parquet";
+    for line in [merges, &format!("{merges} --force"), second.as_str(), LINE] {
+        let again = scratch.run(PSEUDOLABEL, &words(line)).ok();
+        assert!(again.stderr.contains("labels.parquet: up to date"), "{}", again.stderr);
+        nothing_is_left(&scratch);
+    }
     // As one run has it. Most arrays are not over parts.
     let mut ran = Command::new(PSEUDOLABEL);
     ran.args(words(LINE)).current_dir(scratch.path("")).envs(ARRAY);
     let said = String::from_utf8(ran.output().unwrap().stderr).unwrap();
     assert!(said.contains("labels.parquet: up to date"), "{said}");
 
-    let part = scratch.path("labels.parquet.part-2-of-3");
-    let kept = bytes(&scratch, "labels.parquet.part-2-of-3");
-    let force = || scratch.run(PSEUDOLABEL, &[&merge[..], &["--force", "-q"]].concat());
-    flip(&part);
+    let force = || {
+        for (name, part) in names.iter().zip(&parts).filter(|(name, _)| **name != names[1]) {
+            std::fs::write(scratch.path(name), part).unwrap();
+        }
+        scratch.run(PSEUDOLABEL, &[&merge[..], &["--force", "-q"]].concat())
+    };
+    let second = scratch.path(&names[1]);
+    std::fs::write(&second, &parts[1]).unwrap();
+    flip(&second);
     force().fails(65, &["labels.parquet.part-2-of-3", "s4l-pseudolabel --part"]);
-    std::fs::copy(scratch.path("labels.parquet.part-1-of-3"), &part).unwrap();
+    std::fs::write(&second, &parts[0]).unwrap();
     force().fails(65, &["labels.parquet.part-2-of-3", "a part of another one"]);
-    std::fs::remove_file(&part).unwrap();
+    std::fs::remove_file(&second).unwrap();
     label(&scratch, "-q --part 2/3 --seed 1").ok();
     force().fails(65, &["labels.parquet.part-2-of-3", "a part of another one"]);
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    std::fs::write(&part, kept).unwrap();
+    std::fs::write(&second, &parts[1]).unwrap();
     force().ok();
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
 
     // More parts than pieces: some have no row.
-    for nth in 1..=3 {
-        std::fs::remove_file(scratch.path(&format!("labels.parquet.part-{nth}-of-3"))).unwrap();
-    }
+    std::fs::remove_file(scratch.path("labels.parquet")).unwrap();
     for nth in 1..=7 {
         label(&scratch, &format!("-q --part {nth}/7")).ok();
     }
-    force().ok();
+    merged().ok();
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
     for part in ["0/3", "4/3", "1", "a/b"] {
         assert_eq!(label(&scratch, &format!("--part {part}")).code, 2, "{part}");

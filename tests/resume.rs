@@ -48,6 +48,21 @@ fn supervised_training_survives_a_kill() {
     });
 }
 
+/// A checkpoint by the clock, however many steps are between those by number.
+#[test]
+fn a_kill_long_before_the_first_checkpoint_by_steps() {
+    let scratch = labelled_shards();
+    killed_and_run_again(&scratch, PRETRAIN, |out| {
+        let more = "-s checkpoint_every=1000 -s schedule=[1,4,8] --checkpoint-minutes 0.0001";
+        pretrain_words("supervised_10p", out, more)
+    });
+    for minutes in ["0", "-1", "NaN", "soon"] {
+        let ran = pretrain(&scratch, "vat", "model", &format!("--checkpoint-minutes={minutes}"));
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains("expected minutes above 0"), "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn retraining_survives_a_kill() {
     let scratch = labelled_shards();
@@ -239,6 +254,27 @@ fn what_changes_no_weight_drops_no_checkpoint() {
     let weights =
         |name: &str| s4l::model::folder::Model::open(&scratch.path(name)).unwrap().weights;
     assert!(weights("whole") == weights("killed"));
+}
+
+/// What earlier runs took counts; going on on another kind of machine is said.
+#[test]
+fn a_checkpoint_knows_its_seconds_and_its_instructions() {
+    let scratch = labelled_shards();
+    let line = killed_with_two_checkpoints(&scratch);
+    let previous = scratch.path("killed/checkpoint/previous.safetensors");
+    let newest = previous.with_file_name("state.safetensors");
+    std::fs::rename(previous, &newest).unwrap();
+    rewrite(&newest, |header, _| {
+        assert!(header["seconds"].parse::<f64>().unwrap() > 0.0);
+        header.insert("seconds".into(), "5000".into());
+        header.insert("instructions".into(), "abacus".into());
+    });
+    let ran = scratch.run(PRETRAIN, &words(&line)).ok();
+    assert!(ran.stderr.contains("warning: killed: begun with abacus, going on with "));
+    let sidecar = std::fs::read(scratch.path("killed.prov.json")).unwrap();
+    let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
+    let seconds = sidecar["seconds"].as_f64().unwrap();
+    assert!((5000.0..6000.0).contains(&seconds), "{seconds}");
 }
 
 /// `--force` drops a checkpoint with a word; what lies there is kept until it is

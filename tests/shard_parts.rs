@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{SMOKE, Scratch, contents, photos, shard};
+use common::{IMAGES, SMOKE, Scratch, contents, photos, shard, smoke};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -95,22 +96,81 @@ fn parts_merge_into_the_bytes_of_one_run() {
     task.args(ARGS).args(["--part", "auto"]).current_dir(scratch.path(""));
     let said = String::from_utf8(task.envs(array).output().unwrap().stderr).unwrap();
     assert!(said.contains("shards.part-2-of-3: up to date"), "{said}");
-    shard(&scratch, &merge).ok();
+    let third = scratch.path("shards.part-3-of-3");
+    let copied = Command::new("cp").arg("-r").arg(&third).arg(scratch.path("kept")).status();
+    assert!(copied.unwrap().success());
+    let merged = shard(&scratch, &merge).ok();
+    assert!(merged.stderr.contains("train  400"), "{}", merged.stderr);
     assert_eq!(contents(&scratch.path("shards")), whole());
-    let again = shard(&scratch, &merge).ok();
-    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
-    let again = shard(&scratch, &ARGS).ok();
-    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+    // The parts are gone, but for what they say of where and when.
+    assert_eq!(scratch.names(), ["kept", "shards", "shards.prov.json"]);
+    let sidecar = std::fs::read(scratch.path("shards.prov.json")).unwrap();
+    let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
+    let options: Vec<_> = (0..3).map(|nth| sidecar["parts"][nth]["command"][8].clone()).collect();
+    assert_eq!(options, ["1/3", "2/3", "3/3"]);
+    // As a merge leaves it that is killed while it removes them.
+    std::fs::rename(scratch.path("kept"), third).unwrap();
+    let up_to_date = [&merge[..], &["--merge", "--force"], &second[..], &ARGS[..]];
+    for args in up_to_date {
+        let again = shard(&scratch, args).ok();
+        assert!(again.stderr.contains("shards: up to date"), "{}", again.stderr);
+        assert!(!scratch.names().iter().any(|name| name.contains(".part-")));
+    }
 
     // A part of another input is not joined.
-    let other = ["--in", SMOKE, "--out", "shards", "--part", "2/3", "--force"];
+    shard(&scratch, &[&ARGS[..], &["--part", "1/2", "--force"]].concat()).ok();
+    let other = ["--in", SMOKE, "--out", "shards", "--part", "2/2", "--force"];
     shard(&scratch, &other).ok();
     let merge = ["--merge", "--out", "shards", "--force"];
-    shard(&scratch, &merge).fails(65, &["shards.part-2-of-3", "another"]);
+    shard(&scratch, &merge).fails(65, &["shards.part-2-of-2", "another"]);
     for part in ["0/3", "4/3", "1", "a/b"] {
         let ran = shard(&scratch, &["--in", SMOKE, "--part", part]);
         assert_eq!(ran.code, 2, "{}", ran.stderr);
     }
+}
+
+/// What the parts share is made by one of them, whatever their order, and anew only for other images.
+#[test]
+fn the_input_is_read_once_for_all_parts() {
+    let scratch = Scratch::new();
+    for (name, bytes) in contents(Path::new(SMOKE)) {
+        scratch.write(&format!("data/{name}"), bytes);
+    }
+    let args = ["--in", "data", "--out", "shards", "-s", "file_bytes=4000", "-q"];
+    let part = |part: &str| shard(&scratch, &[&args[..], &["--part", part]].concat());
+    let survey = scratch.path("shards.survey");
+    let made = || std::os::unix::fs::MetadataExt::ino(&survey.metadata().unwrap());
+    part("2/4").ok();
+    let first = std::fs::File::open(&survey).unwrap(); // so that its number is not given again
+    let number = made();
+    std::thread::scope(|scope| {
+        for nth in ["1/4", "3/4"] {
+            scope.spawn(move || part(nth).ok());
+        }
+    });
+    assert_eq!(made(), number);
+    // Damaged it is made anew.
+    let text = std::fs::read_to_string(&survey).unwrap();
+    std::fs::write(&survey, text.replacen("\"first\":0", "\"first\":1", 1)).unwrap();
+    part("4/4").ok();
+    assert_eq!(std::fs::read_to_string(&survey).unwrap(), text);
+    drop(first);
+    shard(&scratch, &["--merge", "--out", "shards", "-q"]).ok();
+    assert_eq!(contents(&scratch.path("shards")), whole());
+    assert_eq!(scratch.names(), ["data", "shards", "shards.prov.json"]);
+
+    // Other images, of the same size.
+    std::fs::remove_dir_all(scratch.path("shards")).unwrap();
+    part("1/2").ok();
+    let mut images = smoke(IMAGES);
+    images[100] ^= 1;
+    std::fs::remove_file(scratch.path(&format!("data/{IMAGES}.zst"))).unwrap();
+    scratch.write(&format!("data/{IMAGES}"), images);
+    part("2/2").ok();
+    shard(&scratch, &["--merge", "--out", "shards"]).fails(65, &["shards.part-2-of-2", "another"]);
+    // Somebody's own file.
+    scratch.write("shards.survey", "words");
+    part("2/2").fails(73, &["shards.survey", "another --out"]);
 }
 
 #[test]

@@ -197,6 +197,23 @@ fn the_same_bits_for_any_number_of_threads() {
     }
 }
 
+/// A run may be begun on one machine and end on another.
+#[test]
+fn the_same_bits_for_every_instruction_set() {
+    for i in [0, 1, 2, 5] {
+        let case = case(i);
+        let best = on_cpu(&case, F32, Isa::best());
+        for (name, arch) in architectures() {
+            let other = on_cpu(&case, F32, arch.into());
+            assert!(other.features == best.features, "case {i}, {name}");
+            assert!(other.moving == best.moving, "case {i}, {name}");
+            assert!(other.parameters == best.parameters, "case {i}, {name}");
+            assert!(other.images == best.images, "case {i}, {name}");
+            assert!(other.inferred == best.inferred, "case {i}, {name}");
+        }
+    }
+}
+
 fn same_for_all_threads(case: &Case, precision: Precision) {
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::schema;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// 16 hexadecimal digits over the format and over names and contents of the files, in their order.
@@ -25,15 +25,35 @@ pub fn of_input(
         }
         let digests = some.par_iter().map(|p| of_file(p, &bar)).collect::<Result<Vec<_>>>()?;
         for (path, digest) in some.iter().zip(digests) {
-            let name = path.strip_prefix(root).ok();
-            let name = name.filter(|n| !n.as_os_str().is_empty());
-            let name = name.map_or(path.file_name().unwrap_or_default(), |n| n.as_os_str());
-            let name = name.as_encoded_bytes();
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name);
+            add_name(&mut hasher, root, path);
             hasher.update(digest.as_bytes());
         }
     }
+}
+
+/// Adds the name of a file below `root`.
+fn add_name(hasher: &mut blake3::Hasher, root: &Path, path: &Path) {
+    let name = path.strip_prefix(root).ok();
+    let name = name.filter(|n| !n.as_os_str().is_empty());
+    let name = name.map_or(path.file_name().unwrap_or_default(), |n| n.as_os_str());
+    let name = name.as_encoded_bytes();
+    hasher.update(&(name.len() as u64).to_le_bytes());
+    hasher.update(name);
+}
+
+/// As `of_input`, over the sizes and times of the files in place of their contents.
+pub fn of_times(format: &str, root: &Path, paths: impl Iterator<Item = PathBuf>) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format.as_bytes());
+    for path in paths {
+        let file = path.metadata().map_err(Error::io(&path))?;
+        add_name(&mut hasher, root, &path);
+        hasher.update(&file.size().to_le_bytes());
+        for time in [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()] {
+            hasher.update(&time.to_le_bytes());
+        }
+    }
+    Ok(schema::short_hash(&hasher.finalize()))
 }
 
 /// BLAKE3 of the BLAKE3 hashes of a file's pieces, which are hashed on all threads, in their caches.

@@ -2,12 +2,13 @@
 //! place.
 
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// A larger image file is a reject: it is never read into memory.
 pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 
 /// The split of a data set that an image belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SplitName {
     Train,
     Val,
@@ -26,7 +27,7 @@ impl SplitName {
 
 /// A place in the input: the number of a file of it, and a byte or row in that file, as the format
 /// counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     pub file: usize,
     pub at: u64,

@@ -8,13 +8,14 @@ use super::item::{Item, SplitName};
 use super::names::base_name;
 use super::splits::Splits;
 use crate::error::Result;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
 /// What goes through all items of an input.
 pub type Scan<'a> = &'a dyn Fn(&mut dyn FnMut(Item) -> Result<()>) -> Result<()>;
 
 /// The base names that are no keys, because several images of a split have them.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RepeatedKeys {
     /// Hashes of the base names that a split has in several places, sorted.
     names: Vec<u64>,

@@ -274,6 +274,12 @@ impl Input {
         hash::of_input(self.format(), &self.root, self.paths())
     }
 
+    /// By which it is seen, without reading it, that no file has changed: a hash of the format and of names,
+    /// sizes and times of all files.
+    pub fn stamp(&self) -> Result<String> {
+        hash::of_times(self.format(), &self.root, self.paths())
+    }
+
     /// Every file read, in a fixed order.
     fn paths(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
         let files: Box<dyn Iterator<Item = PathBuf>> = match &self.files {

@@ -1,13 +1,14 @@
 //! Which items of an input make which file of the shards.
 
 use super::item::{Item, Position, SplitName};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A file ends after so many images, however small: the writer keeps the place of each until then.
 const FILE_IMAGES: u64 = 1 << 16;
 
 /// Consecutive items of one split that make one file of the shards.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FileSpan {
     pub split: SplitName,
     /// Number of the file in its split, and how many the split has.

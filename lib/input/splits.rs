@@ -3,6 +3,7 @@
 //! `car` it is a class. So it is decided over all folders of one folder.
 
 use super::item::{Class, SplitName};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -99,7 +100,7 @@ fn join(above: &str, folder: &str) -> String {
 }
 
 /// How the folders of one folder are to be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beside {
     /// Whether those that are named as splits are.
     pub splits: bool,
@@ -112,7 +113,7 @@ impl Beside {
 }
 
 /// Which folders are splits.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Splits {
     /// One more name of folders whose images have no class, and word in that of files without labels.
     unlabelled: Option<String>,

@@ -14,12 +14,13 @@ use super::taken::Taken;
 use super::unlabelled;
 use crate::cli;
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 pub use super::spans::FileSpan;
 
 /// What the pass has found.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Survey {
     /// Class names; a label is an index into them.
     pub classes: Vec<String>,
@@ -29,7 +30,7 @@ pub struct Survey {
     /// What was taken for what.
     pub taken: Taken,
     /// By the composed form of the names.
-    class_numbers: HashMap<String, u32>,
+    class_numbers: BTreeMap<String, u32>,
     /// Whether a name that is a number and none of a class counts the classes.
     by_number: bool,
     /// What numbers of classes count from, where the input leaves it open.

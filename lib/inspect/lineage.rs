@@ -197,7 +197,7 @@ impl Made {
         let made_by = "the stage of its name";
         let metadata = if path.join(schema::DATASET_JSON).exists() {
             Shards::open(&path)?;
-            Shards::lineage(&path).unwrap_or_default()
+            Shards::lineage(&path)?.unwrap_or_default()
         } else if path.join(schema::WEIGHTS).exists() {
             model::folder::describe(&path)?.metadata
         } else {
@@ -214,7 +214,8 @@ impl Made {
         let own = read(&beside(&path, schema::PROVENANCE));
         let command = words(&own);
         let merged = command.iter().any(|word| word == "--merge");
-        let part = if merged { read(&of_a_part(&path)) } else { own.clone() };
+        // The command of a part names the inputs.
+        let part = if merged { own[schema::PARTS][0].clone() } else { own.clone() };
         let text = |value: &Value, key: &str| value[key].as_str().map(str::to_string);
         Ok(Made {
             path,
@@ -336,18 +337,6 @@ fn read(path: &Path) -> Value {
 fn words(provenance: &Value) -> Vec<String> {
     let words = provenance[schema::COMMAND].as_array().into_iter().flatten();
     words.filter_map(|word| word.as_str().map(str::to_string)).collect()
-}
-
-/// The provenance file of the first part of merged shards, whose command names the images.
-fn of_a_part(shards: &Path) -> PathBuf {
-    let start = beside(shards, schema::PART);
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let entries = shards.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
-    let of_parts = paths.filter(|path| {
-        name(path).starts_with(&name(&start)) && name(path).ends_with(schema::PROVENANCE)
-    });
-    of_parts.min().unwrap_or_default()
 }
 
 /// A path without `.` and, where they can go, without `..`.

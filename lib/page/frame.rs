@@ -78,7 +78,7 @@ impl Page<'_> {
 
     /// A page of this kind that is there already.
     fn found(&self, out: &Path) -> Result<Option<Vec<u8>>> {
-        if !out.exists() {
+        if !artifact::exists(out)? {
             return Ok(None);
         }
         let bytes = match out.is_file() {

@@ -55,7 +55,8 @@ pub fn find(folder: &Path) -> Result<Found> {
     let mut found = Found { root: root.clone(), runs: Vec::new(), hashes: BTreeMap::new() };
     for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
         let entry = entry.map_err(|e| Error::io(folder)(e.into()))?;
-        if entry.file_name() != EVAL || !entry.path().is_file() {
+        let path = entry.path();
+        if entry.file_name() != EVAL || !path.metadata().map_err(Error::io(path))?.is_file() {
             continue;
         }
         let (run, hashes) = read(&root, entry.path())?;
@@ -101,7 +102,7 @@ fn read(root: &Path, path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
     }
     let metrics = folder.join(schema::METRICS);
     let mut curves = BTreeMap::new();
-    if metrics.exists() {
+    if artifact::exists(&metrics)? {
         let table = table::read(&metrics, "s4l-pretrain")?;
         curves = points(&table)?;
         hashes.push((metrics, table.hash));
@@ -127,7 +128,7 @@ fn read(root: &Path, path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
 }
 
 fn model(path: &Path) -> Result<Option<Model>> {
-    if !path.join(schema::WEIGHTS).exists() {
+    if !artifact::exists(&path.join(schema::WEIGHTS))? {
         return Ok(None);
     }
     let described = folder::describe(path)?;

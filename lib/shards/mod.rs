@@ -7,8 +7,8 @@
 //! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map; `keys`
 //! - `digest`: hashes over rows, with which reading checks what making wrote
 //! - making: `identity`, what is made; `write`, one file; `record`, what is kept of it; `staging`, the
-//!   folder; `parts` of a run, and joining them; `job`, the loop over the files; `closing`, what is in
-//!   them, for people
+//!   folder; `parts` of a run, joining them, and the `survey` that they share; `job`, the loop over the
+//!   files; `closing`, what is in them, for people
 
 mod closing;
 mod column;
@@ -22,10 +22,12 @@ pub mod parts;
 mod read;
 mod record;
 pub mod staging;
+pub mod survey;
 mod write;
 
 pub use read::{Decoded, Split, Stored};
 
+use crate::artifact;
 use crate::error::{Error, Result};
 use crate::schema;
 use dataset::Dataset;
@@ -78,18 +80,20 @@ impl Shards {
     }
 
     /// What the folder was made from, as `artifact::target` wants it; `None` if there are no shards.
-    pub fn lineage(folder: &Path) -> Option<HashMap<String, String>> {
-        Some(Dataset::read(folder).ok()?.lineage.into_iter().collect())
+    pub fn lineage(folder: &Path) -> Result<Option<HashMap<String, String>>> {
+        let dataset = Error::unless_unreadable(Dataset::read(folder))?;
+        Ok(dataset.map(|dataset| dataset.lineage.into_iter().collect()))
     }
 
     /// Errors if there is something else than shards, or something else beside them: `--force` never
     /// replaces that.
     pub fn refuse_foreign(folder: &Path) -> Result<()> {
-        if !folder.exists() {
+        if !artifact::exists(folder)? {
             return Ok(());
         }
         let not_ours = |what: String| Error::NotOurs { path: folder.to_path_buf(), what };
-        if !folder.join(schema::DATASET_JSON).is_file() {
+        let dataset = folder.join(schema::DATASET_JSON);
+        if !artifact::exists(&dataset)? || !dataset.is_file() {
             return Err(not_ours("a shard folder".to_string()));
         }
         for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {

@@ -1,23 +1,49 @@
 //! Joining the parts of a run, each a folder `<out>.part-I-of-N` beside the shards that they become.
 
+use super::Shards;
 use super::identity::Identity;
 use super::staging::{self, Staging};
 use crate::error::Result;
 use crate::part::{self, Part};
-use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Lineage of the parts of `out`, as `staging::lineage`.
-pub fn lineage(out: &Path) -> Option<HashMap<String, String>> {
-    let found = part::found(out, staging::is_one).ok()?;
-    staging::lineage(&found.first()?.0)
+/// The parts that are left of making the shards `out`, which are whole: `None` if these were not joined of
+/// them, or are not there.
+///
+/// Errors: those of opening shards of which parts are left.
+pub fn left_of(out: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let Some(made) = Shards::lineage(out)? else {
+        return Ok(None);
+    };
+    let left: Vec<PathBuf> = part::found(out, staging::is_one)?.into_iter().map(|p| p.0).collect();
+    for part in &left {
+        if staging::lineage(part)?.as_ref() != Some(&made) {
+            return Ok(None);
+        }
+    }
+    if !left.is_empty() {
+        let shards = Shards::open(out)?;
+        shards.splits().into_iter().try_for_each(|name| shards.split(&name).map(drop))?;
+    }
+    Ok(Some(left))
 }
 
-/// Joins all parts of `out`, whose files are linked, not copied, if the file system can.
+/// As `part::all`.
+fn all(out: &Path) -> Result<Vec<(PathBuf, Part)>> {
+    part::all(out, "s4l-shard", staging::is_one)
+}
+
+/// Whether there are all parts of `out`.
+pub fn are_there(out: &Path) -> bool {
+    all(out).is_ok()
+}
+
+/// Joins all parts of `out`, whose files are linked, not copied, if the file system can, and says where they
+/// are.
 ///
 /// Errors: as `part::all`, and `BadData` if they are not parts of one run.
-pub fn merge(out: &Path) -> Result<Staging> {
-    let parts = part::all(out, "s4l-shard", staging::is_one)?;
+pub fn merge(out: &Path) -> Result<(Staging, Vec<PathBuf>)> {
+    let parts = all(out)?;
     let first = &parts[0].0;
     let identity = staging::identity(first)?;
     for (folder, part) in &parts {
@@ -28,5 +54,5 @@ pub fn merge(out: &Path) -> Result<Staging> {
     let whole = Identity { part: Part::WHOLE, ..identity };
     let merged = Staging::open(&staging::partial(out), whole)?;
     parts.iter().try_for_each(|(folder, _)| merged.link(folder))?;
-    Ok(merged)
+    Ok((merged, parts.into_iter().map(|(folder, _)| folder).collect()))
 }

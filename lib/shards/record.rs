@@ -69,7 +69,9 @@ impl FileRecord {
 
     /// The record of a file in a staging folder, if the file is there as the record has it.
     pub fn read(root: &Path, name: &str) -> Result<Option<FileRecord>> {
-        let Ok(text) = std::fs::read(path(root, name)) else {
+        let record = path(root, name);
+        let text = std::fs::read(&record).map_err(Error::io(&record));
+        let Some(text) = Error::unless_unreadable(text)? else {
             return Ok(None);
         };
         let Ok(Sealed { record, seal }) = serde_json::from_slice(&text) else {
@@ -79,8 +81,8 @@ impl FileRecord {
             return Ok(None);
         }
         let file = root.join(FILES).join(name);
-        let length = std::fs::metadata(&file).map(|file| file.len());
-        if length.ok() != Some(record.length) {
+        let length = std::fs::metadata(&file).map(|file| file.len()).map_err(Error::io(&file));
+        if Error::unless_unreadable(length)? != Some(record.length) {
             return Ok(None);
         }
         Ok((hash(&file)? == record.hash).then_some(record))

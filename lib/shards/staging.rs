@@ -45,7 +45,8 @@ impl Staging {
         std::fs::create_dir_all(root).map_err(Error::io(root))?;
         refuse_foreign(root)?;
         let staging = Staging { root: root.to_path_buf(), identity, counted: Mutex::default() };
-        match self::identity(root).ok().as_ref() == Some(&staging.identity) {
+        let found = Error::unless_unreadable(self::identity(root))?;
+        match found.as_ref() == Some(&staging.identity) {
             true => staging.go_on()?,
             false => staging.begin()?,
         }
@@ -311,7 +312,7 @@ fn remove(root: &Path) -> Result<()> {
 /// far as it can be.
 pub fn remove_left_over(root: &Path, made: &HashMap<String, String>) {
     let _ = std::fs::remove_dir(root);
-    if is_one(root) && lineage(root).as_ref() == Some(made) {
+    if is_one(root) && matches!(lineage(root), Ok(Some(found)) if found == *made) {
         let _ = remove(root);
     }
 }
@@ -341,6 +342,7 @@ pub fn is_one(folder: &Path) -> bool {
 
 /// Errors if a folder has something in it and is not one that `Staging::open` made.
 pub fn refuse_foreign(folder: &Path) -> Result<()> {
+    artifact::exists(&folder.join(PLAN))?;
     let found = std::fs::read_dir(folder).map_err(Error::io(folder))?.count();
     match found > 0 && !is_one(folder) {
         true => Err(Error::NotOurs {
@@ -362,8 +364,9 @@ pub fn identity(folder: &Path) -> Result<Identity> {
 }
 
 /// What a folder is made from, as `artifact::target` wants it; `None` if there is none.
-pub fn lineage(folder: &Path) -> Option<HashMap<String, String>> {
-    Some(identity(folder).ok()?.lineage.into_iter().collect())
+pub fn lineage(folder: &Path) -> Result<Option<HashMap<String, String>>> {
+    let identity = Error::unless_unreadable(identity(folder))?;
+    Ok(identity.map(|identity| identity.lineage.into_iter().collect()))
 }
 
 /// An error if `rejects` are more than the share `allowed` of all images.

@@ -90,7 +90,7 @@ impl Stage for Args {
             Some(out) => {
                 artifact::refuse_overlap(path, out)?;
                 let _lock = Lock::of(out, self.output.update)?;
-                match out.exists() && !self.output.may_replace() {
+                match artifact::exists(out)? && !self.output.may_replace() {
                     true => Err(Error::Exists { path: out.clone() }),
                     false => artifact::write_bytes(out, text.as_bytes()),
                 }

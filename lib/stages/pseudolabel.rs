@@ -3,7 +3,7 @@
 use crate::artifact::{self, Lineage, Target};
 use crate::augment::Pipe;
 use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::{logits, metrics};
 use crate::labelled::collapse;
 use crate::labelled::rows::labelled_rows;
@@ -11,7 +11,7 @@ use crate::lock::Lock;
 use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::device::Device;
-use crate::part::Part;
+use crate::part::{self, Part};
 use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::{Shards, Split};
@@ -33,7 +33,7 @@ EXAMPLES
   s4l-pseudolabel --in shards --model runs/model --labelled labelled.parquet --out labels.parquet
   s4l-pseudolabel --in shards --model runs/model --out labels.parquet --part 3/8
                                                     one of 8 jobs; then:
-  s4l-pseudolabel --merge --out labels.parquet      the same bytes as one run
+  s4l-pseudolabel --merge --out labels.parquet      the bytes of one run, in place of the parts
 
 A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
 Settings (--recipe, --set):
@@ -138,6 +138,10 @@ impl Args {
             return cli::print(&labelling.describe(&making));
         }
         let goal = making.goal().to_path_buf();
+        if self.is_merged(out, &labelling.lineage)? {
+            cli::up_to_date(out);
+            return Ok(());
+        }
         let _lock = Lock::of(&goal, self.output.update)?;
         let found = table::output(&goal, TOOL)?;
         if artifact::target(&self.output, &goal, &labelling.lineage, found)? == Target::UpToDate {
@@ -161,19 +165,46 @@ impl Args {
         Ok(())
     }
 
+    /// Whether this is a part of a table that is there already.
+    fn is_merged(&self, out: &Path, lineage: &Lineage) -> Result<bool> {
+        if self.part.is_none() || self.output.force {
+            return Ok(false);
+        }
+        let found = table::output(out, TOOL)?;
+        Ok(found.is_some_and(|found| lineage.difference(&found).is_empty()))
+    }
+
     /// Joins the parts.
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
         let _lock = Lock::of(out, self.output.update)?;
+        let remove = |part: &Path| std::fs::remove_file(part).map_err(Error::io(part));
         let found = table::output(out, TOOL)?;
-        let parts = Parts::open(out, TOOL)?;
-        if artifact::target(&self.output, out, &parts.lineage, found)? == Target::UpToDate {
-            pieces::remove_left_over(out, TOOL, Some(&parts.lineage));
+        // Of parts that a killed merge has removed some of nothing is made again.
+        let again = self.output.force && part::all(out, TOOL, Path::is_file).is_ok();
+        if let Some(made) = found.as_ref().filter(|_| !again)
+            && let Some(left) = pieces::left_of(out, TOOL, made)?
+        {
+            let made = made.clone().into_iter().collect();
+            pieces::remove_left_over(out, TOOL, Some(&Lineage::of_metadata(TOOL, &made)));
+            part::joined(out, start, &left, true, remove);
+            cli::up_to_date(out);
             return Ok(());
         }
+        let parts = Parts::open(out, TOOL)?;
+        // Not up to date: it was not joined of these parts.
+        artifact::target(&self.output, out, &parts.lineage, found)?;
         let mut labels = Labels::default();
         parts.join(out, |rows| labels.add(rows))?;
         pieces::remove_left_over(out, TOOL, None);
-        artifact::write_provenance(out, start);
+        let computed = artifact::instructions(&parts.paths);
+        part::joined(out, start, &parts.paths, false, remove);
+        if computed.len() > 1 {
+            let with = computed.into_iter().collect::<Vec<_>>().join(" and ");
+            let out = out.display();
+            cli::warn(&format!(
+                "{out}: parts computed with {with}: its bytes may be those of neither"
+            ));
+        }
         cli::info(&format!("{}: {}", out.display(), labels.words()));
         // Their names are in the shards.
         let classes: Vec<String> = (0..labels.len).map(|class| class.to_string()).collect();

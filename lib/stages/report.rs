@@ -165,7 +165,7 @@ fn checked(input: &Path, notes: usize) -> Result<()> {
 fn ours(out: &Path) -> Result<Option<HashMap<String, String>>> {
     let figures = out.join(schema::TABLE);
     let empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    match figures.exists() || !out.exists() || empty() {
+    match artifact::exists(&figures)? || !artifact::exists(out)? || empty() {
         true => parquet::output(&figures, TOOL),
         false => Err(Error::NotOurs { path: out.to_path_buf(), what: "a report".to_string() }),
     }

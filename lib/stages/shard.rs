@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::input::survey::Survey;
 use crate::input::{self, Columns, Format, Input, Options};
 use crate::lock::Lock;
-use crate::part::Part;
+use crate::part::{self, Part};
 use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::Shards;
@@ -15,6 +15,7 @@ use crate::shards::identity::Identity;
 use crate::shards::job::Job;
 use crate::shards::parts;
 use crate::shards::staging::{self, Staging};
+use crate::shards::survey;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ EXAMPLES
   s4l-shard --in pathmnist.npz                      MedMNIST
   s4l-shard --in cifar-10-batches-bin               also CIFAR-100, STL-10
   s4l-shard --in big.tar --part 3/8                 one of 8 jobs; then:
-  s4l-shard --merge --out shards                    the same bytes as one run
+  s4l-shard --merge --out shards                    the bytes of one run, in place of the parts
 
 Images are JPEG, PNG, WebP, GIF or BMP and stay as they are, byte for byte; height and width are those after
 the rotation that EXIF asks for. Folders are splits where all beside them are (train, training, val,
@@ -45,6 +46,7 @@ valid, validation, test, testing; dev, eval and evaluation are test, or val besi
 many images belong to the split that their name has as a word. Images in unlabeled, unlabelled and
 unsup have no class. The last lines say what is in the shards and where each label came from. A bad
 image is left out and listed with the reason in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
+All parts share one pass over the input, by SHARDS.survey, which the first of them makes.
 Settings: file_bytes [536870912].
 Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
 an image of the input for its key; the names too where --in is a folder, a list or an archive.";
@@ -188,16 +190,19 @@ impl Args {
         let settings = self.settings()?;
         let input = input::open(path, &self.options())?;
         self.refuse_part(&input)?;
-        let allow_cut = self.allow_rejects.is_some() && !self.strict;
-        let survey = || Survey::new(&input, settings.file_bytes, allow_cut);
         if self.output.dry_run {
-            return cli::print(&describe(path, out, &input, &survey()?));
+            return cli::print(&describe(path, out, &input, &self.survey(&input, &settings)?));
         }
 
-        let (hash, survey) = rayon::join(|| input.hash(), survey);
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
-        let lineage = Lineage::new("s4l-shard", UNSEEDED, self.recipe_hash(&settings, resized))
-            .input(schema::input::IMAGES, hash?);
+        let recipe = self.recipe_hash(&settings, resized);
+        let (hash, survey) = self.read(&input, &settings, &recipe, out)?;
+        let lineage =
+            Lineage::new("s4l-shard", UNSEEDED, recipe).input(schema::input::IMAGES, hash);
+        if self.is_merged(out, &lineage)? {
+            cli::up_to_date(out);
+            return Ok(());
+        }
         let goal = self.part.map_or(out.to_path_buf(), |part| part.path(out));
         let _lock = Lock::of(&goal, self.output.update)?;
         if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
@@ -233,6 +238,47 @@ impl Args {
         cli::info(&format!("{}: {}", goal.display(), summary(&survey)));
         closing.iter().for_each(|line| cli::info(line));
         Ok(())
+    }
+
+    /// What is in the input.
+    fn survey(&self, input: &Input, settings: &ShardSettings) -> Result<Survey> {
+        Survey::new(input, settings.file_bytes, self.allows_cut())
+    }
+
+    /// Whether a file of many images may end in the middle.
+    fn allows_cut(&self) -> bool {
+        self.allow_rejects.is_some() && !self.strict
+    }
+
+    /// The hash and the survey of the input, which all parts share. What is wrong with its images does not
+    /// matter to who has no use for the survey.
+    fn read(
+        &self,
+        input: &Input,
+        settings: &ShardSettings,
+        recipe: &str,
+        out: &Path,
+    ) -> Result<(String, Result<Survey>)> {
+        let read = || rayon::join(|| input.hash(), || self.survey(input, settings));
+        if self.part.is_none() {
+            let (hash, survey) = read();
+            return Ok((hash?, survey));
+        }
+        let of = (env!("CARGO_PKG_VERSION"), recipe, input.stamp()?, self.allows_cut());
+        let (hash, survey) = survey::shared(out, &format!("{of:?}"), || {
+            let (hash, survey) = read();
+            Ok((hash?, survey?))
+        })?;
+        Ok((hash, Ok(survey)))
+    }
+
+    /// Whether this is a part of shards that are there already.
+    fn is_merged(&self, out: &Path, lineage: &Lineage) -> Result<bool> {
+        if self.part.is_none() || self.output.force {
+            return Ok(false);
+        }
+        let found = Shards::lineage(out)?;
+        Ok(found.is_some_and(|found| lineage.difference(&found).is_empty()))
     }
 
     /// Errors if each part would read a compressed file from its start.
@@ -271,20 +317,25 @@ impl Args {
         let _lock = Lock::of(out, self.output.update)?;
         Shards::refuse_foreign(out)?;
         artifact::remove_left_over(out);
-        if !self.output.force && out.exists() {
-            let made =
-                Shards::lineage(out).filter(|made| parts::lineage(out).as_ref() == Some(made));
-            if let Some(made) = made {
+        // Of parts that a killed merge has removed some of nothing is made again.
+        let again = self.output.force && parts::are_there(out);
+        if !again && artifact::exists(out)? {
+            if let Some(left) = parts::left_of(out)? {
+                let made = Shards::lineage(out)?.unwrap_or_default();
                 staging::remove_left_over(&staging::partial(out), &made);
+                part::joined(out, start, &left, true, artifact::remove_folder);
+                survey::remove(out);
                 cli::up_to_date(out);
                 return Ok(());
             }
-            if !self.output.update {
+            if !self.output.may_replace() {
                 return Err(Error::Exists { path: out.to_path_buf() });
             }
         }
-        let closing = parts::merge(out)?.commit(out, self.allowed(), out)?;
-        artifact::write_provenance(out, start);
+        let (merged, parts) = parts::merge(out)?;
+        let closing = merged.commit(out, self.allowed(), out)?;
+        part::joined(out, start, &parts, false, artifact::remove_folder);
+        survey::remove(out);
         closing.iter().for_each(|line| cli::info(line));
         Ok(())
     }
@@ -309,13 +360,13 @@ impl Args {
     /// The lineage of what is there already.
     fn found(&self, goal: &Path) -> Result<Option<HashMap<String, String>>> {
         if self.part.is_some() {
-            if goal.exists() {
+            if artifact::exists(goal)? {
                 staging::refuse_foreign(goal)?;
             }
-            return Ok(staging::lineage(goal));
+            return staging::lineage(goal);
         }
         Shards::refuse_foreign(goal)?;
-        Ok(Shards::lineage(goal))
+        Shards::lineage(goal)
     }
 }
 

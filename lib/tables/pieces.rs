@@ -157,9 +157,24 @@ impl Pieces {
     }
 }
 
+/// The parts that are left of making the table `out` of `tool`, whose footer is `made`: `None` if it was not
+/// joined of them.
+pub fn left_of(out: &Path, tool: &'static str, made: &Pairs) -> Result<Option<Vec<PathBuf>>> {
+    let mut left = Vec::new();
+    for (path, _) in part::found(out, Path::is_file)? {
+        let found = table::output(&path, tool)?.and_then(own);
+        let lineage = found.map(|pairs| Lineage::of_metadata(tool, &pairs));
+        if lineage.is_none_or(|lineage| !lineage.difference(made).is_empty()) {
+            return Ok(None);
+        }
+        left.push(path);
+    }
+    Ok(Some(left))
+}
+
 /// All parts of a table, of one run.
 pub struct Parts {
-    paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
     schema: Arc<Schema>,
     pairs: BTreeMap<String, String>,
     pub lineage: Lineage,
@@ -192,9 +207,10 @@ impl Parts {
     }
 
     /// Joins them. `look` sees all rows.
-    pub fn join(self, out: &Path, look: impl FnMut(&RecordBatch)) -> Result<()> {
+    pub fn join(&self, out: &Path, look: impl FnMut(&RecordBatch)) -> Result<()> {
         let made_by = format!("{} --part", self.lineage.tool);
-        table::join(out, self.schema, self.pairs, &self.paths, &made_by, look)
+        let Parts { paths, schema, pairs, .. } = self;
+        table::join(out, schema.clone(), pairs.clone(), paths, &made_by, look)
     }
 }
 

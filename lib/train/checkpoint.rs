@@ -7,6 +7,7 @@ use crate::cli;
 use crate::error::{Error, Result};
 use crate::model::metrics::Metric;
 use crate::model::tensors::{check_hash, to_safetensors};
+use crate::network::cpu::Isa;
 use crate::network::weights::Weights;
 use crate::schema;
 use crate::train::log::{Mean, RunningMeans};
@@ -22,6 +23,10 @@ pub struct State {
     pub metrics: Vec<Metric>,
     /// What is measured but not logged yet.
     pub means: RunningMeans,
+    /// What the runs before this one took.
+    pub seconds: f64,
+    /// The instructions that the last of them computed with.
+    pub instructions: String,
 }
 
 /// The newest checkpoint of the run whose output is `model`.
@@ -38,9 +43,17 @@ fn previous(model: &Path) -> PathBuf {
 const IDENTITY: &str = "identity";
 const STEP: &str = "step";
 const RECORDS: &str = "records";
+const SECONDS: &str = "seconds";
 
-/// Saves the state of a run and its weights; what was saved last becomes the previous one.
-pub fn save(model: &Path, identity: &Identity, state: &State, weights: &Weights) -> Result<()> {
+/// Saves the state of a run, which took so many seconds, and its weights; what was saved last becomes the
+/// previous one.
+pub fn save(
+    model: &Path,
+    identity: &Identity,
+    state: &State,
+    seconds: f64,
+    weights: &Weights,
+) -> Result<()> {
     let to_json_error = |e: serde_json::Error| Error::Internal(e.to_string());
     let vector = |name: &str, v| -> (String, Vec<usize>, &[f32]) {
         let v: &Vec<f32> = v;
@@ -63,11 +76,14 @@ pub fn save(model: &Path, identity: &Identity, state: &State, weights: &Weights)
             (IDENTITY.to_string(), identity),
             (STEP.to_string(), state.step.to_string()),
             (RECORDS.to_string(), records),
+            (SECONDS.to_string(), seconds.to_string()),
+            (schema::INSTRUCTIONS.to_string(), Isa::best().name().to_string()),
         ]),
     )?;
     let newest = file(model);
-    if newest.exists() {
-        std::fs::rename(&newest, previous(model)).map_err(Error::io(&newest))?;
+    match std::fs::rename(&newest, previous(model)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&newest)(e)),
+        _ => {}
     }
     artifact::write_bytes(&newest, &bytes)
 }
@@ -184,6 +200,9 @@ fn state(header: &HashMap<String, String>) -> OrDamage<State> {
         step: entry(header, STEP)?.parse().map_err(|_| "no step in its header")?,
         metrics: metrics.into_iter().map(metric).collect(),
         means: RunningMeans(means.into_iter().map(mean).collect()),
+        // Which older ones do not have.
+        seconds: header.get(SECONDS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        instructions: header.get(schema::INSTRUCTIONS).cloned().unwrap_or_default(),
     })
 }
 
@@ -215,13 +234,16 @@ pub fn remove(model: &Path) -> Result<()> {
     }
 }
 
-/// Whether no checkpoint that is there is of another run.
+/// Whether no checkpoint that is there is of another run, as far as they can be read.
 pub fn is_of(model: &Path, identity: &Identity) -> bool {
     [file(model), previous(model)].iter().all(|path| {
-        let found = std::fs::read(path).ok().and_then(|bytes| {
-            let header = header(&bytes).ok()?;
-            serde_json::from_str::<Identity>(header.get(IDENTITY)?).ok()
-        });
+        let bytes = match std::fs::read(path) {
+            Err(e) => return e.kind() == std::io::ErrorKind::NotFound,
+            Ok(bytes) => bytes,
+        };
+        let found = header(&bytes)
+            .ok()
+            .and_then(|header| serde_json::from_str::<Identity>(header.get(IDENTITY)?).ok());
         found.is_none_or(|found| found == *identity)
     })
 }

@@ -2,6 +2,7 @@
 //! the files that grow with them, `metrics.jsonl` and TensorBoard's.
 
 use super::tfevents::EventFile;
+use crate::artifact;
 use crate::error::{Error, Result};
 use crate::methods::main_pass::Record;
 use crate::model::metrics::Metric;
@@ -93,7 +94,7 @@ impl MetricsLog {
 /// TensorBoard's file of a run: that of the model to be, or, where there is an old model whose own it
 /// would take away, one beside the checkpoints.
 fn events_path(model: &Path) -> Result<PathBuf> {
-    if !model.join(schema::WEIGHTS).exists() {
+    if !artifact::exists(&model.join(schema::WEIGHTS))? {
         return Ok(model.join(schema::EVENTS));
     }
     let folder = model.join(schema::CHECKPOINT);

@@ -80,7 +80,8 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
     artifact::remove_left_over(out);
     artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
-    let found = finished(out, &run);
+    // What is replaced in any case need not be readable.
+    let found = if options.output.force { None } else { finished(out, &run)? };
     let target = artifact::target(&options.output, &weights, &run.lineage, found);
     match target.map_err(|e| of_another_schedule(e, out, &run))? {
         Target::UpToDate => run.clear(),
@@ -115,10 +116,14 @@ fn of_another_schedule(e: Error, out: &Path, run: &Run) -> Error {
 
 /// What a finished model was made from. Its recipe is the wanted one too if it is so with the defaults of
 /// the settings that came after the model was made, and with another `checkpoint_every`.
-fn finished(out: &Path, run: &Run) -> Option<HashMap<String, String>> {
-    let described = folder::describe(out).ok()?;
+fn finished(out: &Path, run: &Run) -> Result<Option<HashMap<String, String>>> {
+    let Some(described) = Error::unless_unreadable(folder::describe(out))? else {
+        return Ok(None);
+    };
     let mut header = described.metadata;
-    let mut config: Config = serde_json::from_slice(&described.config).ok()?;
+    let Ok(mut config) = serde_json::from_slice::<Config>(&described.config) else {
+        return Ok(None);
+    };
     // It changes nothing that is finished.
     config.settings.checkpoint_every = run.config.settings.checkpoint_every;
     if recipe::hash(&config.settings) == run.lineage.recipe {
@@ -127,5 +132,5 @@ fn finished(out: &Path, run: &Run) -> Option<HashMap<String, String>> {
     if config.classes != run.config.classes {
         header.insert(format!("{}classes", schema::INPUT_PREFIX), String::new());
     }
-    Some(header)
+    Ok(Some(header))
 }

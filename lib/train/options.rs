@@ -6,6 +6,7 @@ use crate::network::engine::Precision;
 use crate::recipe::{Recipe, SETTINGS};
 use crate::settings::{self, Settings};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The options that all training stages take: files, precision, and the groups of `cli` and `recipe`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub struct TrainingOptions {
     /// [default: the step]
     #[arg(long)]
     pub wall_times: bool,
+    /// Write a checkpoint whenever the last one is N minutes old, too
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    pub checkpoint_minutes: Option<Duration>,
     #[command(flatten)]
     pub recipe: Recipe,
     /// Print all settings with type, range and default, and stop
@@ -36,6 +40,13 @@ pub struct TrainingOptions {
     pub output: Output,
     #[command(flatten)]
     pub words: Words,
+}
+
+/// A time in minutes, as 10 or 0.5.
+fn minutes(text: &str) -> std::result::Result<Duration, String> {
+    let minutes = text.parse().ok().filter(|&minutes: &f64| minutes > 0.0);
+    let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60.0 * minutes).ok());
+    time.ok_or("expected minutes above 0, as 10".to_string())
 }
 
 impl TrainingOptions {

@@ -29,6 +29,7 @@ use crate::train::warm_start::warm_start;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The files of a training stage.
 pub struct Inputs {
@@ -82,6 +83,9 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
             pipe,
         }),
         wall_times: options.wall_times,
+        checkpoint_after: options.checkpoint_minutes,
+        began: Instant::now(),
+        saved: Instant::now(),
     })
 }
 

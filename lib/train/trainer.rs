@@ -15,6 +15,7 @@ use crate::model::config::Config;
 use crate::model::folder;
 use crate::model::metrics::{self, Metric};
 use crate::network::Network;
+use crate::network::cpu::Isa;
 use crate::network::update::Update;
 use crate::network::weights::Weights;
 use crate::rng::Stream;
@@ -51,6 +52,11 @@ pub struct Run {
     pub validation: Option<Validation>,
     /// Whether the events for TensorBoard have the times of the clock.
     pub wall_times: bool,
+    /// How old a checkpoint may be before another one is written, however few steps were done.
+    pub checkpoint_after: Option<Duration>,
+    pub began: Instant,
+    /// When the last one was written.
+    pub saved: Instant,
 }
 
 /// Images of a set that an error names.
@@ -79,7 +85,9 @@ impl Run {
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
         self.commit(&state.metrics, log.events())?;
-        artifact::write_provenance(&self.out, start);
+        // Of all runs up to the end.
+        let earlier = self.began.checked_sub(Duration::from_secs_f64(state.seconds));
+        artifact::write_provenance(&self.out, earlier.unwrap_or(self.began));
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
             "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
@@ -98,6 +106,14 @@ impl Run {
             return Ok(State::default());
         };
         cli::info(&format!("{}: going on from step {}", self.out.display(), state.step));
+        let here = Isa::best().name();
+        if !state.instructions.is_empty() && state.instructions != here {
+            cli::warn(&format!(
+                "{}: begun with {}, going on with {here}: its bytes may be those of neither",
+                self.out.display(),
+                state.instructions
+            ));
+        }
         self.network.engine.put(weights)?;
         Ok(state)
     }
@@ -200,8 +216,9 @@ impl Run {
         }
     }
 
-    fn save_if_due(&self, state: &mut State, done: u64) -> Result<()> {
-        let due = done.is_multiple_of(self.config.settings.checkpoint_every);
+    fn save_if_due(&mut self, state: &mut State, done: u64) -> Result<()> {
+        let old = self.checkpoint_after.is_some_and(|after| self.saved.elapsed() >= after);
+        let due = old || done.is_multiple_of(self.config.settings.checkpoint_every);
         match due && done < self.schedule.total_steps {
             true => self.save(state, done),
             false => Ok(()),
@@ -210,7 +227,7 @@ impl Run {
 
     /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
     /// from: they are an error, and the last checkpoint stays.
-    fn save(&self, state: &mut State, step: u64) -> Result<()> {
+    fn save(&mut self, state: &mut State, step: u64) -> Result<()> {
         let weights = self.network.engine.get()?;
         let Weights { parameters, velocity, average, moving } = &weights;
         let mut all = [parameters, moving, velocity, average].into_iter().flatten();
@@ -218,7 +235,10 @@ impl Run {
             return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
         }
         state.step = step;
-        checkpoint::save(&self.out, &self.identity, state, &weights)
+        let seconds = state.seconds + self.began.elapsed().as_secs_f64();
+        checkpoint::save(&self.out, &self.identity, state, seconds, &weights)?;
+        self.saved = Instant::now();
+        Ok(())
     }
 
     fn stopped(&self, step: u64) -> Error {

@@ -65,7 +65,13 @@ impl World {
             }
             match stage.begun {
                 Some((kept, out)) => world.begin(stage, kept, out)?,
-                None => world.undisturbed(stage.program, &stage.words(), &world.files())?,
+                None => {
+                    let kept = world.empty_scratch()?;
+                    world.copy_inputs(stage, kept.path())?;
+                    world.undisturbed(stage.program, &stage.words(), &world.files())?;
+                    // A merge takes its parts away.
+                    copy(kept.path(), &world.files())?;
+                }
             }
         }
         for stage in stages {
@@ -253,9 +259,10 @@ pub fn everything(folder: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Adds a file, or a folder with all in it. Sidecars tell of time and host, and are left out.
+/// Adds a file, or a folder with all in it. Sidecars tell of time and host, and are left out, as is what
+/// parts share until they are merged.
 fn add(root: &Path, name: &str, tree: &mut Tree) -> Result<()> {
-    if name.ends_with(".prov.json") {
+    if name.ends_with(".prov.json") || name.ends_with(".survey") {
         return Ok(());
     }
     let path = root.join(name);

@@ -1,0 +1,60 @@
+#!/bin/bash
+# submit.sh PIPELINE OUT "SEEDS" [PARTS]: a table as jobs of Slurm: shards as an array of PARTS (4), their
+# merge, a job a row and seed, pseudo labels of moam_step1 as an array too, the report last, whose job it
+# prints. Wait for that with `srun -d afterany:JOB true`. To be run from the folder of the Makefile.
+#   DATA=FOLDER       images, where the pipeline brings none
+#   BIN=FOLDER        the stage programs [target/release]
+#   CPUS=N            of each stage [1]
+#   SHARD_OPTIONS=..  more of s4l-shard
+#   SBATCH_OPTIONS=.. more of every job, as "--time=12:00:00 --mem=32G"
+set -euo pipefail
+[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+pipeline=$1 out=$2 seeds=$3 parts=${4:-4}
+here=$(dirname "$(realpath "$0")") cpus=${CPUS:-1} bin=${BIN:-target/release}
+case $pipeline in */*) folder=$pipeline ;; *) folder=pipelines/$pipeline ;; esac
+data=${DATA:-$folder/data}
+mkdir -p "$out/logs"
+
+# srun does not take -c from sbatch.
+run="srun -N1 -n1 -c$cpus --exact --"
+# The shards are there when make is asked: it uses them as they are.
+make=(make PIPELINE="$pipeline" OUT="$out" BIN="$bin" DATA= SEEDS="$seeds" RUN="$run")
+
+# job NAME AFTER OPTION...: submits a job that begins when those of AFTER (a:b) have succeeded.
+job() {
+  sbatch --parsable --kill-on-invalid-dep=yes --requeue --open-mode=append -n1 -c "$cpus" -J "$1" \
+    --output="$out/logs/%x-%j.log" ${2:+-d "afterok:$2"} ${SBATCH_OPTIONS:-} "${@:3}"
+}
+# chain NAME AFTER TARGET...: a make of targets.
+chain() { job "$1" "$2" "$here/make.sbatch" "${make[@]}" "${@:3}"; }
+# stage NAME AFTER OPTIONS COMMAND: one stage, without make.
+stage() { job "$1" "$2" $3 "$here/stage.sbatch" bash -c "exec $run $4"; }
+
+shard=$(stage shard "" "--array=1-$parts" \
+  "$bin/s4l-shard --in '$data' --out '$out/shards' --part auto ${SHARD_OPTIONS:-}")
+shards=$(stage merge "$shard" "" "$bin/s4l-shard --merge --out '$out/shards'")
+rows=()
+for seed in $seeds; do
+  at=$out/seed$seed
+  # row NAME AFTER [TARGET...]: its model and evaluation.
+  row() { chain "$1-$seed" "$2" "$at/$1/eval.parquet" "${@:3}"; }
+  subset=$(chain "subset-$seed" "$shards" "$at/labelled_10p.parquet")
+  supervised=$(row supervised_10p "$subset" "$at/supervised_10p/labels.parquet")
+  rows+=("$supervised" "$(row pseudo_labels "$supervised")")
+  # Where the first step starts from supervised_10p it has to wait for it.
+  step1=$(row moam_step1 "$supervised")
+  label="$bin/s4l-pseudolabel --in '$out/shards' --model '$at/moam_step1/model' \
+    --labelled '$at/labelled_10p.parquet' --out '$at/moam_step1/labels.parquet' --seed $seed --part auto"
+  labels=$(stage "labels-$seed" "$step1" "--array=1-$parts" "$label")
+  labels=$(stage "join-$seed" "$labels" "" "$bin/s4l-pseudolabel --merge --out '$at/moam_step1/labels.parquet'")
+  step2=$(row moam_step2 "$labels")
+  rows+=("$step2" "$(row moam_step3 "$step2")")
+  for recipe in "$folder"/*.toml; do
+    name=$(basename "$recipe" .toml)
+    case $name in supervised_10p | pseudo_labels | moam_step[123]) ;;
+    *) rows+=("$(row "$name" "$subset")") ;;
+    esac
+  done
+done
+all=$(IFS=:; echo "${rows[*]}")
+chain report "$all" report
