@@ -80,6 +80,15 @@ pub mod head {
     pub const EMBEDDINGS: &str = "embeddings";
 }
 
+/// Tensors of an ONNX file beside the logits, which have the name of their head.
+pub mod onnx {
+    pub const IMAGES: &str = "images";
+    /// What the network is given.
+    pub const PREPARED: &str = "prepared";
+    /// Pre-logits.
+    pub const REPRESENTATION: &str = "representation";
+}
+
 // ---- Metadata: keys of parquet footers and safetensors headers.
 
 /// Keys of the lineage, and of what this project alone writes, begin so.
@@ -101,6 +110,9 @@ pub const CONFIG_KEY: &str = "s4l.config";
 pub const SUMMARY_KEY: &str = "s4l.summary";
 /// `3/8` if a table has the third of eight parts of the rows.
 pub const PART_KEY: &str = "s4l.part";
+/// Of an ONNX file: the names of the classes (a JSON list), and the pipe that prepares images.
+pub const CLASSES_KEY: &str = "s4l.classes";
+pub const PREPARATION_KEY: &str = "s4l.augment_eval";
 /// What was done to the images of shards.
 pub const RESIZED_KEY: &str = "s4l.resized";
 /// Under which Hugging Face datasets keep the features.
@@ -119,7 +131,8 @@ pub mod input {
     pub const VALIDATION: &str = "validation";
     pub const INIT: &str = "init";
     pub const MODEL: &str = "model";
-    /// From the images on.
+    pub const EVALUATION: &str = "evaluation";
+    /// From the images on, of what a report compares.
     pub const ALL: [&str; 9] =
         [IMAGES, SHARDS, LIST, NESTED_IN, LABELLED, LABELS, VALIDATION, INIT, MODEL];
 }
@@ -134,7 +147,8 @@ pub const MODEL: &str = "model";
 pub const EVAL: &str = "eval.parquet";
 pub const REPORT: &str = "report";
 pub const AUDIT: &str = "audit.html";
-pub const TIMM: &str = "timm";
+pub const HUGGINGFACE: &str = "huggingface";
+pub const ONNX: &str = "onnx";
 
 /// After the name of an output: what varies between runs that give the same bytes.
 pub const PROVENANCE: &str = ".prov.json";
@@ -170,11 +184,15 @@ pub const RECORD: &str = ".json";
 /// Names inside a model folder. `WEIGHTS` is written last: a folder that has it is complete.
 pub const CONFIG_JSON: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";
+/// Instead of `WEIGHTS` in folders that other programs write, and no stage reads.
+pub const PYTORCH_WEIGHTS: &str = "pytorch_model.bin";
 pub const METRICS_JSONL: &str = "metrics.jsonl";
 pub const METRICS: &str = "metrics.parquet";
 /// TensorBoard finds files by `tfevents` in their names.
 pub const EVENTS: &str = "events.out.tfevents.0.s4l";
 pub const MODEL_CARD: &str = "README.md";
+/// The weights and all else in an ONNX folder.
+pub const ONNX_MODEL: &str = "model.onnx";
 /// There while the stage runs: a folder, and the last two states in it.
 pub const CHECKPOINT: &str = "checkpoint";
 pub const STATE: &str = "state.safetensors";

@@ -18,7 +18,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for pipe in pipes {
         for mode in [Mode::Train, Mode::Eval] {
             if let Ok(pipe) = Pipe::parse(&pipe, mode) {
-                let _ = (pipe.output(1), pipe.output(3), pipe.value_range());
+                let _ = (pipe.output(1), pipe.output(3), pipe.first_view());
             }
         }
     }

@@ -37,11 +37,13 @@
 
 pub mod color;
 pub mod crop;
+mod first_view;
 mod parse;
 mod pipe;
 pub mod resize;
 mod step;
 
+pub use first_view::Act;
 pub use parse::STEPS;
 pub use pipe::{Output, Pipe, PixelSource};
 pub use step::Mode;

@@ -101,27 +101,8 @@ impl Pipe {
         })
     }
 
-    /// The values that 0 and 255 become; `None` if that depends on the image.
-    pub fn value_range(&self) -> Option<(f32, f32)> {
-        let mut range = Some((0.0, 255.0));
-        for step in &self.steps {
-            match step.op {
-                Op::ValueRange { min, max } => range = Some((min, max)),
-                Op::InceptionPreprocess { .. } => range = Some((-1.0, 1.0)),
-                Op::Standardize => range = None,
-                _ => {}
-            }
-        }
-        range
-    }
-
-    /// The smaller side that images are resized to before the last crop, if they are.
-    pub fn resized_side(&self) -> Option<usize> {
-        self.steps.iter().rev().find_map(|step| match step.op {
-            Op::ResizeSmall(side) => Some(side),
-            Op::Resize { size, .. } => Some(size.height.min(size.width)),
-            _ => None,
-        })
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     /// The views of one image, one after the other. Reads no randomness but `rng`'s, so the same

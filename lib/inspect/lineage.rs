@@ -200,6 +200,8 @@ impl Made {
             Shards::lineage(&path)?.unwrap_or_default()
         } else if path.join(schema::WEIGHTS).exists() {
             model::folder::describe(&path)?.metadata
+        } else if path.join(schema::ONNX_MODEL).exists() {
+            model::onnx::read(&path)?.metadata
         } else {
             let table = if path.is_dir() { path.join(schema::TABLE) } else { path.clone() };
             match table.is_file() {
@@ -273,6 +275,7 @@ impl Made {
             inputs::VALIDATION => self.option("--val"),
             inputs::INIT => self.option("--init"),
             inputs::MODEL => self.option("--model").or(Some(schema::MODEL)),
+            inputs::EVALUATION => self.option("--eval"),
             _ => None,
         };
         self.find(Path::new(given?))
@@ -323,6 +326,7 @@ fn output(path: &Path) -> PathBuf {
         path.is_file()
             && (folder.join(schema::DATASET_JSON).exists()
                 || folder.join(schema::WEIGHTS).exists()
+                || folder.join(schema::ONNX_MODEL).exists()
                 || path.file_name().is_some_and(|name| of_report.iter().any(|part| name == *part)))
     };
     normal(path.parent().filter(is_part).unwrap_or(path))

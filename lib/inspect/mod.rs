@@ -4,6 +4,7 @@
 pub mod folder;
 pub mod json;
 pub mod lineage;
+pub mod onnx;
 pub mod parquet;
 pub mod safetensors;
 pub mod sheet;

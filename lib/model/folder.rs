@@ -1,7 +1,7 @@
 //! A model folder: `config.json`, `model.safetensors` (written last), and what describes the run.
 
 use super::config::Config;
-use super::tensors::{Tensor, can_hold, check_hash, tensors, to_safetensors};
+use super::tensors::{Tensor, can_hold, check_hash, tensors, with_counters};
 use super::timm;
 use crate::artifact::{self, Lineage};
 use crate::decode::MAX_PIXELS;
@@ -31,6 +31,7 @@ pub struct Model {
 
 /// What to do about a model that cannot be read.
 const HINT: &str = "s4l-pretrain or s4l-moam makes a model";
+const SAVE_AS_SAFETENSORS: &str = "beside it are weights as PyTorch pickles them: save the model again with safe_serialization=True";
 
 impl Model {
     /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` when config
@@ -38,7 +39,9 @@ impl Model {
     pub fn open(path: &Path) -> Result<Model> {
         let weights = path.join(schema::WEIGHTS);
         if !weights.is_file() {
-            return Err(Error::missing(&weights, "model", HINT));
+            let of_pytorch = path.join(schema::PYTORCH_WEIGHTS).exists();
+            let hint = if of_pytorch { SAVE_AS_SAFETENSORS } else { HINT };
+            return Err(Error::missing(&weights, "model", hint));
         }
         let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
         check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
@@ -162,7 +165,7 @@ pub fn write(path: &Path, config: &Config, weights: &Weights, lineage: &Lineage)
     let mut metadata = lineage.metadata();
     let hash = schema::short_hash(&blake3::hash(json.as_bytes()));
     metadata.insert(schema::CONFIG_KEY.to_string(), hash);
-    write_files(path, &json, weights, &tensors, metadata)
+    write_files(path, &json, weights, (&tensors, &[]), metadata)
 }
 
 /// A configuration as it is written.
@@ -171,12 +174,12 @@ pub fn to_json(config: &impl Serialize) -> Result<String> {
     Ok(format!("{json}\n"))
 }
 
-/// Writes the configuration and the tensors of any format.
+/// Writes the configuration, and the tensors and counters of any format.
 pub fn write_files(
     path: &Path,
     config: &str,
     weights: &Weights,
-    tensors: &[Tensor],
+    (tensors, counters): (&[Tensor], &[String]),
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
     artifact::write_bytes(&path.join(schema::CONFIG_JSON), config.as_bytes())?;
@@ -186,7 +189,7 @@ pub fn write_files(
         .zip(&values)
         .map(|(t, values)| (t.name.clone(), t.shape.clone(), &values[..]))
         .collect();
-    let bytes = to_safetensors(&tensors, metadata)?;
+    let bytes = with_counters(&tensors, counters, metadata)?;
     artifact::write_bytes(&path.join(schema::WEIGHTS), &bytes)
 }
 
@@ -277,6 +280,7 @@ fn metadata(weights: &[u8]) -> HashMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tensors::to_safetensors;
     use super::*;
 
     #[test]

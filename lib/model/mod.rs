@@ -2,7 +2,10 @@
 
 pub mod card;
 pub mod config;
+pub mod export_card;
 pub mod folder;
 pub mod metrics;
+pub mod onnx;
 pub mod tensors;
 pub mod timm;
+mod timm_preparation;

@@ -107,16 +107,28 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
 /// order (the library's own order of metadata varies from run to run).
 pub fn to_safetensors(
     tensors: &[(String, Vec<usize>, &[f32])],
+    metadata: BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    with_counters(tensors, &[], metadata)
+}
+
+/// `to_safetensors`, and whole numbers of these names, which are 0.
+pub fn with_counters(
+    tensors: &[(String, Vec<usize>, &[f32])],
+    counters: &[String],
     mut metadata: BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let internal = |e: String| Error::Internal(format!("safetensors: {e}"));
     let data: Vec<Vec<u8>> =
         tensors.iter().map(|(.., v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let views = tensors
-        .iter()
-        .zip(&data)
-        .map(|((name, shape, _), bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+    let floats = tensors.iter().zip(&data);
+    let floats =
+        floats.map(|((name, shape, _), bytes)| (name, Dtype::F32, shape.clone(), &bytes[..]));
+    let counters = counters.iter().map(|name| (name, Dtype::I64, Vec::new(), &[0; 8][..]));
+    let views = floats
+        .chain(counters)
+        .map(|(name, kind, shape, bytes)| {
+            let view = TensorView::new(kind, shape, bytes);
             Ok((name.clone(), view.map_err(|e| internal(e.to_string()))?))
         })
         .collect::<Result<Vec<_>>>()?;

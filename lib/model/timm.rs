@@ -7,11 +7,11 @@
 
 use super::config::Config;
 use super::tensors::{Place, Tensor, can_hold};
-use crate::augment::Pipe;
+use super::timm_preparation::{Preparation, Pretrained};
 use crate::error::{Error, Result};
 use crate::network::engine::BATCH_NORM_EPSILON;
-use crate::network::layout::Stem;
-use crate::network::layout::{Architecture, Layout};
+use crate::network::layout::{Architecture, Layout, Stem};
+use crate::pixels::Size;
 use crate::schema::head;
 use crate::settings::Settings;
 use safetensors::SafeTensors;
@@ -62,6 +62,14 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
     all
 }
 
+/// PyTorch's batch norm counts its steps. Nobody looks at that here, but transformers warns of a model
+/// without.
+pub fn counters(layout: &Layout) -> Vec<String> {
+    layout.norms().map(|n| name(&n.name, COUNTER)).collect()
+}
+
+const COUNTER: &str = "num_batches_tracked";
+
 /// `blocks.0.1.shortcut` → `stages.0.blocks.1.downsample.conv`, and the part of it.
 fn name(ours: &str, part: &str) -> String {
     let unit = ours.strip_prefix("blocks.").and_then(|n| n.split_once('.'));
@@ -81,36 +89,32 @@ struct Origin {
     settings: Settings,
 }
 
-/// timm's `config.json` for a model. `path` names the model in errors, which say what timm's network
-/// cannot express.
-pub fn to_config(path: &Path, config: &Config) -> Result<Value> {
+/// timm's `config.json` for a model, which Hugging Face's transformers read too, and what words must add
+/// to its preparation. `path` names the model in errors.
+///
+/// Errors: `Recipe` where timm cannot express the network or its preparation.
+pub fn to_config(path: &Path, config: &Config) -> Result<(Value, Vec<String>)> {
     let a = &config.architecture;
-    let refuse = |expected: &str, found: String, hint: &str| {
-        Err(Error::bad_data(path, expected, found, hint))
-    };
     if a.stem != Stem::Imagenet {
-        return refuse(
-            "the imagenet stem, as timm's ResNetV2 has it",
-            format!("{:?}", a.stem),
-            "train with stem = \"imagenet\"",
-        );
+        let stem = serde_json::to_value(a.stem).unwrap_or_default();
+        return Err(Error::Recipe {
+            recipe: path.display().to_string(),
+            what: format!(
+                "timm's ResNetV2 has the stem \"imagenet\", none like this model's {stem}"
+            ),
+            hint: "--to onnx takes every stem".to_string(),
+        });
     }
-    let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
-    let Some((min, max)) = pipe.value_range() else {
-        return refuse(
-            "one range of values for all images, as timm normalizes them",
-            format!("augment_eval {:?}", config.settings.augment_eval),
-            "train with -1_to_1 in place of standardize",
-        );
-    };
-    // (p - mean) / std of p in 0..1 is min + (max - min) p.
-    let std = 1.0 / f64::from(max - min);
-    let mean = -f64::from(min) * std;
-    let side = config.height.min(config.width);
+    let size = Size { height: config.height, width: config.width };
+    let preparation = Preparation::of(&config.settings.augment_eval, size)?;
     let layout = Layout::new(a);
     let channels: Vec<usize> = (0..a.units.len()).map(|b| (4 * layout.stem.outputs) << b).collect();
     let origin = Origin { seed: config.seed, settings: config.settings.clone() };
-    Ok(json!({
+    let mut pretrained = preparation.to_json(a.channels, size);
+    pretrained["num_classes"] = config.classes.len().into();
+    pretrained["first_conv"] = "stem.conv".into();
+    pretrained["classifier"] = "head.fc".into();
+    let json = json!({
         "architecture": ARCHITECTURES[0],
         "num_classes": config.classes.len(),
         "num_features": layout.features,
@@ -124,19 +128,10 @@ pub fn to_config(path: &Path, config: &Config) -> Result<Value> {
             "in_chans": a.channels,
             "output_stride": output_stride(a),
         },
-        "pretrained_cfg": {
-            "num_classes": config.classes.len(),
-            "input_size": [a.channels, config.height, config.width],
-            "mean": vec![mean; a.channels],
-            "std": vec![std; a.channels],
-            "interpolation": "bilinear",
-            "crop_pct": side as f64 / pipe.resized_side().unwrap_or(side) as f64,
-            "crop_mode": "center",
-            "first_conv": "stem.conv",
-            "classifier": "head.fc",
-        },
+        "pretrained_cfg": pretrained,
         "s4l": origin,
-    }))
+    });
+    Ok((json, preparation.notes))
 }
 
 /// From input to pre-logits, so that no block of timm's is dilated in place of strided.
@@ -159,16 +154,6 @@ struct Found {
     model_args: Map<String, Value>,
     pretrained_cfg: Pretrained,
     s4l: Option<Origin>,
-}
-
-#[derive(Deserialize)]
-struct Pretrained {
-    input_size: [usize; 3],
-    mean: Vec<f64>,
-    std: Vec<f64>,
-    crop_pct: f64,
-    #[serde(default)]
-    label_names: Vec<String>,
 }
 
 /// The configuration of a model in timm's format, its network by the shapes of the tensors.
@@ -213,7 +198,7 @@ pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config>
     let expected: HashSet<String> =
         self::tensors(&Layout::new(&architecture)).into_iter().map(|t| t.name).collect();
     let names = tensors.names();
-    let mut others = names.iter().filter(|n| !n.ends_with(".num_batches_tracked"));
+    let mut others = names.iter().filter(|n| !n.ends_with(COUNTER));
     if let Some(name) = others.find(|name| !expected.contains(&name[..])) {
         return Err(bad("tensors of ResNetV2", format!("also {name}"), ours));
     }
@@ -253,28 +238,11 @@ fn architecture(tensors: &SafeTensors, classes: usize) -> Option<Architecture> {
 
 /// Settings of a model of timm's own: its network, and its evaluation as near as our steps come.
 fn settings(path: &Path, cfg: &Pretrained, a: &Architecture) -> Result<Settings> {
-    let [_, height, width] = cfg.input_size;
-    let same = |values: &[f64]| {
-        let first = values.first().copied();
-        first.filter(|v| values.iter().all(|w| w == v))
-    };
-    let (Some(mean), Some(std)) = (same(&cfg.mean), same(&cfg.std)) else {
-        return Err(Error::bad_data(
-            path,
-            "one mean and one std for all channels",
-            format!("{:?} and {:?}", cfg.mean, cfg.std),
-            "set both to 0.5 and fine-tune",
-        ));
-    };
-    let side = (height.min(width) as f64 / cfg.crop_pct).floor();
-    let (min, max) = (-mean / std, (1.0 - mean) / std);
     Ok(Settings {
         units: a.units.clone(),
         width_factor: a.width_factor,
         stem: a.stem,
-        augment_eval: format!(
-            "resize_small({side})|crop({height},{width})|value_range({min},{max})"
-        ),
+        augment_eval: cfg.pipe(path)?,
         ..Settings::default()
     })
 }

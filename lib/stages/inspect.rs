@@ -1,6 +1,6 @@
 //! `s4l-inspect`: what is in a file of the project, what was it made from, and is it whole?
 //!
-//! Reads any parquet, safetensors or JSON file, a shard folder or a model folder, and prints schema,
+//! Reads any parquet, safetensors, ONNX or JSON file, a shard folder or a model folder, and prints schema,
 //! statistics and lineage; with `--lineage` all that it was made from, up to the images. With `--verify` it
 //! says nothing and exits 0 when all is good, 3 when not, with both 65.
 
@@ -8,8 +8,9 @@ use crate::artifact;
 use crate::cli::{self, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::inspect::sheet::{self, Draw};
-use crate::inspect::{folder, json, lineage, parquet, safetensors};
+use crate::inspect::{folder, json, lineage, onnx, parquet, safetensors};
 use crate::lock::Lock;
+use crate::model;
 use crate::page::frame::Page;
 use crate::schema;
 use std::io::Read;
@@ -29,7 +30,7 @@ EXAMPLES
 #[derive(Debug, clap::Parser)]
 #[command(name = "s4l-inspect", version, before_help = EXAMPLES)]
 pub struct Args {
-    /// A parquet, safetensors or JSON file, a shard folder or a model folder
+    /// A parquet, safetensors, ONNX or JSON file, a shard folder, a model folder or an export
     path: PathBuf,
     /// Print what it was made from, and those files in turn, up to the images; also of a report
     #[arg(long)]
@@ -141,6 +142,7 @@ enum Kind {
     Parquet,
     Safetensors,
     Json,
+    Onnx,
     Shards,
     Model,
 }
@@ -161,6 +163,9 @@ fn kind(path: &Path) -> Result<Kind> {
         if path.join(schema::CONFIG_JSON).exists() || path.join(schema::WEIGHTS).exists() {
             return Ok(Kind::Model);
         }
+        if path.join(schema::ONNX_MODEL).exists() {
+            return Ok(Kind::Onnx);
+        }
         return Err(Error::bad_data(
             path,
             format!("{} (shards) or {} (a model)", schema::DATASET_JSON, schema::CONFIG_JSON),
@@ -176,9 +181,10 @@ fn kind(path: &Path) -> Result<Kind> {
         (Some("parquet"), _) | (_, b"PAR1") => Ok(Kind::Parquet),
         (Some("safetensors"), _) => Ok(Kind::Safetensors),
         (Some("json"), _) => Ok(Kind::Json),
+        (Some("onnx"), _) => Ok(Kind::Onnx),
         _ => Err(Error::bad_data(
             path,
-            "a parquet, safetensors or JSON file",
+            "a parquet, safetensors, ONNX or JSON file",
             "another kind",
             "see --help for what can be inspected",
         )),
@@ -190,6 +196,7 @@ fn describe(path: &Path, kind: Kind) -> Result<String> {
         Kind::Parquet => parquet::describe(path),
         Kind::Safetensors => safetensors::describe(path),
         Kind::Json => json::describe(path),
+        Kind::Onnx => onnx::describe(path),
         Kind::Shards => folder::describe_shards(path),
         Kind::Model => folder::describe_model(path),
     }
@@ -200,6 +207,7 @@ fn verify(path: &Path, kind: Kind) -> Result<()> {
         Kind::Parquet => parquet::verify(path),
         Kind::Safetensors => safetensors::verify(path),
         Kind::Json => json::read(path).map(drop),
+        Kind::Onnx => model::onnx::read(path).map(drop),
         Kind::Shards => folder::verify_shards(path),
         Kind::Model => folder::verify_model(path),
     }
