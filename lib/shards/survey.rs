@@ -23,6 +23,7 @@ pub fn shared(
 ) -> Result<(String, Survey)> {
     let path = beside(out, schema::SURVEY);
     let _lock = Lock::of(&path, true)?;
+    artifact::remove_left_over(&path);
     if let Some((found, hash, survey)) = read(&path)?
         && found == of
     {

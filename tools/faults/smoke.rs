@@ -222,6 +222,11 @@ pub static STAGES: [Stage; 15] = [
 ];
 
 impl Stage {
+    /// Whether it joins parts, and takes them away.
+    pub fn is_merge(&self) -> bool {
+        self.line.starts_with("--merge")
+    }
+
     pub fn named(name: &str) -> Option<&'static Stage> {
         STAGES.iter().find(|stage| stage.name == name)
     }

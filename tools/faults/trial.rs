@@ -96,7 +96,7 @@ impl<'w> Trial<'w> {
     fn others_as_before(&self, output: Output, verdict: &mut Verdict) -> Result<()> {
         let outputs = self.expected(output)?;
         let mut inputs = self.world.inputs(self.stage)?;
-        if self.stage.line.starts_with("--merge") {
+        if self.stage.is_merge() {
             inputs.retain(|path, _| !path.to_string_lossy().contains(".part-"));
         }
         let there = world::everything(self.folder.path())?;
