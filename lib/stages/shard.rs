@@ -196,6 +196,9 @@ impl Args {
 
         let resized = self.resize_small.map(|small| Resized { small, quality: self.quality });
         let recipe = self.recipe_hash(&settings, resized);
+        let goal = self.part.map_or(out.to_path_buf(), |part| part.path(out));
+        let _lock = Lock::of(&goal, self.output.update)?;
+        let found = self.found(&goal)?;
         let (hash, survey) = self.read(&input, &settings, &recipe, out)?;
         let lineage =
             Lineage::new("s4l-shard", UNSEEDED, recipe).input(schema::input::IMAGES, hash);
@@ -203,10 +206,7 @@ impl Args {
             cli::up_to_date(out);
             return Ok(());
         }
-        let goal = self.part.map_or(out.to_path_buf(), |part| part.path(out));
-        let _lock = Lock::of(&goal, self.output.update)?;
-        if artifact::target(&self.output, &goal, &lineage, self.found(&goal)?)? == Target::UpToDate
-        {
+        if artifact::target(&self.output, &goal, &lineage, found)? == Target::UpToDate {
             let made = lineage.metadata().into_iter().collect();
             staging::remove_left_over(&staging::partial(&goal), &made);
             return Ok(());
