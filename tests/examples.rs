@@ -27,7 +27,7 @@ mkdir -p step1 step2 runs/pets/seed0/moam_step3
 s4l-pseudolabel --in shards --model model --labelled labelled.parquet --out labels.parquet
 cp labels.parquet step1
 cp labels.parquet step2
-s4l-export --model model --to timm --out timm
+s4l-export --model model --to huggingface --out share
 cp -r model runs/pets/seed0/moam_step3
 cp eval.parquet runs/pets/seed0/moam_step3
 ";

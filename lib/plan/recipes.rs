@@ -98,14 +98,7 @@ pub fn all(shape: &Shape, data: &Data, share: f64) -> [Recipe; 4] {
                 "MOAM step 2: retraining with the pseudo labels of step 1 on all {every} images, from step 1.\n\
                  # {step2} steps. Without the losses of step 1, which cost here in a trial."
             ),
-            [
-                "label_column = \"label\" # the mean of 5 upright crops; known labels are kept\n"
-                    .into(),
-                upright(&pipe, STEP2_BATCH),
-                rates(0.1, epochs(step2, every, STEP2_BATCH), 0.02, "in epochs of all images"),
-                averages(70, every, STEP2_BATCH),
-            ]
-            .concat(),
+            retraining(&pipe, every, step2),
         ),
         of(
             "moam_step3",
@@ -119,6 +112,16 @@ pub fn all(shape: &Shape, data: &Data, share: f64) -> [Recipe; 4] {
             .concat(),
         ),
     ]
+}
+
+fn retraining(pipe: &str, images: usize, steps: usize) -> String {
+    [
+        "label_column = \"label\" # the mean of 5 upright crops; known labels are kept\n",
+        &upright(pipe, STEP2_BATCH),
+        &rates(0.1, epochs(steps, images, STEP2_BATCH), 0.02, "in epochs of all images"),
+        &averages(70, images, STEP2_BATCH),
+    ]
+    .concat()
 }
 
 /// Images a little larger than the network takes: it sees a random part, in evaluation the central one.

@@ -20,10 +20,10 @@ use std::time::Instant;
 
 const EXAMPLES: &str = "\
 EXAMPLES
-  s4l-export --model model --to huggingface --out pets --eval eval.parquet
-  python -c 'import timm; timm.create_model(\"local-dir:pets\", pretrained=True)'
-  python -c 'from transformers import pipeline; pipeline(\"image-classification\", model=\"./pets\")'
-  s4l-eval --in shards --model pets --out back.parquet          and back
+  s4l-export --model model --to huggingface --out share --eval eval.parquet
+  python -c 'import timm; timm.create_model(\"local-dir:share\", pretrained=True)'
+  python -c 'from transformers import pipeline; pipeline(\"image-classification\", model=\"./share\")'
+  s4l-eval --in shards --model share --out back.parquet          and back
   s4l-export --model model --to onnx --out onnx                 onnx/model.onnx
 huggingface is the folder of timm and transformers: config.json, model.safetensors, README.md; every stage takes
 it as --model or --init. It has timm's words for the preparation, and timm resizes by Pillow, ours is
