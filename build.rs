@@ -2,6 +2,7 @@
 //! library from which commit it is built.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -17,8 +18,10 @@ fn main() {
     {
         println!("cargo:rustc-env=S4L_COMMIT={commit}");
     }
-    // Every commit and checkout adds a line to it.
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+    // Every commit and checkout adds a line to it. Where git failed, it is asked again after whatever it
+    // does next.
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"]);
+    if let Some(log) = log.or_else(|| Path::new(".git").exists().then(|| ".git".to_string())) {
         println!("cargo:rerun-if-changed={log}");
     }
 }

@@ -99,7 +99,8 @@ fn size_and_pixels_are_turned_by_one_rule() {
 fn a_resized_image_has_the_means_of_its_boxes() {
     let scratch = Scratch::new();
     // Of noise, near a ratio of 1, whatever is no mean of whole boxes is far from it.
-    let noise: Vec<u8> = (0..40 * 40u32).map(|i| (i * i * 2654435 >> 13) as u8).collect();
+    let noise: Vec<u8> =
+        (0..40 * 40u32).map(|i| ((i * i).wrapping_mul(2_654_435) >> 13) as u8).collect();
     scratch.write("in/cat/1.png", png(&noise, 40));
     let small = ["--in", "in", "--out", "small", "--resize-small", "32", "--quality", "100"];
     shard(&scratch, &small).ok();
