@@ -155,6 +155,30 @@ fn shells_complete_every_option() {
 }
 
 #[test]
+fn make_installs_programs_and_completions() {
+    let scratch = Scratch::new();
+    let programs = program("").trim_end_matches('/').to_string();
+    let ran = std::process::Command::new("make")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "install", &format!("BIN={programs}")])
+        .arg(format!("PREFIX={}", scratch.path("usr").display()))
+        .env_remove("MAKEFLAGS")
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for command in commands() {
+        let name = command.get_name();
+        let installed = scratch.path(&format!("usr/bin/{name}"));
+        let help = scratch.run(installed.to_str().unwrap(), &["--help"]).ok().stdout;
+        assert_eq!(help, scratch.run(&program(name), &["--help"]).ok().stdout);
+        for file in ["bash-completion/completions/", "zsh/site-functions/_"] {
+            let script = scratch.path(&format!("usr/share/{file}{name}"));
+            assert!(std::fs::read_to_string(script).unwrap().contains(name));
+        }
+        assert!(scratch.path(&format!("usr/share/fish/vendor_completions.d/{name}.fish")).exists());
+    }
+}
+
+#[test]
 fn a_typing_error_names_what_was_meant() {
     let ran = Scratch::new().run(env!("CARGO_BIN_EXE_s4l-subset"), &["--per-clas", "3"]);
     assert_eq!(ran.code, 2);
