@@ -161,7 +161,7 @@ settings! {
     /// VAT and entropy minimization on labelled images too (not in `moam`, as in the reference).
     vat_labelled: bool = true, Range::Either;
 
-    /// Class labels and entropy minimization on the upright view of an image alone, for images that have an
+    /// Class labels, VAT and entropy minimization on the upright view of an image alone, for images that have an
     /// up, as most photographs; false: on all four orientations, as in the paper (`rotation`, `moam`).
     upright_classes: bool = false, Range::Either;
 

@@ -169,7 +169,8 @@ fn upright_classes_are_those_of_the_first_view() {
     for method in [Method::Rotation, Method::Moam] {
         let s = Settings { upright_classes: true, ..settings(method) };
         let batch = batch(4);
-        let record = run(&mut network(method), &s, &batch);
+        let mut trained = network(method);
+        let record = run(&mut trained, &s, &batch);
         let logits = clean(&mut network(method), &batch.images);
         let tensor = |numbers: &[u32]| Tensor::new(numbers, logits.device()).unwrap();
         let rows = |numbers: &[u32]| logits.index_select(&tensor(numbers), 0).unwrap();
@@ -177,6 +178,16 @@ fn upright_classes_are_those_of_the_first_view() {
             vec![("loss/supervised", cross_entropy(&rows(&[12, 16]), &tensor(&[3, 7])))];
         if method == Method::Moam {
             terms.push(("loss/entmin", entropy(&rows(&[0, 4, 8]))));
+            // VAT has moved these, each by the radius.
+            let moved = trained.engine.read(Inner::Moved).unwrap();
+            let radius = vat::radius(s.vat_eps, VALUES);
+            assert_eq!(moved.len(), 3 * VALUES);
+            for (moved, image) in moved.chunks(VALUES).zip([0, 4, 8]) {
+                let from = &batch.images[image * VALUES..][..VALUES];
+                let squares = moved.iter().zip(from).map(|(a, b)| f64::from(a - b).powi(2));
+                let norm = squares.sum::<f64>().sqrt();
+                assert!((norm / radius - 1.0).abs() < 1e-5, "{norm} in place of {radius}");
+            }
         }
         for (name, expected) in terms {
             let expected: f32 = expected.unwrap().to_scalar().unwrap();
@@ -229,7 +240,7 @@ fn every_image_is_moved_by_the_radius_flat_ones_too() {
     let mut network = network(Method::Vat);
     let clean = clean(&mut network, &images);
     for (radius, iterations) in [(0.5, 1), (0.5, 3), (40.0, 1), (0.5, 0)] {
-        vat::perturb(&mut network, &clean, radius, iterations, (5, 3)).unwrap();
+        vat::perturb(&mut network, (&clean, 1), radius, iterations, (5, 3)).unwrap();
         let moved = network.engine.read(Inner::Moved).unwrap();
         for (i, (a, b)) in moved.chunks(VALUES).zip(images.chunks(VALUES)).enumerate() {
             let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
@@ -263,7 +274,7 @@ fn the_direction_is_the_limit_of_small_steps() {
     };
     let x = f64s(&images).reshape((n, SIDE, SIDE, 1)).unwrap();
     for key in 3..7 {
-        vat::perturb(&mut network, &fast_clean, 0.5, 1, (5, key)).unwrap();
+        vat::perturb(&mut network, (&fast_clean, 1), 0.5, 1, (5, key)).unwrap();
         let moved = network.engine.read(Inner::Moved).unwrap();
         let direction: Vec<f64> = (0..n)
             .flat_map(|i| {

@@ -97,7 +97,7 @@ fn run(engine: &mut dyn Engine, case: &Case) -> Results {
     let (features, upstream) = pass(engine, case);
     // The same images, moved by nothing.
     let images = images(case);
-    engine.direction(vec![1.0; images.len()]);
+    engine.direction(vec![1.0; images.len()], 1);
     engine.along(0.0);
     engine.forward(Pass::Direction).unwrap();
     engine.backward(&[Some(upstream)]).unwrap();

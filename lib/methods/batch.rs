@@ -1,5 +1,9 @@
 //! A training batch: the images of one step, what its rows are, and the labels.
 
+use crate::error::Result;
+use crate::settings::Settings;
+use candle_core::Tensor;
+
 /// The images of one step, augmented.
 #[derive(Debug)]
 pub struct Batch {
@@ -26,6 +30,22 @@ pub struct Half {
     pub views: usize,
 }
 
+/// Some rows of a batch: so many, from the first on each `every`-th.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stride {
+    pub rows: usize,
+    pub every: usize,
+}
+
+impl Stride {
+    /// Of `[n, classes]`, whose first rows these are among.
+    pub fn pick(self, logits: &Tensor) -> Result<Tensor> {
+        let Stride { rows, every } = self;
+        let first = logits.narrow(0, 0, rows * every)?.reshape((rows, every, ()))?;
+        Ok(first.narrow(1, 0, 1)?.squeeze(1)?)
+    }
+}
+
 impl Rows {
     pub fn all(&self) -> usize {
         self.unlabelled.rows() + self.labelled.rows()
@@ -35,6 +55,14 @@ impl Rows {
 impl Half {
     pub fn rows(&self) -> usize {
         self.images * self.views
+    }
+
+    /// The rows that have a class: all views of an image, or with `upright_classes` the first one.
+    pub fn classes(&self, s: &Settings) -> Stride {
+        match s.upright_classes {
+            true => Stride { rows: self.images, every: self.views },
+            false => Stride { rows: self.rows(), every: 1 },
+        }
     }
 }
 

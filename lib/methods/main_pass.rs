@@ -29,14 +29,11 @@ pub struct MainPass<'a> {
 
 impl MainPass<'_> {
     /// The class logits `[rows, classes]` that have a class among those of a half that begins at row
-    /// `first`, and how many are of one image: all views, or with `upright_classes` the first one.
+    /// `first`, and how many are of one image.
     pub fn class_logits(&self, first: usize, half: Half) -> Result<(Tensor, usize)> {
         let logits = self.logits.narrow(0, first, half.rows())?;
-        if !self.settings.upright_classes {
-            return Ok((logits, half.views));
-        }
-        let views = logits.reshape((half.images, half.views, ()))?;
-        Ok((views.narrow(1, 0, 1)?.squeeze(1)?, 1))
+        let rows = half.classes(self.settings);
+        Ok((rows.pick(&logits)?, half.views / rows.every))
     }
 }
 

@@ -1,7 +1,7 @@
 //! MOAM, the mix of all models (reference rotation_vat.py): rotation, VAT and entropy minimization in one
 //! loss.
 
-use super::batch::Rows;
+use super::batch::{Rows, Stride};
 use super::main_pass::{MainPass, Term};
 use super::{entropy_minimization, rotation};
 use crate::error::Result;
@@ -15,8 +15,8 @@ pub fn check(s: &Settings) -> Checked {
 }
 
 /// Rows of VAT and entropy minimization: the unlabelled ones only, as in the reference.
-pub fn perturbed(_: &Settings, rows: &Rows) -> usize {
-    rows.unlabelled.rows()
+pub fn perturbed(s: &Settings, rows: &Rows) -> Stride {
+    rows.unlabelled.classes(s)
 }
 
 pub fn terms(pass: &MainPass) -> Result<Vec<Term>> {

@@ -17,7 +17,7 @@ use crate::network::layout::Architecture;
 use crate::network::{Network, Outputs};
 use crate::schema::{head, metric};
 use crate::settings::{Checked, Fault, Method, Settings, method_name};
-use batch::{Batch, Rows};
+use batch::{Batch, Rows, Stride};
 use candle_core::Tensor;
 use main_pass::{At, MainPass, Record, Term, Value};
 use views::{Pipes, Views};
@@ -38,8 +38,8 @@ struct Definition {
     check_views: fn(&Settings, &Views) -> Checked,
     /// Terms of the main pass.
     terms: fn(&MainPass) -> Result<Vec<Term>>,
-    /// With VAT: on so many of the first rows.
-    perturbed: Option<fn(&Settings, &Rows) -> usize>,
+    /// With VAT: the rows that it moves.
+    perturbed: Option<fn(&Settings, &Rows) -> Stride>,
 }
 
 /// No term but the supervised one, and no demands. The other methods say how they differ.
@@ -196,7 +196,7 @@ pub fn step(
         let mut terms = vec![supervised::term(&pass, &mut record)?];
         terms.extend((method.terms)(&pass)?);
         if let Some(rows) = perturbed {
-            clean = Some(pass.logits.narrow(0, 0, rows)?.detach());
+            clean = Some((rows.pick(&pass.logits)?.detach(), rows.every));
         }
         weighted_sum(&terms, &mut record)
     };
@@ -204,8 +204,8 @@ pub fn step(
     let mut loss = f64::from(network.differentiate(pass, main_loss)?);
     let weight = vat::weight(settings, at);
     // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
-    if let Some(clean) = clean.filter(|_| weight != 0.0) {
-        let term = vat::term(network, settings, &clean, at)?;
+    if let Some((clean, every)) = clean.filter(|_| weight != 0.0) {
+        let term = vat::term(network, settings, (&clean, every), at)?;
         loss += weight * term.value;
         record.push(term);
     }

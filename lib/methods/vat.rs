@@ -1,7 +1,7 @@
 //! Virtual adversarial training (reference vat.py, vat_utils.py): the prediction should not change
 //! in the direction in which it changes fastest.
 
-use super::batch::Rows;
+use super::batch::{Rows, Stride};
 use super::entropy_minimization;
 use super::main_pass::{At, MainPass, Term, Value};
 use crate::error::Result;
@@ -32,18 +32,19 @@ pub fn check(s: &Settings) -> Checked {
     }
 }
 
-/// Rows of VAT and entropy minimization: so many of the first.
-pub fn perturbed(s: &Settings, rows: &Rows) -> usize {
-    match s.vat_labelled {
+/// Rows of VAT and entropy minimization.
+pub fn perturbed(s: &Settings, rows: &Rows) -> Stride {
+    let rows = match s.vat_labelled {
         true => rows.all(),
         false => rows.unlabelled.rows(),
-    }
+    };
+    Stride { rows, every: 1 }
 }
 
 /// Terms of the main pass: entropy minimization. VAT's term has a pass of its own.
 pub fn terms(pass: &MainPass) -> Result<Vec<Term>> {
     let rows = perturbed(pass.settings, &pass.batch.rows);
-    Ok(vec![entropy_minimization::term(pass, &pass.logits.narrow(0, 0, rows)?)?])
+    Ok(vec![entropy_minimization::term(pass, &rows.pick(&pass.logits)?)?])
 }
 
 /// The weight of VAT's term, which rises along the ramp.
@@ -52,10 +53,19 @@ pub fn weight(s: &Settings, at: At) -> f64 {
 }
 
 /// VAT's unweighted term; the engine adds up its weighted gradient. `clean`: the logits
-/// `[n, classes]` of the first `n` images of the step in the main pass.
-pub fn term(network: &mut Network, s: &Settings, clean: &Tensor, at: At) -> Result<Value> {
+/// `[n, classes]` of each `every`-th image of the step in the main pass.
+pub fn term(
+    network: &mut Network,
+    s: &Settings,
+    (clean, every): (&Tensor, usize),
+    at: At,
+) -> Result<Value> {
     let radius = radius(s.vat_eps, network.image_values);
-    perturb(network, clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
+    let clean = &match every {
+        1 => clean.clone(),
+        _ => unmoved(network, clean.dim(0)?, every)?,
+    };
+    perturb(network, (clean, every), radius, s.vat_power_iterations, (at.seed, at.step))?;
     let mut value = 0.0;
     network.differentiate(Pass::Perturbed, |outputs| {
         let divergence = divergence(&outputs.head(head::CLASSES)?, clean)?;
@@ -63,6 +73,15 @@ pub fn term(network: &mut Network, s: &Settings, clean: &Tensor, at: At) -> Resu
         Ok((divergence * weight(s, at))?)
     })?;
     Ok(Value { name: metric::LOSS_VAT, value })
+}
+
+/// The logits `[n, classes]` of each `every`-th image by the statistics of these alone, as the perturbed
+/// passes have them. Those of the main pass are of other views too: by them the divergence would be large
+/// without any perturbation.
+fn unmoved(network: &mut Network, images: usize, every: usize) -> Result<Tensor> {
+    network.engine.direction(vec![0.0; images * network.image_values], every);
+    network.engine.along(0.0);
+    Ok(network.forward(Pass::Perturbed)?.head(head::CLASSES)?.detach())
 }
 
 /// Norm of the perturbation of an image of `values` values: the root mean square a value of norm
@@ -83,18 +102,18 @@ pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
     Ok(mean.to_dtype(adversarial.dtype())?)
 }
 
-/// Moves the first images of the step by `radius` each in its adversarial direction: one gradient of
+/// Moves each `every`-th image of the step by `radius` each in its adversarial direction: one gradient of
 /// the divergence an iteration, from a normal direction keyed by (seed, step, image). `clean`: the
 /// logits `[n, classes]` of these images in the main pass.
 pub fn perturb(
     network: &mut Network,
-    clean: &Tensor,
+    (clean, every): (&Tensor, usize),
     radius: f64,
     iterations: usize,
     key: (u64, u64),
 ) -> Result<()> {
     let values = network.image_values;
-    network.engine.direction(noise(clean.dim(0)?, values, key));
+    network.engine.direction(noise(clean.dim(0)?, values, key), every);
     let xi = f64::from(XI) * (values as f64).sqrt();
     for _ in 0..iterations {
         network.engine.along(xi);

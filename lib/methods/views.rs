@@ -31,6 +31,11 @@ impl Views {
         })
     }
 
+    /// Images in the main pass of a step, each view one.
+    pub fn images_a_step(&self, s: &Settings) -> usize {
+        s.batch * self.labelled.count() + s.unlabelled_batch * self.unlabelled.count()
+    }
+
     /// All views go through the network together.
     pub fn check_sizes(&self, s: &Settings) -> Checked {
         let unlabelled = self.unlabelled.outputs().filter(|_| s.unlabelled_batch > 0);

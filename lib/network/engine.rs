@@ -59,8 +59,9 @@ pub trait Engine: Send {
     /// Takes the images of a step, and leaves the buffer of the last ones in their place.
     fn images(&mut self, images: &mut Vec<f32>);
 
-    /// Gives the first images of the step a direction each, of any length: as many as it has images.
-    fn direction(&mut self, direction: Vec<f32>);
+    /// Gives images of the step a direction each, of any length: from the first on each `every`-th, as many
+    /// as there are directions.
+    fn direction(&mut self, direction: Vec<f32>, every: usize);
 
     /// Moves each image that has a direction by this length along it; from where it was in the step,
     /// whatever moves came before. Without a direction (a gradient of zero) it stays there.

@@ -20,8 +20,9 @@ pub struct HostMemory {
     decayed: Vec<Range<usize>>,
     gradient: Vec<f32>,
     images: Vec<f32>,
-    /// Of the first images, and where they are along it.
+    /// Of each `every`-th image, and where they are along it.
     direction: Vec<f32>,
+    every: usize,
     moved: Vec<f32>,
     heads: Heads,
     /// That of the last `forward`.
@@ -68,6 +69,7 @@ impl HostMemory {
             gradient: vec![0.0; layout.parameters],
             images: Vec::new(),
             direction: Vec::new(),
+            every: 1,
             moved: Vec::new(),
             heads: Heads::default(),
             pass: Pass::Perturbed,
@@ -85,14 +87,14 @@ impl HostMemory {
         std::mem::swap(&mut self.images, images);
     }
 
-    pub fn direction(&mut self, direction: Vec<f32>) {
-        self.direction = direction;
+    pub fn direction(&mut self, direction: Vec<f32>, every: usize) {
+        (self.direction, self.every) = (direction, every);
     }
 
     pub fn along(&mut self, length: f64) {
         self.moved.resize(self.direction.len(), 0.0);
         let values = self.image_values;
-        let images = self.images.par_chunks_exact(values);
+        let images = self.images.par_chunks_exact(values).step_by(self.every);
         let directions = self.direction.par_chunks_exact(values);
         let moved = self.moved.par_chunks_exact_mut(values);
         moved.zip(images).zip(directions).for_each(|((moved, image), direction)| {

@@ -122,6 +122,11 @@ impl Network {
         Ok(())
     }
 
+    /// One pass forward.
+    pub fn forward(&mut self, pass: Pass) -> Result<Outputs> {
+        Outputs::new(&self.layout, self.engine.forward(pass)?)
+    }
+
     /// One pass forward and backward: `loss` makes a scalar of the heads' logits, the engine keeps the
     /// gradient of the pass. Returns the loss.
     pub fn differentiate(
@@ -129,7 +134,7 @@ impl Network {
         pass: Pass,
         loss: impl FnOnce(&Outputs) -> Result<Tensor>,
     ) -> Result<f32> {
-        let outputs = Outputs::new(&self.layout, self.engine.forward(pass)?)?;
+        let outputs = self.forward(pass)?;
         let loss = loss(&outputs)?;
         let gradients = outputs.gradients(&loss)?;
         if gradients.iter().all(Option::is_none) {

@@ -54,7 +54,7 @@ const THREAD: usize = 4 << 20;
 pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
     let views = methods::views(s, data.channels)?;
     let layout = layout(s, data);
-    let images = images_of_a_step(s, &views);
+    let images = views.images_a_step(s);
     let first = views.labelled.first();
     let size = (first.height, first.width);
     let activations = cpu::training_bytes(&layout, size, s.precision, images);
@@ -111,13 +111,9 @@ fn layout(s: &Settings, data: &Data) -> Layout {
     Layout::new(&methods::architecture(s, data.channels, data.classes))
 }
 
-fn images_of_a_step(s: &Settings, views: &Views) -> usize {
-    s.batch * views.labelled.count() + s.unlabelled_batch * views.unlabelled.count()
-}
-
 /// Images in the main pass of a step, each view one.
 pub fn images_a_step(s: &Settings, data: &Data) -> Result<usize> {
-    Ok(images_of_a_step(s, &methods::views(s, data.channels)?))
+    Ok(methods::views(s, data.channels)?.images_a_step(s))
 }
 
 /// The trunk and the images that it takes, in words.
@@ -134,7 +130,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     let views = methods::views(s, data.channels)?;
     let memory = memory(s, data)?;
     let schedule = Schedule::new(s, data.labelled);
-    let images = images_of_a_step(s, &views);
+    let images = views.images_a_step(s);
     let lines = [
         ("method", method_name(s.method)),
         ("network", network(s, &views, data)),
@@ -158,7 +154,7 @@ pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
     let (layout, memory) = (layout(s, data), memory(s, data)?);
     let schedule = Schedule::new(s, data.labelled);
     let (steps, epoch) = (schedule.total_steps, schedule.steps_per_epoch);
-    let images = images_of_a_step(s, &views);
+    let images = views.images_a_step(s);
     let (method, network) = (method_name(s.method), network(s, &views, data));
     let rate = learning_rate(s, &schedule);
     let text = format!(

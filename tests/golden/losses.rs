@@ -85,7 +85,7 @@ fn a_perturbation_is_normalized_as_by_tensorflow() {
     network.engine.images(&mut images);
     let clean = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
     let key = (case["seed"].as_u64().unwrap(), case["step"].as_u64().unwrap());
-    vat::perturb(&mut network, &clean, float(&case["radius"]), 0, key).unwrap();
+    vat::perturb(&mut network, (&clean, 1), float(&case["radius"]), 0, key).unwrap();
     let moved = network.engine.read(Inner::Moved).unwrap();
     close("perturbation", &moved, &floats(&case["moved"]), 1e-6);
 }

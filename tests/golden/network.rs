@@ -33,7 +33,7 @@ pub fn gradients(
     let features = engine.forward(pass).unwrap().remove(0);
     engine.backward(&[Some(upstream.to_vec())]).unwrap();
     // The same images, moved by nothing.
-    engine.direction(vec![1.0; images.len()]);
+    engine.direction(vec![1.0; images.len()], 1);
     engine.along(0.0);
     engine.forward(Pass::Direction).unwrap();
     engine.backward(&[Some(upstream.to_vec())]).unwrap();

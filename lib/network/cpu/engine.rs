@@ -76,8 +76,8 @@ impl<E: Element> Engine for CpuEngine<E> {
         self.memory.images(images);
     }
 
-    fn direction(&mut self, direction: Vec<f32>) {
-        self.memory.direction(direction);
+    fn direction(&mut self, direction: Vec<f32>, every: usize) {
+        self.memory.direction(direction, every);
     }
 
     fn along(&mut self, length: f64) {
