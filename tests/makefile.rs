@@ -322,6 +322,51 @@ fn a_recipe_that_the_makefile_does_not_name_is_a_row_trained_on_the_labels() {
     assert_eq!(ran.last().unwrap(), "report report");
 }
 
+/// The rows of the fewer labels, chains too.
+#[test]
+fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
+    let bench = Bench::new();
+    for name in ["pseudo_labels", "vat", "moam_step1", "moam_step2", "moam_step3"] {
+        let [from, to] = ["", "_1p"].map(|end| bench.path(&format!("mine/{name}{end}.toml")));
+        fs::copy(from, to).unwrap();
+    }
+    let pipeline = bench.path("mine/pipeline.mk");
+    let text = fs::read_to_string(&pipeline).unwrap();
+    fs::write(&pipeline, format!("{text}MOAM_STEP1_1P_INIT := vat_1p\n")).unwrap();
+    let (output, log) = bench.make(&["moam_step3_1p", "pseudo_labels_1p", "vat_1p"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let made = |row: &str| {
+        let end = format!("--out out/seed0/{row} --seed 0 --device cpu --update");
+        let line = log.iter().find(|line| line.ends_with(&end));
+        line.unwrap_or_else(|| panic!("no {end:?} in {log:#?}")).clone()
+    };
+    let few = "--labelled out/seed0/labelled_1p.parquet";
+    for (row, inputs) in [
+        ("vat_1p/model", few.to_string()),
+        ("moam_step1_1p/model", format!("{few} --init out/seed0/vat_1p/model")),
+        (
+            "pseudo_labels_1p/model",
+            format!("{few} --labels out/seed0/supervised_1p/labels.parquet"),
+        ),
+        (
+            "moam_step2_1p/model",
+            "--labels out/seed0/moam_step1_1p/labels.parquet --init out/seed0/moam_step1_1p/model"
+                .to_string(),
+        ),
+        ("moam_step3_1p/model", format!("{few} --init out/seed0/moam_step2_1p/model")),
+        ("moam_step1_1p/labels.parquet", few.to_string()),
+    ] {
+        assert!(made(row).contains(&inputs), "{row}: {}", made(row));
+    }
+    assert!(log.iter().all(|line| !line.contains("s4l-pre") || !line.contains("10p")), "{log:#?}");
+
+    let without = text.lines().filter(|line| !line.starts_with("SUBSET_1P"));
+    fs::write(&pipeline, without.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let (output, _) = bench.make(&["vat"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("SUBSET_1P says how many labels"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_recipe_is_not_named_as_a_target_of_make() {
     let bench = Bench::new();

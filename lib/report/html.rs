@@ -3,9 +3,9 @@
 use super::curves;
 use super::made;
 use super::outcomes::Bin;
-use super::rows::{Estimate, TableRow, uneven};
+use super::rows::{Difference, Estimate, TableRow};
 use super::runs::Run;
-use super::table::{self, PUBLISHED_NOTE, percent, published, spread};
+use super::table::{self, PUBLISHED_NOTE, Shown, percent, published, spread};
 use crate::evaluate::metrics::{CALIBRATION_BINS, Summary};
 use crate::page::chart::{self, Bar, Dot, Place};
 use crate::page::frame::{Page, escape, section};
@@ -42,12 +42,10 @@ pub fn page(rows: &[TableRow]) -> String {
 /// The figures beside the published ones. Spreads of others than top-1 are in the files. Each of ours leads
 /// to how it was made.
 fn headline(rows: &[TableRow]) -> String {
-    let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
-    let uneven = uneven(rows);
+    let shown = Shown::of(rows);
     let head = |shown: bool, name: &str| {
         if shown { format!("<th scope=col>{name}") } else { String::new() }
     };
-    let note = if averaged { table::ROTATIONS_NOTE } else { "" };
     let best = rows.iter().map(top1).fold(0.0, f64::max);
     let mut body = String::new();
     for (nth, row) in rows.iter().enumerate() {
@@ -60,7 +58,7 @@ fn headline(rows: &[TableRow]) -> String {
             made::anchor(nth),
             escape(row.title),
             row.mark(),
-            ours(nth, row, averaged, uneven),
+            ours(nth, row, shown),
             theirs.join("<td class=theirs>")
         );
     }
@@ -68,22 +66,27 @@ fn headline(rows: &[TableRow]) -> String {
         "<p class=lead>{}</p>\n<p>{}.</p>\n<section>\n<div class=wide><table class=main>\n<thead>\
          <tr><th class=under rowspan=2><th class=group colspan={}><span>This project</span>\
          <th class='group apart' colspan=4><span>ImageNet, ResNet-50v2, as published</span>\
-         <tr><th scope=col>Top-1 %<th>{}{}<th scope=col>Top-5 %<th scope=col>NLL\
+         <tr><th scope=col>Top-1 %<th>{}{}{}<th scope=col>Top-5 %<th scope=col>NLL{}\
          <th scope=col>Seeds<th scope=col class=apart>Top-5 paper<th scope=col>re-run\
          <th scope=col>Top-1 paper<th scope=col>re-run\n</thead>\n<tbody>\n{body}</tbody>\n\
-         </table></div>\n{}<p class=note>{} {note} {PUBLISHED_NOTE}</p>\n</section>",
+         </table></div>\n{}<p class=note>{} {PUBLISHED_NOTE}</p>\n</section>",
         lead(rows),
         escape(&table::subject(rows)),
-        5 + usize::from(averaged) + usize::from(uneven),
-        head(uneven, "Balanced %"),
-        head(averaged, "4 rotations"),
+        5 + 2 * usize::from(shown.compared)
+            + usize::from(shown.averaged)
+            + usize::from(shown.balanced)
+            + 2 * usize::from(shown.budgets),
+        head(shown.compared, "To supervised<th>"),
+        head(shown.balanced, "Balanced %"),
+        head(shown.averaged, "4 rotations"),
+        head(shown.budgets, "Labels seen<th scope=col>Images seen"),
         mixed(rows),
-        table::balanced_note(uneven),
+        shown.notes(),
     )
 }
 
 /// The cells of our figures: each leads to how it was made, and says the values of all seeds on hover.
-fn ours(nth: usize, row: &TableRow, averaged: bool, uneven: bool) -> String {
+fn ours(nth: usize, row: &TableRow, shown: Shown) -> String {
     let cell = |text: String, value: &dyn Fn(&Run) -> Option<f64>, decimals: usize| {
         let values = row.runs.iter().map(|run| match value(run) {
             Some(value) => format!("seed {}: {value:.decimals$}", run.summary.seed),
@@ -98,19 +101,37 @@ fn ours(nth: usize, row: &TableRow, averaged: bool, uneven: bool) -> String {
     let rotations = row.rotation_averaged_top1().map_or(String::new(), |e| percent(e.mean));
     let mut cells = figure(percent(top1(row)), |s| s.top1);
     let _ = write!(cells, "<td class=range>{}", range(row));
-    if uneven {
+    if shown.compared {
+        cells += &difference(row);
+    }
+    if shown.balanced {
         let balanced = percent(row.balanced_accuracy().mean);
         cells += &figure(balanced, |s| crate::evaluate::metrics::balanced_accuracy(&s.per_class));
     }
-    if averaged {
+    if shown.averaged {
         let of = |run: &Run| Some(run.summary.rotation_averaged.as_ref()?.top1 * 100.0);
         cells += &cell(rotations, &of, 2);
     }
     cells += &figure(percent(row.estimate(|s| s.top5).mean), |s| s.top5);
     let nll = format!("{:.3}", row.estimate(|s| s.nll).mean);
     cells += &cell(nll, &|run| Some(run.summary.unrotated.nll), 4);
+    if shown.budgets {
+        let counts = [table::budget(row, |b| b.labelled), table::budget(row, |b| b.seen)];
+        let _ = write!(cells, "<td>{}", counts.join("<td>"));
+    }
     let _ = write!(cells, "<td>{}", row.runs.len());
     cells
+}
+
+/// Two cells: points, and their interval.
+fn difference(row: &TableRow) -> String {
+    match row.difference {
+        None => "<td><td>".to_string(),
+        Some(Difference { mean, low, high }) => {
+            let [mean, low, high] = [mean, low, high].map(|fraction| fraction * 100.0);
+            format!("<td>{mean:+.1}<td class=range>{low:.1} to {high:.1}")
+        }
+    }
 }
 
 /// What does not belong together, if there is anything.

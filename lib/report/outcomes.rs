@@ -25,10 +25,10 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Of the rows of an `eval.parquet`, which are not kept.
+    /// Of the rows of an `eval.parquet`, which are not kept, and which of them are classified rightly.
     ///
     /// Errors: `BadData` if they are not what the summary is about.
-    pub fn read(table: &Table, summary: &Summary) -> Result<Outcomes> {
+    pub fn read(table: &Table, summary: &Summary) -> Result<(Outcomes, Vec<bool>)> {
         let classes = summary.per_class.len();
         let bad = |expected: String, found: String| {
             Error::bad_data(&table.path, expected, found, "make it again with s4l-eval")
@@ -45,7 +45,7 @@ impl Outcomes {
             };
             return Err(bad(of(summary.images, classes), of(labels.len() as u64, each)));
         }
-        let mut outcomes = Outcomes::default();
+        let (mut outcomes, mut right) = (Outcomes::default(), Vec::with_capacity(labels.len()));
         for ((label, predicted), logits) in
             labels.into_iter().zip(predictions).zip(logits.chunks_exact(classes))
         {
@@ -54,10 +54,11 @@ impl Outcomes {
             let confidence = Prediction::new(logits, label).confidence;
             let bin = &mut outcomes.bins[calibration_bin(confidence)];
             bin.images += 1;
+            right.push(label == predicted);
             bin.correct += u64::from(label == predicted);
             bin.confidence += confidence;
         }
-        Ok(outcomes)
+        Ok((outcomes, right))
     }
 
     pub fn add(&mut self, other: &Outcomes) {

@@ -9,6 +9,7 @@ use crate::schema::{self, EVAL, SUMMARY_KEY};
 use crate::tables::table::{self, Table};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Add;
 use std::path::{Path, PathBuf};
 
 /// One evaluated model.
@@ -20,6 +21,8 @@ pub struct Run {
     pub place: String,
     pub summary: EvalSummary,
     pub outcomes: Outcomes,
+    /// Of each image evaluated, whether it was classified rightly.
+    pub right: Vec<bool>,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
     /// The model beside it, if there is one.
@@ -30,6 +33,25 @@ pub struct Run {
     pub curves: BTreeMap<String, Vec<(i64, f64)>>,
     /// How many known labels the model was trained on, where `labels::count` has found that.
     pub labels: Option<u64>,
+    /// What it was trained with, where `budget::count` has found that.
+    pub budget: Option<Budget>,
+}
+
+/// Images in the steps of a training, and of the trainings of the models that it began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// With a label, known or pseudo.
+    pub labelled: u64,
+    /// All that the main passes see, each view one. VAT's passes besides are not counted.
+    pub seen: u64,
+}
+
+impl Add for Budget {
+    type Output = Budget;
+
+    fn add(self, other: Budget) -> Budget {
+        Budget { labelled: self.labelled + other.labelled, seen: self.seen + other.seen }
+    }
 }
 
 /// A model as its folder describes it.
@@ -38,6 +60,8 @@ pub struct Model {
     pub hash: String,
     pub header: HashMap<String, String>,
     pub settings: Map<String, Value>,
+    /// Of the images that it takes, where the configuration says so.
+    pub channels: Option<usize>,
 }
 
 /// The runs below a folder, and the hash of each file that was read, by path relative to it.
@@ -108,11 +132,13 @@ fn read(root: &Path, path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
         hashes.push((metrics, table.hash));
     }
     let row = path.parent().and_then(Path::file_name);
+    let (outcomes, right) = Outcomes::read(&table, &summary.unrotated)?;
     let run = Run {
         row: row.map_or_else(|| summary.row.clone(), |name| name.to_string_lossy().into_owned()),
         path: path.to_path_buf(),
         place: place(root, path),
-        outcomes: Outcomes::read(&table, &summary.unrotated)?,
+        outcomes,
+        right,
         summary,
         lineage: table
             .metadata
@@ -123,6 +149,7 @@ fn read(root: &Path, path: &Path) -> Result<(Run, Vec<(PathBuf, String)>)> {
         commits: commits(path),
         curves,
         labels: None,
+        budget: None,
     };
     Ok((run, hashes))
 }
@@ -133,9 +160,11 @@ fn model(path: &Path) -> Result<Option<Model>> {
     }
     let described = folder::describe(path)?;
     let config: Value = serde_json::from_slice(&described.config).unwrap_or_default();
+    let channels = config.pointer("/architecture/channels").and_then(Value::as_u64);
     let settings = config.get("settings").and_then(Value::as_object);
     let settings = settings.cloned().unwrap_or_default();
-    Ok(Some(Model { hash: described.hash, header: described.metadata, settings }))
+    let channels = channels.map(|channels| channels as usize);
+    Ok(Some(Model { hash: described.hash, header: described.metadata, settings, channels }))
 }
 
 /// The commits in what lies beside an evaluation and its model, each once.

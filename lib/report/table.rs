@@ -1,6 +1,7 @@
 //! The table as Markdown for people, as CSV and parquet for programs.
 
-use super::rows::{Estimate, TableRow, uneven};
+use super::rows::{Difference, Estimate, TableRow, uneven};
+use super::runs::Budget;
 use crate::artifact::Lineage;
 use crate::error::Result;
 use crate::markdown::escape;
@@ -22,6 +23,17 @@ pub const PUBLISHED_NOTE: &str = "The ImageNet columns are published figures of 
 /// What the column is whose head says only "4 rotations".
 pub const ROTATIONS_NOTE: &str =
     "4 rotations: top-1 of the mean of the logits over four rotations of each image.";
+
+/// What the columns of differences and budgets are.
+pub const COMPARED_NOTE: &str = "To supervised: how many points top-1 is above that of the supervised row with \
+    as many labels, by the same seeds; 95% bootstrap interval over seeds and images together, paired.";
+
+/// What the columns of budgets are.
+pub const BUDGETS_NOTE: &str = "Labels seen, images seen: in the steps of training, with those of the models \
+    that it began with; labels known or pseudo, each view an image, VAT's further passes not counted.";
+
+/// Of the table that is printed.
+const MORE_NOTE: &str = "Other published figures: index.html, table.csv.";
 
 /// What balanced accuracy is, or that it is top-1.
 pub fn balanced_note(uneven: bool) -> &'static str {
@@ -62,6 +74,23 @@ pub fn spread(estimate: Estimate, scale: f64, decimals: usize) -> String {
     }
 }
 
+/// `+0.6 [0.2, 1.1]`, nothing when there is nothing to compare with.
+pub fn difference(row: &TableRow) -> String {
+    let points = |fraction: f64| fraction * 100.0;
+    row.difference.map_or(String::new(), |Difference { mean, low, high }| {
+        format!("{:+.1} [{:.1}, {:.1}]", points(mean), points(low), points(high))
+    })
+}
+
+/// `246 k`, nothing when it is not known.
+pub fn budget(row: &TableRow, count: impl Fn(&Budget) -> u64) -> String {
+    row.budget(count).map_or(String::new(), |count| match count {
+        1e7.. => format!("{:.0} M", count / 1e6),
+        1e4.. => format!("{:.0} k", count / 1e3),
+        _ => format!("{:.1} k", count / 1e3),
+    })
+}
+
 /// A published figure as it was published, nothing when there is none.
 pub fn published(figure: Option<f64>) -> String {
     figure.map_or(String::new(), |f| format!("{f:.2}"))
@@ -81,12 +110,43 @@ pub fn subject(rows: &[TableRow]) -> String {
     )
 }
 
+/// Which columns a table has: only those that say something.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    pub compared: bool,
+    pub balanced: bool,
+    pub averaged: bool,
+    pub budgets: bool,
+}
+
+impl Shown {
+    pub fn of(rows: &[TableRow]) -> Shown {
+        Shown {
+            compared: rows.iter().any(|row| row.difference.is_some()),
+            balanced: uneven(rows),
+            averaged: rows.iter().any(|row| row.rotation_averaged_top1().is_some()),
+            budgets: rows.iter().any(|row| row.budget(|b| b.seen).is_some()),
+        }
+    }
+
+    /// What the columns are whose heads do not say it.
+    pub fn notes(self) -> String {
+        let notes = [
+            (self.compared, COMPARED_NOTE),
+            (true, balanced_note(self.balanced)),
+            (self.averaged, ROTATIONS_NOTE),
+            (self.budgets, BUDGETS_NOTE),
+        ];
+        let notes = notes.into_iter().filter_map(|(shown, note)| shown.then_some(note));
+        notes.collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// A Markdown table, padded so that it reads in a terminal too.
 pub fn markdown(rows: &[TableRow]) -> String {
-    let averaged = rows.iter().any(|r| r.rotation_averaged_top1().is_some());
-    let uneven = uneven(rows);
-    let mut cells = vec![header(averaged, uneven)];
-    cells.extend(rows.iter().map(|row| line(row, averaged, uneven)));
+    let shown = Shown::of(rows);
+    let mut cells = vec![header(shown)];
+    cells.extend(rows.iter().map(|row| line(row, shown)));
     let widths: Vec<usize> = (0..cells[0].len())
         .map(|c| cells.iter().map(|line| line[c].chars().count()).max().unwrap_or(0))
         .collect();
@@ -105,48 +165,44 @@ pub fn markdown(rows: &[TableRow]) -> String {
         }
         text.push_str("|\n");
     }
-    let mut notes = vec![escape(&subject(rows)) + ".", SPREAD_NOTE.to_string()];
-    notes.push(balanced_note(uneven).to_string());
-    if averaged {
-        notes.push(ROTATIONS_NOTE.to_string());
-    }
-    format!("{text}\n{}{}\n\n{PUBLISHED_NOTE}\n", mixed(rows), notes.join(" "))
+    let (subject, mixed, notes) = (escape(&subject(rows)), mixed(rows), shown.notes());
+    format!("{text}\n{mixed}{subject}. {SPREAD_NOTE} {notes}\n\n{PUBLISHED_NOTE} {MORE_NOTE}\n")
 }
 
-fn header(averaged: bool, uneven: bool) -> Vec<String> {
+fn header(shown: Shown) -> Vec<String> {
     let cells = [
         Some("Row"),
         Some("Top-1 %"),
-        uneven.then_some("Balanced %"),
-        averaged.then_some("4 rotations"),
+        shown.compared.then_some("To supervised"),
+        shown.balanced.then_some("Balanced %"),
+        shown.averaged.then_some("4 rotations"),
         Some("Top-5 %"),
         Some("NLL"),
         Some("ECE %"),
+        shown.budgets.then_some("Labels seen"),
+        shown.budgets.then_some("Images seen"),
         Some("Seeds"),
         Some("ImageNet paper top-5"),
-        Some("ImageNet re-run top-5"),
-        Some("ImageNet paper top-1"),
-        Some("ImageNet re-run top-1"),
     ];
     cells.into_iter().flatten().map(String::from).collect()
 }
 
 /// The cells of a row, as `header` has them.
-fn line(row: &TableRow, averaged: bool, uneven: bool) -> Vec<String> {
+fn line(row: &TableRow, shown: Shown) -> Vec<String> {
     let rotations = row.rotation_averaged_top1().map(|e| spread(e, 100.0, 1));
     let cells = [
         Some(escape(row.title) + row.mark()),
         Some(top1(row)),
-        uneven.then(|| spread(row.balanced_accuracy(), 100.0, 1)),
-        averaged.then(|| rotations.unwrap_or_default()),
+        shown.compared.then(|| difference(row)),
+        shown.balanced.then(|| spread(row.balanced_accuracy(), 100.0, 1)),
+        shown.averaged.then(|| rotations.unwrap_or_default()),
         Some(spread(row.estimate(|s| s.top5), 100.0, 1)),
         Some(spread(row.estimate(|s| s.nll), 1.0, 3)),
         Some(spread(row.estimate(|s| s.ece), 100.0, 1)),
+        shown.budgets.then(|| budget(row, |b| b.labelled)),
+        shown.budgets.then(|| budget(row, |b| b.seen)),
         Some(row.runs.len().to_string()),
         Some(published(row.published.paper_top5)),
-        Some(published(row.published.rerun_top5)),
-        Some(published(row.published.paper_top1)),
-        Some(published(row.published.rerun_top1)),
     ];
     cells.into_iter().flatten().collect()
 }
@@ -183,6 +239,9 @@ fn columns(rows: &[TableRow]) -> Vec<Column> {
         percent(&|r| r.estimate(|s| s.top1).sd),
         percent(&|r| Some(r.bootstrap()?.0)),
         percent(&|r| Some(r.bootstrap()?.1)),
+        percent(&|r| Some(r.difference?.mean)),
+        percent(&|r| Some(r.difference?.low)),
+        percent(&|r| Some(r.difference?.high)),
         percent(&|r| Some(r.rotation_averaged_top1()?.mean)),
         percent(&|r| Some(r.balanced_accuracy().mean)),
         percent(&|r| r.balanced_accuracy().sd),
@@ -192,6 +251,8 @@ fn columns(rows: &[TableRow]) -> Vec<Column> {
         figure(&|r| r.estimate(|s| s.nll).sd),
         percent(&|r| Some(r.estimate(|s| s.ece).mean)),
         percent(&|r| r.estimate(|s| s.ece).sd),
+        figure(&|r| r.budget(|b| b.labelled)),
+        figure(&|r| r.budget(|b| b.seen)),
         figure(&|r| r.published.paper_top5),
         figure(&|r| r.published.rerun_top5),
         figure(&|r| r.published.paper_top1),
