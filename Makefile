@@ -4,6 +4,7 @@
 ##   make moam_step1      rotation + VAT + entropy minimization, jointly
 ##   make moam_step2      retraining on the pseudo labels of step 1
 ##   make supervised_1p   the few labels alone (1 %)
+##   make NAME_1p         any of the rows below with 1 % of the labels, as make moam_step3_1p
 ##   make supervised_10p  the few labels alone (10 %)
 ##   make pseudo_labels   training on the pseudo labels of supervised_10p
 ##   make vat             virtual adversarial training
@@ -77,15 +78,21 @@ ifneq ($(unknown),)
 $(error $(firstword $(unknown))=$(value $(firstword $(unknown))): there is no such variable, but $(KNOWN))
 endif
 
-# A recipe is a row of the table. These have inputs of their own, written out below; any other is
-# trained by s4l-pretrain on labelled_10p.parquet alone.
-WRITTEN_OUT := supervised_1p pseudo_labels moam_step1 moam_step2 moam_step3
+# A recipe is a row of the table; one whose name ends in _1p is of the fewer labels. These have inputs of
+# their own, written out below; any other is trained by s4l-pretrain on the labels alone.
+chains := pseudo_labels moam_step1 moam_step2 moam_step3
+WRITTEN_OUT := $(chains) $(chains:%=%_1p)
 recipes := $(sort $(basename $(notdir $(wildcard $(pipeline)/*.toml))))
 PLAIN := $(filter-out $(WRITTEN_OUT),$(recipes))
 ROWS := $(PLAIN) $(filter $(recipes),$(WRITTEN_OUT))
 TARGETS := table report print test install clean toolchain help no-images FORCE
 ifneq ($(filter $(TARGETS),$(ROWS)),)
 $(error $(pipeline)/$(firstword $(filter $(TARGETS),$(ROWS))).toml: rename it, it has the name of another target)
+endif
+
+ifeq ($(SUBSET_1P),)
+$(if $(filter %_1p,$(ROWS)),$(error $(pipeline)/pipeline.mk: SUBSET_1P says how many labels $(filter %_1p,$(ROWS)) \
+	have, as SUBSET_1P := --fraction 0.01))
 endif
 
 OUT ?= runs/$(notdir $(pipeline))
@@ -196,25 +203,27 @@ $(seeds:%=$S/$1/eval.parquet): $S/$1/eval.parquet: \
 		--seed $$* --device $(DEVICE) --update >/dev/null
 endef
 
-# $(call pseudo,NAME): the pseudo labels of a row's model.
+# $(call pseudo,NAME,LABELLED): the pseudo labels of a row's model.
 define pseudo
 $(seeds:%=$S/$1/labels.parquet): $S/$1/labels.parquet: \
-		$S/$1/model/model.safetensors $S/labelled_10p.parquet $(shards) FORCE | $(built)
+		$S/$1/model/model.safetensors $S/$2.parquet $(shards) FORCE | $(built)
 	@$$(RUN) $(BIN)/s4l-pseudolabel --in '$(OUT)/shards' --model '$$(<D)' \
 		--labelled '$$(word 2,$$^)' --out '$$@' --seed $$* --device $(DEVICE) --update
 endef
 
-labelled_1p := --labelled '$S/labelled_1p.parquet'
-labelled_10p := --labelled '$S/labelled_10p.parquet'
+# $(call block,LABELLED,SUFFIX,NAMES,SUPERVISED,INIT): the rows with as many labels.
+define block
+$(foreach name,$3,$(eval $(call row,$(name),s4l-pretrain,--labelled '$S/$1.parquet')))
+$(eval $(call pseudo,$4,$1))
+$(eval $(call row,pseudo_labels$2,s4l-pretrain,--labelled '$S/$1.parquet' --labels '$S/$4/labels.parquet'))
+$(eval $(call row,moam_step1$2,s4l-pretrain,--labelled '$S/$1.parquet' $(if $5,--init '$S/$5/model')))
+$(eval $(call pseudo,moam_step1$2,$1))
+$(eval $(call row,moam_step2$2,s4l-moam --step retrain,--labels '$S/moam_step1$2/labels.parquet' --init '$S/moam_step1$2/model'))
+$(eval $(call row,moam_step3$2,s4l-moam --step finetune,--labelled '$S/$1.parquet' --init '$S/moam_step2$2/model'))
+endef
 
-$(eval $(call row,supervised_1p,s4l-pretrain,$(labelled_1p)))
-$(foreach name,$(PLAIN),$(eval $(call row,$(name),s4l-pretrain,$(labelled_10p))))
-$(eval $(call pseudo,supervised_10p))
-$(eval $(call row,pseudo_labels,s4l-pretrain,$(labelled_10p) --labels '$S/supervised_10p/labels.parquet'))
-$(eval $(call row,moam_step1,s4l-pretrain,$(labelled_10p) $(if $(MOAM_STEP1_INIT),--init '$S/$(MOAM_STEP1_INIT)/model')))
-$(eval $(call pseudo,moam_step1))
-$(eval $(call row,moam_step2,s4l-moam --step retrain,--labels '$S/moam_step1/labels.parquet' --init '$S/moam_step1/model'))
-$(eval $(call row,moam_step3,s4l-moam --step finetune,$(labelled_10p) --init '$S/moam_step2/model'))
+$(eval $(call block,labelled_10p,,$(filter-out %_1p,$(PLAIN)),supervised_10p,$(MOAM_STEP1_INIT)))
+$(eval $(call block,labelled_1p,_1p,$(filter %_1p,$(PLAIN)),supervised_1p,$(MOAM_STEP1_1P_INIT)))
 
 # ---- What people ask for. The report covers every row that exists, but only the rows asked for are
 # brought up to date for it.
