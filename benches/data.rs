@@ -190,7 +190,7 @@ fn pread(_: &Split, places: &[Place], rows: &[u32], buffer: &mut Vec<u8>) {
     }
 }
 
-/// Where the images lie, one a page, from the offset index of each file.
+/// Where the images lie, one per page, from the offset index of each file.
 fn places(folder: &Path) -> Vec<Place> {
     let entries = std::fs::read_dir(folder).expect("the folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Speed and memory of s4l-shard, one line a comparison:
+# Speed and memory of s4l-shard, one line per comparison:
 #   BENCH data/shard         MB/s, against cp and b3sum of the same tar of 20,000 JPEGs
 #   BENCH data/shard_synced  the same, with the copy brought to the disk, as shards are
 #   BENCH data/shard_memory  peak MB for 200,000 images, against that for 2,000

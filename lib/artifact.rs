@@ -1,4 +1,4 @@
-//! Outputs: committed atomically, with lineage inside and time and host beside.
+//! Outputs: committed atomically, with the lineage inside the file and time and host in a file beside it.
 
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The seed in the lineage of a stage that draws nothing.
+/// The seed in the lineage of a stage that uses no randomness.
 pub const UNSEEDED: u64 = 0;
 
 /// What an output was made from. Written into every parquet footer and safetensors header, so the
@@ -20,7 +20,7 @@ pub const UNSEEDED: u64 = 0;
 pub struct Lineage {
     pub tool: &'static str,
     pub seed: u64,
-    /// `recipe::hash` of the settings in force.
+    /// `recipe::hash` of the settings.
     pub recipe: String,
     /// Name of the input → hash of its content.
     pub inputs: BTreeMap<String, String>,
@@ -31,7 +31,7 @@ impl Lineage {
         Lineage { tool, seed, recipe, inputs: BTreeMap::new() }
     }
 
-    /// Of a stage without settings that draws nothing.
+    /// For a stage without settings and randomness.
     pub fn without_settings(tool: &'static str) -> Lineage {
         Lineage::new(tool, UNSEEDED, recipe::hash(&serde_json::json!({})))
     }
@@ -56,7 +56,7 @@ impl Lineage {
         map
     }
 
-    /// The lineage that `metadata` was made of.
+    /// The lineage that `metadata` holds.
     pub fn of_metadata(tool: &'static str, metadata: &BTreeMap<String, String>) -> Lineage {
         let value = |key: &str| metadata.get(key).cloned().unwrap_or_default();
         let inputs = metadata.iter().filter_map(|(key, hash)| {
@@ -70,8 +70,8 @@ impl Lineage {
         }
     }
 
-    /// In which keys a footer or header differs from this lineage, without their prefixes. Results do not
-    /// become stale by a new version of the program.
+    /// The keys, without prefix, in which a footer or header differs from this lineage. A new version of
+    /// the program does not make results stale.
     pub fn difference(&self, found: &HashMap<String, String>) -> Vec<String> {
         let wanted = self.metadata();
         let inputs = found.keys().filter(|key| key.starts_with(schema::INPUT_PREFIX));
@@ -103,8 +103,8 @@ pub enum Target {
 }
 
 /// Decides about an output whose footer or header is `found` (`None`: there is no output).
-/// Errors with `Exists` when it is there, differs, and neither `--force` nor `--update` is given. Removes
-/// what killed runs have left of it.
+/// Errors with `Exists` if it exists, differs, and neither `--force` nor `--update` is given. Removes
+/// what killed runs left behind.
 pub fn target(
     output: &Output,
     path: &Path,
@@ -134,14 +134,14 @@ pub fn target(
     Ok(Target::Write)
 }
 
-/// Whether something is there. What cannot be looked at is not taken for absent: shared storage fails to
-/// tell of files that are there.
+/// Whether a path exists. An error is not taken for absence: shared storage can fail to report files that
+/// exist.
 pub fn exists(path: &Path) -> Result<bool> {
     path.try_exists().map_err(Error::io(path))
 }
 
-/// Writes a file under a temporary name in the same folder, syncs it and renames it: what exists
-/// under `path` is complete. Creates missing parent folders.
+/// Writes a file under a temporary name in the same folder, syncs it and renames it, so a file at `path`
+/// is always complete. Creates missing parent folders.
 pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut std::fs::File) -> Result<()>,
@@ -157,7 +157,7 @@ pub fn write_atomic(
     sync_folder(folder)
 }
 
-/// `write_atomic` for bytes at hand.
+/// `write_atomic` for bytes in memory.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |f| std::io::Write::write_all(f, bytes).map_err(Error::io(path)))
 }
@@ -185,14 +185,13 @@ impl TemporaryFolder {
         self.folder.path()
     }
 
-    /// Gives it the name `out`, as `commit_folder`.
+    /// Renames it to `out`, as `commit_folder`.
     pub fn commit(self, out: &Path) -> Result<()> {
         commit_folder(self.path(), out)
     }
 }
 
-/// Makes what is not complete under a temporary name for `path`, open to those that `mode` and the
-/// umask let in.
+/// Makes a temporary file or folder for `path`, with the permissions of `mode` and the umask.
 fn temporary<T>(
     path: &Path,
     mode: u32,
@@ -205,7 +204,7 @@ fn temporary<T>(
     make(builder.permissions(PermissionsExt::from_mode(mode)))
 }
 
-/// How temporary names for `path`, and for what lies beside it under its name, begin.
+/// The prefix of temporary names for `path` and for the files beside it that share its name.
 fn temporary_prefix(path: &Path) -> OsString {
     // Names have at most 255 bytes.
     const MOST: usize = 200;
@@ -215,14 +214,14 @@ fn temporary_prefix(path: &Path) -> OsString {
     prefix
 }
 
-/// Marks what has a temporary name as in use, until it is closed or its process ends. Where the file
-/// system has no locks, nobody can tell, and it is left alone by `remove_left_over`.
+/// Marks a temporary file as in use until it is closed or its process ends. If the file system has no
+/// locks, use cannot be detected, and `remove_left_over` leaves the file alone.
 fn hold(file: &std::fs::File) {
     let _ = file.try_lock();
 }
 
-/// Removes what killed runs have left of `out` under temporary names, beside it and in it. What cannot be
-/// removed does no harm.
+/// Removes the temporary files that killed runs left beside `out` and in it. Those that cannot be removed
+/// do no harm.
 pub fn remove_left_over(out: &Path) {
     let inside = OsString::from(schema::TEMPORARY.0);
     for (folder, prefix) in [(parent(out), temporary_prefix(out)), (out, inside)] {
@@ -250,7 +249,7 @@ fn remove_dead(path: &Path, folder: bool) -> std::io::Result<()> {
 /// `put_folder`, and removes what was there.
 pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
     put_folder(folder, out)?;
-    // The new one is there: what is left of the old one harms nobody.
+    // The new folder is in place, so remains of the old one do no harm.
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             cli::warn(&format!("{}: the old output is still there: {e}", folder.display()));
@@ -260,15 +259,15 @@ pub fn commit_folder(folder: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder: at every moment it is there as a whole or not at all under its name.
+/// Removes a folder: at every moment its name has the whole folder or nothing.
 pub fn remove_folder(folder: &Path) -> Result<()> {
     let gone = TemporaryFolder::beside(folder)?;
     std::fs::rename(folder, gone.path()).map_err(Error::io(folder))
 }
 
-/// Renames a folder beside `out`, whose files are synced, to `out`. What was there has the folder's name
-/// then: at every moment `out` is the old folder or the new one. (Where a file system cannot exchange
-/// two folders, there is a moment without any, and the old one is removed.)
+/// Renames a folder beside `out`, whose files are synced, to `out`. The old folder then has the
+/// name of the new one: at every moment `out` is the old folder or the new one. (If a file system cannot
+/// exchange two folders, the old one is removed first, and for a moment there is none.)
 pub fn put_folder(folder: &Path, out: &Path) -> Result<()> {
     sync_folder(folder)?;
     if !exists(out)? {
@@ -277,7 +276,7 @@ pub fn put_folder(folder: &Path, out: &Path) -> Result<()> {
         let old = TemporaryFolder::beside(out)?;
         std::fs::rename(out, old.path()).map_err(Error::io(out))?;
         if let Err(e) = std::fs::rename(folder, out) {
-            // Whether or not it can go back, the old folder must not be removed.
+            // The old folder must not be removed, even if it cannot be renamed back.
             let _ = std::fs::rename(old.folder.keep(), out);
             return Err(Error::io(out)(e));
         }
@@ -296,7 +295,7 @@ fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Makes the names in a folder last. Some file systems neither do this nor need it.
+/// Syncs the names in a folder. Some file systems neither support this nor need it.
 fn sync_folder(path: &Path) -> Result<()> {
     use std::io::ErrorKind::{InvalidInput, Unsupported};
     match std::fs::File::open(path).and_then(|folder| folder.sync_all()) {
@@ -312,7 +311,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The path of what lies beside `path` under its name and an ending.
+/// The path beside `path` with an ending added to its name.
 pub fn beside(path: &Path, ending: &str) -> PathBuf {
     // Components drop the slash at the end of a folder's name.
     let mut name = path.components().as_path().as_os_str().to_owned();
@@ -334,7 +333,7 @@ pub fn refuse_overlap(input: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an output that is one of the inputs that are there, lies in it, or contains it.
+/// Refuses an output that is one of the existing inputs, lies in it, or contains it.
 pub fn refuse_inputs<'a>(
     out: &Path,
     inputs: impl IntoIterator<Item = Option<&'a Path>>,
@@ -343,7 +342,7 @@ pub fn refuse_inputs<'a>(
     inputs.try_for_each(|input| refuse_overlap(input, out))
 }
 
-/// The canonical form of a path of which the last parts may not exist yet.
+/// The canonical form of a path whose last parts may not exist yet.
 pub fn real_path(path: &Path) -> Result<PathBuf> {
     match (path.canonicalize(), path.file_name()) {
         (Err(e), Some(name)) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -366,14 +365,14 @@ pub fn write_provenance(out: &Path, start: Instant) {
     write_record(out, provenance(start));
 }
 
-/// `write_provenance` of an output that was joined of parts, with what the file of each of them says.
+/// `write_provenance` for an output joined from parts, with the provenance of each part.
 pub fn write_provenance_of_parts(out: &Path, start: Instant, parts: &[PathBuf]) {
     let mut record = provenance(start);
     record[schema::PARTS] = parts.iter().map(|part| record_of(part)).collect();
     write_record(out, record);
 }
 
-/// The instructions that outputs were computed with, as far as the files beside them say so.
+/// The instruction sets that outputs were computed with, as far as their provenance files say.
 pub fn instructions<'a>(outputs: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet<String> {
     let of = |out: &PathBuf| Some(record_of(out)?[schema::INSTRUCTIONS].as_str()?.to_string());
     outputs.into_iter().filter_map(of).collect()

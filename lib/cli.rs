@@ -1,5 +1,5 @@
-//! What the binaries share: options in groups, of which a stage takes those that it obeys; the way
-//! `main` runs a stage; words on stderr, progress, and the stop flag.
+//! What the binaries share: groups of options, of which a stage takes those that it obeys; how `main`
+//! runs a stage; messages on stderr, progress, and the stop flag.
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -25,41 +25,40 @@ pub struct InputShards {
     pub path: PathBuf,
 }
 
-/// Options of the stages that draw.
+/// Options of the stages that draw at random.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = COMPUTING)]
 pub struct Seed {
-    /// Seed of all randomness
+    /// Random seed
     #[arg(long = "seed", default_value_t = 0, value_name = "N")]
     pub value: u64,
 }
 
-/// Options of the stages that work for long.
+/// Options of the stages that run long.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 #[command(next_help_heading = COMPUTING)]
 pub struct Limits {
-    /// Worker threads; results do not depend on it [default: all cores]
+    /// Number of worker threads; the results do not depend on it [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// End after N seconds with exit code 75; a stage that trains leaves a checkpoint
+    /// Stop after N seconds with exit code 75; a training stage writes a checkpoint first
     #[arg(long, value_name = "N")]
     max_seconds: Option<u64>,
-    /// Take no more memory than this many MB [default: what the system allows]
+    /// Use at most this much memory, in MB [default: what the system allows]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
     max_memory: Option<u64>,
 }
 
 impl Limits {
-    /// The number of worker threads in force: no more than some for each core, however many are asked
-    /// for.
+    /// The number of worker threads, at most a few per core.
     pub fn threads(&self) -> usize {
         let cores = cores();
         self.threads.map_or(cores, |threads| threads.min(cores.max(MOST_THREADS / 4) * 4))
     }
 }
 
-/// Cores that this process may use. Where a scheduler gives it some without binding it to them, the system
-/// tells of all.
+/// Cores that this process may use. If a scheduler grants cores without binding the process to them, the
+/// system reports all of the machine.
 fn cores() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let given = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|text| text.parse().ok());
@@ -74,7 +73,7 @@ pub struct Computing {
     pub seed: Seed,
     #[command(flatten)]
     pub limits: Limits,
-    /// Where to compute: cpu or cuda:N
+    /// Device to compute on: cpu or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
 }
@@ -83,16 +82,16 @@ pub struct Computing {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Result")]
 pub struct Output {
-    /// Where the result goes
+    /// Path of the output
     #[arg(short, long, value_name = "PATH")]
     pub out: Option<PathBuf>,
-    /// Replace an output that exists
+    /// Replace an existing output
     #[arg(short, long)]
     pub force: bool,
-    /// Replace an output that was made from other inputs or settings, and wait while another run makes it
+    /// Replace an output made from other inputs or settings; wait if another run is making it
     #[arg(long, conflicts_with = "force")]
     pub update: bool,
-    /// Print what would be done and stop
+    /// Print the plan and stop
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 }
@@ -109,11 +108,11 @@ impl Output {
     }
 }
 
-/// Options of every stage about what it says.
+/// Options of every stage about its messages.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Messages")]
 pub struct Words {
-    /// Print warnings and errors only
+    /// Print only warnings and errors
     #[arg(short, long)]
     pub quiet: bool,
     /// Format of the messages on stderr
@@ -127,23 +126,23 @@ pub struct Words {
 /// Implemented by the `Args` of each stage.
 pub trait Stage: clap::Parser {
     fn words(&self) -> &Words;
-    /// Whether words that tell of no trouble are left out.
+    /// Whether messages other than warnings and errors are left out.
     fn quiet(&self) -> bool {
         self.words().quiet
     }
-    /// Those of the command line, in a stage that takes them.
+    /// The limits of the command line, for a stage that takes them.
     fn limits(&self) -> Limits {
         Limits::default()
     }
-    /// Whether it makes a part of its output, and others make theirs.
+    /// Whether this run makes one part of the output.
     fn is_part(&self) -> bool {
         false
     }
     fn run(self) -> Result<()>;
 }
 
-/// Threads that a machine of few cores may be asked for. More only wait for one another, and results do
-/// not depend on them.
+/// Threads that are allowed on a machine with few cores. More would only wait for one another, and the
+/// results do not depend on them.
 const MOST_THREADS: usize = 64;
 
 struct Log {
@@ -155,7 +154,7 @@ struct Log {
 static LOG: OnceLock<Log> = OnceLock::new();
 /// Set by a signal.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// When `--max-seconds` have passed.
+/// The moment at which `--max-seconds` have passed.
 static DEADLINE: OnceLock<Instant> = OnceLock::new();
 /// Set by the first Ctrl-C.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -181,7 +180,7 @@ pub fn main<S: Stage>() -> ExitCode {
     finish(result)
 }
 
-/// The completion script that the command line asks for, and for nothing else.
+/// The completion script, if the command line asks for that and nothing else.
 fn completions<S: Stage>() -> Option<String> {
     let words: Vec<String> =
         std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()).collect();
@@ -195,7 +194,7 @@ fn completions<S: Stage>() -> Option<String> {
     String::from_utf8(script).ok()
 }
 
-/// The exit code of a stage; an error is said.
+/// The exit code of a stage; prints its error.
 fn finish(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -217,7 +216,7 @@ fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
         refuse_copies()?;
     }
     if limits.threads == Some(0) {
-        return Err(Error::Usage("--threads 0: at least one thread".into()));
+        return Err(Error::Usage("--threads 0: give at least 1".into()));
     }
     if let Some(megabytes) = limits.max_memory {
         memory::limit(megabytes << 20)?;
@@ -225,11 +224,11 @@ fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
     let threads = limits.threads();
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        // A task that panics has said so, and who waits for it finds it gone.
+        // The panic itself prints a message, and whoever waits for the task sees that it has ended.
         .panic_handler(|_| ())
         .build_global()
         .map_err(|e| Error::Usage(format!("--threads {threads}: {e}; give fewer")))?;
-    // A deadline that no clock reaches is none.
+    // A deadline beyond the range of the clock means no deadline.
     let deadline = limits.max_seconds.and_then(|s| start.checked_add(Duration::from_secs(s)));
     if let Some(deadline) = deadline {
         DEADLINE.get_or_init(|| deadline);
@@ -238,21 +237,21 @@ fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
 }
 
 /// Errors if this process is one of several that were started at once with one command line, as
-/// `srun -n4` and `mpirun` do: all of them would make the same.
+/// `srun -n4` and `mpirun` do: all of them would make the same output.
 fn refuse_copies() -> Result<()> {
     for name in ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
         let tasks = std::env::var(name).ok().and_then(|text| text.parse().ok());
         if let Some(tasks @ 2u64..) = tasks {
             return Err(Error::Usage(format!(
-                "started as {tasks} tasks of one step ({name}), each of which would make all of the \
-                 output; start one, as srun -n1 does, or split the work with --part where there is one"
+                "started as {tasks} tasks of one step ({name}), and each would make the whole \
+                 output; start one task, as srun -n1 does, or split the work with --part if the stage has it"
             )));
         }
     }
     Ok(())
 }
 
-/// Makes signals ask for a stop, as often as they come: schedulers, `timeout` and make send several.
+/// Makes signals request a stop, however many arrive: schedulers, `timeout` and make send several.
 /// Only the second Ctrl-C of a terminal ends the process at once.
 fn catch_signals() -> Result<()> {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
@@ -261,7 +260,7 @@ fn catch_signals() -> Result<()> {
         }
         let handler = move |info: &libc::siginfo_t| {
             STOP.store(true, Ordering::Relaxed);
-            // The kernel sends what a terminal's keys ask for.
+            // A key typed at a terminal makes the kernel send the signal.
             let typed = signal == libc::SIGINT && info.si_code == libc::SI_KERNEL;
             if typed && INTERRUPTED.swap(true, Ordering::Relaxed) {
                 // SAFETY: `_exit` may be called in a signal handler.
@@ -290,7 +289,7 @@ pub fn stop_requested() -> bool {
     STOP.load(Ordering::Relaxed) || DEADLINE.get().is_some_and(|&d| Instant::now() >= d)
 }
 
-/// A word of a command line as a shell takes it.
+/// A word of a command line, quoted for a shell.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_=+.,:/@%".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
@@ -306,7 +305,7 @@ pub fn info(message: &str) {
     }
 }
 
-/// News for people, on stderr, or in JSON the `fields` of it; silent under `--quiet`.
+/// Progress on stderr: `text` for people, or `fields` as JSON; silent under `--quiet`.
 pub fn report(text: &str, mut fields: serde_json::Value) {
     match LOG.get() {
         Some(log) if log.quiet => {}
@@ -318,13 +317,13 @@ pub fn report(text: &str, mut fields: serde_json::Value) {
     }
 }
 
-/// Says that an output is there already; the closing line of a run that does nothing else is left out.
+/// Says that an output is up to date. A run that does nothing else prints no closing line.
 pub fn up_to_date(out: &Path) {
     UP_TO_DATE.store(true, Ordering::Relaxed);
     info(&format!("{}: up to date", out.display()));
 }
 
-/// A run that makes something has a closing line.
+/// Makes the run print its closing line.
 pub fn made() {
     UP_TO_DATE.store(false, Ordering::Relaxed);
 }
@@ -344,7 +343,7 @@ pub fn print(result: &str) -> Result<()> {
     }
 }
 
-/// The line that a process ends with, however it is written.
+/// The line that a process prints when it ends with an error.
 pub fn error_line(error: &Error) -> String {
     line("error", &format!("{}: {error}", program()))
 }
@@ -354,7 +353,7 @@ fn say(level: &str, message: &str) {
 }
 
 fn write(line: &str) {
-    // A log that is full or closed ends no work.
+    // The work goes on if the log is full or closed.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
@@ -378,12 +377,12 @@ pub fn progress(total: u64, what: &'static str) -> ProgressBar {
     bar(ProgressBar::new(total), what, style)
 }
 
-/// As `progress`, with words beside a short bar that are cut where the terminal ends.
+/// As `progress`, with a message beside a short bar, cut at the width of the terminal.
 pub fn progress_with_words(total: u64) -> ProgressBar {
     bar(ProgressBar::new(total), "", "{bar:20} {pos}/{len} {wide_msg}")
 }
 
-/// As `progress`, of bytes that nobody has counted before.
+/// As `progress`, in bytes of an unknown total.
 pub fn progress_bytes(what: &'static str) -> ProgressBar {
     let style = "{msg} {bytes} {elapsed} {bytes_per_sec}";
     bar(ProgressBar::no_length(), what, style)

@@ -7,13 +7,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line asks for something that cannot be meant.
+    /// A command line that makes no sense.
     #[error("{0}")]
     Usage(String),
     /// A verification found a difference.
     #[error("{}: {what}", path.display())]
     Check { path: PathBuf, what: String },
-    /// Input that exists but is not what it must be.
+    /// Input that exists and is not valid.
     #[error("{}: expected {expected}, found {found}; {hint}", path.display())]
     BadData { path: PathBuf, expected: String, found: String, hint: String },
     /// Input that is not there.
@@ -45,7 +45,7 @@ pub enum Error {
     /// A training stage ended early; its checkpoint is on disk.
     #[error("{}: stopped at step {step} of {total} with a checkpoint; run the same command again to go on", path.display())]
     Stopped { path: PathBuf, step: u64, total: u64 },
-    /// Training left the finite numbers.
+    /// A loss or weight became infinite or NaN.
     #[error("{}: {what} at step {step} (images: {keys}); {checkpoint}; lower the learning rate", path.display())]
     Diverged { path: PathBuf, what: String, step: u64, keys: String, checkpoint: String },
     /// A recipe that does not parse, has an unknown key or an impossible value.
@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The process exit code, as documented in the README.
+    /// The process exit code, as documented in docs/RUNNING.md.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
@@ -79,13 +79,13 @@ impl Error {
         }
     }
 
-    /// For `map_err`: an I/O error with the file it happened on.
+    /// For `map_err`: an I/O error with the file that it concerns.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }
 
-    /// What was read of something, or `None` if it is not there or not as it must be. What could not be looked
-    /// at stays an error: it may well be there.
+    /// The value that was read, or `None` if it is absent or invalid. An I/O error stays an error, because
+    /// the file may well exist.
     pub fn unless_unreadable<T>(read: Result<T>) -> Result<Option<T>> {
         match read {
             Err(Error::Io { path, source }) if source.kind() != std::io::ErrorKind::NotFound => {

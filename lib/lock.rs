@@ -1,5 +1,5 @@
 //! One run at a time for an output: an operating-system lock on a file beside it. It ends with the
-//! process that holds it, on whichever node that runs; the words in the file are for people only.
+//! process that holds it, on whichever node that runs; the text in the file is for people only.
 
 use crate::artifact;
 use crate::cli;
@@ -12,22 +12,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Between two looks at a lock that another run has.
+/// Time between two checks of a lock that another run has.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Holders that may end, one after the other, while a lock is taken.
+/// Number of holders that may end, one after the other, while a lock is taken.
 const TRIES: usize = 100;
 
 /// Keeps other runs from an output until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    /// `None` where the file system has no locks.
+    /// `None` if the file system has no locks.
     held: Option<File>,
 }
 
 impl Lock {
-    /// Takes the lock of an output. Where there are no locks, a warning says so.
+    /// Takes the lock of an output. Warns if the file system has no locks.
     ///
     /// Errors: `Busy` while another run has it; with `wait` only if this one is told to stop before that
     /// ends.
@@ -48,7 +48,7 @@ impl Lock {
     }
 
     fn now(out: &Path) -> Result<Lock> {
-        // However an output is called, its lock is one.
+        // All spellings of an output's path share one lock.
         let path = artifact::beside(&artifact::real_path(out)?, schema::LOCK);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -65,8 +65,8 @@ impl Lock {
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => return Err(busy(out, &path)),
                 Err(TryLockError::Error(e)) => break Err(e),
-                // A holder that ends removes its file: a lock on that one keeps nobody out. Some file
-                // systems number a file anew each time.
+                // A holder that ends removes its file, and a lock on a removed file keeps nobody out. Some
+                // file systems give a file another number each time it is opened.
                 Ok(()) if is_at(&file, &path) || tries == TRIES => break Ok(file),
                 Ok(()) => {}
             }
@@ -87,7 +87,7 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Removes the file, then lets go of it.
+    /// Removes the file, then unlocks it.
     fn drop(&mut self) {
         if self.held.is_some() {
             let _ = std::fs::remove_file(&self.path);
@@ -95,7 +95,7 @@ impl Drop for Lock {
     }
 }
 
-/// Whether an error of opening a file is about this file only: the output may well be written.
+/// Whether an error of opening the lock file is about this file only, so that the output may be written.
 fn no_locks(error: ErrorKind) -> bool {
     use ErrorKind::{IsADirectory, PermissionDenied, ReadOnlyFilesystem};
     matches!(error, IsADirectory | PermissionDenied | ReadOnlyFilesystem)

@@ -1,5 +1,5 @@
-//! Files mapped into memory. Where one shrinks while it is read, or its disk fails, the system sends
-//! SIGBUS: the process ends with one line that names the file, and the exit code of an I/O error.
+//! Files mapped into memory. If a file shrinks while it is read, or its disk fails, the system sends
+//! SIGBUS. The process then ends with one line that names the file, and the exit code of an I/O error.
 
 use crate::cli;
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub fn map(file: &File, path: &Path) -> Result<Bytes> {
     Ok(Bytes::from_owner(Mapped { map, place }))
 }
 
-/// A map, and its entry in the list of all.
+/// A map, and its entry in the list of all maps.
 struct Mapped {
     map: Mmap,
     place: &'static Place,
@@ -45,15 +45,15 @@ impl AsRef<[u8]> for Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // What is mapped here later is another's.
+        // Another file may be mapped at this address later.
         self.place.start.store(0, Ordering::Release);
     }
 }
 
-/// Where a file is mapped, and what to say if it cannot be read there. Never freed, as a signal handler
-/// may look at it at any time; there are as many as files that were opened.
+/// The address of a mapped file, and the message if it cannot be read. Never freed, because a signal
+/// handler may read it at any time; there is one per file that was opened.
 struct Place {
-    /// 0 once the map is gone.
+    /// 0 after unmapping.
     start: AtomicUsize,
     length: usize,
     line: String,
@@ -107,7 +107,7 @@ fn catch_bus_errors() {
                     }
                     libc::_exit(place.code.into());
                 }
-                // Of something else: as if there were no handler.
+                // Another cause: as if there were no handler.
                 None => {
                     libc::signal(libc::SIGBUS, libc::SIG_DFL);
                 }

@@ -1,4 +1,4 @@
-//! Memory: how much a process may take, and one line in place of an abort where there is no more.
+//! Memory: how much a process may take, and one line instead of an abort if there is no more.
 
 use crate::error::{Error, Result};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -6,16 +6,16 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What to do about too little of it.
+/// What to do about too little memory.
 const HINT: &str =
     "lower batch, unlabelled_batch or width_factor, or --threads, or allow more memory";
 
-/// `--max-memory` in bytes; 0 where there is none.
+/// `--max-memory` in bytes; 0 if not given.
 static MOST: AtomicU64 = AtomicU64::new(0);
 /// Whether settings can still be changed without loss.
 static PREPARING: AtomicBool = AtomicBool::new(false);
 
-/// Limits the memory of this process to so many bytes.
+/// Limits the memory of this process to a number of bytes.
 pub fn limit(bytes: u64) -> Result<()> {
     MOST.store(bytes, Ordering::Relaxed);
     // SAFETY: both calls get a struct of their kind, which the first one fills.
@@ -36,7 +36,7 @@ pub fn preparing(yes: bool) {
     PREPARING.store(yes, Ordering::Relaxed);
 }
 
-/// The error of a process that cannot have so many bytes for `what`.
+/// The error of a process that cannot get the bytes it needs for `what`.
 pub fn lacking(what: &str, bytes: u64) -> Error {
     let what = format!("{what} {} MB of memory, and there is not so much", bytes >> 20);
     refused(what, HINT.to_string())
@@ -47,8 +47,8 @@ pub fn refused(what: String, hint: String) -> Error {
     Error::Memory { what, hint, preparing: PREPARING.load(Ordering::Relaxed) }
 }
 
-/// The most that this process may take by `--max-memory`, its control group, its resource limits and the
-/// machine that it runs on, in bytes; and which of them says so.
+/// The most bytes that this process may take, and which limit sets that: `--max-memory`, the control
+/// group, the resource limits or the machine.
 pub fn most() -> Option<(u64, &'static str)> {
     let limits = [
         ("--max-memory", Some(MOST.load(Ordering::Relaxed)).filter(|&most| most > 0)),
@@ -100,7 +100,7 @@ fn control_group(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// The system's allocator, with one line and the exit code of the contract where it has no memory.
+/// The system's allocator. If it has no memory, the process ends with one line and the right exit code.
 pub struct Allocator;
 
 #[global_allocator]

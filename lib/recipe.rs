@@ -1,6 +1,6 @@
 //! Settings of a stage: defaults < recipe file (TOML) < `--set key=value`.
 //!
-//! A recipe is flat: one key a line. An unknown key is an error, each override is printed.
+//! A recipe is flat: one key per line. An unknown key is an error; each override is printed.
 
 use crate::cli;
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ pub const SETTINGS: &str = "Settings";
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = SETTINGS)]
 pub struct Recipe {
-    /// Recipe, a TOML file of settings
+    /// Recipe: a TOML file of settings
     #[arg(long = "recipe", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Override one setting of the recipe; repeatable
@@ -32,11 +32,11 @@ pub trait Keys: Serialize + DeserializeOwned + Default {
     const LISTED_BY: &'static str = "--help";
 }
 
-/// How alike two names must be for one to be meant by the other.
+/// The similarity from which an unknown key is taken for a known one.
 const ALIKE: f64 = 0.7;
 
 impl Recipe {
-    /// Whether all settings have their defaults, since nobody says otherwise.
+    /// Whether neither a recipe nor `--set` is given.
     pub fn is_absent(&self) -> bool {
         self.file.is_none() && self.set.is_empty()
     }
@@ -72,11 +72,11 @@ impl Recipe {
         text.parse().map_err(|e: toml::de::Error| Error::Recipe {
             recipe: path.display().to_string(),
             what: one_line(&e.to_string()),
-            hint: "a recipe is TOML, one key = value a line".to_string(),
+            hint: "a recipe is TOML, one key = value per line".to_string(),
         })
     }
 
-    /// The error of a table that is not of type `T`: of the first key that is not by itself.
+    /// The error of a table that is not of type `T`: the first key that is wrong by itself.
     fn fault<T: Keys>(&self, table: toml::Table, whole: &str) -> Error {
         let alone = |(key, value): (String, toml::Value)| {
             let fault =
@@ -135,7 +135,7 @@ fn keys<T: Keys>() -> Vec<String> {
     defaults.as_object().map_or(Vec::new(), |map| map.keys().cloned().collect())
 }
 
-/// What an unknown key stands for, in words.
+/// A hint about an unknown key.
 fn meant<T: Keys>(key: &str, known: &[String]) -> String {
     let plain = key.to_lowercase().replace(['-', ' '], "_");
     if let Some((_, here)) = T::ELSEWHERE.iter().find(|(name, _)| *name == plain) {

@@ -34,9 +34,9 @@ pub struct Setting {
     pub range: Range,
 }
 
-/// Which values a key may have, as far as that hangs on no other key.
+/// Which values a key may have, independent of other keys.
 pub enum Range {
-    /// Of which numbers: in words, behind "give", and whether those of a value are such.
+    /// Numbers: the range in words, after "give", and whether the numbers of a value lie in it.
     Numbers(&'static str, fn(&[f64]) -> bool),
     /// One of these names.
     Names(fn() -> Vec<String>),
@@ -80,7 +80,7 @@ const SHRINKING: Range =
     Range::Numbers("a number above 0, up to 1", |all| all.iter().all(|&n| n > 0.0 && n <= 1.0));
 const PROBABILITY: Range =
     Range::Numbers("a probability from 0 to 1", |all| all.iter().all(|n| (0.0..=1.0).contains(n)));
-/// Up to epochs that nobody waits for.
+/// The bound is above any epoch in practice.
 const SCHEDULE: Range = Range::Numbers("two or more ascending epochs from 0 to 1e9", |all| {
     let ascending = all.windows(2).all(|pair| pair[0] < pair[1]);
     all.len() >= 2 && ascending && all.iter().all(|epoch| (0.0..=1e9).contains(epoch))
@@ -101,51 +101,52 @@ settings! {
     /// Which losses are optimized.
     method: Method = Method::Supervised, Range::Names(names::<Method>);
 
-    /// Bottleneck units of each of the blocks: [3, 4, 6, 3] is ResNet-50.
+    /// Bottleneck units in each block: [3, 4, 6, 3] is ResNet-50.
     units: Vec<usize> = vec![3, 4, 6, 3], FROM_1;
-    /// Base width is 16 times this: 4 is the standard ResNet, 16 is "4x wider".
+    /// The base width is 16 times this factor: 4 is the standard ResNet, 16 is "4x wider".
     width_factor: usize = 4, FROM_1;
-    /// First layers: imagenet for 224 x 224 pixels, small (stride 1) and small_stride2 for few.
+    /// First layers: imagenet for 224 x 224 pixels, small (stride 1) and small_stride2 for small images.
     stem: Stem = Stem::Imagenet, Range::Names(names::<Stem>);
     /// Dimensions of the exemplar embedding.
     embedding_dim: usize = 1000, FROM_1;
-    /// How activations are stored and multiplied; bf16 halves their memory.
+    /// Number format of stored and multiplied activations; bf16 halves their memory.
     precision: Precision = Precision::F32, Range::Names(names::<Precision>);
 
-    /// Labelled images a step.
+    /// Labelled images per step.
     batch: usize = 256, FROM_1;
-    /// Unlabelled images a step; drawn from all images that are not held out.
+    /// Unlabelled images per step, drawn from all images that are not held out.
     unlabelled_batch: usize = 0, FROM_0;
     /// Preparation and augmentation of labelled images.
     augment_labelled: String = "inception_crop|resize(224)|flip_lr|-1_to_1".into(), Range::Pipe;
     /// Preparation and augmentation of unlabelled images.
     augment_unlabelled: String = "inception_crop|resize(224)|flip_lr|-1_to_1".into(), Range::Pipe;
-    /// Preparation of images that are evaluated.
+    /// Preparation of images for evaluation.
     augment_eval: String = "resize_small(256)|crop(224)|-1_to_1".into(), Range::Pipe;
 
-    /// Between warm-up and decays.
+    /// Learning rate between the warm-up and the first decay.
     learning_rate: f64 = 0.1, ABOVE_0;
-    /// The learning rate is given for this batch and scaled linearly to `batch`; 0: not scaled.
+    /// Batch that `learning_rate` is given for; it is scaled linearly to `batch`. 0: not scaled.
     learning_rate_batch: usize = 0, FROM_0;
-    /// Of the gradient, without Nesterov's.
+    /// Momentum of the gradient, without Nesterov.
     momentum: f64 = 0.9, BELOW_1;
-    /// Coefficient of sum(w^2)/2 over convolution and head kernels.
+    /// Coefficient of sum(w^2)/2 over the kernels of convolutions and heads.
     weight_decay: f64 = 1e-3, FROM_0;
-    /// Epochs of the labelled images: end of the linear warm-up, the decays, end of training.
+    /// In epochs of the labelled images: the end of the linear warm-up, each decay of the learning rate,
+    /// the end of training.
     schedule: Vec<f64> = vec![5.0, 140.0, 160.0, 180.0, 200.0], SCHEDULE;
-    /// Factor of each decay.
+    /// Factor by which each decay multiplies the learning rate.
     decay_factor: f64 = 0.1, SHRINKING;
-    /// Half-life in epochs of the averaged weights; 0: no averaging.
+    /// Half-life of the Polyak average of the weights, in epochs; 0: no averaging.
     polyak_half_life: f64 = 0.0, FROM_0;
-    /// Batches of training images over which the batch-norm statistics of the averaged weights are
-    /// recomputed at the end; 0: the moving statistics of the raw weights, as the reference does.
+    /// Batches of training images from which the batch-norm statistics of the averaged weights are
+    /// recomputed at the end; 0: keep the moving statistics of the raw weights, as the reference does.
     batch_norm_batches: usize = 0, FROM_0;
 
-    /// Weight of the cross-entropy of labelled images.
+    /// Weight of the cross-entropy on labelled images.
     weight_supervised: f64 = 1.0, FROM_0;
-    /// Weight of telling how far an image is turned.
+    /// Weight of the rotation loss: the network predicts by how many quarter turns an image is rotated.
     weight_rotation: f64 = 0.0, FROM_0;
-    /// Weight of recognizing patches of one image.
+    /// Weight of the exemplar loss: the network recognizes patches of the same image.
     weight_exemplar: f64 = 0.0, FROM_0;
     /// Weight of virtual adversarial training.
     weight_vat: f64 = 0.0, FROM_0;
@@ -154,36 +155,36 @@ settings! {
     /// Epochs over which the weights of VAT and entropy minimization rise linearly from 0.
     ramp: f64 = 0.0, FROM_0;
     /// Norm of the adversarial perturbation of a 224 x 224 x 3 image in [-1, 1]; images of other
-    /// sizes get the same root mean square a value.
+    /// sizes get the same root mean square per value.
     vat_eps: f64 = 40.0, ABOVE_0;
-    /// Steps of the search for the adversarial direction.
+    /// Power iterations that search for the adversarial direction.
     vat_power_iterations: usize = 1, FROM_0;
-    /// VAT and entropy minimization on labelled images too (not in `moam`, as in the reference).
+    /// Apply VAT and entropy minimization to labelled images too (not in `moam`, as in the reference).
     vat_labelled: bool = true, Range::Either;
 
-    /// Class labels, VAT and entropy minimization on the upright view of an image alone, for images that have an
-    /// up, as most photographs; false: on all four orientations, as in the paper (`rotation`, `moam`).
+    /// Class labels, VAT and entropy minimization use the upright view only, for images that have one right
+    /// way up, like most photographs; false: all four rotations, as in the paper (`rotation`, `moam`).
     upright_classes: bool = false, Range::Either;
 
-    /// Classes that the recipe was written for, so that `--dry-run` needs no data; 0: not said.
+    /// Number of classes that the recipe was written for, so that `--dry-run` needs no data; 0: unknown.
     classes: usize = 0, FROM_0;
-    /// Labelled images that it was written for, for `--dry-run`.
+    /// Number of labelled images that the recipe was written for, for `--dry-run`.
     labelled_images: usize = 0, FROM_0;
-    /// All images that it was written for, for `--dry-run`.
+    /// Number of all images that the recipe was written for, for `--dry-run`.
     unlabelled_images: usize = 0, FROM_0;
 
     /// Pseudo labels to train on: `label` (mean of all views) or `label_single` (centre view). Known
-    /// labels are trained on in either case.
+    /// labels are used in either case.
     label_column: String = "label".into(), LABEL_COLUMNS;
-    /// Pseudo labels less confident than this are not trained on; 0: all are. Known ones always are.
+    /// Pseudo labels with a lower confidence are left out; 0: all are used. Known labels are always used.
     min_confidence: f64 = 0.0, PROBABILITY;
-    /// Train on each class equally often: an epoch has the images of a smaller class several times, as
-    /// many as the largest class has. Not in distillation.
+    /// Train on each class equally often: an epoch repeats the images of a smaller class until it has as
+    /// many as the largest class. Not for distillation.
     balance_classes: bool = false, Range::Either;
 
     /// Steps between checkpoints.
     checkpoint_every: u64 = 5000, FROM_1;
-    /// Steps between points of the learning curves, each the mean since the last.
+    /// Steps between points of the learning curves; a point is the mean since the last point.
     log_every: u64 = 100, FROM_1;
     /// Epochs between validations on the images of `--val`.
     validate_every: f64 = 1.0, ABOVE_0;
@@ -312,7 +313,7 @@ pub fn listing() -> Result<String> {
     Ok(format!("{head}{}{steps}", entries.join("\n")))
 }
 
-/// Settings that cannot be meant: what is wrong, and what to do about it.
+/// Settings that make no sense: what is wrong, and what to do about it.
 #[derive(Debug)]
 pub struct Fault {
     pub what: String,
@@ -325,7 +326,7 @@ impl Fault {
     }
 }
 
-/// What a check of settings comes to.
+/// The result of a check of settings.
 pub type Checked = std::result::Result<(), Fault>;
 
 /// The name of a method as recipes spell it.

@@ -1,5 +1,5 @@
-//! The examples of every help text and of the README run as they stand, in a folder that has what they
-//! name.
+//! The examples of every help text and of the documents run as they stand, in a folder that has what
+//! they name.
 
 mod common;
 
@@ -9,6 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Documents whose examples are run.
+const DOCUMENTS: [&str; 3] = ["README.md", "docs/DATA.md", "docs/EXPORT.md"];
 
 /// Makes what the examples name, in this order.
 const MADE: &str = "\
@@ -48,15 +51,15 @@ fn examples_run_as_they_stand() {
         let is_command = |line: &&str| ["s4l-", "curl "].iter().any(|word| line.starts_with(word));
         lines.extend(of_help.filter(is_command).map(String::from));
     }
-    lines.extend(of_readme());
+    lines.extend(DOCUMENTS.iter().flat_map(|path| of_document(path)));
     assert!(lines.len() > 60, "{lines:?}");
     let failed: Vec<String> = lines.par_iter().filter_map(|line| run(&world, line).err()).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The lines of the README's blocks that begin with a stage; what make does has tests of its own.
-fn of_readme() -> Vec<String> {
-    let text = std::fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
+/// The lines of a document's blocks that begin with a stage; what make does has tests of its own.
+fn of_document(path: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("{ROOT}/{path}")).unwrap();
     let blocks = text.split("\n```").skip(1).step_by(2);
     let lines = blocks.flat_map(|block| block.lines().skip(1));
     lines.filter(|line| line.starts_with("s4l-")).map(String::from).collect()

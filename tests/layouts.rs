@@ -324,7 +324,7 @@ fn a_place_for_labels_that_holds_none_is_an_error() {
     lists.append_value([Some(1), Some(2)]);
     lists.append_value([Some(0)]);
     table("several.parquet", "label", Arc::new(lists.finish()));
-    fails("several.parquet", &["one label an image", "column \"label\" of List"]);
+    fails("several.parquet", &["one label per image", "column \"label\" of List"]);
 
     let records = |number| -> Vec<u8> {
         (0..2).flat_map(|row| record(&[("image/encoded", &image(row)[..])], number)).collect()

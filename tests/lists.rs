@@ -253,7 +253,7 @@ fn a_list_adds_to_the_labels_of_class_folders() {
     scratch.write("other.csv", "name,label\nt0.jpg,n02\nt1.jpg,n02\nv0.jpg,n02\nv1.jpg,n01\n");
     let second = ["train t0.jpg n02", "train t1.jpg n02", "val v0.jpg n02", "val v1.jpg n01"];
     let ran = holds(&scratch, "--in in --labels other.csv", &second);
-    let words = "other.csv: 1 images have another class than that of their folder, which the list \
+    let words = "other.csv: 1 images have another class than that of their folder; the list \
                  decides: \"train/n01/t0.jpg\" as \"n02\"";
     assert!(ran.stderr.contains(words), "{}", ran.stderr);
     scratch.write("other.txt", "t0.jpg 1\nt1.jpg 1\nv0.jpg 1\nv1.jpg 0\n");

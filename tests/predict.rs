@@ -165,8 +165,8 @@ fn what_is_broken_is_said_and_the_others_are_predicted() {
     assert_eq!(lines.len(), 3, "{}", ran.stderr);
     assert!(lines[0].starts_with("warning: notes.txt: "), "{}", lines[0]);
     assert!(lines[1].starts_with("warning: photos/bag/000.png: a PNG without its end"));
-    let end = "notes.txt: expected images that can be read, found 2 that cannot, this the first; mend or \
-               remove them; 12 others are predicted";
+    let end = "notes.txt: expected images that can be read, found 2 that cannot be read, this is the first; \
+               repair or remove them; the other 12 are predicted";
     assert!(lines[2].ends_with(end), "{}", lines[2]);
 
     let ran = predict(&scratch, "notes.txt photos --format parquet --out p.parquet");

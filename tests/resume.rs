@@ -138,7 +138,7 @@ fn a_signal_during_validation_ends_training_with_a_checkpoint() {
         .map(|row| (split.key(row), i64::from(split.labels().unwrap()[row].unwrap())))
         .collect();
     write_labels(&scratch, "val.parquet", &rest);
-    // 300 images in 20 views, against one step an epoch.
+    // 300 images in 20 views, against one step per epoch.
     let slow = "-s batch=100 -s augment_eval=resize_small(32)|multi_crop(28,28)|-1_to_1|rotate";
     for (out, epochs) in [("middle", 3), ("end", 1)] {
         let more = format!("{slow} -s schedule=[0,{epochs}]");

@@ -67,9 +67,9 @@ fn the_keys_are_printed_as_a_recipe() {
         let read: Settings = Recipe { file, set: Vec::new() }.load().unwrap();
         assert_eq!(read, Settings::default());
         for line in [
-            "# Labelled images a step. (integer, 1 or more)\nbatch = 256\n",
+            "# Labelled images per step. (integer, 1 or more)\nbatch = 256\n",
             "(name, one of imagenet, small, small_stride2)\nstem = \"imagenet\"\n",
-            "# Factor of each decay. (number, a number above 0, up to 1)\ndecay_factor = 0.1\n",
+            "(number, a number above 0, up to 1)\ndecay_factor = 0.1\n",
             "# Steps of images: inception_crop, ",
         ] {
             assert!(ran.stdout.contains(line), "{line:?} in {}", ran.stdout);

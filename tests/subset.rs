@@ -235,7 +235,7 @@ fn uneven_classes_give_what_they_have_and_say_so() {
     };
     let all = draw("--all --out all");
     assert_eq!(counts("all"), [20, 9, 3, 0]);
-    let words = "no image of train is labelled \"trouser\": left out";
+    let words = "no image of train has the label \"trouser\": left out";
     assert!(all.stderr.contains(words), "{}", all.stderr);
     assert!(all.stderr.contains("32 images of train, 3 of 4 classes"), "{}", all.stderr);
     assert!(!all.stderr.contains("fewer"), "{}", all.stderr);
@@ -366,7 +366,7 @@ fn a_labelled_image_that_is_tested_on_is_refused() {
 #[test]
 fn copies_are_never_on_both_sides_of_a_draw() {
     let scratch = Scratch::new();
-    // Six images a class, each four times: both sides find others than the copies of each other's.
+    // Six images per class, each four times: both sides find others than the copies of each other's.
     let base = images(12);
     let train: Vec<_> = (0..48).map(|i| base[i % 12].clone()).collect();
     idx(&scratch, &train, &images(60)[50..]);

@@ -312,7 +312,7 @@ fn a_step_of_one_value_a_channel_is_pointed_out() {
     let run = |batch: usize| {
         pretrain(&scratch, "supervised_1p", &format!("b{batch}"), &more(batch)).ok().stderr
     };
-    let word = "warning: a step is of one image, of which the last layers see one pixel";
+    let word = "warning: a step has one image, and its last layers see one pixel";
     assert!(run(1).starts_with(word));
     assert_eq!(run(2), "");
 }

@@ -5,7 +5,7 @@
 
 Needs Python and Chromium, nothing else. In a window of 400 and one of 1400 pixels it reads the tables, switches
 the theme, follows a link, hovers over a chart and steps through it with the arrow keys, and looks at the sheets
-on paper. It prints one line a page, and ends with 1 if something is wrong: an error on the console, a request for
+on paper. It prints one line per page, and ends with 1 if something is wrong: an error on the console, a request for
 anything but the page, a window that has to be scrolled sideways, text too small to read, no contrast.
 """
 

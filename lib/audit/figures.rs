@@ -9,7 +9,7 @@ pub struct Figures {
     pub images: u64,
     confidence: f64,
     agreement: f64,
-    /// Of those that a model before labelled too.
+    /// Of those that an earlier model labelled too.
     pub compared: u64,
     pub changed: u64,
     /// Of those whose right label is known.

@@ -1,4 +1,4 @@
-//! The images of an audit: of each class the surest, the least sure and those whose label has changed.
+//! The images of an audit: for each class the most confident, the least confident and the changed ones.
 
 use super::labels::{Labels, Pseudo};
 use crate::error::Result;
@@ -15,20 +15,20 @@ pub fn html(labels: &Labels) -> Result<String> {
     let mut html = part(
         labels,
         "The surest",
-        "Of each class those with the highest confidence, which stands below them; then what their label was \
-         before, and what it is in truth, where that is another.",
+        "For each class, the images with the highest confidence, which is below each image; then the label \
+         before and the true label, if they differ.",
         |_| true,
         sure,
     )?;
     html += &part(
         labels,
         "The least sure",
-        "Of each class those with the lowest confidence.",
+        "For each class, the images with the lowest confidence.",
         |_| true,
         unsure,
     )?;
     if labels.before {
-        let note = "Under their new label, the surest first.";
+        let note = "Under their new label, the most confident first.";
         html += &part(labels, "Changed", note, Pseudo::changed, sure)?;
     }
     Ok(html)

@@ -239,7 +239,7 @@ fn agreement(labels: &Labels) -> String {
 fn drift(labels: &Labels) -> String {
     let all = Figures::of(&labels.pseudo);
     let mut note = format!(
-        "Of {} images that the model before labelled too, {} have another label now.",
+        "Of {} images that the earlier model labelled too, {} have another label now.",
         HumanCount(all.compared),
         HumanCount(all.changed)
     );

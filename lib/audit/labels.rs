@@ -14,7 +14,7 @@ pub struct Sources<'a> {
     pub shards: &'a Path,
     /// The labelled set, if it is not the known labels.
     pub labelled: Option<&'a Path>,
-    /// Labels of the same images that a model before gave.
+    /// Labels of the same images by an earlier model.
     pub before: Option<&'a Path>,
     /// The right labels: a table, or shards.
     pub truth: Option<&'a Path>,
@@ -27,7 +27,7 @@ pub struct Pseudo {
     pub label: u32,
     pub confidence: f64,
     pub agreement: f64,
-    /// That of the model before.
+    /// The label of the earlier model.
     pub before: Option<u32>,
     pub truth: Option<u32>,
 }
@@ -54,7 +54,7 @@ pub struct Labels {
     pub known: usize,
     /// Images of each class in the labelled set.
     pub labelled: Vec<u64>,
-    /// Whether there are labels of a model before, and right ones.
+    /// Whether there are labels of an earlier model, and right labels.
     pub before: bool,
     pub truth: bool,
 }

@@ -1,4 +1,4 @@
-//! Which part of an image a crop keeps. Crops copy pixels and change no value.
+//! The part of an image that a crop keeps. Crops copy pixels and change no value.
 
 use crate::pixels::{Size, Window};
 use crate::rng::{Rng, RngExt};

@@ -1,4 +1,4 @@
-//! What evaluation makes of an image, said so that other programs can do the same.
+//! How evaluation prepares an image, described so that other programs can do the same.
 
 use super::pipe::Pipe;
 use super::step::{Crop, Op};

@@ -30,7 +30,7 @@
 //!
 //! `tests/golden/images.py` says which of TensorFlow and NumPy judges each step. Every step agrees
 //! within 1e-3 grey levels of 255, steps that only move pixels exactly, and the inception crop is
-//! indistinguishable in 20,000 draws. Where this departs from the reference on purpose:
+//! indistinguishable in 20,000 draws. Intended differences from the reference:
 //! `inception_preprocess` always takes 0..255 (there, only from bytes), `hsvnoise` gives no NaN for
 //! values below 0 (they come from bicubic resizing), and steps that the reference would apply
 //! wrongly or fail on at run time are refused when the pipe is parsed.

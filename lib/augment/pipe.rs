@@ -1,5 +1,5 @@
-//! A parsed pipe: what it gives of images, and how it runs. The first steps ask for no more of an image
-//! than its views show; the others work on views in memory.
+//! A parsed pipe: which views it makes, and how it runs. The first steps request only the part of an image
+//! that its views show; the others work on views in memory.
 
 use super::resize::{self, Interpolation, Resize};
 use super::step::{Crop, Mode, Op, Step, resize_method};
@@ -69,8 +69,8 @@ impl Pipe {
         Ok(Pipe { steps: parse::steps(&text, mode)?, text })
     }
 
-    /// The pipe of a stage that evaluates, with a warning if it would show other images than people
-    /// may think.
+    /// The pipe of a stage that evaluates, with a warning if it would show other views than users
+    /// may expect.
     ///
     /// Errors: as `parse`.
     pub fn for_evaluation(text: &str) -> Result<Pipe> {
@@ -138,7 +138,7 @@ impl Pipe {
                 if let Op::Resize { size, randomize, dct_scaling } = step.op
                     && flips.iter().all(|step| step.op == Op::FlipLr) =>
             {
-                // One resized view, mirrored or not, is made where it belongs.
+                // One resized view, mirrored or not, is written directly to its place.
                 let method = resize_method(randomize, rng);
                 let pixels = to_resize(source, window, size, dct_scaling)?;
                 let resize = Resize::new(pixels.size, size, method, Window::whole(size));

@@ -1,5 +1,5 @@
-//! Image files to pixels: the one place where they are looked into and decoded, upright and as 8-bit
-//! RGB. A JPEG is decoded only where it is looked at.
+//! Image files to pixels: the only place that parses and decodes them, upright and as 8-bit RGB. Only the
+//! needed part of a JPEG is decoded.
 //!
 //! Grey is repeated, alpha is dropped, 16-bit samples are scaled, CMYK becomes RGB without a colour
 //! profile. The orientation that a camera noted (Exif) is applied, so sizes and windows are those of

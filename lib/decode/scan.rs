@@ -1,5 +1,5 @@
 //! The seat of libjpeg's entropy decoder, taken by `huffman` for images that have one Huffman-coded
-//! scan. It gives up where the data is not as it should be, so that libjpeg may say what it is.
+//! scan. It gives up on invalid data, so that libjpeg reports the error.
 
 use super::huffman::{Bits, HuffmanTable, PairEntries};
 use mozjpeg_sys::{JHUFF_TBL, boolean, c_int, c_uint, jpeg_decompress_struct};

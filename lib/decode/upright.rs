@@ -4,7 +4,7 @@
 use crate::pixels::{Size, View, Window};
 use image::metadata::Orientation;
 
-/// Larger images are refused, whatever is in them. One of this size takes 240 MB as RGB, and on the way
+/// Larger images are refused. One of this size takes 240 MB as RGB, and on the way
 /// at most 960 MB: a progressive JPEG of four colours.
 pub const MAX_PIXELS: usize = 80_000_000;
 
@@ -21,7 +21,7 @@ pub fn checked_size(height: usize, width: usize) -> Result<Size, String> {
     }
 }
 
-/// What the header of a file says.
+/// The header of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
     /// The size before the image is turned upright.
@@ -39,7 +39,7 @@ impl Header {
         turned(upright, self.orientation)
     }
 
-    /// Where the pixels of a window of the upright image are stored.
+    /// The stored window of a window of the upright image.
     pub fn place(self, window: Window) -> Window {
         let turn = Turn::new(self.orientation, self.upright());
         let (bottom, right) = (window.y + window.height - 1, window.x + window.width - 1);
@@ -60,7 +60,7 @@ pub struct StoredPixels {
     pub size: Size,
     /// Bytes from row to row.
     pub stride: usize,
-    /// Where the first pixel is.
+    /// Position of the first pixel.
     pub start: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Logits of whole sets of images by inference.
+//! Inference: the logits of whole sets of images.
 
 use crate::augment::Pipe;
 use crate::cli;
@@ -60,8 +60,8 @@ pub fn visit(
     Ok(())
 }
 
-/// Errors unless the pipe makes of images of so many channels those that the model takes. `images`: where
-/// they are.
+/// Errors unless the pipe makes images that the model takes from images of this many channels. `images`
+/// is their path.
 pub fn check_size(config: &Config, channels: usize, images: &Path, pipe: &Pipe) -> Result<()> {
     let out = pipe.output(channels)?;
     let wanted = (config.height, config.width, config.architecture.channels);

@@ -52,7 +52,7 @@ pub struct ClassAccuracy {
     pub top1: Option<f64>,
 }
 
-/// What a classifier makes of one image.
+/// A classifier's prediction for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
     /// The class with the largest logit; of equal ones the lowest index. `top1` counts these, so
@@ -86,7 +86,7 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
 }
 
 impl Prediction {
-    /// From the logits of an image (one a class) and its true class.
+    /// From the logits of an image (one per class) and its true class.
     pub fn new(logits: &[f32], label: u32) -> Prediction {
         let target = logits[label as usize];
         let class = argmax(logits);
@@ -110,7 +110,7 @@ pub fn summarize(
     labels: &[u32],
     seed: u64,
 ) -> Summary {
-    assert_eq!(predictions.len(), labels.len(), "predictions: one an image");
+    assert_eq!(predictions.len(), labels.len(), "one prediction per image");
     assert!(!labels.is_empty(), "an accuracy needs an image");
     let correct: Vec<bool> =
         predictions.iter().zip(labels).map(|(p, &label)| p.class == label).collect();

@@ -1,4 +1,4 @@
-//! Images as people have them, in no shards, and their way into a network: what is predicted.
+//! Images that are not in shards, and how they become input of a network, for prediction.
 
 use crate::artifact;
 use crate::augment::{Pipe, PixelSource};
@@ -18,7 +18,7 @@ use std::path::Path;
 
 /// An image that was found.
 pub struct Picture {
-    /// Where it is: the path of a file, or of a folder or archive with the place in it.
+    /// The path of the file, or of a folder or archive followed by the path inside it.
     pub path: String,
     /// Height, width and channels of pixels; `None` for an encoded image.
     shape: Option<[usize; 3]>,
@@ -27,7 +27,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Bytes that it takes.
+    /// Bytes that it occupies.
     pub fn bytes(&self) -> usize {
         self.image.as_ref().map_or(0, Vec::len)
     }
@@ -43,7 +43,7 @@ pub fn each(path: &Path, name: &str, visit: &mut dyn FnMut(Picture) -> Result<()
         return visit(Picture { path: name.to_string(), shape: None, image: Ok(image) });
     }
     let input = input::open(path, &Options::default())?;
-    // What is behind a cut is said image by image.
+    // Errors of images after a cut are reported one by one.
     let survey = Survey::new(&input, u64::MAX, true)?;
     for span in &survey.spans {
         survey.read(&input, span, &mut |sample| {
@@ -98,8 +98,8 @@ impl Preparation {
         })
     }
 
-    /// What the network takes of an image. Grey of a model of grey images is the luma of a coloured one;
-    /// colours of a model of coloured ones are those of a grey one.
+    /// The network's input for an image. A model of grey images takes the luma of a coloured image; a model
+    /// of coloured images takes a grey image with three equal channels.
     ///
     /// Errors: what is wrong with the image, one line.
     pub fn view(&self, picture: Picture) -> std::result::Result<Vec<f32>, String> {

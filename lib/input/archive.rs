@@ -22,11 +22,11 @@ use std::sync::OnceLock;
 pub struct Archive {
     root: PathBuf,
     volumes: Vec<Volume>,
-    /// Where JSON has the label.
+    /// The key of the label in JSON.
     label_key: Option<String>,
     /// Whether labels come from somewhere else.
     has_list: bool,
-    /// What is in them, once they have been looked through.
+    /// The content of the archives, once they have been listed.
     contents: OnceLock<Contents>,
 }
 
@@ -139,18 +139,18 @@ impl Archive {
         Ok(())
     }
 
-    /// The name of an image that no other one has: its archive's in front.
+    /// The unique name of an image: it begins with the name of its archive.
     pub fn full_name(&self, item: &Item) -> String {
         let path = &self.volumes[item.position.file].path;
         format!("{}/{}", path.file_stem().unwrap_or_default().display(), item.name)
     }
 
-    /// What there is in place of labels.
+    /// What was found instead of labels.
     pub fn instead_of_labels(&self) -> Result<Option<Instead>> {
         Ok(self.contents()?.notes().instead_of_labels())
     }
 
-    /// Looks through all archives once, when they are first walked through.
+    /// Lists all archives once, on the first walk.
     pub fn contents(&self) -> Result<&Contents> {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);
@@ -183,7 +183,7 @@ impl Volume {
         }
     }
 
-    /// Place and size of the files that links lead to, by the hashes of their paths.
+    /// Position and size of the files that links point to, by the hashes of their paths.
     fn targets(&self, links: &Links) -> Result<HashMap<u64, (u64, u64)>> {
         let mut found = HashMap::new();
         if links.is_empty() {
@@ -228,7 +228,7 @@ impl Volume {
         Ok(Item { position, split: self.split, name, class, size, image })
     }
 
-    /// The item that stands for what the archive no longer has.
+    /// The item that stands for the missing rest of a cut archive.
     fn cut(&self, cut: &Cut, position: Position) -> Item {
         let file = self.path.file_name().unwrap_or_default().display();
         Item {

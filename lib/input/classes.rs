@@ -9,11 +9,11 @@ use std::path::Path;
 pub fn read(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::missing(path, "class names", "name a file of one class a line")
+            Error::missing(path, "class names", "name a file with one class per line")
         }
         std::io::ErrorKind::InvalidData => Error::bad_data(
             path,
-            "one class name a line",
+            "one class name per line",
             "bytes that are not UTF-8",
             "write it as UTF-8",
         ),
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> Result<Vec<String>> {
         if name.is_empty() || !seen.insert(nfc(name)) {
             return Err(Error::bad_data(
                 path,
-                "one class name a line, each once",
+                "one class name per line, each once",
                 format!("{name:?} on line {}", i + 1),
                 "correct the line",
             ));

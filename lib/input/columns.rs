@@ -1,12 +1,12 @@
-//! Which column of a list has the names of the images, and which the labels: by what people say, by
-//! the names of the columns, and by what is in them.
+//! Which column of a list has the names of the images, and which the labels: by the options, by the names
+//! of the columns, and by their content.
 
 use super::list::List;
 use super::names::is_image_name;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
-/// Names of columns, without case and marks, from the likeliest on.
+/// Names of columns, without case and marks, the likeliest first.
 const KEYS: [&str; 22] = [
     "image",
     "filename",
@@ -42,7 +42,7 @@ const LABELS: [&str; 9] = [
     "classes",
     "synset",
 ];
-/// Which of these is the label is clear only if there is one.
+/// Names that mean the label only if the list has just one of them.
 const MAYBE_LABELS: [&str; 14] = [
     "breed",
     "diagnosis",
@@ -65,26 +65,26 @@ const PREDICTION: &str = "predictionstring";
 /// Images that are counted in a column, to know which column names the most.
 const MOST_SEEN: usize = 1 << 16;
 
-/// The columns that people name.
+/// The columns that the options name.
 #[derive(Debug, Default)]
 pub struct Columns {
     pub key: Option<String>,
     pub label: Option<String>,
 }
 
-/// Where a list has what.
+/// The columns of a list and their meaning.
 #[derive(Debug)]
 pub struct Layout {
     /// Whether the first row says what the columns are.
     pub header: bool,
-    /// `None`: the list is labels alone.
+    /// `None` if the list has labels only.
     pub key: Option<usize>,
     pub label: LabelColumn,
-    /// What it is, for people.
+    /// Description for users.
     pub words: String,
 }
 
-/// Where the label of a row is.
+/// The place of a row's label.
 #[derive(Debug)]
 pub enum LabelColumn {
     None,
@@ -143,7 +143,7 @@ impl Seen {
 impl SeenColumn {
     fn add(&mut self, field: &str, names: Names) {
         if let Some((image, surely)) = names(field) {
-            // More say nothing that these do not, and would take memory.
+            // More would take memory and add nothing.
             let insert = |set: &mut HashSet<u64>| set.len() < MOST_SEEN && set.insert(image);
             insert(&mut self.named);
             if surely {
@@ -155,7 +155,7 @@ impl SeenColumn {
 }
 
 impl Layout {
-    /// Errors: `BadData` that lists the columns if it is open which is which.
+    /// Errors: `BadData` that lists the columns if their meaning is ambiguous.
     pub fn of(list: &List, given: &Columns, names: Names) -> Result<Layout> {
         let mut seen = Seen::new(list, names)?;
         let header = is_header(&seen.first, given, names);
@@ -227,7 +227,7 @@ impl Found<'_> {
         }
     }
 
-    /// What to say where it is open which column is which.
+    /// The error if the meaning of the columns is ambiguous.
     fn bad(&self, expected: &str, hint: &str) -> Error {
         let first: Vec<String> =
             self.seen.first.iter().take(12).map(|f| format!("{f:?}")).collect();
@@ -237,7 +237,7 @@ impl Found<'_> {
         Error::bad_data(self.list.path(), expected, found, hint)
     }
 
-    /// The column that people name, by its name or its number from 1.
+    /// The column that an option names, by its name or its number from 1.
     fn said(&self, option: &str, name: &str) -> Result<usize> {
         let first = &self.seen.first;
         let by_name = first.iter().position(|f| self.header && f == name);

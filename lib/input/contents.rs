@@ -20,7 +20,7 @@ const NOT_UTF8: &str = "a name that is not UTF-8";
 /// So many links are followed to reach a file.
 const MAX_HOPS: usize = 40;
 
-/// All images of an input of archives. 32 bytes and the base name are what each takes.
+/// All images of an input of archives. Each takes 32 bytes and its base name.
 #[derive(Debug, Default)]
 pub struct Contents {
     images: Vec<Image>,
@@ -115,8 +115,7 @@ impl Contents {
         }
     }
 
-    /// Keeps of the images from `first` on those that `keep` says, in their place: a copy of all of
-    /// them would take as much memory again.
+    /// Keeps those images from `first` on that `keep` selects, in place: a copy would double the memory.
     fn retain(&mut self, first: usize, mut keep: impl FnMut(&mut Image, &mut Notes) -> bool) {
         let mut kept = first;
         for nth in first..self.images.len() {
@@ -154,7 +153,7 @@ impl Contents {
         &self.notes
     }
 
-    /// What there is to say when all volumes are listed.
+    /// Messages after all volumes are listed.
     pub fn finish(&mut self) {
         let labelled = self.images.iter().filter(|i| i.class != NO_LABEL).count();
         self.notes.images = self.images.len();
@@ -171,7 +170,7 @@ pub struct Listing<'a> {
     contents: &'a mut Contents,
     /// A folder that all its images are in, of their class.
     class: Option<&'a str>,
-    /// Where JSON has the label.
+    /// The key of the label in JSON.
     label_key: Option<&'a str>,
     first: usize,
     folders: HashMap<String, u32>,
@@ -185,17 +184,17 @@ pub struct Listing<'a> {
 #[derive(Debug, Default)]
 pub struct Links {
     targets: HashMap<u64, u64>,
-    /// Of those that are images by name: target and, for people, both paths.
+    /// For links that are images by name: the target and, for messages, both paths.
     images: Vec<(u64, String)>,
 }
 
-/// The sample whose files come now.
+/// The current sample.
 #[derive(Debug, Default)]
 struct Sample {
     stem: String,
     first: usize,
     labels: Vec<Label>,
-    /// What JSON has that has no label.
+    /// The keys of JSON without a label.
     nothing: Option<(String, bool)>,
 }
 
@@ -304,7 +303,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// Ends the sample unless the next file is of it, too.
+    /// Ends the sample unless the next file belongs to it.
     fn go_on_with(&mut self, stem: &str) {
         if self.sample.stem != stem {
             self.end_sample();
@@ -332,7 +331,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// Gives the images of a sample their labels, and returns those that are none of its images.
+    /// Gives the images of a sample their labels, and returns the pictures that are not its images.
     fn give(&mut self, images: &[usize], labels: &[Label]) -> Vec<usize> {
         let names: Vec<String> =
             images.iter().map(|&i| self.contents.name(&self.contents.images[i])).collect();
@@ -363,7 +362,7 @@ impl<'a> Listing<'a> {
         });
     }
 
-    /// Finds the images of the labels that are apart, and returns the links.
+    /// Finds the images of labels that are stored apart from them, and returns the links.
     pub fn end(&mut self) -> Links {
         self.end_sample();
         let apart = std::mem::take(&mut self.apart);
@@ -418,7 +417,7 @@ impl Links {
         self.images.is_empty()
     }
 
-    /// The path behind all links.
+    /// The path after following all links.
     fn follow(&self, mut path: u64) -> u64 {
         for _ in 0..MAX_HOPS {
             match self.targets.get(&path) {

@@ -6,10 +6,10 @@ use super::names::nfc;
 use crate::cli;
 use std::collections::HashSet;
 
-/// Names shown of many.
+/// Names that a message shows.
 const SHOWN: usize = 3;
 
-/// What list and folders say differently, counted.
+/// A count of the differences between list and folders.
 #[derive(Debug, Default)]
 pub struct Contradictions {
     /// The composed names of the classes.
@@ -20,7 +20,7 @@ pub struct Contradictions {
 }
 
 impl Contradictions {
-    /// Of an input without a list there are none.
+    /// Without a list there are none.
     pub fn new(input: &Input) -> Contradictions {
         let Some(labels) = &input.labels else {
             return Contradictions::default();
@@ -62,7 +62,7 @@ impl Contradictions {
     pub fn say(&self, input: &Input) {
         if let Some(labels) = input.labels.as_ref().filter(|_| self.count > 0) {
             cli::warn(&format!(
-                "{}: {} images have another class than that of their folder, which the list \
+                "{}: {} images have another class than that of their folder; the list \
                  decides: {}",
                 labels.path().display(),
                 self.count,

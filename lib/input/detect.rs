@@ -1,4 +1,4 @@
-//! The formats of an input, and how each is told by the content of a path.
+//! The formats of an input, and how each is recognized by the content of a path.
 
 use super::listing::{self, IsStart};
 use super::names::{is_hidden, is_image_name};
@@ -52,7 +52,7 @@ const BY_START: &[(Format, IsStart)] = &[
     (Format::Tfrecord, tfrecord::is_start),
 ];
 
-/// The format of what a path holds.
+/// The format of the content of a path.
 pub fn detect(path: &Path) -> Result<Format> {
     match path.is_dir() {
         true => of_folder(path),
@@ -101,8 +101,8 @@ fn of_folder(path: &Path) -> Result<Format> {
     }
 }
 
-/// The format of the files in the folders of a folder that has none itself: those of a data set as hubs
-/// have it (`data/`, `train/`).
+/// The format of the files in the subfolders of a folder that has none itself, as data sets on hubs have
+/// them (`data/`, `train/`).
 fn below(path: &Path) -> Result<Option<Format>> {
     for levels in 1..=listing::MOST_LEVELS {
         for file in listing::below(path, levels)? {

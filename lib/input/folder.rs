@@ -1,6 +1,6 @@
 //! Image folders: `root/<class>/*.jpg` is the split `train`; `root/train/<class>/*`,
 //! `root/val/<class>/*` and `root/test/<class>/*` are splits of their own, under all names that
-//! `splits` knows. Images that lie in no class folder have no label but one of a list.
+//! `splits` knows. Images outside class folders have a label only if a list names one.
 
 use super::columns::Columns;
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
@@ -42,7 +42,7 @@ struct Counted {
 impl Folder {
     /// Lists a folder of images, of class folders, or of splits.
     ///
-    /// Errors: `BadData` for an arrangement that leaves open what the classes are.
+    /// Errors: `BadData` if the classes are ambiguous.
     pub fn open(root: &Path, splits: &Splits) -> Result<Folder> {
         let mut folder = Folder::empty(root);
         let found = entries(root)?;
@@ -71,7 +71,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// What is not as people may think.
+    /// Warnings about what users may not expect.
     fn say(&self) {
         let root = self.root.display();
         if let Some(first) = &self.passed_over.first {
@@ -186,7 +186,7 @@ impl Folder {
     }
 
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        // What a list names and is not there is a reject, not an error of the whole.
+        // A file that a list names and that is missing is a reject, not an error of the whole input.
         let all = (0..self.ends.len()).map(|i| self.path(i));
         all.filter(|p| p.is_file())
     }
@@ -244,7 +244,7 @@ fn are_splits(folders: &[PathBuf], splits: &Splits) -> Result<bool> {
 }
 
 /// Whether a regular file is an image, by its name or its first bytes. Nothing else is opened: a pipe
-/// would wait for somebody to write.
+/// would wait for a writer.
 fn is_image(path: &Path) -> bool {
     if !path.is_file() {
         return false;

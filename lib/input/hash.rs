@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// 16 hexadecimal digits over the format and over names and contents of the files, in their order.
-/// Names are those below `root`, so it does not matter where the input lies.
+/// Names are those below `root`, so the hash does not depend on the location of the input.
 pub fn of_input(
     format: &str,
     root: &Path,
@@ -85,8 +85,8 @@ fn of_file(path: &Path, bar: &ProgressBar) -> Result<blake3::Hash> {
     Ok(hasher.finalize())
 }
 
-/// 64 bits of the parts of a name, one after the other: among a million names two share a hash in one
-/// of 40 million inputs.
+/// A 64-bit hash of the parts of a name. Among a million names, two share a hash in one of 40 million
+/// inputs.
 pub fn of_name(parts: &[&str]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

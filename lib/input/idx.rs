@@ -38,14 +38,14 @@ struct SplitImages {
     images: PathBuf,
     label_file: Option<PathBuf>,
     labels: Option<Vec<u8>>,
-    /// What labels count from.
+    /// The first label, 0 or 1.
     first_label: u8,
-    /// Whether the file has columns where others have rows.
+    /// Whether the file stores columns as rows.
     by_column: bool,
 }
 
 impl Idx {
-    /// Errors: `BadData` for a header that is none, labels that do not fit, or no images at all.
+    /// Errors: `BadData` for an invalid header, labels that do not fit, or no images at all.
     pub fn open(root: &Path) -> Result<Idx> {
         let sets = idx_names::sets(root);
         let [set] = &sets[..] else {
@@ -257,7 +257,7 @@ fn take(path: &Path, stream: &mut dyn Read, size: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match stream.take(size as u64).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
-        // What the decompressors say about a cut or damaged file.
+        // The errors of the decompressors for a cut or damaged file.
         Err(e) if e.raw_os_error().is_none() => {
             Err(Error::bad_data(path, "a complete compressed file", e.to_string(), COPY_AGAIN))
         }

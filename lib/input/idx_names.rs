@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Each split with its names in these files.
 const SPLITS: [(SplitName, &[&str]); 2] =
     [(SplitName::Train, &["train"]), (SplitName::Test, &["t10k", "test"])];
-/// The plain file before the gzip one before the zstd one.
+/// In order of preference: plain, gzip, zstd.
 const ENDINGS: [&str; 3] = ["", ".gz", ".zst"];
 const EMNIST: &str = "emnist-";
 /// Of EMNIST's sets: number of classes.
@@ -89,7 +89,7 @@ impl Set {
         u8::from(self.0 == "emnist-letters-")
     }
 
-    /// Names of the classes, what labels count from, and the file that says so.
+    /// Names of the classes, the first label (0 or 1), and the file that says so.
     pub fn classes(&self, root: &Path) -> Result<(Vec<String>, u8, Option<PathBuf>)> {
         let mapping = root.join(format!("{}mapping.txt", self.0));
         let first = self.first_label();

@@ -1,14 +1,14 @@
-//! Numbers of names, found by the hashes of the names: 12 bytes a name, where a map takes up to 34.
+//! Numbers of names, found by the hashes of the names: 12 bytes per name; a map takes up to 34.
 
 use rayon::prelude::*;
 
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Of the names, in order.
+    /// Hashes of the names, in order.
     hashes: Vec<u64>,
-    /// The number of the name of each, those of equal hashes in order.
+    /// The number of the name of each hash; equal hashes are in the order of their numbers.
     numbers: Vec<u32>,
-    /// Where the hashes begin that have as first bits 0, 1, ..: some 16 hashes each.
+    /// The start of the hashes whose first bits are 0, 1, ..: about 16 hashes each.
     starts: Vec<u32>,
 }
 
@@ -23,7 +23,7 @@ impl Index {
             let place = index.place(index.hashes[i]);
             index.starts[place + 1] = i as u32 + 1;
         }
-        // A place without hashes begins where the one before ends.
+        // A range without hashes begins at the end of the range before.
         for place in 1..index.starts.len() {
             index.starts[place] = index.starts[place].max(index.starts[place - 1]);
         }

@@ -1,10 +1,9 @@
-//! What every format makes of an input: its images one by one, each with its split, its class and its
-//! place.
+//! What every format yields: the images one by one, each with its split, its class and its position.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// A larger image file is a reject: it is never read into memory.
+/// A larger image file is a reject and is never read into memory.
 pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 
 /// The split of a data set that an image belongs to.
@@ -34,8 +33,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Where a walk that begins here begins in the file of that number, which is this one or a later
-    /// one.
+    /// The start, in this file or a later one, of a walk that begins at this position.
     pub fn start_in(self, file: usize) -> u64 {
         if file == self.file { self.at } else { 0 }
     }
@@ -74,7 +72,7 @@ impl Class {
 /// One image of an input.
 #[derive(Debug)]
 pub struct Item {
-    /// Where a walk that begins with it starts. Several items may share one.
+    /// The position from which a walk begins with this item. Several items may share one.
     pub position: Position,
     pub split: SplitName,
     /// Path in the input, with slashes; its last part is the base name.
@@ -86,7 +84,7 @@ pub struct Item {
     pub image: std::result::Result<Vec<u8>, Fault>,
 }
 
-/// What an input without labels has in their place.
+/// What an input without labels has instead.
 #[derive(Debug)]
 pub struct Instead {
     /// What there is, for people.
@@ -102,7 +100,7 @@ pub struct Instead {
 pub enum Fault {
     /// This image is damaged.
     Image(String),
-    /// The file ends or is damaged here, so nobody knows what else it held.
+    /// The file ends or is damaged here; the rest is unknown.
     Cut(String),
 }
 
@@ -127,7 +125,7 @@ impl From<Error> for Stop {
 }
 
 impl Stop {
-    /// To have enough is no error.
+    /// A stop is no error.
     pub fn result(walked: Walked) -> Result<()> {
         match walked {
             Ok(()) | Err(Stop::Enough) => Ok(()),

@@ -1,6 +1,6 @@
-//! The keys of images: the base name; where a split has that twice, the path without the split's folder;
-//! where it has one of these paths twice, the full name, which has the name of the file of many images
-//! in front, and the row where rows have no paths. Only what is twice in one archive has one key.
+//! The keys of images: the base name; if a split has that twice, the path without the split's folder; if
+//! it has one of these paths twice, the full name, which begins with the name of the file of many images,
+//! and the row if rows have no paths. Only a path that is twice in one archive has the same key twice.
 
 use super::Input;
 use super::hash;
@@ -11,7 +11,7 @@ use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-/// What goes through all items of an input.
+/// Walks through all items of an input.
 pub type Scan<'a> = &'a dyn Fn(&mut dyn FnMut(Item) -> Result<()>) -> Result<()>;
 
 /// The base names that are no keys, because several images of a split have them.

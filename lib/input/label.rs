@@ -1,6 +1,6 @@
-//! What a label means that is written as text or as a number, alike in every format: whole numbers are
-//! numbers, also as `3.0`; -1, NaN and nothing mean unlabelled; another negative number, a fraction or a
-//! list is no label.
+//! The meaning of a label that is text or a number, the same in every format: whole numbers are numbers,
+//! also as `3.0`; -1, NaN and an empty text mean unlabelled; other negative numbers, fractions and lists
+//! are not labels.
 
 use super::item::Class;
 use std::collections::BTreeSet;
@@ -96,7 +96,7 @@ pub fn of_json(value: &serde_json::Value) -> Class {
     }
 }
 
-/// Whether a key or a column of this name seems to hold labels, though it is none that is known to.
+/// Whether an unknown key or column seems to hold labels, by its name.
 pub fn is_like(name: &str) -> bool {
     const PARTS: [&str; 5] = ["label", "class", "cls", "category", "target"];
     let name = name.to_lowercase();

@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// Names shown of those that belong to nothing.
+/// Unmatched names that a message shows.
 const SHOWN: usize = 3;
-/// In place of a class: an image without a line.
+/// Marks an image without a line.
 const NO_LINE: u32 = u32::MAX;
 
-/// A file of labels, read.
+/// The content of a file of labels.
 #[derive(Debug, Default)]
 pub struct LabelList {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub struct LabelList {
     meta: Option<(PathBuf, Vec<String>)>,
     /// The classes of all lines, each once.
     classes: Vec<Class>,
-    /// Images by the hashes of their paths. 16 bytes an image with `class_of`.
+    /// Images by the hashes of their paths. 16 bytes per image with `class_of`.
     images: Index,
     /// Which of `classes` each has.
     class_of: Vec<u32>,
@@ -36,7 +36,7 @@ pub struct LabelList {
     words: String,
 }
 
-/// Labels in the reading.
+/// Labels while they are read.
 #[derive(Default)]
 struct Reading {
     classes: Vec<Class>,
@@ -130,7 +130,7 @@ impl LabelList {
         self.classes.iter()
     }
 
-    /// The names of all classes, where labels are their numbers.
+    /// The names of all classes, if labels are their numbers.
     pub fn given(&self) -> Option<&[String]> {
         self.meta.as_ref().map(|(_, synsets)| synsets.as_slice())
     }
@@ -242,7 +242,7 @@ impl LabelList {
     }
 }
 
-/// How lines and images have met.
+/// How many lines and images matched.
 #[derive(Default)]
 struct Matched {
     lines: u64,
@@ -253,7 +253,7 @@ struct Matched {
 }
 
 impl Matched {
-    /// Says what is left over on both sides.
+    /// Warns of unmatched lines and images.
     ///
     /// Errors: `BadData` if no line names an image.
     fn say(&self, path: &Path, words: &str, images: &Images) -> Result<()> {
@@ -279,7 +279,7 @@ impl Matched {
     }
 }
 
-/// Whether a name is in the same folders as its image: names in other folders count only where none is.
+/// Whether a name is in the same folders as its image: names in other folders count only if there is none.
 fn any_end(list: &List, key: usize, images: &Images) -> Result<bool> {
     let mut any = false;
     list.for_each(&mut |_, fields| {
@@ -431,10 +431,10 @@ fn bad(path: &Path, expected: impl Into<String>, found: String, hint: &str) -> E
 }
 
 fn bad_label(path: &Path, line: u64, found: String) -> Error {
-    bad(path, "one label a row", format!("{found} on line {line}"), "correct the line")
+    bad(path, "one label per row", format!("{found} on line {line}"), "correct the line")
 }
 
-/// The first names of several, for people.
+/// The first of several names, for messages.
 fn as_in(names: &[impl AsRef<str>]) -> String {
     let shown: Vec<String> = names.iter().map(|n| format!("{:?}", n.as_ref())).collect();
     match shown.is_empty() {

@@ -1,5 +1,5 @@
-//! Whether it is clear what the class folders in an archive are: as in a folder of images, all at one
-//! depth below the splits, each in one place.
+//! Checks that the class folders in an archive are unambiguous: as in a folder of images, all at one depth
+//! below the splits, each in one place.
 
 use super::item::{Class, SplitName};
 use super::splits::Splits;

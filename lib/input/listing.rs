@@ -14,7 +14,7 @@ pub struct SplitFile {
     pub split: SplitName,
 }
 
-/// Whether a file of a format may begin with these bytes, its first 512 or all that it has.
+/// Whether a file of a format may begin with these bytes, the first 512 or the whole file.
 pub type IsStart = fn(&[u8]) -> bool;
 
 /// The entries of a folder sorted by name, hidden ones and those of systems left out.
@@ -52,7 +52,7 @@ pub fn start(path: &Path) -> Result<Vec<u8>> {
     let mut start = Vec::new();
     match stream::open(path)?.take(512).read_to_end(&mut start) {
         Err(e) if e.raw_os_error().is_some() => Err(Error::io(path)(e)),
-        // Damage is said by those who read on.
+        // Later reads report the damage.
         _ => Ok(start),
     }
 }

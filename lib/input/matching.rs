@@ -1,5 +1,5 @@
-//! Finding images by the names that a list has for them: with more or fewer folders, with or without
-//! the ending of the file, composed in one way or the other.
+//! Finds images by the names in a list: with more or fewer folders, with or without the file ending, in
+//! either Unicode composition.
 
 use super::hash;
 use super::index::Index;
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 /// The path of an image in the input, by its number.
 type Name<'a> = Box<dyn Fn(usize) -> String + 'a>;
 
-/// The images of an input by their names, which stay where they are.
+/// The images of an input by their names, which are not copied.
 pub struct Images<'a> {
     count: usize,
     name: Name<'a>,
@@ -19,7 +19,7 @@ pub struct Images<'a> {
     by_stem: Index,
 }
 
-/// What a name finds.
+/// The result of looking up a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     /// An image, and how well the name fits.
@@ -67,7 +67,7 @@ impl<'a> Images<'a> {
         self.by_path
     }
 
-    /// The image that a name in a list means. A backslash is a slash where that finds one.
+    /// The image that a name in a list means. A backslash counts as a slash if that finds an image.
     pub fn find(&self, name: &str) -> Found {
         let name = nfc(name.trim_start_matches("./"));
         match self.find_path(&name) {
@@ -98,7 +98,7 @@ impl<'a> Images<'a> {
                 },
                 _ => Found::Image(nth, fit),
             };
-            // Of a name that each class has, no image fits better than these.
+            // If every class has the name, no image fits better than these.
             let best = bare && (fit.ending || !is_image_name(name));
             if best && matches!(found, Found::Several(..)) {
                 break;

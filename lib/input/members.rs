@@ -1,4 +1,4 @@
-//! What a tar and a zip say of the files in them.
+//! The files that a tar or a zip lists.
 
 use crate::error::Result;
 use std::io::Read;
@@ -9,7 +9,7 @@ pub struct Member<'a> {
     /// Its path, as the archive has it.
     pub path: &'a [u8],
     pub kind: MemberKind,
-    /// Where its content is: a byte of the tar, or a number in the zip.
+    /// The position of its content: a byte of the tar, or a number in the zip.
     pub at: u64,
     pub size: u64,
 }
@@ -19,12 +19,12 @@ pub enum MemberKind {
     File,
     /// A file that cannot be read, and why.
     Unread(&'static str),
-    /// To a path in the archive: from its root, or from the link's folder.
+    /// A link to a path in the archive, relative to its root or to the link's folder.
     HardLink(Vec<u8>),
     SymbolicLink(Vec<u8>),
 }
 
-/// Where an archive ends before its time, and why.
+/// The position at which an archive ends too soon, and why.
 #[derive(Debug)]
 pub struct Cut {
     pub at: u64,

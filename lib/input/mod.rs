@@ -1,7 +1,7 @@
-//! Images as people have them: one file per format that an input may have, and what all formats share.
+//! Images in the formats that users have: one file per format, and what all formats share.
 //!
-//! An input is opened, by what its path holds (`detect`), and walked through from any place on, one
-//! item at a time (`item`). A survey goes through it once and then hands out its samples.
+//! An input is opened by the content of its path (`detect`) and walked through from any position, one item
+//! at a time (`item`). A survey goes through it once and then hands out its samples.
 
 mod archive;
 mod binary;
@@ -73,10 +73,10 @@ pub struct Input {
     splits: Splits,
 }
 
-/// What people say about an input.
+/// The options that describe an input.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    /// What it is; else it is found out.
+    /// The format, if it is given.
     pub format: Option<Format>,
     /// A file of labels for images that have none of their own.
     pub labels: Option<&'a Path>,
@@ -191,7 +191,7 @@ impl Files {
         })
     }
 
-    /// Where the labels are, for people.
+    /// Where the labels are, as text for users.
     fn label_words(&self) -> String {
         match self {
             Files::Folder(_) => "none".to_string(),
@@ -228,7 +228,7 @@ impl Files {
         })
     }
 
-    /// What there is in place of labels where no image has one, if there is anything.
+    /// What was found instead of labels, if no image has one.
     fn instead_of_labels(&self) -> Result<Option<Instead>> {
         match self {
             Files::Archive(f) => f.instead_of_labels(),
@@ -274,8 +274,8 @@ impl Input {
         hash::of_input(self.format(), &self.root, self.paths())
     }
 
-    /// By which it is seen, without reading it, that no file has changed: a hash of the format and of names,
-    /// sizes and times of all files.
+    /// A hash of the format and of names, sizes and times of all files: shows a changed file without reading
+    /// the input.
     pub fn stamp(&self) -> Result<String> {
         hash::of_times(self.format(), &self.root, self.paths())
     }
@@ -295,9 +295,9 @@ impl Input {
         Box::new(files.chain(labels).chain(self.class_file.clone()))
     }
 
-    /// Visits the items from `from` on, in an order that depends on the input alone, until `visit` has
-    /// enough. With `read` the images' bytes come with them. What lies in folders is of the split and
-    /// class that `splits` says.
+    /// Visits the items from `from` on, in an order that depends on the input alone, until `visit`
+    /// stops. With `read` the images' bytes come with them. `splits` gives the split and class of images in
+    /// folders.
     fn walk(&self, splits: &Splits, from: Position, read: bool, visit: Visit) -> Result<()> {
         let mut placed = |mut item: Item| {
             let place = splits.place(&item.name, item.split);
@@ -328,9 +328,9 @@ impl Input {
         matches!(self.files, Files::Folder(_) | Files::Archive(_))
     }
 
-    /// Says which folders are not what their names say.
+    /// Warns of folders that are not what their names suggest.
     ///
-    /// Errors: `BadData` if no folder has the name that is said to be of those without a class.
+    /// Errors: `BadData` if no folder has the name given by `--unlabelled`.
     fn say_folders(&self, splits: &Splits, tree: &Tree) -> Result<()> {
         let root = self.root.display();
         for (above, class) in splits.classes_named_as_splits(tree) {
@@ -378,7 +378,7 @@ impl Input {
         }
     }
 
-    /// Errors if class folders are where the folder reader would refuse them.
+    /// Errors if the folder reader would refuse the arrangement of class folders.
     fn refuse_unclear(&self, splits: &Splits) -> Result<()> {
         match &self.files {
             Files::Archive(f) => f.refuse_unclear(splits),

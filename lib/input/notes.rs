@@ -1,4 +1,4 @@
-//! What there is to say about the files in archives that are no images, or to whom no image belongs.
+//! Warnings about files in archives that are not images, or that no image belongs to.
 
 use super::item::Instead;
 use super::samples::Label;
@@ -53,7 +53,7 @@ impl Notes {
         }
     }
 
-    /// What there is in place of labels.
+    /// What was found instead of labels.
     pub fn instead_of_labels(&self) -> Option<Instead> {
         let (found, like_labels) = match (self.labelled, self.no_label) {
             (0, 0) => return None,
@@ -69,7 +69,7 @@ impl Notes {
         Some(Instead { found, like_labels, hint })
     }
 
-    /// Says what was passed over.
+    /// Warns of what was skipped.
     ///
     /// Errors: `BadData` if there is no image, or if there are labels and no image has one.
     pub fn say(&self, root: &Path, labels_elsewhere: bool) -> Result<()> {

@@ -1,5 +1,5 @@
-//! `.npz` of NumPy as MedMNIST has it: `train_images` of uint8, `[n, height, width]` or with 3 colours
-//! behind, and `train_labels`, `[n, 1]`; likewise `val` and `test`.
+//! `.npz` of NumPy in the layout of MedMNIST: `train_images` of uint8, `[n, height, width]` or with 3 colours
+//! last, and `train_labels`, `[n, 1]`; likewise `val` and `test`.
 
 use super::item::{Class, Instead, Item, Position, SplitName, Visit, Walked};
 use super::label;
@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const SPLITS: [SplitName; 3] = [SplitName::Train, SplitName::Val, SplitName::Test];
-/// A larger label is a mistake about what the labels are.
+/// A larger number is taken to be no label.
 const MAX_CLASSES: i64 = 100_000;
 /// The header of an array is a line of Python.
 const MAX_HEADER: usize = 1 << 16;
@@ -40,7 +40,7 @@ pub struct Npz {
 #[derive(Debug)]
 struct SplitArray {
     split: SplitName,
-    /// Number in the zip, and where its pixels start.
+    /// Number in the zip, and the start of its pixels.
     images: usize,
     start: u64,
     count: u64,
@@ -84,7 +84,7 @@ impl Npz {
         self.splits.iter().map(|s| (s.split, self.path.as_path()))
     }
 
-    /// What there is in place of labels.
+    /// What was found instead of labels.
     pub fn instead_of_labels(&self) -> Option<Instead> {
         let labels: usize = self.splits.iter().map(|split| split.labels.len()).sum();
         let found = format!("{labels} labels that are all -1");
@@ -196,7 +196,7 @@ impl Arrays<'_> {
         let (_, sizes, kind) = self.header(zip, &name)?;
         if sizes != [count] && sizes != [count, 1] || !kind.is_int() {
             let found = format!("{name} of {kind:?} and {sizes:?}");
-            return Err(self.bad(&format!("{count} whole numbers, one label an image"), found));
+            return Err(self.bad(&format!("{count} whole numbers, one label per image"), found));
         }
         let numbers = |tensor: Tensor| tensor.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>();
         let tensor = self.tensors.get(&name);
@@ -223,7 +223,7 @@ impl Arrays<'_> {
             }
             _ => return Err(damaged("none".to_string())),
         };
-        // Longer than any: nothing is to make room for it.
+        // Longer than any header: do not allocate memory for it.
         let Some(text) = start.get(..length) else {
             return Err(damaged(format!("{length} bytes")));
         };

@@ -1,4 +1,4 @@
-//! Lists of one label a line, for images that are numbered by name, as the ground truth of ILSVRC-2012's
+//! Lists of one label per line, for images that are numbered by name, as the ground truth of ILSVRC-2012's
 //! validation images.
 
 use super::columns;
@@ -11,11 +11,11 @@ use super::splits::{Splits, Tree};
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// The ground truth of ILSVRC-2012, whose numbers are the devkit's, not those of the sorted names; and
-/// how the names of all its images begin.
+/// The ground truth of ILSVRC-2012, which uses the devkit's numbers, not those of the sorted names; and
+/// the prefix of its image names.
 const ILSVRC: (&str, &str) = ("ILSVRC2012_validation_ground_truth.txt", "ILSVRC2012_val_");
 
-/// A list of one label a line, read.
+/// A list of one label per line, read.
 pub struct Numbered {
     pub is_ilsvrc: bool,
     pub lines: Vec<NumberedLine>,
@@ -38,7 +38,7 @@ struct Numbers<'a> {
 }
 
 impl Numbered {
-    /// Errors: `BadData` if lines and images do not fit one to one.
+    /// Errors: `BadData` if lines and images do not match one to one.
     pub fn read(list: &List, images: &Images, splits: &Splits) -> Result<Numbered> {
         let path = list.path();
         let mut numbers = Numbers { path, labels: list.lines()?, images: Vec::new() };
@@ -97,8 +97,8 @@ impl Numbers<'_> {
         Ok(())
     }
 
-    /// The number of the first line, if lines and images fit one to one. Empty lines at the end may be
-    /// labels that are missing, or nothing.
+    /// The number of the first line, if lines and images match one to one. Empty lines at the end may be
+    /// missing labels, or nothing.
     fn fit(&self, images: &Images) -> Result<u64> {
         let first = self.images.first().map_or(0, |(number, _)| *number);
         let in_a_row = (first..).zip(&self.images).all(|(a, (b, _))| a == *b);

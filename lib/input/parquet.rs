@@ -1,6 +1,6 @@
 //! Parquet of Hugging Face datasets: a column that is an Image feature (struct of `bytes` and `path`,
-//! or plain binary), a column of labels whose ClassLabel names are kept. What `s4l-shard` writes is
-//! such a file, too.
+//! or plain binary), a column of labels whose ClassLabel names are kept. Shards of `s4l-shard` are
+//! such files too.
 
 use super::columns;
 use super::item::{
@@ -89,7 +89,7 @@ impl Parquet {
         self.files.iter().map(|f| (f.split, f.path.as_path()))
     }
 
-    /// The name of an image that no other one has: its file's and its row in front.
+    /// The unique name of an image: it begins with the name of its file and its row.
     pub fn full_name(&self, item: &Item) -> String {
         let row = row_name(&self.files[item.position.file].path, item.position.at);
         match item.name == row {
@@ -98,13 +98,13 @@ impl Parquet {
         }
     }
 
-    /// Where the labels are, for people.
+    /// Where the labels are, as text for users.
     pub fn label_words(&self) -> String {
         let label = self.files.iter().find_map(|f| f.label.as_ref());
         label.map_or("none".to_string(), |name| format!("column {name:?}"))
     }
 
-    /// What there is in place of labels.
+    /// What was found instead of labels.
     pub fn instead_of_labels(&self) -> Result<Option<Instead>> {
         let Some(table) = self.files.first() else {
             return Ok(None);
@@ -338,7 +338,7 @@ impl BatchColumns {
     }
 }
 
-/// Errors if a column that people name is not there.
+/// Errors if a column that an option names is missing.
 fn refuse_absent(path: &Path, fields: &Fields, said: &columns::Columns) -> Result<()> {
     for (option, name) in [("--key-column", &said.key), ("--label-column", &said.label)] {
         if let Some(name) = name.as_ref().filter(|name| fields.find(name).is_none()) {
@@ -349,13 +349,13 @@ fn refuse_absent(path: &Path, fields: &Fields, said: &columns::Columns) -> Resul
     Ok(())
 }
 
-/// Errors if labels are several of an image, or parts of one.
+/// Errors if an image has several labels, or a label has parts.
 fn refuse_nested(path: &Path, fields: &Fields, label: Option<&str>) -> Result<()> {
     let nested = label.and_then(|label| Some(fields.find(label)?.1));
     match nested.filter(|field| field.data_type().is_nested()) {
         Some(field) => Err(Error::bad_data(
             path,
-            "one label an image",
+            "one label per image",
             format!("column {:?} of {}", field.name(), field.data_type()),
             "write a column of single labels, and name it with --label-column",
         )),
@@ -375,7 +375,7 @@ fn builder(path: &Path) -> Result<contained::Builder<File>> {
     contained::open(file, options).map_err(|e| damaged(path, &e))
 }
 
-/// The column that is the image: by its name, else the first of pictures that are none of masks.
+/// The image column: chosen by its name, else the first column of pictures that are not masks.
 fn image_column<'a>(fields: &Fields, kind: &dyn Fn(&str) -> Option<&'a str>) -> Option<String> {
     let is_image = |of: &DataType| match of {
         DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes"),
@@ -397,7 +397,7 @@ fn image_column<'a>(fields: &Fields, kind: &dyn Fn(&str) -> Option<&'a str>) -> 
         .or_else(|| find(&|name, of| is_picture(name, of) && !is_mask(name)))
 }
 
-/// Which columns there are where none has labels.
+/// The list of columns, for an error if none has labels.
 fn no_label(others: &[String]) -> String {
     format!("no column of labels among {}", others.join(", "))
 }
@@ -407,7 +407,7 @@ fn row_name(path: &Path, row: u64) -> String {
     format!("{}-{row:06}", path.file_stem().unwrap_or_default().display())
 }
 
-/// Whether a column of pictures has what is drawn over the images.
+/// Whether a column of pictures holds masks.
 fn is_mask(name: &str) -> bool {
     const MASKS: [&str; 3] = ["mask", "segment", "annotation"];
     let name = name.to_lowercase();

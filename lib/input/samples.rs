@@ -1,4 +1,4 @@
-//! The files of one sample of WebDataset: which of its images are its images, and whose the labels are.
+//! The files of one sample of WebDataset: which of its pictures are images, and which have the labels.
 
 use super::names::base_name;
 
@@ -23,12 +23,12 @@ fn without_ending(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(name, _)| name)
 }
 
-/// The class of each image of a sample that has labels, `None` for what is none of its images; and
-/// whether another image would do as well.
+/// The class of each image of a sample with labels, `None` for a picture that is not an image of the
+/// sample; and whether another picture would fit as well.
 ///
-/// An image has the label that is named as it but for the ending: of `0001.jpg`, `0001.mask.png` and
+/// An image has the label whose name equals its own without the ending: of `0001.jpg`, `0001.mask.png` and
 /// `0001.cls` the first is the image. If no image has, as of `0001.input.jpg` and `0001.target.cls`, the
-/// first has the label. The last label file counts where several would.
+/// first has the label. If several label files would fit, the last one counts.
 pub fn classes(images: &[&str], labels: &[Label]) -> (Vec<Option<u32>>, bool) {
     let mut several = false;
     let mut classes: Vec<Option<u32>> = Vec::new();

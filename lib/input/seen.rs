@@ -102,7 +102,7 @@ impl SeenClasses {
     /// Errors: `BadData` of the input `root` if they are not one list of distinct names.
     pub fn list(self, root: &Path, are_folders: bool) -> Result<Vec<String>> {
         let bad = |expected: &str, found: String| {
-            let hint = "name the classes with --classes, one a line";
+            let hint = "name the classes with --classes, one per line";
             Err(Error::bad_data(root, expected, found, hint))
         };
         let first = self.first();

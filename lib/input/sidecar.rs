@@ -7,11 +7,11 @@ use serde_json::Value;
 
 const KEYS: [&str; 3] = ["label", "cls", "class"];
 
-/// What a label file says.
+/// The content of a label file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     Class(Class),
-    /// JSON without a label that is found: its keys, and whether one of them seems to hold labels.
+    /// JSON without a known label key: its keys, and whether one of them seems to hold labels.
     Nothing {
         keys: String,
         like_labels: bool,

@@ -4,7 +4,7 @@ use super::item::{Item, Position, SplitName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A file ends after so many images, however small: the writer keeps the place of each until then.
+/// The most images per file, however small: the writer keeps the position of each until the file ends.
 const FILE_IMAGES: u64 = 1 << 16;
 
 /// Consecutive items of one split that make one file of the shards.
@@ -14,7 +14,7 @@ pub struct FileSpan {
     /// Number of the file in its split, and how many the split has.
     pub file: usize,
     pub files: usize,
-    /// Items, bad ones with them.
+    /// Items, including bad ones.
     pub items: u64,
     /// Number of the first item in its split.
     pub(super) first: u64,

@@ -1,6 +1,6 @@
 //! Which split and class an image has by the folders that it lies in, and which split a file of many
-//! images has by its name. A name says little alone: `train` beside `test` is a split, beside `bus` and
-//! `car` it is a class. So it is decided over all folders of one folder.
+//! images has by its name. A name alone does not decide: `train` beside `test` is a split, beside `bus`
+//! and `car` it is a class. So all folders of one folder are decided together.
 
 use super::item::{Class, SplitName};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::path::Path;
 /// Folders beside class folders, or beside splits, whose images have no class.
 const UNLABELLED: [&str; 3] = ["unlabeled", "unlabelled", "unsup"];
 
-/// The split that a word names. `held_out`: what the words are that mean either of two.
+/// The split that a word names. `held_out`: the split for words that can mean validation or test.
 fn of_word(word: &str, held_out: SplitName) -> Option<SplitName> {
     match word.to_ascii_lowercase().as_str() {
         "train" | "training" => Some(SplitName::Train),
@@ -21,7 +21,7 @@ fn of_word(word: &str, held_out: SplitName) -> Option<SplitName> {
     }
 }
 
-/// What `dev`, `eval` and `evaluation` are: the test set, unless there is one beside them.
+/// The meaning of `dev`, `eval` and `evaluation`: the test set, unless there is one beside them.
 fn held_out<'a>(mut words: impl Iterator<Item = &'a str>) -> SplitName {
     let is_test = |word: &str| ["test", "testing"].contains(&word.to_ascii_lowercase().as_str());
     if words.any(is_test) { SplitName::Val } else { SplitName::Test }
@@ -99,7 +99,7 @@ fn join(above: &str, folder: &str) -> String {
     }
 }
 
-/// How the folders of one folder are to be taken.
+/// The meaning of the folders of one folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beside {
     /// Whether those that are named as splits are.
@@ -108,7 +108,7 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Of folders that nobody has seen together.
+    /// Folders that were not seen together.
     const UNSEEN: Beside = Beside { splits: true, held_out: SplitName::Test };
 }
 
@@ -117,11 +117,11 @@ impl Beside {
 pub struct Splits {
     /// One more name of folders whose images have no class, and word in that of files without labels.
     unlabelled: Option<String>,
-    /// By the path of the folder above, where it is not `Beside::UNSEEN`.
+    /// By the path of the folder above, unless `Beside::UNSEEN`.
     beside: BTreeMap<String, Beside>,
 }
 
-/// What the path of an image says.
+/// Split and class by the path of an image.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place<'a> {
     pub split: SplitName,
@@ -130,7 +130,7 @@ pub struct Place<'a> {
     pub split_folder: Option<&'a str>,
 }
 
-/// Whether a path has a name in it that no letters or digits go on with.
+/// Whether a path contains a name as a whole word.
 pub fn has_word(path: &str, name: &str) -> bool {
     path.match_indices(name).any(|(at, _)| {
         let beside = [path[..at].chars().next_back(), path[at + name.len()..].chars().next()];

@@ -1,5 +1,5 @@
-//! The bytes of a file, plain or decompressed: gzip and zstd are told by the first bytes, whatever the
-//! name is.
+//! The bytes of a file, plain or decompressed: gzip and zstd are recognized by the first bytes, not
+//! by the name.
 
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file may hold so many times its bytes beyond so many others. What holds more is made to fill a disk.
+/// The most bytes that a file may expand to: this many times its size, plus an allowance. A file that
+/// exceeds it was made to fill a disk.
 const MOST_TIMES: u64 = 1000;
 const FREE_BYTES: u64 = 64 << 20;
 
@@ -68,7 +69,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     })
 }
 
-/// A decompressor that ends with an error where it holds more than a file of images does.
+/// A decompressor that ends with an error if its output exceeds any file of images.
 struct Bounded {
     inner: Box<dyn Read + Send>,
     left: u64,
@@ -137,8 +138,7 @@ impl Seek for Section {
     }
 }
 
-/// Room for bytes that a file says there are. It takes no more memory than there may be, whatever the file
-/// claims, and an image is read at once.
+/// A buffer for as many bytes as a file claims, capped so that a false claim takes no memory.
 pub fn room_for(size: u64) -> Vec<u8> {
     Vec::with_capacity(size.min(1 << 20) as usize)
 }

@@ -27,13 +27,13 @@ pub struct Survey {
     /// Height, width and channels of pixels; `None` for encoded images.
     pub shape: Option<[usize; 3]>,
     pub spans: Vec<FileSpan>,
-    /// What was taken for what.
+    /// Where labels and splits came from.
     pub taken: Taken,
     /// By the composed form of the names.
     class_numbers: BTreeMap<String, u32>,
-    /// Whether a name that is a number and none of a class counts the classes.
+    /// Whether a number that is no class name is the index of a class.
     by_number: bool,
-    /// What numbers of classes count from, where the input leaves it open.
+    /// The first class number (0 or 1), if the input does not fix it.
     first_number: u64,
     /// Whether the folders of the images are their classes.
     by_folder: bool,
@@ -50,7 +50,7 @@ struct Pass {
     names: Vec<u64>,
     /// Whether an image has a label that is not its folder.
     labelled: bool,
-    /// Whether an image lies in no folder of those without a class.
+    /// Whether some image lies outside the folders without a class.
     meant: bool,
     contradictions: Contradictions,
 }
@@ -60,7 +60,7 @@ struct Pass {
 pub struct Sample {
     /// Unique within its split: `keys`.
     pub key: String,
-    /// Where it is in the input.
+    /// Its position in the input.
     pub path: String,
     /// Index into `Survey::classes`; `None` if the input has no label.
     pub label: Option<u32>,
@@ -102,8 +102,8 @@ impl Survey {
             unlabelled::check(input, &splits, !meant)?;
         }
         contradictions.say(input);
-        // In an archive whose images all lie in folders of one name, too: these are no classes, but
-        // those above may be.
+        // Likewise in an archive whose images all lie in folders of one name: these folders are no classes,
+        // but those above may be.
         if by_folder || input.labels.is_none() && seen.are_nothing_else() {
             input.refuse_unclear(&splits)?;
         }

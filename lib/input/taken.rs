@@ -1,4 +1,4 @@
-//! What was taken for what, in words: where the labels and each split of an input come from.
+//! Where the labels and each split of an input come from, in words.
 
 use super::Input;
 use super::item::SplitName;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Names shown of many.
+/// Names that a message shows.
 const SHOWN: usize = 3;
 
-/// Where the labels and the splits come from.
+/// The sources of labels and splits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
     pub labels: String,

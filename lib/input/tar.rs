@@ -1,5 +1,5 @@
-//! What a tar holds: one after the other if there are several in a file, as `tar -i` reads them. Plain
-//! or compressed; the content of a compressed one is found from its start alone.
+//! The content of a tar, plain or compressed. Several tars in one file are read one after the other, as by
+//! `tar -i`. A compressed tar can only be read from its start.
 
 use super::members::{Cut, Member, MemberKind, VisitMember};
 use super::stream::{self, Compression, Section};
@@ -36,8 +36,8 @@ impl Tar {
         Ok(Tar { path, start: 0, end: u64::MAX, compression })
     }
 
-    /// The tars in this one, each with its name, if the first file in it is a tar; and what is behind
-    /// them, other files or what tells that the outer tar is cut.
+    /// The tars in this one, each with its name, if the first file in it is a tar; and what follows them:
+    /// other files, or the sign that the outer tar is cut.
     pub fn inner(&self) -> Result<Vec<(Option<String>, Tar)>> {
         let (mut tars, mut rest) = (Vec::new(), 0);
         if self.compression.is_some() {
@@ -46,7 +46,7 @@ impl Tar {
         let mut archive = Archive::new(Section::open(&self.path, self.start, self.end)?);
         let size = Section::open(&self.path, self.start, self.end)?.size();
         for entry in archive.entries_with_seek().map_err(Error::io(&self.path))? {
-            // What is wrong with it is said when it is listed.
+            // Listing it reports what is wrong.
             let Ok(entry) = entry else { break };
             if !entry.header().entry_type().is_file() {
                 continue;
@@ -102,7 +102,7 @@ impl Tar {
         }
     }
 
-    /// What a reader says of a damaged tar, or of damaged compression.
+    /// The error of a reader for a damaged tar or damaged compression.
     fn cut(&self, at: u64, e: std::io::Error) -> Result<Cut> {
         match e.raw_os_error() {
             Some(_) => Err(Error::io(&self.path)(e)),
@@ -148,7 +148,7 @@ impl Tar {
         Ok(Source { bytes, start: 0, at: 0, ahead: None, ended: false })
     }
 
-    /// Reads contents, cheapest in their order.
+    /// Reads contents; cheapest in the order of the tar.
     pub fn reader(&self) -> Result<TarReader<'_>> {
         Ok(TarReader { tar: self, source: self.source()? })
     }
@@ -200,7 +200,7 @@ impl TarReader<'_> {
 /// The bytes of a tar from one of the tars in it on.
 struct Source {
     bytes: Bytes,
-    /// Where it starts in the bytes.
+    /// Its start in the bytes.
     start: u64,
     at: u64,
     /// A block that was read to see whether a tar starts there.

@@ -1,5 +1,5 @@
-//! Inputs of which no image has a label. Where there are places for labels, as label files or a column,
-//! that is an error: they were meant, and are all empty or under another name. It is none where folders
+//! Inputs without a single label. If the input has a place for labels, such as label files or a column,
+//! that is an error: labels were meant, and are all empty or have another name. It is no error if folders
 //! or files are named as unlabelled.
 
 use super::Input;
@@ -8,9 +8,9 @@ use super::splits::Splits;
 use crate::cli;
 use crate::error::{Error, Result};
 
-/// Called where no image has a label. `apart`: whether all lie in folders of images without a class.
+/// Called if no image has a label. `apart`: whether all lie in folders of images without a class.
 ///
-/// Errors: `BadData` that says what there is in place of labels.
+/// Errors: `BadData` that says what was found instead of labels.
 pub fn check(input: &Input, splits: &Splits, apart: bool) -> Result<()> {
     if input.labels.is_some() || apart {
         return Ok(());

@@ -1,5 +1,5 @@
-//! What `s4l-inspect` says of a file or folder and how it verifies one: a file here per kind, and the
-//! layout of the text. Nothing here knows how to make such a file.
+//! How `s4l-inspect` describes and verifies a file or folder: one source file per kind, and the layout of
+//! the text. Nothing here knows how to make such a file.
 
 pub mod folder;
 pub mod json;

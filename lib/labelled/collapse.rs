@@ -9,7 +9,7 @@ const FEW: f64 = 5.0;
 /// Classes that are named.
 const NAMED: usize = 3;
 
-/// How many labels a class would have at its share of the labelled set; without one all have the same.
+/// How many labels a class would have at its share of the labelled set; without a labelled set all classes have the same share.
 fn expected(pseudo: &[u64], labelled: &[u64]) -> Vec<f64> {
     let (all, known): (u64, u64) = (pseudo.iter().sum(), labelled.iter().sum());
     let share = |&images: &u64| match known {

@@ -37,7 +37,7 @@ pub struct Chosen {
 }
 
 /// Chooses the labelled images, and those to validate on. The validation set is drawn first and from
-/// outside of what is listed or drawn within, so it is the same whatever the size of the subset.
+/// outside of what is listed or drawn within, so it does not depend on the size of the subset.
 ///
 /// Errors: `TooFew` if a class has images, but fewer than are to be validated on.
 pub fn choose(

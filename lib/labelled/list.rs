@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Names shown of those that belong to no image.
+/// Names without an image that a message shows.
 const SHOWN: usize = 3;
 
 /// No path is longer, and trying all ends of something that is would take long.

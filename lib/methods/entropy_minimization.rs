@@ -1,4 +1,4 @@
-//! Entropy minimization: be sure of unlabelled images.
+//! Entropy minimization: confident predictions on unlabelled images.
 
 use super::main_pass::{MainPass, Term};
 use crate::error::Result;

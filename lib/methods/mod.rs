@@ -1,4 +1,4 @@
-//! The methods: what each asks of a run and which terms make its loss. One file a method or loss, the
+//! The methods: what each asks of a run and which terms make its loss. One file per method or loss; the
 //! table of methods and the step here; `batch`, `views` and `main_pass` hold what the methods share.
 
 pub mod batch;
@@ -26,15 +26,15 @@ use views::{Pipes, Views};
 struct Definition {
     /// Heads beside `classes`: names and outputs.
     heads: fn(&Settings) -> Vec<(String, usize)>,
-    /// Weights of its terms. Those of other methods' have no effect.
+    /// Weights of its terms. The weights of other methods have no effect.
     weights: &'static [&'static str],
     /// Whether its labels are the class probabilities of a teacher.
     soft_labels: bool,
-    /// Whether its settings can be meant.
+    /// Checks that its settings make sense.
     check: fn(&Settings) -> Checked,
     /// The pipes that make the views of each image.
     pipes: fn(&Settings) -> Pipes<'_>,
-    /// Whether these views are what its terms are about.
+    /// Checks that its terms can use these views.
     check_views: fn(&Settings, &Views) -> Checked,
     /// Terms of the main pass.
     terms: fn(&MainPass) -> Result<Vec<Term>>,
@@ -42,7 +42,7 @@ struct Definition {
     perturbed: Option<fn(&Settings, &Rows) -> Stride>,
 }
 
-/// No term but the supervised one, and no demands. The other methods say how they differ.
+/// Only the supervised term, and no checks. The other methods state how they differ.
 const SUPERVISED: Definition = Definition {
     heads: |_| Vec::new(),
     weights: &[WEIGHT_SUPERVISED],
@@ -121,7 +121,7 @@ pub fn needs_soft_labels(method: Method) -> bool {
     definition(method).soft_labels
 }
 
-/// Whether the settings can be meant for their method.
+/// Checks that the settings make sense for their method.
 pub fn check(s: &Settings) -> Checked {
     let method = definition(s.method);
     check_weights(s, method.weights)?;
@@ -173,7 +173,7 @@ pub fn check_views(s: &Settings, views: &Views) -> Checked {
     (definition(s.method).check_views)(s, views)
 }
 
-/// Computes the loss of one step; the engine adds its gradient up.
+/// Computes the loss of one step; the engine accumulates its gradient.
 ///
 /// All images of the batch go through the network together and share its batch statistics
 /// (reference semi_supervised/utils.py). VAT's perturbed passes have statistics of their own and

@@ -15,7 +15,7 @@ use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-/// Root mean square a value of the step of the power iteration. The reference's 1e-6 of norm lies
+/// Root mean square per value of the step of the power iteration. The reference's norm of 1e-6 lies
 /// below float32 round-off. This is where the direction comes closest to that limit: smaller steps
 /// drown in round-off, larger ones leave the linear range (tests/methods.rs).
 const XI: f32 = 1e-4;
@@ -52,7 +52,7 @@ pub fn weight(s: &Settings, at: At) -> f64 {
     s.weight_vat * at.ramp
 }
 
-/// VAT's unweighted term; the engine adds up its weighted gradient. `clean`: the logits
+/// VAT's unweighted term; the engine accumulates its weighted gradient. `clean`: the logits
 /// `[n, classes]` of each `every`-th image of the step in the main pass.
 pub fn term(
     network: &mut Network,
@@ -84,7 +84,7 @@ fn unmoved(network: &mut Network, images: usize, every: usize) -> Result<Tensor>
     Ok(network.forward(Pass::Perturbed)?.head(head::CLASSES)?.detach())
 }
 
-/// Norm of the perturbation of an image of `values` values: the root mean square a value of norm
+/// Norm of the perturbation of an image of `values` values: the root mean square per value of norm
 /// `eps` on a 224 x 224 x 3 image.
 pub fn radius(eps: f64, values: usize) -> f64 {
     eps * (values as f64 / REFERENCE_VALUES).sqrt()

@@ -1,4 +1,4 @@
-//! How a method sees images: the pipes that make the views of each, in either half of a batch.
+//! How a method sees images: the pipes that make the views of each image, for both halves of a batch.
 
 use crate::augment::{Mode, Output, Pipe};
 use crate::error::Result;
@@ -45,7 +45,7 @@ impl Views {
             None => Ok(()),
             Some((height, width)) => Err(Fault::new(
                 format!("views of {}x{} and of {height}x{width}", first.height, first.width),
-                "end all pipes of training in the same size",
+                "let all training pipes end in the same size",
             )),
         }
     }

@@ -8,13 +8,13 @@ use crate::settings::method_name;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// What a card says of its model.
+/// The facts of a card about its model.
 pub struct Card<'a> {
     pub config: &'a Config,
     /// Hash of the weights that were exported.
     pub hash: &'a str,
     pub evaluation: Option<&'a Evaluation>,
-    /// What preparation does that is not as in `s4l-eval`.
+    /// How preparation differs from `s4l-eval`.
     pub notes: &'a [String],
 }
 

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Whether a file has as many tensors and values as the layers of a network need at least. Where it
-/// has, no number in the network's layout overflows.
+/// Whether a file has at least as many tensors and values as the layers of a network need. If it has, no
+/// number in the network's layout overflows.
 pub fn can_hold(tensors: &SafeTensors, a: &Architecture) -> bool {
     let values: usize = tensors.iter().map(|(_, view)| view.data().len() / 4).sum();
     let total = |numbers: &[usize]| numbers.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
@@ -30,7 +30,7 @@ pub struct Tensor {
     pub place: Place,
 }
 
-/// Where a tensor lies among a network's weights, and how it is written down.
+/// The place of a tensor among a network's weights, and how it is stored.
 pub enum Place {
     /// As it lies in the parameter vector.
     Parameters(Range<usize>),
@@ -149,8 +149,8 @@ pub fn with_counters(
     Ok(bytes)
 }
 
-/// Errors with what was expected and found if the bytes are not those that were written. A file of
-/// another program has no hash, and passes.
+/// Errors with what was expected and found if the bytes have changed. A file of another program has no
+/// hash, and passes.
 pub fn check_hash(bytes: &[u8]) -> std::result::Result<(), String> {
     let Some(digits) = digits(bytes) else {
         return Ok(());
@@ -163,7 +163,7 @@ pub fn check_hash(bytes: &[u8]) -> std::result::Result<(), String> {
     Err(format!("changed bytes (hash {found}, written as {written})"))
 }
 
-/// Where the header of a safetensors file has the digits of its hash.
+/// The position of the hash in the header of a safetensors file.
 fn digits(bytes: &[u8]) -> Option<Range<usize>> {
     let length = u64::from_le_bytes(*bytes.first_chunk()?);
     let header = bytes[8..].get(..usize::try_from(length).ok()?)?;

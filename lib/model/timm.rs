@@ -62,8 +62,8 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
     all
 }
 
-/// PyTorch's batch norm counts its steps. Nobody looks at that here, but transformers warns of a model
-/// without.
+/// PyTorch's batch norm counts its steps. The count is not used here, but transformers warns if it is
+/// missing.
 pub fn counters(layout: &Layout) -> Vec<String> {
     layout.norms().map(|n| name(&n.name, COUNTER)).collect()
 }
@@ -82,17 +82,17 @@ fn name(ours: &str, part: &str) -> String {
     }
 }
 
-/// Where the weights come from: what timm passes over in `config.json`, and we read back.
+/// The lineage of the weights: timm ignores it in `config.json`, and we read it back.
 #[derive(Serialize, Deserialize)]
 struct Origin {
     seed: u64,
     settings: Settings,
 }
 
-/// timm's `config.json` for a model, which Hugging Face's transformers read too, and what words must add
-/// to its preparation. `path` names the model in errors.
+/// timm's `config.json` for a model, which Hugging Face's transformers read too, and the differences of
+/// its preparation. `path` names the model in errors.
 ///
-/// Errors: `Recipe` where timm cannot express the network or its preparation.
+/// Errors: `Recipe` if timm cannot express the network or its preparation.
 pub fn to_config(path: &Path, config: &Config) -> Result<(Value, Vec<String>)> {
     let a = &config.architecture;
     if a.stem != Stem::Imagenet {
@@ -157,7 +157,7 @@ struct Found {
 }
 
 /// The configuration of a model in timm's format, its network by the shapes of the tensors.
-/// `path` is that of `config.json`. Errors: `BadData` where the network is not one of ours.
+/// `path` is that of `config.json`. Errors: `BadData` if the network is not one of ours.
 pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config> {
     let bad =
         |expected: &str, found: String, hint: &str| Error::bad_data(path, expected, found, hint);
@@ -210,7 +210,7 @@ pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config>
     Ok(Config { architecture, height, width, classes: classes.clone(), seed, settings })
 }
 
-/// `None` where the tensors are not those of a ResNet-v2 of bottleneck units.
+/// `None` unless the tensors are those of a ResNet-v2 of bottleneck units.
 fn architecture(tensors: &SafeTensors, classes: usize) -> Option<Architecture> {
     let has = |block: usize, unit: usize| {
         let name = format!("stages.{block}.blocks.{unit}.conv3.weight");

@@ -1,7 +1,7 @@
 //! How timm prepares images, by the `pretrained_cfg` of a `config.json`: there and back.
 //!
 //! timm resizes by Pillow, whose filters are antialiased and round to whole levels; ours are those of
-//! TensorFlow 1. So the pixels are equal where nothing is resized, and near each other elsewhere.
+//! TensorFlow 1. So the pixels are equal if nothing is resized, and close to each other otherwise.
 
 use crate::augment::{Act, Mode, Pipe};
 use crate::error::{Error, Result};
@@ -10,14 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What `pretrained_cfg` says about preparation, and what words must add.
+/// The preparation of `pretrained_cfg`, and the differences that it cannot express.
 pub struct Preparation {
     pub mean: f64,
     pub std: f64,
     pub interpolation: &'static str,
     pub crop_mode: &'static str,
     pub crop_pct: f64,
-    /// What differs from ours, a sentence each.
+    /// The differences from ours, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -25,14 +25,14 @@ pub struct Preparation {
 const SQUASH: &str = "squash";
 const CENTER: &str = "center";
 
-/// What is said where timm resizes.
+/// The note on resizing by timm.
 const RESIZED: &str = "timm resizes with Pillow, antialiased and rounded to whole levels, where s4l \
     samples as TensorFlow 1 does: pixels of images of another size are near those of s4l, not equal";
 
 impl Preparation {
     /// That of the pipe which makes images of `size`, for evaluation.
     ///
-    /// Errors: `Recipe` where timm has no words for it.
+    /// Errors: `Recipe` if timm cannot express it.
     pub fn of(text: &str, size: Size) -> Result<Preparation> {
         let refuse = |what: &str| Error::Recipe {
             recipe: format!("augment_eval {text:?}"),
@@ -158,7 +158,7 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// The pipe that comes nearest to timm's preparation. Errors: `BadData` where none comes near;
+    /// The pipe that comes nearest to timm's preparation. Errors: `BadData` if none comes near;
     /// `path` is that of the file.
     pub fn pipe(&self, path: &Path) -> Result<String> {
         let bad = |expected: &str, found: String, hint: &str| {

@@ -1,4 +1,4 @@
-//! Where a network computes: the value of `--device`.
+//! The device that a network computes on: the value of `--device`.
 
 use crate::error::{Error, Result};
 use std::fmt;

@@ -6,7 +6,7 @@ use super::weights::Weights;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
-/// What activations and their gradients are stored as, and what the CPU multiplies.
+/// The number format in which activations and gradients are stored, and which the CPU multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -28,9 +28,9 @@ pub const BATCH_NORM_EPSILON: f64 = 1e-3;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pass {
     /// The images of the step. The moving statistics follow and keep this share of themselves. The
-    /// gradient of the parameters is added up.
+    /// gradient of the parameters is accumulated.
     Train { keep: f32 },
-    /// The moved images. The gradient of the parameters is added up.
+    /// The moved images. The gradient of the parameters is accumulated.
     Perturbed,
     /// The moved images, in float32 whatever the precision: bfloat16 would round the move away. The
     /// gradient of these images becomes their direction.
@@ -70,14 +70,14 @@ pub trait Engine: Send {
     /// The logits of each head, in the order of the layout.
     fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>>;
 
-    /// The way back of the last `forward`, from the gradient of each head's logits, `None` for a head
+    /// The backward pass of the last `forward`, from the gradient of each head's logits, `None` for a head
     /// that the loss does not depend on.
     fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()>;
 
-    /// Takes an optimizer's step along the gradient of the parameters, which begins anew.
+    /// Makes an optimizer step along the gradient of the parameters, then clears the gradient.
     fn update(&mut self, update: &Update) -> Result<()>;
 
-    /// Gets ready to infer with the weights as they are.
+    /// Prepares inference with the current weights.
     fn prepare(&mut self) -> Result<()>;
 
     /// The logits of one head, by its place in the layout, by the moving statistics. Comes after

@@ -31,8 +31,8 @@ pub struct Architecture {
     pub heads: Vec<(String, usize)>,
 }
 
-/// Values of the largest kernels of a network of so many blocks, the 3x3 ones of the last block; `None`
-/// where that is more than can be counted.
+/// Values of the largest kernels of a network with this many blocks, the 3x3 kernels of the last block;
+/// `None` if the number overflows.
 pub fn largest_kernel(blocks: usize, width_factor: usize) -> Option<usize> {
     let widest = 1usize.checked_shl(blocks.try_into().ok()?)?;
     let widest = widest.checked_mul(8)?.checked_mul(width_factor)?;
@@ -95,7 +95,7 @@ impl Norm {
 pub struct Unit {
     pub norms: [Norm; 3],
     pub convs: [Conv; 3],
-    /// 1x1 projection of relu(norm(x)) where stride or channels change.
+    /// 1x1 projection of relu(norm(x)) if stride or channels change.
     pub shortcut: Option<Conv>,
 }
 

@@ -8,7 +8,7 @@ pub struct Weights {
     pub parameters: Vec<f32>,
     /// The optimizer's, one of each parameter.
     pub velocity: Vec<f32>,
-    /// Polyak average of the parameters; empty where there is none.
+    /// Polyak average of the parameters; empty if there is none.
     pub average: Vec<f32>,
     /// Moving batch-norm statistics.
     pub moving: Vec<f32>,

@@ -1,4 +1,4 @@
-//! The frame of a page: its head, colours, the switch of the theme, and what it may load, which is nothing.
+//! The frame of a page: its head, colours and theme switch. A page may load nothing.
 
 use crate::artifact;
 use crate::cli::{self, Output};
@@ -26,14 +26,14 @@ pub struct Page<'a> {
     pub body: &'a str,
 }
 
-/// What switches the theme, without a script.
+/// The theme switch, which needs no script.
 const THEME: &str = "<fieldset class=theme><legend>Theme</legend>\
     <label><input type=radio name=theme id=theme-auto checked>Auto</label>\
     <label><input type=radio name=theme id=theme-light>Light</label>\
     <label><input type=radio name=theme id=theme-dark>Dark</label></fieldset>\n";
 
 impl Page<'_> {
-    /// How every page of this kind begins.
+    /// The beginning of every page of this kind.
     fn mark(&self) -> String {
         format!(
             "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\

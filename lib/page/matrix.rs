@@ -1,11 +1,11 @@
-//! What is taken for what: counts of (row, column) as a table with shades.
+//! Confusion: counts of (row, column) as a table with shades.
 
 use super::frame::escape;
 use indicatif::HumanCount;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Beyond so many classes no table can be read: the pairs that differ most often are shown.
+/// With more classes than this a table cannot be read: the most frequent confusions are shown instead.
 const MOST_CLASSES: usize = 30;
 
 /// Counts of pairs of classes; pairs that do not occur are not there.

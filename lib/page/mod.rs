@@ -1,6 +1,6 @@
 //! What the pages share: one file each that needs no network, readable in both themes, on narrow and wide
 //! screens, on paper and by keyboard. The frame with `escape` (`frame`), charts (`chart`, on an `axis`),
-//! tables of what is taken for what (`matrix`), images of shards (`picture`). Nothing here knows what a
+//! confusion tables (`matrix`), images of shards (`picture`). Nothing here knows what a
 //! page is about.
 
 mod axis;

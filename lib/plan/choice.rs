@@ -1,4 +1,4 @@
-//! The network and the steps that fit into the time, and where that is written.
+//! The network and the steps that fit into the time, and the text of `pipeline.mk`.
 
 use super::contents::{Contents, Counts};
 use super::rate;
@@ -14,13 +14,13 @@ use crate::train::dry_run;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Share of the labelled images that is held out where there is no test set.
+/// Share of the labelled images that is held out if there is no test set.
 const HELD_OUT: f64 = 0.2;
 
 /// Share of the time that training may take; evaluations, pseudo labels and shards take the rest.
 const TRAINING: f64 = 0.85;
 
-/// A plan that has less than this share of the worthwhile steps of MOAM is none.
+/// A plan with less than this share of the worthwhile steps of MOAM is refused.
 const LEAST: f64 = 0.1;
 
 /// Networks from the smallest on, for images of a size.
@@ -90,7 +90,7 @@ pub fn plan(path: &Path, minutes: f64, threads: usize) -> Result<Plan> {
     })
 }
 
-/// A split all of whose images have a label; a share of the training images where there is none.
+/// A split all of whose images have a label; a share of the training images if there is none.
 fn tested(contents: &Contents) -> Tested {
     let whole = |split: &SplitName| {
         contents.splits.get(split).is_some_and(|counts| counts.known() == counts.images)
@@ -149,7 +149,7 @@ fn minutes_of(seconds: f64) -> f64 {
 }
 
 /// The largest network whose worthwhile steps fit into the time and the memory; the smallest with fewer
-/// steps where none does.
+/// steps if none does.
 fn choose(contents: &Contents, data: &Data, minutes: f64, threads: usize) -> Result<Chosen> {
     let budget = 60.0 * minutes * TRAINING;
     let decoding = rate::decoding(&contents.samples) / threads as f64;
@@ -261,7 +261,7 @@ fn measured(data: &Data, shape: Shape, rows: &[Row], decoding: f64) -> Result<Ch
         rate,
         memory: most_memory(rows),
         loading: loading / seconds,
-        why: "the largest that images and labels of this number are worth".to_string(),
+        why: "the largest that this number of images and labels is worth".to_string(),
     })
 }
 
@@ -338,7 +338,7 @@ fn pipeline(
     Ok(text)
 }
 
-/// How a pipeline of ours begins.
+/// The first line of a pipeline that `s4l-init` wrote.
 pub const MARK: &str = "# Written by s4l-init";
 
 /// A path as the value of a variable of make.

@@ -9,7 +9,7 @@ use crate::pixels::Size;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Fewer labelled images than this teach nothing that a held-out share could show.
+/// With fewer labelled images a held-out share could show no effect of training.
 const FEWEST_LABELLED: usize = 10;
 
 /// Images that are kept to see how long they take to decode, and their bytes.
@@ -108,7 +108,7 @@ impl Contents {
 
     /// Images of the split that is trained on.
     ///
-    /// Errors: `BadData` where nothing can be learnt from them.
+    /// Errors: `BadData` if nothing can be learnt from them.
     pub fn training(&self, path: &Path) -> Result<&Counts> {
         let lacking = |expected: &str, found: String, hint: &str| {
             Err(Error::bad_data(path, expected, found, hint))
@@ -144,7 +144,7 @@ impl Contents {
         Ok(train)
     }
 
-    /// Says what makes a plan worth less.
+    /// Warns of data that make a plan less useful.
     pub fn warn(&self, path: &Path, train: &Counts) {
         let path = path.display();
         if self.broken > 0 {

@@ -1,4 +1,4 @@
-//! How long recipes take on this machine: the rate of a short real run of the engine, times what they do.
+//! How long recipes take on this machine: the rate of a short real run of the engine, times their work.
 
 use crate::cli;
 use crate::decode::Decoder;
@@ -70,7 +70,7 @@ pub fn measure(s: &Settings, channels: usize, classes: usize) -> Result<f64> {
 pub fn decoding(samples: &[Vec<u8>]) -> f64 {
     let (mut decoder, start) = (Decoder::default(), Instant::now());
     for sample in samples {
-        // One that is damaged within will be said by training.
+        // Training reports images that are damaged inside.
         let _ = decoder.whole(sample);
     }
     start.elapsed().as_secs_f64() / samples.len().max(1) as f64

@@ -1,4 +1,4 @@
-//! The recipes of a plan, as text: what they say to people and what the stages read are one.
+//! The recipes of a plan, as text with comments.
 
 use crate::error::{Error, Result};
 use crate::network::layout::Stem;
@@ -52,7 +52,7 @@ fn worthwhile(data: &Data, batch: usize) -> [usize; 4] {
 const STEP1_BATCH: usize = 32;
 const STEP2_BATCH: usize = 48;
 
-/// The rows whose steps are fewer where the time is short.
+/// The rows that get fewer steps if the time is short.
 pub const SHORTENED: [&str; 2] = ["moam_step1", "moam_step2"];
 
 /// The recipes of a network, with `share` of the worthwhile steps of steps 1 and 2.
@@ -153,7 +153,7 @@ fn upright(pipe: &str, batch: usize) -> String {
     pipes("supervised", batch, 0, pipe, "")
 }
 
-/// Each image in four orientations, which the network tells apart.
+/// Each image in four orientations, which the network predicts.
 fn rotated(pipe: &str, batch: usize) -> String {
     pipes("moam", batch, batch, pipe, "|rotate")
 }
@@ -196,7 +196,7 @@ fn averages(steps: usize, images: usize, batch: usize) -> String {
 fn losses() -> String {
     "\n# As in the fashion pipeline, where they were chosen.\nweight_supervised = 1.0\n\
      weight_rotation = 0.1\nweight_vat = 0.1\nweight_entmin = 0.05\nvat_eps = 8\n\
-     # Most photographs have an up: labels on turned copies cost ten points in a trial.\n\
+     # Most photographs have one right way up: in a trial, labels on turned copies cost ten points.\n\
      upright_classes = true\n"
         .to_string()
 }

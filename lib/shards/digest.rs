@@ -1,12 +1,12 @@
-//! Hashes over the rows of shards: what names the content of a split, and what its small columns are
-//! checked with when they are read.
+//! Hashes over the rows of shards: one identifies the content of a split, others check its small columns
+//! when they are read.
 
 use super::write::ImageRow;
 use crate::schema;
 use serde::{Deserialize, Serialize};
 
-/// Hash of key, size and image of a row. Labels do not enter it, so what a training stage makes of
-/// the images does not depend on the labels beside them.
+/// Hash of key, size and image of a row. Labels are not part of it, so the lineage of a training
+/// stage does not depend on the labels in the shards.
 fn digest(row: &ImageRow) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(row.key.len() as u64).to_le_bytes());
@@ -62,7 +62,7 @@ impl RowsHash {
     }
 }
 
-/// Hash of the labels of a file, which nobody needs to be right who does not read them.
+/// Hash of the labels of a file, checked only by stages that read labels.
 #[derive(Debug, Default, Clone)]
 pub struct LabelsHash(blake3::Hasher);
 

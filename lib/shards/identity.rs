@@ -1,5 +1,5 @@
-//! What a run of `s4l-shard` makes. Runs of one identity make the same bytes, so one may go on with the
-//! files of another, and parts of one identity may be joined.
+//! The identity of a run of `s4l-shard`. Runs of one identity make the same bytes, so a run may continue
+//! with the files of another, and parts of one identity may be joined.
 
 use crate::artifact::Lineage;
 use crate::decode::encoded::Resized;
@@ -9,7 +9,7 @@ use crate::part::Part;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// All that decides the bytes of the files, and which of them are made.
+/// Everything that decides the bytes of the files, and which files are made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub classes: Vec<String>,

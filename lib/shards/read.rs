@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 const AGAIN: &str = "make the shards again with s4l-shard --force";
 
 /// All images of a split. Cheap to clone, shared between threads. A row number that is not below
-/// `len` is a mistake of the caller and panics, as with a slice.
+/// `len` is a bug of the caller and panics, as with a slice.
 #[derive(Debug, Clone)]
 pub struct Split(Arc<Inner>);
 

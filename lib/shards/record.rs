@@ -1,4 +1,4 @@
-//! What is kept of a finished file while a shard folder is made.
+//! The record of a finished file while a shard folder is made.
 
 use super::digest::{Content, LabelsHash, RowsHash, image_hash};
 use super::write::ImageRow;
@@ -21,7 +21,7 @@ pub struct Reject {
     pub reason: String,
 }
 
-/// What is kept of a finished file.
+/// The record of a finished file.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct FileRecord {
     pub images: usize,
@@ -38,7 +38,7 @@ pub struct FileRecord {
     hashes: (RowsHash, LabelsHash),
 }
 
-/// A record as it is on disk: a changed one would count wrongly in the shards.
+/// A record on disk, with its hash: a changed record would make the shards wrong.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     record: FileRecord,

@@ -1,9 +1,8 @@
 //! A shard folder in the making, `<out>.partial`: finished files with a record of each. A run that was
-//! stopped or killed goes on with the files that are missing; a part of a run is such a folder under a
-//! name of its own.
+//! stopped or killed continues with the missing files; a part of a run is such a folder under its own name.
 //!
 //! ```text
-//! plan.json               the identity of what is made: a folder of another one is begun anew
+//! plan.json               the identity of the run: a folder of another run is started again
 //! files/                  the future shard folder
 //! records/<file>.json     hashes and rejects of a finished file
 //! ```
@@ -28,12 +27,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// An open staging folder. Whoever opens it has the lock of what is made in it.
+/// An open staging folder. The opener holds the lock of the output.
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
     pub identity: Identity,
-    /// Records whose files are there, as far as anybody has asked.
+    /// Records whose files are known to be there.
     counted: Mutex<BTreeMap<String, FileRecord>>,
 }
 
@@ -53,9 +52,9 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Removes what is there and says what will be.
+    /// Removes the content and writes the plan.
     fn begin(&self) -> Result<()> {
-        // Until all of another plan is gone there is none.
+        // There is no plan until everything of another plan is gone.
         let path = self.root.join(PLAN);
         let write = |text: &[u8]| {
             std::fs::write(&path, text)?;
@@ -70,7 +69,7 @@ impl Staging {
         write(&to_json(&self.identity)?).map_err(Error::io(&path))
     }
 
-    /// Removes what is none of the files that are made, nor a record of one.
+    /// Removes everything but the files of this run and their records.
     fn go_on(&self) -> Result<()> {
         let splits = self.identity.splits.iter();
         let files = splits.flat_map(|(split, &n)| (0..n).map(move |i| shard_file(split, i, n)));
@@ -232,7 +231,7 @@ impl Staging {
             for file in 0..files {
                 let name = shard_file(split, file, files);
                 let record = self.record(&name)?.ok_or_else(|| {
-                    let hint = "run the same command again, for a part that of the part";
+                    let hint = "run the same command again (for a part, the command of the part)";
                     Error::missing(&record::path(&self.root, &name), "file", hint)
                 })?;
                 images += record.images;

@@ -1,6 +1,6 @@
-//! What all parts of a run need of the input, `<out>.survey`: its hash and the survey of it. The part that
-//! begins first makes it while the others wait, and the merge removes it: so an input is read once, however
-//! many parts there are.
+//! `<out>.survey`: what all parts of a run need from the input, its hash and its survey. The part that
+//! starts first writes it while the others wait, and the merge removes it. So an input is read once, for
+//! any number of parts.
 
 use crate::artifact::{self, beside};
 use crate::error::{Error, Result};

@@ -11,27 +11,28 @@ EXAMPLES
   s4l-init photos pets                             then: make moam_step3 PIPELINE=./pets
   s4l-init photos.tar pets --minutes 10
   s4l-init photos pets --dry-run                   what it would write
-Labelled images are in a folder of their class, all others in unlabeled/, those to test on in test/<class>/; or
-whatever else s4l-shard reads. Writes recipes and pipeline.mk, with the reason of each choice: image size, network,
-batch and steps that fit the images, the memory and the time. The time is measured by a short run of the engine, so
-that another machine, or a busier one, plans otherwise. What nothing can be learnt from is refused (65).
-Memory: that of training, which the plan names.";
+Put labelled images in one folder per class, all other images in unlabeled/, and test images in test/<class>/.
+Anything else that s4l-shard reads works too. s4l-init writes recipes and a pipeline.mk, with the reason for each
+choice: the image size, network, batch and steps that fit the images, the memory and the time. A short run of the
+engine measures the speed, so another machine, or a busier one, gets another plan. Images from which nothing can
+be learnt are refused (65).
+Memory: as much as training takes; the plan says how much.";
 
 /// Plan the training of a classifier for a folder of images
 #[derive(Debug, clap::Parser)]
 #[command(name = "s4l-init", version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Images, as s4l-shard takes them
+    /// Images in any form that s4l-shard reads
     photos: PathBuf,
-    /// Folder of the pipeline, which is made
+    /// Folder to write the pipeline to
     dir: PathBuf,
-    /// Time for all stages of make moam_step3
+    /// Minutes that all stages of make moam_step3 may take together
     #[arg(long, value_name = "N", default_value_t = 60.0)]
     minutes: f64,
-    /// Replace an output that exists
+    /// Replace an existing output
     #[arg(short, long)]
     force: bool,
-    /// Print what would be done and stop
+    /// Print the plan and stop
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
@@ -76,7 +77,7 @@ impl Stage for Args {
 }
 
 impl Args {
-    /// Errors if the folder is none that this program may write into.
+    /// Errors unless this program may write to the folder.
     fn refuse_folder(&self) -> Result<()> {
         let dir = &self.dir;
         let not_ours = |what: &str| Error::NotOurs { path: dir.clone(), what: what.into() };

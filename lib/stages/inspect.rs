@@ -1,8 +1,8 @@
-//! `s4l-inspect`: what is in a file of the project, what was it made from, and is it whole?
+//! `s4l-inspect`: what is in a file of the project, what was it made from, and is it intact?
 //!
 //! Reads any parquet, safetensors, ONNX or JSON file, a shard folder or a model folder, and prints schema,
-//! statistics and lineage; with `--lineage` all that it was made from, up to the images. With `--verify` it
-//! says nothing and exits 0 when all is good, 3 when not, with both 65.
+//! statistics and lineage; with `--lineage`, everything that it was made from, back to the images. With
+//! `--verify` it prints nothing and exits with 0 if all is good, else with 3, or with 65 if both are given.
 
 use crate::artifact;
 use crate::cli::{self, Output, Stage, Words};
@@ -20,35 +20,35 @@ const EXAMPLES: &str = "\
 EXAMPLES
   s4l-inspect labels.parquet             schema, statistics, what it was made from
   s4l-inspect model                      configuration, metrics, weights
-  s4l-inspect --verify shards && echo ok hashes of all shards against MANIFEST.b3
+  s4l-inspect --verify shards && echo ok checks all shards against MANIFEST.b3
   s4l-inspect --lineage eval.parquet     commands, recipes and hashes, from there to the images
-  s4l-inspect --lineage --verify report  are all of them still what the table was made from?
-  s4l-inspect shards --sheet sheet.html  images of each class, to see whether the labels are right
+  s4l-inspect --lineage --verify report  is all that the table was made from still unchanged?
+  s4l-inspect shards --sheet sheet.html  images of each class, to spot wrong labels
   s4l-inspect labelled.parquet --in shards --sheet sheet.html";
 
-/// Show what is in any file or folder of the project, or verify it
+/// Show the content of any file or folder of the project, or verify it
 #[derive(Debug, clap::Parser)]
 #[command(name = "s4l-inspect", version, before_help = EXAMPLES)]
 pub struct Args {
     /// A parquet, safetensors, ONNX or JSON file, a shard folder, a model folder or an export
     path: PathBuf,
-    /// Print what it was made from, and those files in turn, up to the images; also of a report
+    /// Print which files it was made from, and what those were made from, back to the images; also for a report
     #[arg(long)]
     lineage: bool,
-    /// Print nothing; exit 0 when the content is whole, 3 when it is not; with --lineage 0 when all that it
-    /// was made from is there and the same, 65 when not
+    /// Print nothing; exit 0 if the content is intact, 3 if not; with --lineage 0 if everything that it was
+    /// made from is there and unchanged, 65 if not
     #[arg(long, conflicts_with = "out")]
     verify: bool,
-    /// Write a page with images of each class, of shards or of a table of labels
+    /// Write a page with images of each class, for shards or a table of labels
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "verify"])]
     sheet: Option<PathBuf>,
-    /// The shards that the table is of [default: shards]
+    /// Shards with the images of the table [default: shards]
     #[arg(long = "in", value_name = "SHARDS", requires = "sheet")]
     shards: Option<PathBuf>,
     /// Images per class
     #[arg(long, value_name = "N", requires = "sheet", value_parser = clap::value_parser!(u32).range(1..))]
     per_class: Option<u32>,
-    /// Seed of all randomness
+    /// Random seed
     #[arg(long, value_name = "N", requires = "sheet", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -213,7 +213,7 @@ fn verify(path: &Path, kind: Kind) -> Result<()> {
     }
 }
 
-/// Bad content of a known kind of file is what `--verify` looks for.
+/// Turns bad content into a failed check, which is what `--verify` looks for.
 fn failed(error: Error) -> Error {
     match error {
         Error::BadData { path, expected, found, .. } => {

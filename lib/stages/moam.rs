@@ -15,14 +15,14 @@ EXAMPLES
   s4l-moam --step finetune --in shards --labelled labelled.parquet --init model2 --recipe R.toml --out model3
   s4l-moam --step distill --in shards --labels labels.parquet --recipe student.toml --out student
   s4l-moam --settings
-A run that is stopped (signal, --max-seconds) exits with 75 and goes on when started again.
-Memory: see --dry-run.";
+A run that is stopped by a signal or --max-seconds exits with 75; start it again and it continues.
+Memory: --dry-run prints how much.";
 
-/// Retrain on pseudo labels, fine-tune on known ones, or distill
+/// Retrain on pseudo labels, fine-tune on known labels, or distill
 #[derive(Debug, clap::Parser)]
 #[command(name = "s4l-moam", version, before_help = EXAMPLES)]
 pub struct Args {
-    /// What to do
+    /// Step to run
     #[arg(long, value_name = "STEP", required = true)]
     step: Option<Step>,
     /// Pseudo labels of all images, for retrain and distill
@@ -37,11 +37,11 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Step {
-    /// MOAM step 2: every image has a (pseudo) label; starts from step 1's weights
+    /// MOAM step 2: train on a known or pseudo label of every image, from the weights of step 1
     Retrain,
-    /// MOAM step 3: the labelled images only; starts from step 2's weights
+    /// MOAM step 3: train on the labelled images only, from the weights of step 2
     Finetune,
-    /// Train a network of any size on the soft labels of another
+    /// Train a network of any size on the soft labels of another network
     Distill,
 }
 

@@ -1,4 +1,4 @@
-//! `s4l-predict`: what a model takes images for, which nobody has to shard first.
+//! `s4l-predict`: predicts the labels of images that need not be sharded first.
 
 use crate::artifact::{self, Lineage, Target, UNSEEDED};
 use crate::cli::{self, COMPUTING, Limits, Output, Stage, Words};
@@ -23,37 +23,37 @@ use std::time::Instant;
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-predict --model model photo.jpg more/*.png        path<TAB>label<TAB>probability
-  s4l-predict --model model photos new.tar              whatever s4l-shard reads, too
+  s4l-predict --model model photos new.tar              anything that s4l-shard reads
   s4l-predict --model model --top 3 --format json photos | jq .
   s4l-predict --model model photos --format parquet --out predictions.parquet
   curl -s https://example.org/cat.jpg | s4l-predict --model model -
 
-Images are prepared as s4l-eval does, by the model's augment_eval, and come in the order of the input, one
-line each, or as many as --top says, the most probable label first. Tabs, newlines and backslashes in names
-are \\t, \\n and \\\\ in tsv; json is one object a line. The path of an image in a folder or archive has that
-of the folder or archive in front. - is one image, or one archive, on stdin. What cannot be read is a warning,
-in parquet a row without label, and the exit code is then 65, after all others are predicted.
-Memory: the model for 256 images, and their files.";
+The model's augment_eval prepares the images, as in s4l-eval. Results come in the order of the input: one line
+per image, or K lines with --top K, the most probable label first. In tsv, tabs, newlines and backslashes in names
+are written \\t, \\n and \\\\; json is one object per line. The path of an image in a folder or archive begins with
+the path of that folder or archive. - reads one image or one archive from stdin. An image that cannot be read
+gives a warning (in parquet, a row without a label as well); all others are predicted, and the exit code is 65.
+Memory: the model for 256 images, and the files of those images.";
 
 /// Predict the labels of images
 #[derive(Debug, clap::Parser)]
 #[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Image files, folders, archives; - is stdin
+    /// Image files, folders or archives; - is stdin
     #[arg(required = true, value_name = "IMAGES")]
     images: Vec<PathBuf>,
-    /// Model that predicts
+    /// Model to predict with
     #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
     model: PathBuf,
     /// Labels to print per image, the most probable first
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
     /// Format of the result; parquet needs --out
-    #[arg(long, value_name = "FORM", default_value = "tsv")]
-    format: Form,
+    #[arg(long, value_name = "FORMAT", default_value = "tsv")]
+    format: Format,
     #[command(flatten)]
     limits: Limits,
-    /// Where to compute: cpu or cuda:N
+    /// Device to compute on: cpu or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE", help_heading = COMPUTING)]
     device: String,
     #[command(flatten)]
@@ -65,19 +65,18 @@ pub struct Args {
 const TOOL: &str = "s4l-predict";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// path, label and probability with tabs between
+enum Format {
+    /// path, label and probability, separated by tabs
     Tsv,
-    /// one object a line
+    /// one object per line
     Json,
-    /// with a line of names in front
+    /// with a header line
     Csv,
-    /// a table, in the file that --out names
+    /// a table in the file of --out
     Parquet,
 }
 
-/// Images that go through the network at once, and bytes of files that are not exceeded by more than one
-/// image.
+/// Images that go through the network at once, and bytes of image files after which a batch ends.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 64 << 20;
 
@@ -163,15 +162,17 @@ impl Args {
     /// The file to make, if one is.
     fn table(&self) -> Result<Option<&Path>> {
         match (self.format, &self.output.out) {
-            (Form::Parquet, None) => Err(Error::Usage("--format parquet: needs --out FILE".into())),
-            (Form::Parquet, Some(out)) => {
+            (Format::Parquet, None) => {
+                Err(Error::Usage("--format parquet: needs --out FILE".into()))
+            }
+            (Format::Parquet, Some(out)) => {
                 let inputs = self.images.iter().chain([&self.model]);
                 artifact::refuse_inputs(out, inputs.map(|path| Some(path.as_path())))?;
                 Ok(Some(out))
             }
             (_, None) => Ok(None),
             (_, Some(out)) => Err(Error::Usage(format!(
-                "--out {}: is for --format parquet; the other forms go to stdout",
+                "--out {}: is for --format parquet; the other formats go to stdout",
                 out.display()
             ))),
         }
@@ -242,7 +243,7 @@ impl Predicting<'_> {
         }
     }
 
-    /// Predicts what has come together.
+    /// Predicts the batch.
     fn flush(&mut self) -> Result<()> {
         let batch = std::mem::take(&mut self.batch);
         self.bytes = 0;
@@ -298,17 +299,17 @@ impl Predicting<'_> {
         Err(Error::bad_data(
             Path::new(first),
             "images that can be read",
-            format!("{} that cannot, this the first", self.broken.len()),
-            format!("mend or remove them; {} others are predicted", self.done),
+            format!("{} that cannot be read, this is the first", self.broken.len()),
+            format!("repair or remove them; the other {} are predicted", self.done),
         ))
     }
 }
 
 /// The result: text that is printed as it comes, or the columns of a table.
 struct Rows {
-    form: Form,
+    format: Format,
     text: Vec<u8>,
-    /// Whether nobody reads what is printed any more.
+    /// Whether the reader of stdout has gone.
     is_closed: bool,
     paths: Vec<String>,
     labels: Vec<Option<String>>,
@@ -316,23 +317,23 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(form: Form) -> Rows {
-        let text = match form {
-            Form::Csv => format!("{}\n", NAMES.join(",")).into_bytes(),
+    fn new(format: Format) -> Rows {
+        let text = match format {
+            Format::Csv => format!("{}\n", NAMES.join(",")).into_bytes(),
             _ => Vec::new(),
         };
         let (paths, labels, probabilities) = Default::default();
-        Rows { form, text, is_closed: false, paths, labels, probabilities }
+        Rows { format, text, is_closed: false, paths, labels, probabilities }
     }
 
     fn add(&mut self, path: &str, label: &str, probability: f32) {
         let shown = format!("{probability:.6}");
-        match self.form {
-            Form::Tsv => {
+        match self.format {
+            Format::Tsv => {
                 let line = format!("{}\t{}\t{shown}\n", escaped(path), escaped(label));
                 self.text.extend(line.into_bytes());
             }
-            Form::Json => {
+            Format::Json => {
                 let [path, label] = [path, label].map(|text| serde_json::json!(text));
                 let [path_name, label_name, probability_name] = NAMES;
                 let line = format!(
@@ -340,12 +341,12 @@ impl Rows {
                 );
                 self.text.extend(line.into_bytes());
             }
-            Form::Csv => {
+            Format::Csv => {
                 let mut line = csv::Writer::from_writer(&mut self.text);
                 // Memory takes all that is written.
                 let _ = line.write_record([path, label, &shown]);
             }
-            Form::Parquet => {
+            Format::Parquet => {
                 self.paths.push(path.to_string());
                 self.labels.push(Some(label.to_string()));
                 self.probabilities.push(Some(probability));
@@ -353,16 +354,16 @@ impl Rows {
         }
     }
 
-    /// What is printed has no row of what could not be read.
+    /// Printed text has no row for an image that could not be read.
     fn add_broken(&mut self, path: &str) {
-        if self.form == Form::Parquet {
+        if self.format == Format::Parquet {
             self.paths.push(path.to_string());
             self.labels.push(None);
             self.probabilities.push(None);
         }
     }
 
-    /// Prints what has come together.
+    /// Prints the collected text.
     fn print(&mut self) -> Result<()> {
         let text = std::mem::take(&mut self.text);
         let mut stdout = std::io::stdout().lock();

@@ -17,20 +17,20 @@ EXAMPLES
   s4l-pretrain --in shards --labelled labelled.parquet --recipe R.toml --set learning_rate=0.05 --dry-run
   s4l-pretrain --recipe pipelines/imagenet/moam_step1.toml --dry-run
   s4l-pretrain --settings
-A run that is stopped (signal, --max-seconds) exits with 75 and goes on when started again.
-Memory: see --dry-run.";
+A run that is stopped by a signal or --max-seconds exits with 75; start it again and it continues.
+Memory: --dry-run prints how much.";
 
 /// Train a classifier from few labels and many images
 #[derive(Debug, clap::Parser)]
 #[command(name = "s4l-pretrain", version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Labelled images; no other labels are trained on
+    /// Labelled images; training sees no other labels
     #[arg(long, value_name = "FILE", required_unless_present_any = ["labels", "dry_run"])]
     labelled: Option<PathBuf>,
-    /// Train on pseudo labels (labels.parquet of s4l-pseudolabel) in place of --labelled
+    /// Train on pseudo labels (a labels.parquet of s4l-pseudolabel) instead of --labelled
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Method, in place of the recipe's
+    /// Method; overrides the recipe
     #[arg(long, value_name = "METHOD")]
     method: Option<Method>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `s4l-shard`: images of any form → a shard folder.
+//! `s4l-shard`: images in any supported form → a shard folder.
 
 use crate::artifact::{self, Lineage, Target, UNSEEDED};
 use crate::cli::{self, Limits, Output, Stage, Words};
@@ -24,32 +24,33 @@ use std::time::Instant;
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-shard --in photos --out shards                photos/[{train,val,test}/]<class>/*.jpg
-  s4l-shard --in photos --labels labels.csv         name,label; an empty label or -1: unlabelled
+  s4l-shard --in photos --labels labels.csv         name,label; empty or -1 means unlabelled
   s4l-shard --in photos --labels l.csv --label-column diagnosis
-  s4l-shard --in list.csv                           path,label; paths from the folder of the list
-  s4l-shard --in ILSVRC2012_img_train.tar           one class an inner tar
+  s4l-shard --in list.csv                           path,label; paths relative to the list's folder
+  s4l-shard --in ILSVRC2012_img_train.tar           one inner tar per class
   s4l-shard --in ILSVRC2012_img_val.tar --labels ILSVRC2012_validation_ground_truth.txt
-                                                    meta.mat of the devkit beside it; split test
+                                                    with the devkit's meta.mat beside it; split test
   s4l-shard --in webdataset                         *.tar with .jpg, .cls, .json
   s4l-shard --in photos.zip                         also tar.gz, tar.zst
-  s4l-shard --in tfrecords                          of slim, tensor2tensor, TensorFlow Datasets
+  s4l-shard --in tfrecords                          from slim, tensor2tensor or TensorFlow Datasets
   s4l-shard --in huggingface                        parquet with an image column
-  s4l-shard --in pipelines/fashion/data             IDX, plain, .gz or .zst; also EMNIST
+  s4l-shard --in pipelines/fashion/data             IDX (MNIST, EMNIST), plain, .gz or .zst
   s4l-shard --in pathmnist.npz                      MedMNIST
   s4l-shard --in cifar-10-batches-bin               also CIFAR-100, STL-10
   s4l-shard --in big.tar --part 3/8                 one of 8 jobs; then:
-  s4l-shard --merge --out shards                    the bytes of one run, in place of the parts
+  s4l-shard --merge --out shards                    joins the parts to the bytes of one run
 
-Images are JPEG, PNG, WebP, GIF or BMP and stay as they are, byte for byte; height and width are those after
-the rotation that EXIF asks for. Folders are splits where all beside them are (train, training, val,
-valid, validation, test, testing; dev, eval and evaluation are test, or val beside a test); files of
-many images belong to the split that their name has as a word. Images in unlabeled, unlabelled and
-unsup have no class. The last lines say what is in the shards and where each label came from. A bad
-image is left out and listed with the reason in rejects.parquet. A run that was stopped or killed goes on with the files that are missing.
-All parts share one pass over the input, by SHARDS.survey, which the first of them makes.
+Images are JPEG, PNG, WebP, GIF or BMP. They are stored byte for byte; height and width are those after the
+rotation that EXIF asks for. Folders named train, training, val, valid, validation, test or testing are splits
+if all folders beside them are splits too; dev, eval and evaluation mean test, or val if there is a test. A file
+of many images belongs to the split whose name is a word of its own name. Images in folders named unlabeled,
+unlabelled or unsup have no class. The last lines of output say what is in the shards and where the labels came
+from. A bad image is left out, and rejects.parquet lists it with the reason. A run that was stopped or killed
+continues with the missing files. Parts share one pass over the input: the first part leaves its result in
+SHARDS.survey.
 Settings: file_bytes [536870912].
-Memory: 45 MB for each of at most 5 files written at once (one more than half the threads), and 8 bytes
-an image of the input for its key; the names too where --in is a folder, a list or an archive.";
+Memory: 45 MB for each file that is written at once (half as many as threads plus one, at most 5), and 8 bytes
+per image for its key; the image names too if --in is a folder, a list or an archive.";
 
 /// Turn images into shards: parquet files that every stage maps into memory
 #[derive(Debug, clap::Parser)]
@@ -66,19 +67,19 @@ pub struct Args {
     /// Format of --in, if it is not recognized
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Labels of images in folders or a tar: CSV, `name label`, or one label a line
+    /// Labels of images in folders or a tar: CSV, lines of `name label`, or one label per line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Column of the images' names in a list, by name or by number from 1
+    /// Column with the image names, by name or by number from 1
     #[arg(long, value_name = "COLUMN")]
     key_column: Option<String>,
-    /// Column of the labels, by name or by number from 1; of WebDataset, the key in .json
+    /// Column with the labels, by name or by number from 1; for WebDataset, the key in .json
     #[arg(long, value_name = "COLUMN")]
     label_column: Option<String>,
-    /// Another name for folders of unlabelled images, beside unlabeled, unlabelled and unsup
+    /// One more name for folders of unlabelled images, besides unlabeled, unlabelled and unsup
     #[arg(long, value_name = "NAME")]
     unlabelled: Option<String>,
-    /// Class names in order, one a line
+    /// Class names in order, one per line
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Stop at the first bad image
@@ -87,10 +88,10 @@ pub struct Args {
     /// Largest share of bad images that is accepted [default: 0.01]
     #[arg(long, value_name = "SHARE")]
     allow_rejects: Option<f64>,
-    /// Decode every image completely, which finds damage inside the compressed data
+    /// Decode every image completely, to find damage inside the compressed data
     #[arg(long)]
     decode: bool,
-    /// Shrink larger images to this many pixels on the smaller side, as JPEG
+    /// Shrink larger images until the shorter side has this many pixels, and store them as JPEG
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=65535))]
     resize_small: Option<u32>,
     /// JPEG quality for --resize-small
@@ -129,7 +130,7 @@ impl Default for ShardSettings {
     }
 }
 
-/// Options of making shards, which `--merge` would not obey.
+/// Options that make shards, which `--merge` would ignore.
 const OF_MAKING: [&str; 14] = [
     "input",
     "format",
@@ -147,7 +148,7 @@ const OF_MAKING: [&str; 14] = [
     "dry_run",
 ];
 
-/// The share of bad images up to which a run goes on if nobody says otherwise.
+/// The default of `--allow-rejects`.
 const ALLOWED_REJECTS: f64 = 0.01;
 
 impl Stage for Args {
@@ -345,7 +346,7 @@ impl Args {
         match settings.file_bytes {
             0 => Err(Error::Recipe {
                 recipe: "file_bytes".to_string(),
-                what: "0 bytes a file".to_string(),
+                what: "0 bytes per file".to_string(),
                 hint: "give at least 1".to_string(),
             }),
             _ => Ok(settings),

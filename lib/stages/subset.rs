@@ -1,4 +1,4 @@
-//! `s4l-subset`: which images a training stage may know the labels of.
+//! `s4l-subset`: chooses the images whose labels a training stage may know.
 
 use crate::artifact::{self, Lineage, Target};
 use crate::cli::{self, InputShards, Limits, Output, Seed, Stage, Words};
@@ -28,12 +28,13 @@ EXAMPLES
   s4l-subset --in shards --per-class 13 --nested-in labelled_10p.parquet --out labelled_1p.parquet
   s4l-subset --in shards --fraction 0.1 --out labelled.parquet --val-per-class 100 --val-out val.parquet
 
-For one seed a smaller subset lies within every larger one, and the validation set is the same
-whatever the fraction. A class with fewer images than asked for gives all that it has, with a warning. A list may give names with folders before them, and with or without the ending
-of an image file. No image is drawn into both whose bytes are equal, and a labelled image that is also in
-another split is an error. Memory: some 250 bytes an image.";
+With the same seed, a smaller subset lies within every larger one, and the validation set does not depend on
+the size of the subset. A class with fewer images than asked for gives all it has, with a warning. Names in a
+list may have folders in front, and need no file ending. The subset and the validation set share no image
+bytes. A labelled image whose bytes are also in another split is an error.
+Memory: about 250 bytes per image.";
 
-/// Choose the labelled images: class-balanced and seeded, all there are, or by a list of names
+/// Choose the labelled images: a class-balanced random sample, all of them, or a list of names
 #[derive(Debug, clap::Parser)]
 #[command(
     name = TOOL,
@@ -45,7 +46,7 @@ another split is an error. Memory: some 250 bytes an image.";
 pub struct Args {
     #[command(flatten)]
     shards: InputShards,
-    /// Share of the labelled images of the split, the same number of each class
+    /// Share of the split's labelled images, the same number for each class
     #[arg(long, value_name = "F")]
     fraction: Option<f64>,
     /// Images per class
@@ -54,7 +55,7 @@ pub struct Args {
     /// All labelled images of the split
     #[arg(long)]
     all: bool,
-    /// Names of the images: a label map ({"values": [...]}) or text, one a line
+    /// Names of the images: a label map ({"values": [...]}) or text with one name per line
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
     /// Choose only from the images of this subset
@@ -63,10 +64,10 @@ pub struct Args {
     /// Split to choose from
     #[arg(long, default_value = "train", value_name = "NAME")]
     split: String,
-    /// Images per class of a validation set, none of which is in the subset
+    /// Images per class in a validation set that shares no image with the subset
     #[arg(long, value_name = "N", requires = "val_out")]
     val_per_class: Option<usize>,
-    /// The same as a share of each class
+    /// Share of each class in a validation set that shares no image with the subset
     #[arg(long, value_name = "F", requires = "val_out")]
     val_fraction: Option<f64>,
     /// Write the validation set to this file
@@ -88,7 +89,7 @@ pub struct Args {
 const TOOL: &str = "s4l-subset";
 
 /// What decides the rows of an output, for its lineage. The validation set does not depend on the
-/// size of the subset, so neither do these.
+/// size of the subset, so neither do its settings.
 #[derive(Serialize)]
 struct SubsetSettings<'a> {
     split: &'a str,
@@ -96,14 +97,14 @@ struct SubsetSettings<'a> {
     per_class: Option<usize>,
     val_per_class: Option<usize>,
     validation: bool,
-    /// Left out where it is not asked for, as the next one, so that what was made without it keeps its hash.
+    /// Left out if not given, like the next one, so that older outputs keep their hash.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     all: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     val_fraction: Option<f64>,
 }
 
-/// Names of classes shown of many.
+/// Class names that a message shows.
 const SHOWN: usize = 8;
 
 /// Name of an input, and its hash.
@@ -248,7 +249,7 @@ impl Args {
         let name = |class: usize| format!("{:?}", shards.classes()[class]);
         let split = &self.split;
         if let Some(names) = named(&|c| there[c] == 0, &name) {
-            cli::warn(&format!("no image of {split} is labelled {names}: left out"));
+            cli::warn(&format!("no image of {split} has the label {names}: left out"));
         }
         let few = |class: usize| there[class] > 0 && labelled[class] < asked;
         let with_count = |class: usize| format!("{} {}", name(class), labelled[class]);
@@ -347,7 +348,7 @@ impl Args {
         };
         if per_class == 0 {
             return Err(Error::Usage(format!(
-                "this is less than one image a class ({known} images, {classes} classes); ask for more"
+                "this is less than one image per class ({known} images, {classes} classes); ask for more"
             )));
         }
         Ok(per_class)

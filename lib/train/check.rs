@@ -1,4 +1,4 @@
-//! Settings that cannot be meant.
+//! Refuses settings that make no sense.
 
 use crate::error::{Error, Result};
 use crate::methods;
@@ -7,11 +7,11 @@ use crate::network::layout::largest_kernel;
 use crate::recipe::Recipe;
 use crate::settings::{Checked, Fault, Settings};
 
-/// Values of a kernel, and units of a network, beyond which there is no network that anybody trains.
+/// Values of a kernel, and units of a network, that no network exceeds in practice.
 const MAX_KERNEL: usize = 1_000_000_000;
 const MAX_UNITS: usize = 10_000;
 
-/// Errors: `Recipe` for settings that cannot be meant.
+/// Errors: `Recipe` for settings that make no sense.
 pub fn settings(recipe: &Recipe, s: &Settings) -> Result<()> {
     if let Some((key, fault)) = s.out_of_range()? {
         return Err(recipe.error_of(key, fault.what, &fault.hint));

@@ -1,5 +1,5 @@
-//! All that resuming a training stage needs, in one file that is replaced atomically. The last two are
-//! kept.
+//! The state that resuming a training stage needs, in one file that is replaced atomically. The last two
+//! are kept.
 
 use super::identity::Identity;
 use crate::artifact;
@@ -88,7 +88,7 @@ pub fn save(
     artifact::write_bytes(&newest, &bytes)
 }
 
-/// Why a checkpoint is not gone on with.
+/// Why a checkpoint is not resumed.
 enum Unfit {
     Damaged(String),
     /// Whole, and how its run differs.
@@ -114,7 +114,7 @@ pub fn load(
             Ok(saved) => {
                 say(&unfit, &format!("{} takes its place", path.display()));
                 if !unfit.is_empty() {
-                    // Else the next one saved would push it out in favour of the unfit one.
+                    // Else the next save would remove it and keep the unfit one.
                     std::fs::rename(&path, file(model)).map_err(Error::io(&path))?;
                 }
                 return Ok(Some(saved));
@@ -134,7 +134,7 @@ pub fn load(
     }
 }
 
-/// Warns of what is not gone on with, and says what is done instead.
+/// Warns of a checkpoint that is not resumed, and says what is done instead.
 fn say(unfit: &[(PathBuf, String)], instead: &str) {
     for (path, found) in unfit {
         cli::warn(&format!("{}: {found}; {instead}", path.display()));
@@ -146,7 +146,7 @@ fn refused(path: &Path, found: &str) -> Error {
         path,
         "a checkpoint of this recipe, seed and input",
         found,
-        "run the command that began it, or pass --force to start anew",
+        "run the command that wrote it, or pass --force to start again",
     )
 }
 

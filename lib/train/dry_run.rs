@@ -1,5 +1,5 @@
-//! What the settings of a training stage come to: for `--dry-run`, for the start of a run, and for the
-//! memory that it takes.
+//! What the settings of a training stage amount to, in steps, images and memory: for `--dry-run` and for
+//! the start of a run.
 
 use crate::cli;
 use crate::error::Result;
@@ -20,7 +20,7 @@ pub struct Data {
     pub unlabelled: usize,
 }
 
-/// The rate in force, and the recipe's if that is given for another batch.
+/// The learning rate, and that of the recipe if it is given for another batch.
 fn learning_rate(s: &Settings, schedule: &Schedule) -> String {
     let rate = schedule.base();
     match s.learning_rate_batch {
@@ -148,7 +148,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).concat())
 }
 
-/// Says what begins, in four lines; the expected time follows once the rate of steps is known.
+/// Prints the plan in four lines; the expected time follows once the rate of steps is known.
 pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
     let views = methods::views(s, data.channels)?;
     let (layout, memory) = (layout(s, data), memory(s, data)?);
@@ -190,8 +190,8 @@ pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
     let first = views.labelled.first();
     if images * layout.last_side(first.height) * layout.last_side(first.width) == 1 {
         cli::warn(
-            "a step is of one image, of which the last layers see one pixel: normalized over the batch, \
-             nothing is left of it; raise batch",
+            "a step has one image, and its last layers see one pixel: batch normalization leaves nothing of \
+             it; raise batch",
         );
     }
     Ok(())

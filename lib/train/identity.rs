@@ -1,4 +1,4 @@
-//! What the weights of a run depend on: a checkpoint is gone on with by a run of the same.
+//! What the weights of a run depend on: a run resumes a checkpoint of the same identity.
 
 use crate::artifact::Lineage;
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ const NO_MATTER: [&str; 7] = [
 const NAMED: usize = 4;
 
 impl Identity {
-    /// Of a run by these settings. `labels` says how the labels are read.
+    /// For a run with these settings. `labels` says how the labels are read.
     pub fn new(settings: &Settings, lineage: &Lineage, labels: &str) -> Result<Identity> {
         let internal = |e: serde_json::Error| Error::Internal(e.to_string());
         let settings = serde_json::to_value(settings).map_err(internal)?;
@@ -42,7 +42,7 @@ impl Identity {
         Ok(Identity(all))
     }
 
-    /// In words, how another one differs from this.
+    /// In words, how another identity differs from this one.
     pub fn difference(&self, other: &Identity) -> Option<String> {
         let keys: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
         let differ: Vec<_> =

@@ -170,7 +170,7 @@ fn say_kept(path: &Path, pseudo: &PseudoLabels, keep: &[usize], threshold: f64, 
     }
 }
 
-/// A known label is kept, whatever the model makes of its image.
+/// A known label is kept, whatever the model predicts for its image.
 fn pseudo_labels(
     table: &Table,
     settings: &Settings,

@@ -1,5 +1,5 @@
 //! Training batches: which images in which order, augmented. A batch is a pure function of (seed,
-//! step), whatever the number of threads, so a run can go on from any step.
+//! step), for any number of threads, so a run can resume at any step.
 
 use crate::error::{Error, Result};
 use crate::methods::batch::{Batch, Half, Labels, Rows};
@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Images for one half of each batch: rows of a split, drawn without replacement within an epoch of
-/// their own (an epoch's rest is not dropped: the next one's order follows on).
+/// these rows (the rest of an epoch is not dropped: the next epoch follows on it).
 #[derive(Clone)]
 pub struct ImageSet {
     pub rows: Vec<u32>,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
     pub views: ImageViews,
     pub order: Stream,
     pub augment: Stream,
 }
 
-/// What batches are made from.
+/// The data that batches are made from.
 #[derive(Clone)]
 pub struct TrainingImages {
     pub split: Split,
@@ -63,7 +63,7 @@ impl TrainingImages {
         }
     }
 
-    /// The batch of a step, in the buffer of one that was used.
+    /// The batch of a step, in the buffer of a used batch.
     fn batch(&self, draws: &StepDraws, mut images: Vec<f32>) -> Result<Batch> {
         let values = |set: &ImageSet, draws: &[Draw]| set.views.values() * draws.len();
         let unlabelled = values(&self.unlabelled, &draws.unlabelled);
@@ -103,7 +103,7 @@ impl TrainingImages {
 pub struct Batches {
     images: Arc<TrainingImages>,
     ahead: Ahead,
-    /// Those that the workers are making, or have made.
+    /// Batches that the workers are making or have made.
     made: VecDeque<Receiver<Result<Batch>>>,
     batch: Option<Batch>,
 }

@@ -71,7 +71,7 @@ impl MetricsLog {
     fn write(&mut self, Metric { step, name, value }: &Metric) -> Result<()> {
         let line =
             serde_json::json!({schema::STEP: step, schema::NAME: name, schema::VALUE: value});
-        // In one piece: who follows the file reads whole lines.
+        // In one write, so that a reader who follows the file sees whole lines.
         let line = format!("{line}\n");
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
@@ -91,8 +91,8 @@ impl MetricsLog {
     }
 }
 
-/// TensorBoard's file of a run: that of the model to be, or, where there is an old model whose own it
-/// would take away, one beside the checkpoints.
+/// TensorBoard's file of a run: in the new model's folder, or beside the checkpoints while an old model
+/// with a file of its own is there.
 fn events_path(model: &Path) -> Result<PathBuf> {
     if !artifact::exists(&model.join(schema::WEIGHTS))? {
         return Ok(model.join(schema::EVENTS));

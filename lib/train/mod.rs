@@ -64,7 +64,7 @@ pub fn dry_run_without_data(
     Ok(without)
 }
 
-/// Prepares a training run, then says what it comes to or trains it.
+/// Prepares a training run, then prints its plan or trains.
 pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> Result<()> {
     memory::preparing(true);
     let files = [&options.val, &options.init, &options.recipe.file].map(|path| path.as_deref());
@@ -101,7 +101,7 @@ pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> R
     }
 }
 
-/// Whoever trains a finished model for longer is told how that is done.
+/// Tells a user who trains a finished model for longer how to do that.
 fn of_another_schedule(e: Error, out: &Path, run: &Run) -> Error {
     let config = folder::describe(out).ok().map(|described| described.config);
     let config = config.and_then(|json| serde_json::from_slice::<Config>(&json).ok());
@@ -124,7 +124,7 @@ fn finished(out: &Path, run: &Run) -> Result<Option<HashMap<String, String>>> {
     let Ok(mut config) = serde_json::from_slice::<Config>(&described.config) else {
         return Ok(None);
     };
-    // It changes nothing that is finished.
+    // It changes no finished model.
     config.settings.checkpoint_every = run.config.settings.checkpoint_every;
     if recipe::hash(&config.settings) == run.lineage.recipe {
         header.insert(schema::RECIPE_KEY.to_string(), run.lineage.recipe.clone());

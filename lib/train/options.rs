@@ -13,20 +13,20 @@ use std::time::Duration;
 pub struct TrainingOptions {
     #[command(flatten)]
     pub shards: InputShards,
-    /// Held-out labelled images: evaluated during training, never trained on
+    /// Validation set: labelled images that are evaluated during training and never trained on
     #[arg(long, value_name = "FILE")]
     pub val: Option<PathBuf>,
-    /// Start from the weights of this model or timm folder; if its classes differ, the head is new
+    /// Start from the weights of this model folder or timm folder; the head is new if the classes differ
     #[arg(long, value_name = "MODEL")]
     pub init: Option<PathBuf>,
-    /// Precision of the activations, in place of the recipe's
+    /// Precision of the activations; overrides the recipe
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
-    /// Write wall-clock times to TensorBoard's event file, which then differs from run to run
-    /// [default: the step]
+    /// Write wall-clock times to the TensorBoard event file, which then differs from run to run
+    /// [default: the step number]
     #[arg(long)]
     pub wall_times: bool,
-    /// Write a checkpoint whenever the last one is N minutes old, too
+    /// Also write a checkpoint whenever the last one is N minutes old
     #[arg(long, value_name = "N", value_parser = minutes)]
     pub checkpoint_minutes: Option<Duration>,
     #[command(flatten)]

@@ -89,7 +89,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
     })
 }
 
-/// Rows of images that are validated on, not trained, their labels, and the hash of the file.
+/// Rows of the validation images, their labels, and the hash of the file.
 struct HeldOut {
     rows: Vec<u32>,
     labels: Vec<u32>,

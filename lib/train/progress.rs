@@ -1,4 +1,4 @@
-//! What a run says while it goes on: a line now and then in a log, a bar at a terminal. It writes to
+//! Progress of a run: a line now and then in a log, a bar at a terminal. It writes to
 //! stderr only, and no output depends on it.
 
 use super::log::RunningMeans;
@@ -8,20 +8,20 @@ use indicatif::{HumanDuration, ProgressBar};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Between two lines in a log.
+/// Time between two lines in a log.
 const LINE: Duration = Duration::from_secs(30);
-/// Between two changes of what stands beside a bar.
+/// Time between two changes of the text beside a bar.
 const BAR: Duration = Duration::from_secs(1);
-/// Of steps, after which their rate is known.
+/// Time after which the rate of steps is known.
 const KNOWN: Duration = Duration::from_secs(2);
 
-/// A run on its way.
+/// The progress of a run.
 pub struct Progress {
     bar: ProgressBar,
     /// Steps of the run, and images of each.
     total: u64,
     images: usize,
-    /// Since this process began with it.
+    /// Since this process began the run.
     whole: Window,
     /// Since the last line.
     last: Window,
@@ -50,7 +50,7 @@ impl Window {
 }
 
 impl Progress {
-    /// Of a run of `total` steps of so many images, that goes on from `step`.
+    /// For a run of `total` steps that continues from `step`.
     pub fn new(step: u64, total: u64, images: usize) -> Progress {
         let bar = cli::progress_with_words(total);
         bar.set_position(step);
@@ -102,7 +102,7 @@ impl Progress {
         self.bar.suspend(|| cli::report(&text, fields));
     }
 
-    /// Says how it goes since the last time.
+    /// Prints the progress since the last time.
     fn say(&mut self, done: u64, learning_rate: f64, on_bar: bool) {
         let left = self.left(done);
         let waiting = self.last.waited.as_secs_f64() / self.last.start.elapsed().as_secs_f64();

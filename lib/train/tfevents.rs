@@ -20,9 +20,9 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Opens it with the metrics so far. What a run that was stopped has written beyond them is cut
-    /// off, and the rest left as it is: who follows the file reads on. What is no record of these
-    /// metrics is written anew.
+    /// Opens the file with the metrics so far. Records that a stopped run wrote beyond them are cut off, and
+    /// the rest stays as it is, so that a reader can follow the file. A file without these records is
+    /// written again.
     pub fn open(path: &Path, metrics: &[Metric], wall_times: bool) -> Result<EventFile> {
         let mut options = File::options();
         let file = options.create(true).append(true).open(path).map_err(Error::io(path))?;
@@ -64,7 +64,7 @@ impl EventFile {
     }
 }
 
-/// How long the records of these metrics are at the start of a file, or `None` if they are not there.
+/// The length of the records of these metrics at the start of a file, or `None` if they are not there.
 /// With `any_time` they may have any wall times.
 fn recorded(file: &[u8], metrics: &[Metric], any_time: bool) -> Option<usize> {
     let mut rest = file.strip_prefix(&version()[..])?;

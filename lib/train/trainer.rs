@@ -50,9 +50,9 @@ pub struct Run {
     pub images: Arc<TrainingImages>,
     pub schedule: Schedule,
     pub validation: Option<Validation>,
-    /// Whether the events for TensorBoard have the times of the clock.
+    /// Whether TensorBoard events have wall-clock times.
     pub wall_times: bool,
-    /// How old a checkpoint may be before another one is written, however few steps were done.
+    /// The age of a checkpoint at which another one is written, however few steps were done.
     pub checkpoint_after: Option<Duration>,
     pub began: Instant,
     /// When the last one was written.

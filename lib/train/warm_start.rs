@@ -1,4 +1,4 @@
-//! The weights that a run starts from where it is given a model: its trunk, and the heads that both have.
+//! The weights that a run starts from if it is given a model: the trunk, and the heads that both have.
 
 use crate::cli;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ fn order(wanted: &[String], found: &[String]) -> Option<Vec<usize>> {
     }
 }
 
-/// Says what becomes of a head whose classes are not those of the shards.
+/// Reports what happens to a head whose classes differ from those of the shards.
 fn say(wanted: &[String], init: &Model, order: Option<&[usize]>, shards: &Path) {
     let (model, shards, found) = (init.path.display(), shards.display(), &init.config.classes);
     if found == wanted {
@@ -67,7 +67,7 @@ fn say(wanted: &[String], init: &Model, order: Option<&[usize]>, shards: &Path) 
     }
     if order.is_some() {
         cli::info(&format!(
-            "{model}: has the classes of {shards} in another order; its class head is put into theirs"
+            "{model}: has the classes of {shards} in another order; its class head is reordered"
         ));
         return;
     }

@@ -49,7 +49,7 @@ def entropy(logits):
 
 
 def perturbation(network, images, clean, eps, iterations, seed, step):
-    """r, one an image: of norm `eps` for 224 x 224 x 3 values, else of the same mean square."""
+    """r, one per image: of norm `eps` for 224 x 224 x 3 values, else of the same mean square."""
     values = images[0].numel()
     draws = [keyed.Keyed(seed, keyed.VAT_DIRECTION, step, i).normals(values)
              for i in range(len(images))]

@@ -28,7 +28,7 @@ def plain(value):
 
 
 def write(name, rows):
-    """A JSON list with a row a line."""
+    """A JSON list with one row per line."""
     body = ",\n".join(json.dumps(plain(row), separators=(",", ":")) for row in rows)
     (FOLDER / name).write_text(f"[\n{body}\n]\n")
 

@@ -1,4 +1,4 @@
-//! A graph of ONNX in the making. Operators are those of opset 17.
+//! A builder of ONNX graphs. Operators are those of opset 17.
 
 use super::proto::{
     AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, TensorShapeProto,

@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 pub const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
-/// More than this no reader of protobuf takes.
+/// The most bytes that readers of protobuf take.
 const MOST_BYTES: usize = (1 << 31) - 1;
 
 /// The file. `lineage`: of the export, for its metadata.
 ///
-/// Errors: `Recipe` where the preparation draws at random, or the weights are too many.
+/// Errors: `Recipe` if the preparation draws at random, or there are too many weights.
 pub fn bytes(model: &Model, lineage: BTreeMap<String, String>) -> Result<Vec<u8>> {
     let (config, layout) = (&model.config, &model.layout);
     let Some(head) = layout.head(head::CLASSES) else {
@@ -97,7 +97,7 @@ fn check_length(model: &Path, bytes: usize) -> Result<()> {
     }
 }
 
-/// What a file says of itself.
+/// The metadata of a file.
 pub struct Described {
     pub proto: ModelProto,
     pub metadata: HashMap<String, String>,
@@ -108,7 +108,7 @@ pub fn file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(schema::ONNX_MODEL) } else { path.to_path_buf() }
 }
 
-/// Reads a file, or that of a folder. Errors: `BadData` unless its bytes are those that were written.
+/// Reads a file, or the file of a folder. Errors: `BadData` if its bytes have changed.
 pub fn read(path: &Path) -> Result<Described> {
     let path = &file(path);
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -127,7 +127,7 @@ pub fn read(path: &Path) -> Result<Described> {
     Ok(Described { proto, metadata })
 }
 
-/// Where a file has the digits of its hash: in the metadata, which come last.
+/// The position of a file's hash: in the metadata, which come last.
 fn digits(bytes: &[u8]) -> Option<Range<usize>> {
     let key = schema::HASH_KEY.as_bytes();
     // The key, then the tag and the length of its value.

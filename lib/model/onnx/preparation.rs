@@ -1,5 +1,5 @@
-//! The preparation of images as nodes: the arithmetic of `augment`, operator by operator, so that what
-//! comes out is what `s4l-eval` gives the network.
+//! The preparation of images as nodes: the arithmetic of `augment`, operator by operator, so that
+//! its result is what `s4l-eval` feeds to the network.
 
 use super::graph::{Attribute, Graph, Name};
 use super::proto::data_type;
@@ -38,7 +38,7 @@ pub fn add(
             Act::Standardize => standardize(graph, &images),
         };
     }
-    // Of another size only where a crop did not fit: then this fails.
+    // The size differs only if a crop did not fit: then this fails.
     let shape = [0, size.height, size.width, channels].map(|n| n as i64);
     let shape = graph.ints(&shape);
     let images = graph.add("Reshape", &[&images, &shape], &[]);

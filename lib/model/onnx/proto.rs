@@ -39,7 +39,7 @@ pub struct StringStringEntryProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
-    /// Each behind those whose outputs it takes.
+    /// Each node after those whose outputs it takes.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
     #[prost(string, optional, tag = "2")]

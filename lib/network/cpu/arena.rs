@@ -8,7 +8,7 @@ use memmap2::{Advice, MmapMut};
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
-/// A buffer's place in the arena, in values an image.
+/// A buffer's place in the arena, in values per image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Slot {
     start: usize,
@@ -29,7 +29,7 @@ impl Requests {
     }
 
     /// Places the largest buffer first, each as low as those that it meets allow. Returns the
-    /// slots by number, and the values an image of all of them.
+    /// slots by number, and their total values per image.
     pub fn place(&self) -> (Vec<Slot>, usize) {
         let mut order: Vec<usize> = (0..self.buffers.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.buffers[i].0));

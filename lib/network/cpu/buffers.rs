@@ -2,7 +2,7 @@
 
 use super::arena::{Requests, Slot};
 
-/// Values an image of one bottleneck unit's buffers, and whether its shortcut is a convolution.
+/// Values per image of one bottleneck unit's buffers, and whether its shortcut is a convolution.
 #[derive(Debug, Clone, Copy)]
 pub struct UnitSizes {
     /// Outputs of conv1, conv2 and of the unit.
@@ -12,7 +12,7 @@ pub struct UnitSizes {
     pub projects: bool,
 }
 
-/// Values an image of all buffers.
+/// Values per image of all buffers.
 #[derive(Debug, Clone, Default)]
 pub struct Sizes {
     /// The stem's output where a pool follows, else 0; the first unit's input.
@@ -41,7 +41,7 @@ pub struct Slots {
     pub units: Vec<UnitSlots>,
     /// Gradient of the last output.
     pub gradient: Slot,
-    /// Values an image of all of them.
+    /// Values per image of all of them.
     pub total: usize,
 }
 

@@ -7,7 +7,7 @@ use super::registers::LANES;
 use half::bf16;
 use pulp::{Simd, WithSimd};
 
-/// `output = max(0, scale * input + shift)` over pixels, or `input` itself where there is no norm.
+/// `output = max(0, scale * input + shift)` over pixels, or `input` itself if there is no norm.
 /// Reads `scale.len()` channels of each pixel of `stride` values, writes them side by side.
 pub struct NormRelu<'a, E> {
     /// From the first channel of the first pixel on.
@@ -62,7 +62,7 @@ pub struct Coefficients<'a> {
     pub one: &'a [f32],
 }
 
-/// Backward of a batch norm with its sums folded into three coefficients a channel:
+/// Backward of a batch norm with its sums folded into three coefficients per channel:
 /// `output = g * gradient + x * values + one (+ residual)`.
 pub struct NormBackward<'a, E> {
     pub gradient: *const E,
@@ -104,7 +104,7 @@ impl<E: Element> WithSimd for NormBackward<'_, E> {
 /// The pixels of runs in pairs, for `multiply::Words`: word `[m, i]` holds channel i of the pixels
 /// 2 m and 2 m + 1 of all runs, one after the other; 0 behind the last one.
 pub struct PairPixels<'a, R> {
-    /// Of `channels` values a pixel.
+    /// For `channels` values per pixel.
     pub input: &'a [bf16],
     pub channels: usize,
     /// First pixels of the runs.

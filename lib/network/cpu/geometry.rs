@@ -149,7 +149,7 @@ fn reaching(conv: &Conv, at: usize, size: usize) -> (Vec<usize>, usize) {
     (taps, first)
 }
 
-/// Joins taps that go on where the one before ends.
+/// Joins taps that continue the tap before.
 fn joined(taps: impl Iterator<Item = Tap>) -> Vec<Tap> {
     let mut all: Vec<Tap> = Vec::new();
     for tap in taps {
@@ -164,7 +164,7 @@ fn joined(taps: impl Iterator<Item = Tap>) -> Vec<Tap> {
 }
 
 impl Group {
-    /// `pairs`: values are multiplied in pairs where they can be.
+    /// `pairs`: values are multiplied in pairs if possible.
     pub fn new(convs: &[&Conv], height: usize, width: usize, pairs: bool) -> Group {
         let (kernel, inputs) = (convs[0].kernel, convs[0].inputs);
         assert!(convs.iter().all(|c| (c.kernel, c.inputs) == (kernel, inputs)));

@@ -11,7 +11,7 @@ use crate::network::layout::{Layout, Unit};
 pub struct Layers {
     pub layout: Layout,
     pub stem: Group,
-    /// The max pool behind the stem, where there is one.
+    /// The max pool after the stem, if there is one.
     pub pool: Option<Pool>,
     pub units: Vec<UnitLayers>,
     /// Values of an image; pixels of the first unit's input.
@@ -22,7 +22,7 @@ pub struct Layers {
 
 /// The convolutions of one bottleneck unit.
 pub struct UnitLayers {
-    /// conv1 and, where there is one, the shortcut; conv2; conv3.
+    /// conv1 and the shortcut, if there is one; conv2; conv3.
     pub groups: [Group; 3],
     /// Pixels of an image before and after the stride.
     pub pixels: (usize, usize),
@@ -56,7 +56,7 @@ impl UnitLayers {
 }
 
 impl Layers {
-    /// For images of (height, width). `pairs`: values are multiplied in pairs where they can be.
+    /// For images of (height, width). `pairs`: values are multiplied in pairs if possible.
     pub fn new(layout: &Layout, (height, width): (usize, usize), pairs: bool) -> Layers {
         let stem = &layout.stem;
         let (mut h, mut w) = (stem.output(height), stem.output(width));

@@ -4,7 +4,7 @@ use super::elementwise::Coefficients;
 use crate::network::engine::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
 
-/// One batch norm as the kernels use it. All vectors have a value a channel.
+/// One batch norm as the kernels use it. All vectors have one value per channel.
 #[derive(Debug, Default, Clone)]
 pub struct Affine {
     /// Batch mean and 1 / sqrt(variance + epsilon).
@@ -55,7 +55,7 @@ pub fn merge(
     BatchStatistics { mean, variance: squares, count: total }
 }
 
-/// Adds the tiles' two sums a channel (`channels` values each, one after the other) in their order.
+/// Adds the tiles' two sums per channel (`channels` values each, one after the other) in their order.
 pub fn fold_sums(partial: &[f32], channels: usize) -> [Vec<f64>; 2] {
     let mut folded = [vec![0f64; channels], vec![0f64; channels]];
     for tile in partial.chunks_exact(2 * channels) {

@@ -122,7 +122,7 @@ struct Steps<'a, E> {
     packed: Shared<f32>,
 }
 
-/// A layer's output, with its statistics where a norm follows.
+/// A layer's output, with its statistics if a norm follows.
 struct Activations<'a, E> {
     values: &'a [E],
     statistics: Option<BatchStatistics>,
@@ -194,7 +194,7 @@ impl<E: Element> Steps<'_, E> {
         }
     }
 
-    /// The stem, and the pool where there is one.
+    /// The stem, and the pool if there is one.
     fn stem(&self, images: &[f32]) -> Activations<'_, E> {
         let y0 = self.slot(self.slots.y0);
         let (stem, input) = (&self.layers.stem, LayerInput::Images(images));
