@@ -14,6 +14,7 @@
 ##   make NAME            any other recipe of the pipeline, NAME.toml, with the few labels (10 %)
 ##   make table           all rows
 ##   make report          the table and the curves of what there is
+##   make tune ROW=NAME   a random search over the ranges that pipeline.mk gives, on the validation images
 ##   make test            the tests
 ##   make install         the programs and their shell completions, into PREFIX
 ##   make clean           remove what was built; results stay (a folder of them is OUT)
@@ -31,13 +32,14 @@
 ##   SEEDS="0 1 2"        one run of each row for each seed (default: 0)
 ##   DEVICE=cpu           where to compute
 ##   RUN="srun -n1 --"    put before every stage; with it -j runs rows and seeds side by side
+##   TRIALS=12            recipes that make tune draws
 ##   BIN=FOLDER           stage programs to use as they are, in place of building them
 ##   PREFIX=/usr/local    where to install
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
 
-VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN PREFIX
+VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN PREFIX ROW TRIALS
 # The environment may have such names for other ends.
 $(foreach name,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval undefine $(name))))
 
@@ -85,7 +87,7 @@ WRITTEN_OUT := $(chains) $(chains:%=%_1p)
 recipes := $(sort $(basename $(notdir $(wildcard $(pipeline)/*.toml))))
 PLAIN := $(filter-out $(WRITTEN_OUT),$(recipes))
 ROWS := $(PLAIN) $(filter $(recipes),$(WRITTEN_OUT))
-TARGETS := table report print test install clean toolchain help no-images FORCE
+TARGETS := table report tune print test install clean toolchain help no-images FORCE
 ifneq ($(filter $(TARGETS),$(ROWS)),)
 $(error $(pipeline)/$(firstword $(filter $(TARGETS),$(ROWS))).toml: rename it, it has the name of another target)
 endif
@@ -189,18 +191,24 @@ files = $(patsubst %/model,%/model/model.safetensors,$(call paths,$1))
 # The evaluations of the rows which these files come from.
 evaluations = $(addsuffix eval.parquet,$(sort $(dir $(filter %/model %/labels.parquet,$(call paths,$1)))))
 
-# $(call row,NAME,PROGRAM,INPUTS): the model of a row of the table, and its evaluation, after those of
-# the rows on which it builds, so that the table shows them too.
-define row
-$(seeds:%=$S/$1/model/model.safetensors): $S/$1/model/model.safetensors: \
+# $(call model,NAME,PROGRAM,INPUTS,FOLDER,SETTINGS,TESTED): a model by the recipe NAME, and its evaluation,
+# after those of the rows on which it builds, so that the table shows them too.
+define model
+$(patsubst %,$4/model/model.safetensors,$(seeds)): $4/model/model.safetensors: \
 		$(call files,$3) $(val) $(shards) FORCE | $(built)
 	@$$(RUN) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
-		--recipe '$(pipeline)/$1.toml' --out '$$(@D)' --seed $$* --device $(DEVICE) --update
+		--recipe '$(pipeline)/$1.toml' $5 --out '$$(@D)' --seed $$* --device $(DEVICE) --update
 
-$(seeds:%=$S/$1/eval.parquet): $S/$1/eval.parquet: \
-		$S/$1/model/model.safetensors $(val) $(shards) FORCE | $(built) $(call evaluations,$3)
-	@$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' $(subst %,$$*,$(tested)) --model '$$(<D)' --out '$$@' \
+$(patsubst %,$4/eval.parquet,$(seeds)): $4/eval.parquet: \
+		$4/model/model.safetensors $(val) $(shards) FORCE | $(built) $(call evaluations,$3)
+	@$$(RUN) $(BIN)/s4l-eval --in '$(OUT)/shards' $(subst %,$$*,$6) --model '$$(<D)' --out '$$@' \
 		--seed $$* --device $(DEVICE) --update >/dev/null
+endef
+
+# $(call row,NAME,PROGRAM,INPUTS): a row of the table.
+define row
+$(eval program_$1 := $2)$(eval inputs_$1 := $3)
+$(call model,$1,$2,$3,$S/$1,,$(tested))
 endef
 
 # $(call pseudo,NAME,LABELLED): the pseudo labels of a row's model.
@@ -224,6 +232,39 @@ endef
 
 $(eval $(call block,labelled_10p,,$(filter-out %_1p,$(PLAIN)),supervised_10p,$(MOAM_STEP1_INIT)))
 $(eval $(call block,labelled_1p,_1p,$(filter %_1p,$(PLAIN)),supervised_1p,$(MOAM_STEP1_1P_INIT)))
+
+# ---- make tune: the recipe of a row and TRIALS others, of which each value is drawn from its range in
+# pipeline.mk, TUNE_<row> := key=low:high.., evenly in its logarithm, by row, key and number of the trial.
+
+ifneq ($(filter tune,$(MAKECMDGOALS)),)
+TRIALS ?= 12
+ranges := $(TUNE_$(ROW))
+$(if $(filter $(ROWS),$(ROW)),,$(error ROW=$(ROW): name a row of $(pipeline): $(ROWS)))
+$(if $(ranges),,$(error $(pipeline)/pipeline.mk: TUNE_$(ROW) says which values to draw, as TUNE_$(ROW) := learning_rate=0.03:0.3))
+$(if $(val),,$(error $(pipeline)/pipeline.mk: VAL_PER_CLASS or VAL_FRACTION holds out the images to tune on))
+
+# Of each trial one word: key=value,key=value.
+define draw
+for trial in $$(seq $(TRIALS)); do \
+	for range in $(ranges); do \
+		key=$${range%%=*}; bounds=$${range#*=}; \
+		drawn=$$(printf '%s %s %s' '$(ROW)' "$$key" "$$trial" | sha256sum | cut -c1-8); \
+		echo "$$key $${bounds%:*} $${bounds#*:} $$((0x$$drawn))"; \
+	done | awk '{ v = $$2 * exp(log($$3 / $$2) * $$4 / 4294967296); \
+		printf "%s%s=%.3g", (NR > 1 ? "," : ""), $$1, v } END { print "" }'; \
+done
+endef
+trials := $(shell $(draw))
+comma := ,
+trial_folder = $(tuned)/seed%/$(subst =,_,$(subst $(comma),_,$1))
+tuned := $(OUT)-tune/$(ROW)
+trial = $(call model,$(ROW),$(program_$(ROW)),$(inputs_$(ROW)),$(trial_folder),$2,--split train --labelled '$(val)')
+$(eval $(call trial,recipe))
+$(foreach t,$(trials),$(eval $(call trial,$t,$(foreach s,$(subst $(comma), ,$t),-s $s))))
+
+tune: $(foreach t,recipe $(trials),$(patsubst %,$(call trial_folder,$t)/eval.parquet,$(seeds))) | $(built)
+	@$(RUN) $(BIN)/s4l-report --in '$(tuned)' --out '$(tuned)/report' --update
+endif
 
 # ---- What people ask for. The report covers every row that exists, but only the rows asked for are
 # brought up to date for it.

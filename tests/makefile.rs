@@ -367,6 +367,44 @@ fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
     assert!(stderr(&output).contains("SUBSET_1P says how many labels"), "{}", stderr(&output));
 }
 
+/// By the same draws each time, on the validation images, and not among the results.
+#[test]
+fn tune_draws_recipes_from_ranges_and_goes_on_with_more_of_them() {
+    let bench = Bench::new();
+    let pipeline = bench.path("mine/pipeline.mk");
+    let text = fs::read_to_string(&pipeline).unwrap();
+    fs::write(&pipeline, format!("{text}TUNE_vat := weight_vat=0.5:2 vat_eps=13:120\n")).unwrap();
+    let (output, log) = bench.make(&["tune", "ROW=vat", "TRIALS=3"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().last(), Some("the table, from the stage"));
+    let value = |line: &str, key: &str| -> Option<f64> {
+        let rest = line.split_once(&format!("-s {key}="))?.1;
+        Some(rest.split(' ').next()?.parse().unwrap())
+    };
+    let trained: Vec<&String> = log.iter().filter(|l| l.starts_with("s4l-pretrain")).collect();
+    let (eps, weights): (Vec<_>, Vec<_>) =
+        trained.iter().map(|l| (value(l, "vat_eps"), value(l, "weight_vat"))).unzip();
+    assert_eq!((trained.len(), eps[0], weights[0]), (4, None, None), "{log:#?}");
+    assert!(eps[1..].iter().all(|eps| (13.0..=120.0).contains(&eps.unwrap())), "{eps:?}");
+    assert!(weights[1..].iter().all(|w| (0.5..=2.0).contains(&w.unwrap())), "{weights:?}");
+    assert!(eps[1] != eps[2] && eps[2] != eps[3] && eps[1] != eps[3], "{eps:?}");
+    let evaluated = "--split train --labelled out/seed0/val.parquet --model out-tune/vat/seed0/";
+    assert_eq!(log.iter().filter(|line| line.contains(evaluated)).count(), 4, "{log:#?}");
+    assert!(log.last().unwrap().contains("s4l-report --in out-tune/vat "), "{log:#?}");
+
+    assert!(bench.ran(&["tune", "ROW=vat", "TRIALS=3"]).is_empty());
+    let ran = bench.ran(&["tune", "ROW=vat", "TRIALS=4"]);
+    assert_eq!(ran.len(), 3, "{ran:?}");
+    for (arguments, words) in [
+        (["tune", "ROW=vta"], "ROW=vta: name a row of"),
+        (["tune", "ROW=vat_entmin"], "TUNE_vat_entmin says which values to draw"),
+    ] {
+        let (output, _) = bench.make(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn a_recipe_is_not_named_as_a_target_of_make() {
     let bench = Bench::new();
