@@ -58,6 +58,21 @@ impl Part {
     }
 }
 
+/// Options of the stages whose table is made in parts.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    #[arg(long, value_name = "I/N", conflicts_with = "merge")]
+    pub part: Option<Part>,
+    /// Join the parts of --out
+    #[arg(long, conflicts_with_all = OF_MAKING)]
+    pub merge: bool,
+}
+
+/// Options of making a part, which `--merge` would not obey. `--model` may come from the environment.
+const OF_MAKING: [&str; 8] =
+    ["path", "labelled", "split", "file", "set", "value", "device", "dry_run"];
+
 /// Between the two numbers of a name.
 const OF: &str = "-of-";
 
