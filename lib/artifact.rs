@@ -134,10 +134,29 @@ pub fn target(
     Ok(Target::Write)
 }
 
-/// Whether something is there. What cannot be looked at is not taken for absent: shared storage fails to
-/// tell of files that are there.
+/// What is there, if something is. What cannot be looked at is not taken for absent: shared storage fails
+/// to tell of files that are there.
+pub fn look(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match path.metadata() {
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
+        found => found.map(Some).map_err(Error::io(path)),
+    }
+}
+
+/// Whether something is there, as `look`.
 pub fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().map_err(Error::io(path))
+    Ok(look(path)?.is_some())
+}
+
+/// Whether a regular file is there, as `look`.
+pub fn is_file(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_file()))
+}
+
+/// Whether a folder is there, as `look`.
+pub fn is_folder(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_dir()))
 }
 
 /// Writes a file under a temporary name in the same folder, syncs it and renames it: what exists
@@ -339,8 +358,12 @@ pub fn refuse_inputs<'a>(
     out: &Path,
     inputs: impl IntoIterator<Item = Option<&'a Path>>,
 ) -> Result<()> {
-    let mut inputs = inputs.into_iter().flatten().filter(|input| input.exists());
-    inputs.try_for_each(|input| refuse_overlap(input, out))
+    for input in inputs.into_iter().flatten() {
+        if exists(input)? {
+            refuse_overlap(input, out)?;
+        }
+    }
+    Ok(())
 }
 
 /// The canonical form of a path of which the last parts may not exist yet.

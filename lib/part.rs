@@ -100,7 +100,7 @@ impl FromStr for Part {
 }
 
 /// The parts of `out` that are there, sorted by name; `is_one` says whether there is a part at a path.
-pub fn found(out: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, Part)>> {
+pub fn found(out: &Path, is_one: impl Fn(&Path) -> Result<bool>) -> Result<Vec<(PathBuf, Part)>> {
     let named = beside(out, "");
     let folder = named.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let out_name = named.file_name().unwrap_or_default().to_string_lossy();
@@ -109,7 +109,11 @@ pub fn found(out: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf,
         let name = entry.map_err(Error::io(folder))?.file_name();
         let part = Part::of_name(&name.to_string_lossy(), &out_name);
         let part = part.map(|part| (part.path(out), part));
-        found.extend(part.filter(|(path, _)| path.file_name() == Some(&name) && is_one(path)));
+        if let Some((path, part)) = part.filter(|(path, _)| path.file_name() == Some(&name))
+            && is_one(&path)?
+        {
+            found.push((path, part));
+        }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
@@ -119,7 +123,11 @@ pub fn found(out: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf,
 /// `tool` makes them.
 ///
 /// Errors: `Missing` if there is no part or not each, `BadData` if there are some of another number.
-pub fn all(out: &Path, tool: &str, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, Part)>> {
+pub fn all(
+    out: &Path,
+    tool: &str,
+    is_one: impl Fn(&Path) -> Result<bool>,
+) -> Result<Vec<(PathBuf, Part)>> {
     let missing = |part: &Path| {
         let hint = format!("run {tool} --part I/N for it, with the same --out");
         Error::missing(part, "part", hint)

@@ -250,7 +250,7 @@ impl Parts {
         let lock = Lock::of(out, output.update)?;
         let found = table::output(out, tool)?;
         // Of parts that a killed merge has removed some of nothing is made again.
-        let again = output.force && part::all(out, tool, Path::is_file).is_ok();
+        let again = output.force && part::all(out, tool, artifact::is_file).is_ok();
         if let Some(made) = found.as_ref().filter(|_| !again)
             && let Some(left) = left_of(out, tool, made)?
         {
@@ -267,7 +267,7 @@ impl Parts {
     }
 
     fn open(out: &Path, tool: &'static str, lock: Lock) -> Result<Parts> {
-        let parts = part::all(out, tool, Path::is_file)?;
+        let parts = part::all(out, tool, artifact::is_file)?;
         let first = &parts[0].0;
         let made_by = format!("{tool} --part");
         let (schema, pairs) = table::footer(first, &made_by)?;
@@ -325,7 +325,7 @@ impl Parts {
 /// joined of them.
 fn left_of(out: &Path, tool: &'static str, made: &Pairs) -> Result<Option<Vec<PathBuf>>> {
     let mut left = Vec::new();
-    for (path, _) in part::found(out, Path::is_file)? {
+    for (path, _) in part::found(out, artifact::is_file)? {
         let found = table::output(&path, tool)?.and_then(own);
         let lineage = found.map(|pairs| Lineage::of_metadata(tool, &pairs));
         if lineage.is_none_or(|lineage| !lineage.difference(made).is_empty()) {

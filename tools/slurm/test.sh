@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test.sh [DIR]: the smoke pipeline on a throw-away Slurm of two nodes (cluster.sh says what to install):
-# side by side, by submit.sh, by the README's pipeline.mk, killed, requeued, preempted, out of time, and by Snakemake where $SNAKEMAKE names
-# it. Each run's files are compared with those of a run without Slurm.
+# side by side, by submit.sh, by the README's pipeline.mk, killed, requeued, preempted, out of time, and by
+# Snakemake where $SNAKEMAKE names it. Each run's files are compared with those of a run without Slurm.
 #
 # Prints a line a run and "CHECK slurm runs=N equal=N", and exits with 3 where one differs or was not
 # disturbed as it was to be. $BIN is a folder of programs to use in place of building them. DIR keeps
