@@ -134,10 +134,29 @@ pub fn target(
     Ok(Target::Write)
 }
 
-/// Whether a path exists. An error is not taken for absence: shared storage can fail to report files that
-/// exist.
+/// What exists at a path, if something does. An error is not taken for absence: shared storage can fail to
+/// report files that exist.
+pub fn look(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match path.metadata() {
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
+        found => found.map(Some).map_err(Error::io(path)),
+    }
+}
+
+/// Whether something exists, as `look`.
 pub fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().map_err(Error::io(path))
+    Ok(look(path)?.is_some())
+}
+
+/// Whether a regular file is there, as `look`.
+pub fn is_file(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_file()))
+}
+
+/// Whether a folder is there, as `look`.
+pub fn is_folder(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_dir()))
 }
 
 /// Writes a file under a temporary name in the same folder, syncs it and renames it, so a file at `path`
@@ -338,8 +357,12 @@ pub fn refuse_inputs<'a>(
     out: &Path,
     inputs: impl IntoIterator<Item = Option<&'a Path>>,
 ) -> Result<()> {
-    let mut inputs = inputs.into_iter().flatten().filter(|input| input.exists());
-    inputs.try_for_each(|input| refuse_overlap(input, out))
+    for input in inputs.into_iter().flatten() {
+        if exists(input)? {
+            refuse_overlap(input, out)?;
+        }
+    }
+    Ok(())
 }
 
 /// The canonical form of a path whose last parts may not exist yet.

@@ -87,12 +87,20 @@ impl Error {
     /// The value that was read, or `None` if it is absent or invalid. An I/O error stays an error, because
     /// the file may well exist.
     pub fn unless_unreadable<T>(read: Result<T>) -> Result<Option<T>> {
+        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+        let other = |kind| matches!(kind, NotFound | NotADirectory | IsADirectory);
         match read {
-            Err(Error::Io { path, source }) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path, source }) if !other(source.kind()) => {
                 Err(Error::Io { path, source })
             }
             read => Ok(read.ok()),
         }
+    }
+
+    /// Of a folder whose files were opened one by one while another was put in its place.
+    pub fn replaced(path: &Path) -> Error {
+        let what = "another was put in its place while it was opened; run the same command again";
+        Error::io(path)(std::io::Error::other(what))
     }
 
     pub fn bad_data(

@@ -58,6 +58,21 @@ impl Part {
     }
 }
 
+/// Options of the stages whose table is made in parts.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    #[arg(long, value_name = "I/N", conflicts_with = "merge")]
+    pub part: Option<Part>,
+    /// Join the parts of --out
+    #[arg(long, conflicts_with_all = OF_MAKING)]
+    pub merge: bool,
+}
+
+/// Options of making a part, which `--merge` would not obey. `--model` may come from the environment.
+const OF_MAKING: [&str; 8] =
+    ["path", "labelled", "split", "file", "set", "value", "device", "dry_run"];
+
 /// Between the two numbers of a name.
 const OF: &str = "-of-";
 
@@ -85,7 +100,7 @@ impl FromStr for Part {
 }
 
 /// The parts of `out` that are there, sorted by name; `is_one` says whether there is a part at a path.
-pub fn found(out: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, Part)>> {
+pub fn found(out: &Path, is_one: impl Fn(&Path) -> Result<bool>) -> Result<Vec<(PathBuf, Part)>> {
     let named = beside(out, "");
     let folder = named.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let out_name = named.file_name().unwrap_or_default().to_string_lossy();
@@ -94,7 +109,11 @@ pub fn found(out: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf,
         let name = entry.map_err(Error::io(folder))?.file_name();
         let part = Part::of_name(&name.to_string_lossy(), &out_name);
         let part = part.map(|part| (part.path(out), part));
-        found.extend(part.filter(|(path, _)| path.file_name() == Some(&name) && is_one(path)));
+        if let Some((path, part)) = part.filter(|(path, _)| path.file_name() == Some(&name))
+            && is_one(&path)?
+        {
+            found.push((path, part));
+        }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
@@ -104,7 +123,11 @@ pub fn found(out: &Path, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf,
 /// `tool` makes them.
 ///
 /// Errors: `Missing` if there is no part or not each, `BadData` if there are some of another number.
-pub fn all(out: &Path, tool: &str, is_one: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, Part)>> {
+pub fn all(
+    out: &Path,
+    tool: &str,
+    is_one: impl Fn(&Path) -> Result<bool>,
+) -> Result<Vec<(PathBuf, Part)>> {
     let missing = |part: &Path| {
         let hint = format!("run {tool} --part I/N for it, with the same --out");
         Error::missing(part, "part", hint)

@@ -48,6 +48,8 @@ pub const PREDICTION: &str = "prediction";
 pub const TOP5: &str = "top5";
 pub const NLL: &str = "nll";
 pub const LOGITS: &str = "logits";
+/// Of its pieces and parts alone: the mean over the four rotations of an image.
+pub const AVERAGED_LOGITS: &str = "averaged_logits";
 
 // Of a table of predictions: `PATH`, `LABEL`, which is the name of a class here, and this.
 pub const PROBABILITY: &str = "probability";
@@ -110,6 +112,8 @@ pub const CONFIG_KEY: &str = "s4l.config";
 pub const SUMMARY_KEY: &str = "s4l.summary";
 /// `3/8` if a table has the third of eight parts of the rows.
 pub const PART_KEY: &str = "s4l.part";
+/// Of a part: what its stage is to know of the whole when it is joined (JSON).
+pub const ABOUT_KEY: &str = "s4l.about";
 /// Of an ONNX file: the names of the classes (a JSON list), and the pipe that prepares images.
 pub const CLASSES_KEY: &str = "s4l.classes";
 pub const PREPARATION_KEY: &str = "s4l.augment_eval";
@@ -347,6 +351,15 @@ pub fn eval(classes: usize) -> Arc<Schema> {
         Field::new(NLL, DataType::Float32, false),
         Field::new(LOGITS, float_list(classes), false),
     ]))
+}
+
+/// Pieces and parts of `eval`: all that its summary is computed from.
+pub fn eval_piece(classes: usize, rotated: bool) -> Arc<Schema> {
+    let mut fields = eval(classes).fields().to_vec();
+    if rotated {
+        fields.push(Arc::new(Field::new(AVERAGED_LOGITS, float_list(classes), false)));
+    }
+    Arc::new(Schema::new(fields))
 }
 
 /// Predictions: the labels of each image; none of one that could not be read.

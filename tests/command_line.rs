@@ -70,6 +70,7 @@ fn verifying_and_merging_exclude_what_they_would_not_obey() {
     let inspect = env!("CARGO_BIN_EXE_s4l-inspect");
     let shard = env!("CARGO_BIN_EXE_s4l-shard");
     let label = env!("CARGO_BIN_EXE_s4l-pseudolabel");
+    let eval = env!("CARGO_BIN_EXE_s4l-eval");
     for (program, line) in [
         (inspect, &["model", "--verify", "--out", "o"][..]),
         (shard, &["--merge", "--dry-run"]),
@@ -80,6 +81,9 @@ fn verifying_and_merging_exclude_what_they_would_not_obey() {
         (label, &["--merge", "--labelled", "l"]),
         (label, &["--merge", "--set", "views=a"]),
         (label, &["--merge", "--seed", "1"]),
+        (eval, &["--merge", "--part", "1/2"]),
+        (eval, &["--merge", "--split", "test"]),
+        (eval, &["--merge", "--set", "augment_eval=a"]),
     ] {
         let ran = scratch.run(program, line);
         assert_eq!(ran.code, 2, "{}", ran.stderr);

@@ -36,9 +36,10 @@ cp eval.parquet runs/pets/seed0/moam_step3
 ";
 
 /// The parts that are joined by an example of a program.
-const PARTS: [(&str, &str); 2] = [
+const PARTS: [(&str, &str); 3] = [
     ("s4l-shard --merge", "s4l-shard --in big.tar --part"),
     ("s4l-pseudolabel --merge", "s4l-pseudolabel --model runs/model --out labels.parquet --part"),
+    ("s4l-eval --merge", "s4l-eval --model model --out eval.parquet --part"),
 ];
 
 #[test]

@@ -1,13 +1,19 @@
-//! `s4l-pseudolabel` in pieces: killed and run again, stopped, and split into parts: always the bytes of one
-//! run, and no piece of it made twice.
+//! `s4l-pseudolabel` and `s4l-eval` in pieces: killed and run again, stopped, and split into parts: always the
+//! bytes of one run, and no piece of it made twice.
 
 mod common;
 
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
-use common::training::{PSEUDOLABEL, flip, pretrain, words};
+use common::training::{EVAL, PSEUDOLABEL, flip, pretrain, words};
 use common::{IMAGES, LABELS, Ran, Scratch, metadata, shard, smoke};
 use s4l::artifact::{self, Lineage};
+use s4l::augment::{Mode, Pipe};
+use s4l::evaluate::logits;
+use s4l::evaluate::metrics::{EvalSummary, Prediction, summarize};
+use s4l::model::folder::Model;
+use s4l::network::device::Device;
 use s4l::schema;
+use s4l::shards::Shards;
 use s4l::tables::table::{self, fixed_lists};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +24,32 @@ use std::time::{Duration, Instant};
 
 /// Of which the last of five pieces has 76.
 const ROWS: usize = 1100;
-const LINE: &str =
-    "--in shards --model model --labelled labelled.parquet --out labels.parquet --threads 1";
+
+/// A stage that makes its table in pieces.
+struct Stage {
+    program: &'static str,
+    tool: &'static str,
+    out: &'static str,
+    /// Without `--out`.
+    line: &'static str,
+    /// What it says of its table, after the name.
+    says: &'static str,
+}
+
+const LABELLING: Stage = Stage {
+    program: PSEUDOLABEL,
+    tool: "s4l-pseudolabel",
+    out: "labels.parquet",
+    line: "--in shards --model model --labelled labelled.parquet --threads 1",
+    says: "1100 labels (200 known)",
+};
+const EVALUATION: Stage = Stage {
+    program: EVAL,
+    tool: "s4l-eval",
+    out: "eval.parquet",
+    line: "--in shards --model model --split train --threads 1 -s augment_eval=resize(28)|-1_to_1|rotate",
+    says: "top-1 ",
+};
 
 /// Shards of so many images, a model, and known labels of 200.
 fn with_model() -> Scratch {
@@ -42,138 +72,214 @@ fn with_model() -> Scratch {
     scratch
 }
 
-fn label(scratch: &Scratch, more: &str) -> Ran {
-    scratch.run(PSEUDOLABEL, &words(&format!("{LINE} {more}")))
-}
-
 fn bytes(scratch: &Scratch, name: &str) -> Vec<u8> {
     std::fs::read(scratch.path(name)).unwrap()
 }
 
-/// What one run makes that nobody disturbs.
-fn whole(scratch: &Scratch) -> Vec<u8> {
-    let line = LINE.replace("labels.parquet", "whole.parquet");
-    scratch.run(PSEUDOLABEL, &words(&line)).ok();
-    bytes(scratch, "whole.parquet")
-}
-
-fn piece(scratch: &Scratch, nth: usize) -> PathBuf {
-    scratch.path("labels.parquet.partial").join(schema::piece_file(nth))
-}
-
-/// File number and time of change of each piece that is finished.
-fn finished(scratch: &Scratch) -> Vec<(u64, i64, i64)> {
-    let pieces = (1..).map_while(|nth| piece(scratch, nth).metadata().ok());
-    pieces.map(|m| (m.ino(), m.mtime(), m.mtime_nsec())).collect()
-}
-
-/// Starts it, and waits until so many pieces are finished.
-fn started(scratch: &Scratch, pieces: usize, more: &str) -> Child {
-    let mut command = Command::new(PSEUDOLABEL);
-    command.args(words(LINE)).args(words(more)).current_dir(scratch.path(""));
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while finished(scratch).len() < pieces {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before {pieces} were finished");
-        assert!(start.elapsed() < Duration::from_secs(60), "no {pieces} pieces");
-        std::thread::sleep(Duration::from_millis(1));
+impl Stage {
+    fn words<'a>(&'a self, more: &'a str) -> Vec<&'a str> {
+        [words(self.line), vec!["--out", self.out], words(more)].concat()
     }
-    child
-}
 
-/// Starts it, and stops it with SIGTERM once so many pieces are finished; what it said.
-fn stopped(scratch: &Scratch, pieces: usize, more: &str) -> String {
-    let child = started(scratch, pieces, more);
-    // SAFETY: the process is our child and has not been waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(75), "{stderr}");
-    stderr
-}
+    fn run(&self, scratch: &Scratch, more: &str) -> Ran {
+        scratch.run(self.program, &self.words(more))
+    }
 
-/// The table with its sidecar is all that there is under its name.
-#[track_caller]
-fn nothing_is_left(scratch: &Scratch) {
-    let mut names = scratch.names();
-    names.retain(|name| name.contains("labels.parquet"));
-    assert_eq!(names, ["labels.parquet", "labels.parquet.prov.json"]);
+    fn merge(&self, scratch: &Scratch, more: &str) -> Ran {
+        let merge = ["--merge", "--out", self.out];
+        scratch.run(self.program, &[&merge[..], &words(more)].concat())
+    }
+
+    fn command(&self, scratch: &Scratch, more: &str) -> Command {
+        let mut command = Command::new(self.program);
+        command.args(self.words(more)).current_dir(scratch.path(""));
+        command
+    }
+
+    /// What one run makes that nobody disturbs.
+    fn whole(&self, scratch: &Scratch) -> Vec<u8> {
+        let out = format!("whole.{}", self.tool);
+        scratch.run(self.program, &[words(self.line), vec!["--out", &out]].concat()).ok();
+        bytes(scratch, &out)
+    }
+
+    fn part(&self, nth: usize, of: usize) -> String {
+        format!("{}.part-{nth}-of-{of}", self.out)
+    }
+
+    fn partial(&self) -> String {
+        format!("{}.partial", self.out)
+    }
+
+    fn piece(&self, scratch: &Scratch, nth: usize) -> PathBuf {
+        scratch.path(&self.partial()).join(schema::piece_file(nth))
+    }
+
+    /// File number and time of change of each piece that is finished.
+    fn finished(&self, scratch: &Scratch) -> Vec<(u64, i64, i64)> {
+        let pieces = (1..).map_while(|nth| self.piece(scratch, nth).metadata().ok());
+        pieces.map(|m| (m.ino(), m.mtime(), m.mtime_nsec())).collect()
+    }
+
+    /// Starts it, and waits until so many pieces are finished.
+    fn started(&self, scratch: &Scratch, pieces: usize, more: &str) -> Child {
+        let mut command = self.command(scratch, more);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let start = Instant::now();
+        while self.finished(scratch).len() < pieces {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before {pieces} were finished");
+            assert!(start.elapsed() < Duration::from_secs(60), "no {pieces} pieces");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child
+    }
+
+    /// Starts it, and stops it with SIGTERM once so many pieces are finished; what it said.
+    fn stopped(&self, scratch: &Scratch, pieces: usize, more: &str) -> String {
+        let child = self.started(scratch, pieces, more);
+        // SAFETY: the process is our child and has not been waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{stderr}");
+        stderr
+    }
+
+    /// The table with its sidecar is all that there is under its name.
+    #[track_caller]
+    fn nothing_is_left(&self, scratch: &Scratch) {
+        let mut names = scratch.names();
+        names.retain(|name| name.contains(self.out));
+        assert_eq!(names, [self.out.to_string(), format!("{}.prov.json", self.out)]);
+    }
 }
 
 #[test]
 fn killed_it_goes_on_behind_its_pieces_and_ends_with_the_same_bytes() {
     let scratch = with_model();
-    let mut before = Vec::new();
-    for pieces in 1..=3 {
-        let mut child = started(&scratch, pieces, "");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!scratch.path("labels.parquet").exists());
-        let after = finished(&scratch);
-        assert_eq!(after[..before.len()], before, "a finished piece was made again");
-        before = after;
+    for stage in [LABELLING, EVALUATION] {
+        let mut before = Vec::new();
+        for pieces in 1..=3 {
+            let mut child = stage.started(&scratch, pieces, "");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(!scratch.path(stage.out).exists());
+            let after = stage.finished(&scratch);
+            assert_eq!(after[..before.len()], before, "a finished piece was made again");
+            before = after;
+        }
+        // As it is when a run is killed that has the table, and not yet removed what it was made of.
+        let mut copy = Command::new("cp");
+        copy.args(["-r", &stage.partial(), "kept"]).current_dir(scratch.path(""));
+        assert!(copy.status().unwrap().success());
+        let made = stage.run(&scratch, "").ok();
+        let said = format!("{}: {}", stage.out, stage.says);
+        assert!(made.stderr.contains(&said), "{}", made.stderr);
+        stage.nothing_is_left(&scratch);
+        assert_eq!(bytes(&scratch, stage.out), stage.whole(&scratch));
+        std::fs::rename(scratch.path("kept"), scratch.path(&stage.partial())).unwrap();
+        let again = stage.run(&scratch, "").ok();
+        assert!(again.stderr.contains("up to date"), "{}", again.stderr);
+        assert_eq!(again.stdout, made.stdout);
+        stage.nothing_is_left(&scratch);
+        is_a_table_that_was_never_in_pieces(&scratch, &stage);
     }
-    // As it is when a run is killed that has the table, and not yet removed what it was made of.
-    let mut copy = Command::new("cp");
-    copy.args(["-r", "labels.parquet.partial", "kept"]).current_dir(scratch.path(""));
-    assert!(copy.status().unwrap().success());
-    let again = label(&scratch, "").ok();
-    assert!(again.stderr.contains("1100 labels (200 known)"), "{}", again.stderr);
-    nothing_is_left(&scratch);
-    let expected = whole(&scratch);
-    assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    std::fs::rename(scratch.path("kept"), scratch.path("labels.parquet.partial")).unwrap();
-    let again = label(&scratch, "").ok();
-    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
-    nothing_is_left(&scratch);
+    the_summary_is_of_all_views(&scratch);
+}
 
-    // They are the bytes of a table that was never in pieces.
-    let table = table::read(&scratch.path("labels.parquet"), "s4l-pseudolabel").unwrap();
+/// Written at once, the columns of a table are the same bytes.
+fn is_a_table_that_was_never_in_pieces(scratch: &Scratch, stage: &Stage) {
+    let table = table::read(&scratch.path(stage.out), stage.tool).unwrap();
     let pairs = table.metadata.clone().into_iter().collect();
-    let lineage = Lineage::of_metadata("s4l-pseudolabel", &pairs);
-    let (probs, classes) = table.float_lists("probs").unwrap();
-    let mut columns = table.batch.columns()[..7].to_vec();
-    columns.push(fixed_lists(probs, classes));
+    let lineage = Lineage::of_metadata(stage.tool, &pairs);
+    let summary = pairs.get(schema::SUMMARY_KEY).cloned();
+    let (name, of): (_, fn(usize) -> _) = match summary {
+        None => (schema::PROBS, schema::labels),
+        Some(_) => (schema::LOGITS, schema::eval),
+    };
+    let (last, classes) = table.float_lists(name).unwrap();
+    let mut columns = table.batch.columns().to_vec();
+    columns.pop();
+    columns.push(fixed_lists(last, classes));
+    let extra = summary.map(|summary| (schema::SUMMARY_KEY.to_string(), summary));
     let path = scratch.path("one.parquet");
-    table::write(&path, schema::labels(classes), columns, &lineage, BTreeMap::new()).unwrap();
-    assert_eq!(bytes(&scratch, "one.parquet"), expected);
+    table::write(&path, of(classes), columns, &lineage, extra.into_iter().collect()).unwrap();
+    assert_eq!(bytes(scratch, "one.parquet"), bytes(scratch, stage.out));
+}
+
+/// To the last bit, that of the logits as the network gave them.
+fn the_summary_is_of_all_views(scratch: &Scratch) {
+    let shards = Shards::open(&scratch.path("shards")).unwrap();
+    let split = shards.split("train").unwrap();
+    let rows: Vec<u32> = (0..ROWS as u32).collect();
+    let labels: Vec<u32> = split.labels().unwrap().iter().map(|label| label.unwrap()).collect();
+    let model = Model::open(&scratch.path("model")).unwrap();
+    let mut network = model.network(Device::Cpu).unwrap();
+    let pipe = Pipe::parse("resize(28)|-1_to_1|rotate", Mode::Eval).unwrap();
+    let all = logits::logits(&mut network, &split, &rows, &pipe, "testing").unwrap();
+    let classes = model.config.classes.len();
+    let summary = |of: &dyn Fn(&[f32]) -> Vec<f32>| {
+        let views = all.chunks_exact(4 * classes).zip(&labels);
+        let predictions: Vec<_> = views.map(|(v, &l)| Prediction::new(&of(v), l)).collect();
+        summarize(&predictions, &model.config.classes, &labels, 0)
+    };
+    let table = table::read(&scratch.path("eval.parquet"), "s4l-eval").unwrap();
+    let written = &table.metadata[schema::SUMMARY_KEY];
+    let expected = EvalSummary {
+        unrotated: summary(&|views| views[..classes].to_vec()),
+        rotation_averaged: Some(summary(&|views| logits::mean_over_views(views, classes))),
+        ..serde_json::from_str(written).unwrap()
+    };
+    assert_eq!(serde_json::to_string(&expected).unwrap(), *written);
 }
 
 #[test]
 fn a_stop_keeps_what_is_done_and_no_damaged_or_foreign_piece_is_used() {
-    let scratch = with_model();
-    let expected = whole(&scratch);
-    let said = stopped(&scratch, 2, "");
-    let done = 256 * finished(&scratch).len();
+    let (scratch, stage) = (with_model(), LABELLING);
+    let expected = stage.whole(&scratch);
+    let said = stage.stopped(&scratch, 2, "");
+    let done = 256 * stage.finished(&scratch).len();
     let words = format!("labels.parquet: stopped with {done} of 1100 images; run the same command");
     assert!(said.contains(&words), "{said}");
     assert!(!scratch.path("labels.parquet").exists());
 
     // One bit of a piece; one piece in the place of another.
-    flip(&piece(&scratch, 1));
-    std::fs::copy(piece(&scratch, 1), piece(&scratch, 3)).unwrap();
-    std::fs::copy(piece(&scratch, 2), piece(&scratch, 4)).unwrap();
-    std::fs::write(piece(&scratch, 9), "").unwrap();
-    label(&scratch, "").ok();
+    flip(&stage.piece(&scratch, 1));
+    std::fs::copy(stage.piece(&scratch, 1), stage.piece(&scratch, 3)).unwrap();
+    std::fs::copy(stage.piece(&scratch, 2), stage.piece(&scratch, 4)).unwrap();
+    std::fs::write(stage.piece(&scratch, 9), "").unwrap();
+    stage.run(&scratch, "").ok();
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    nothing_is_left(&scratch);
+    stage.nothing_is_left(&scratch);
 
     // Those of a run with other settings.
     std::fs::remove_file(scratch.path("labels.parquet")).unwrap();
-    stopped(&scratch, 2, "--seed 1 -s views=resize(28)|-1_to_1|rotate");
-    label(&scratch, "").ok();
+    stage.stopped(&scratch, 2, "--seed 1 -s views=resize(28)|-1_to_1|rotate");
+    stage.run(&scratch, "").ok();
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    nothing_is_left(&scratch);
+    stage.nothing_is_left(&scratch);
 
     // A folder of something else.
     std::fs::remove_file(scratch.path("labels.parquet")).unwrap();
     scratch.write("labels.parquet.partial/thesis.tex", "words");
-    label(&scratch, "-q").fails(73, &["labels.parquet.partial", "another --out"]);
+    stage.run(&scratch, "-q").fails(73, &["labels.parquet.partial", "another --out"]);
     assert_eq!(bytes(&scratch, "labels.parquet.partial/thesis.tex"), b"words");
     std::fs::remove_dir_all(scratch.path("labels.parquet.partial")).unwrap();
     // Stopped before the first piece.
-    label(&scratch, "-q --max-seconds 0").fails(75, &["labels.parquet: stopped before"]);
+    stage.run(&scratch, "-q --max-seconds 0").fails(75, &["labels.parquet: stopped before"]);
     assert!(!scratch.path("labels.parquet.partial").exists());
+
+    // An evaluation says it in the same words, and goes on with the same pieces.
+    let stage = EVALUATION;
+    let said = stage.stopped(&scratch, 1, "");
+    let before = stage.finished(&scratch);
+    let words = format!("eval.parquet: stopped with {} of 1100 images", 256 * before.len());
+    assert!(said.contains(&words), "{said}");
+    stage.stopped(&scratch, before.len() + 1, "");
+    assert_eq!(stage.finished(&scratch)[..before.len()], before);
+    stage.run(&scratch, "").ok();
+    assert_eq!(bytes(&scratch, "eval.parquet"), stage.whole(&scratch));
+    stage.nothing_is_left(&scratch);
 }
 
 /// The variables of the middle one of three tasks of a Slurm array.
@@ -187,82 +293,106 @@ const ARRAY: [(&str, &str); 4] = [
 #[test]
 fn parts_merge_into_the_bytes_of_one_run() {
     let scratch = with_model();
-    let expected = whole(&scratch);
-    let merge = ["--merge", "--out", "labels.parquet"];
-    let merged = || scratch.run(PSEUDOLABEL, &merge);
-    merged().fails(66, &["labels.parquet.part-1-of-2", "s4l-pseudolabel --part I/N"]);
-    for part in ["3/3", "1/3"] {
-        label(&scratch, &format!("-q --part {part}")).ok();
-    }
-    merged().fails(66, &["labels.parquet.part-2-of-3", "--part"]);
-    let mut second = Command::new(PSEUDOLABEL);
-    second.args(words(LINE)).args(["-q", "--part", "auto"]).current_dir(scratch.path(""));
-    assert_eq!(second.status().unwrap().code(), Some(2));
-    assert_eq!(second.envs(ARRAY).status().unwrap().code(), Some(0));
-    let again = label(&scratch, "--part 2/3").ok();
-    assert!(again.stderr.contains("labels.parquet.part-2-of-3: up to date"), "{}", again.stderr);
-    let names: Vec<_> = (1..=3).map(|nth| format!("labels.parquet.part-{nth}-of-3")).collect();
-    let parts: Vec<_> = names.iter().map(|name| bytes(&scratch, name)).collect();
-    // On another kind of machine.
-    let sidecar = scratch.path("labels.parquet.part-2-of-3.prov.json");
-    let text = std::fs::read_to_string(&sidecar).unwrap();
-    let here = artifact::instructions([&scratch.path(&names[0])]).pop_first().unwrap();
-    std::fs::write(&sidecar, text.replace(&format!("{here:?}"), "\"abacus\"")).unwrap();
-    let ran = merged().ok();
-    let warning = format!("warning: labels.parquet: parts computed with {here} and abacus: ");
-    assert!(ran.stderr.contains(&warning), "{}", ran.stderr);
-    assert!(ran.stderr.contains("labels.parquet: 1100 labels (200 known)"), "{}", ran.stderr);
-    assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    nothing_is_left(&scratch);
-    let sidecar: serde_json::Value =
-        serde_json::from_slice(&bytes(&scratch, "labels.parquet.prov.json")).unwrap();
-    assert_eq!(sidecar["parts"][1]["command"][13], "auto");
-    // As a merge leaves it that is killed while it removes the parts.
-    std::fs::write(scratch.path(&names[2]), &parts[2]).unwrap();
-    let second = format!("{LINE} --part 2/3");
-    let merges = "--merge --out labels.parquet";
-    for line in [merges, &format!("{merges} --force"), second.as_str(), LINE] {
-        let again = scratch.run(PSEUDOLABEL, &words(line)).ok();
-        assert!(again.stderr.contains("labels.parquet: up to date"), "{}", again.stderr);
-        nothing_is_left(&scratch);
-    }
-    // As one run has it. Most arrays are not over parts.
-    let mut ran = Command::new(PSEUDOLABEL);
-    ran.args(words(LINE)).current_dir(scratch.path("")).envs(ARRAY);
-    let said = String::from_utf8(ran.output().unwrap().stderr).unwrap();
-    assert!(said.contains("labels.parquet: up to date"), "{said}");
-
-    let force = || {
-        for (name, part) in names.iter().zip(&parts).filter(|(name, _)| **name != names[1]) {
-            std::fs::write(scratch.path(name), part).unwrap();
+    for stage in [LABELLING, EVALUATION] {
+        let merged = || stage.merge(&scratch, "");
+        let expected = stage.whole(&scratch);
+        let by = format!("{} --part I/N", stage.tool);
+        merged().fails(66, &[&stage.part(1, 2), &by]);
+        for part in ["3/3", "1/3"] {
+            stage.run(&scratch, &format!("-q --part {part}")).ok();
         }
-        scratch.run(PSEUDOLABEL, &[&merge[..], &["--force", "-q"]].concat())
+        merged().fails(66, &[&stage.part(2, 3), "--part"]);
+        let mut second = stage.command(&scratch, "-q --part auto");
+        assert_eq!(second.status().unwrap().code(), Some(2));
+        assert_eq!(second.envs(ARRAY).status().unwrap().code(), Some(0));
+        let again = stage.run(&scratch, "--part 2/3").ok();
+        let words = format!("{}: up to date", stage.part(2, 3));
+        assert!(again.stderr.contains(&words), "{}", again.stderr);
+        assert_eq!(again.stdout, "");
+        let names = [1, 2, 3].map(|nth| stage.part(nth, 3));
+        let parts = names.each_ref().map(|name| bytes(&scratch, name));
+        // On another kind of machine.
+        let sidecar = scratch.path(&format!("{}.prov.json", names[1]));
+        let text = std::fs::read_to_string(&sidecar).unwrap();
+        let here = artifact::instructions([&scratch.path(&names[0])]).pop_first().unwrap();
+        std::fs::write(&sidecar, text.replace(&format!("{here:?}"), "\"abacus\"")).unwrap();
+        let ran = merged().ok();
+        let out = stage.out;
+        let warning = format!("warning: {out}: parts computed with {here} and abacus: ");
+        assert!(ran.stderr.contains(&warning), "{}", ran.stderr);
+        let words = format!("{out}: {}", stage.says);
+        assert!(ran.stderr.contains(&words), "{}", ran.stderr);
+        let table = table::read(&scratch.path(out), stage.tool).unwrap();
+        let summary = table.metadata.get(schema::SUMMARY_KEY);
+        let summary = summary.map_or(String::new(), |summary| format!("{summary}\n"));
+        assert_eq!(ran.stdout, summary);
+        assert_eq!(bytes(&scratch, out), expected);
+        stage.nothing_is_left(&scratch);
+        let sidecar: serde_json::Value =
+            serde_json::from_slice(&bytes(&scratch, &format!("{out}.prov.json"))).unwrap();
+        let command = sidecar["parts"][1]["command"].as_array().unwrap();
+        assert!(command.contains(&"auto".into()), "{command:?}");
+        // As a merge leaves it that is killed while it removes the parts.
+        std::fs::write(scratch.path(&names[2]), &parts[2]).unwrap();
+        let none = String::new();
+        for (ran, stdout) in [
+            (merged(), &summary),
+            (stage.merge(&scratch, "--force"), &summary),
+            (stage.run(&scratch, "--part 2/3"), &none),
+            (stage.run(&scratch, ""), &summary),
+        ] {
+            let again = ran.ok();
+            let words = format!("{out}: up to date");
+            assert!(again.stderr.contains(&words), "{}", again.stderr);
+            assert_eq!(again.stdout, *stdout);
+            stage.nothing_is_left(&scratch);
+        }
+        // As one run has it. Most arrays are not over parts.
+        let ran = stage.command(&scratch, "").envs(ARRAY).output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(said.contains(&format!("{out}: up to date")), "{said}");
+        parts_of_others_are_refused(&scratch, &stage, &parts, &expected);
+
+        // More parts than pieces: some have no row.
+        std::fs::remove_file(scratch.path(out)).unwrap();
+        for nth in 1..=7 {
+            stage.run(&scratch, &format!("-q --part {nth}/7")).ok();
+        }
+        merged().ok();
+        assert_eq!(bytes(&scratch, out), expected);
+        for part in ["0/3", "4/3", "1", "a/b"] {
+            assert_eq!(stage.run(&scratch, &format!("--part {part}")).code, 2, "{part}");
+        }
+        assert_eq!(stage.run(&scratch, "--merge").code, 2);
+    }
+}
+
+fn parts_of_others_are_refused(
+    scratch: &Scratch,
+    stage: &Stage,
+    parts: &[Vec<u8>; 3],
+    expected: &[u8],
+) {
+    let force = || {
+        for nth in [1, 3] {
+            std::fs::write(scratch.path(&stage.part(nth, 3)), &parts[nth - 1]).unwrap();
+        }
+        stage.merge(scratch, "--force -q")
     };
-    let second = scratch.path(&names[1]);
+    let (name, by) = (stage.part(2, 3), format!("{} --part", stage.tool));
+    let second = scratch.path(&name);
     std::fs::write(&second, &parts[1]).unwrap();
     flip(&second);
-    force().fails(65, &["labels.parquet.part-2-of-3", "s4l-pseudolabel --part"]);
+    force().fails(65, &[&name, &by]);
     std::fs::write(&second, &parts[0]).unwrap();
-    force().fails(65, &["labels.parquet.part-2-of-3", "a part of another one"]);
+    force().fails(65, &[&name, "a part of another one"]);
     std::fs::remove_file(&second).unwrap();
-    label(&scratch, "-q --part 2/3 --seed 1").ok();
-    force().fails(65, &["labels.parquet.part-2-of-3", "a part of another one"]);
-    assert_eq!(bytes(&scratch, "labels.parquet"), expected);
+    stage.run(scratch, "-q --part 2/3 --seed 1").ok();
+    force().fails(65, &[&name, "a part of another one"]);
+    assert_eq!(bytes(scratch, stage.out), expected);
     std::fs::write(&second, &parts[1]).unwrap();
     force().ok();
-    assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-
-    // More parts than pieces: some have no row.
-    std::fs::remove_file(scratch.path("labels.parquet")).unwrap();
-    for nth in 1..=7 {
-        label(&scratch, &format!("-q --part {nth}/7")).ok();
-    }
-    merged().ok();
-    assert_eq!(bytes(&scratch, "labels.parquet"), expected);
-    for part in ["0/3", "4/3", "1", "a/b"] {
-        assert_eq!(label(&scratch, &format!("--part {part}")).code, 2, "{part}");
-    }
-    assert_eq!(label(&scratch, "--merge").code, 2);
+    assert_eq!(bytes(scratch, stage.out), expected);
 }
 
 /// Where values fill pages, dictionaries and row groups.
@@ -305,12 +435,12 @@ fn however_a_table_is_cut_its_bytes_are_those_of_one() {
         table::join(
             &joined,
             schema::labels(classes),
-            lineage.metadata(),
+            lineage.metadata().into_iter().collect(),
             &tables,
             "s4l-pseudolabel",
-            |batch| seen += batch.num_rows(),
         )
         .unwrap();
+        table::each(&tables, "s4l-pseudolabel", |batch| seen += batch.num_rows()).unwrap();
         assert_eq!(seen, rows);
         assert!(std::fs::read(joined).unwrap() == expected, "in pieces of {step}");
     }

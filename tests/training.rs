@@ -377,7 +377,7 @@ fn a_finished_model_is_left_alone_unless_forced() {
 fn the_weights_name_what_they_were_made_from() {
     let scratch = labelled_shards();
     pretrain(&scratch, "supervised_1p", "model", "").ok();
-    let found = s4l::model::folder::header(&scratch.path("model")).unwrap();
+    let found = s4l::model::folder::header(&scratch.path("model")).unwrap().unwrap();
     for (key, file) in [("labels", "labelled.parquet"), ("validation", "val.parquet")] {
         let hash = s4l::artifact::hash_file(&scratch.path(file)).unwrap();
         assert_eq!(found[&format!("s4l.input.{key}")], hash);

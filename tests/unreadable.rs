@@ -6,7 +6,7 @@ mod common;
 use common::training::{
     EVAL, PRETRAIN, labelled_shards, pretrain, pretrain_words, signalled, words,
 };
-use common::{SMOKE, Scratch, contents, shard};
+use common::{SMOKE, Scratch, contents, png, real, shard};
 use std::path::Path;
 
 /// Puts a link to itself in the place of a file, which it returns.
@@ -99,4 +99,88 @@ fn a_report_leaves_no_evaluation_out() {
         report().fails(74, &[name]);
         show(&path, &bytes);
     }
+}
+
+/// Whoever reads a model, or is to replace an export, in whichever format.
+#[test]
+fn models_and_exports_are_there() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_10p", "model", "-s schedule=[0,1] -s stem=imagenet").ok();
+    let run = |program: &str, line: &str| scratch.run(program, &words(line));
+    const EXPORT: &str = env!("CARGO_BIN_EXE_s4l-export");
+    for (format, file) in [("huggingface", "config.json"), ("onnx", "model.onnx")] {
+        let line = format!("--to {format} --out {format} -q");
+        run(EXPORT, &line).ok();
+        let path = scratch.path(format).join(file);
+        let bytes = hide(&path);
+        for more in ["", "--update", "--force"] {
+            run(EXPORT, &format!("{line} {more}")).fails(74, &[&format!("{format}/{file}")]);
+        }
+        show(&path, &bytes);
+        run(EXPORT, &line).ok();
+    }
+    const INSPECT: &str = env!("CARGO_BIN_EXE_s4l-inspect");
+    let predict = format!("--model model {SMOKE}");
+    for name in ["model.safetensors", "config.json"] {
+        let path = scratch.path("model").join(name);
+        let bytes = hide(&path);
+        for (program, line) in [
+            (EVAL, "--in shards --out e.parquet"),
+            (EXPORT, "--to onnx --out other"),
+            (env!("CARGO_BIN_EXE_s4l-predict"), predict.as_str()),
+            (INSPECT, "model"),
+            (INSPECT, "--verify model"),
+            (INSPECT, "--lineage model"),
+        ] {
+            run(program, line).fails(74, &[&format!("model/{name}")]);
+        }
+        show(&path, &bytes);
+    }
+    // The weights of a run, and all of an input.
+    let bytes = hide(&scratch.path("labelled.parquet"));
+    for line in ["labelled.parquet", "--lineage labelled.parquet"] {
+        run(INSPECT, line).fails(74, &["labelled.parquet"]);
+    }
+    run(env!("CARGO_BIN_EXE_s4l-predict"), "--model model labelled.parquet").fails(74, &[]);
+    show(&scratch.path("labelled.parquet"), &bytes);
+}
+
+/// Nothing of an input, and no part.
+#[test]
+fn no_image_is_passed_over_and_no_part_is_missed() {
+    let scratch = Scratch::new();
+    for name in ["cat/1.png", "cat/2.png", "dog/3.png", "dog/4"] {
+        scratch.write(&format!("images/{name}"), png(&real(3).0, 28));
+    }
+    scratch.write("one.tar", "");
+    for entry in std::fs::read_dir(SMOKE).unwrap() {
+        let from = entry.unwrap().path();
+        let name = format!("idx/{}", from.file_name().unwrap().to_str().unwrap());
+        scratch.write(&name, std::fs::read(from).unwrap());
+    }
+    for (input, file) in [
+        ("images", "cat/2.png"),
+        ("images", "dog/4"),
+        ("idx", "train-labels-idx1-ubyte.zst"),
+        ("idx", "t10k-images-idx3-ubyte.zst"),
+        ("idx", "classes.txt"),
+        ("one.tar", "one.tar"),
+    ] {
+        let path = if input == file { scratch.path(file) } else { scratch.path(input).join(file) };
+        let bytes = hide(&path);
+        shard(&scratch, &["--in", input, "--out", "shards", "-q"]).fails(74, &[file]);
+        show(&path, &bytes);
+    }
+    let labelled = labelled_shards();
+    pretrain(&labelled, "supervised_10p", "model", "-s schedule=[0,1]").ok();
+    let line = "--in shards --out eval.parquet --threads 1 -q";
+    for part in ["1/2", "2/2"] {
+        labelled.run(EVAL, &words(&format!("{line} --part {part}"))).ok();
+    }
+    let part = labelled.path("eval.parquet.part-2-of-2");
+    let bytes = hide(&part);
+    let merge = words("--merge --out eval.parquet -q");
+    labelled.run(EVAL, &merge).fails(74, &["eval.parquet.part-2-of-2"]);
+    show(&part, &bytes);
+    labelled.run(EVAL, &merge).ok();
 }

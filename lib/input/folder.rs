@@ -5,7 +5,7 @@
 use super::columns::Columns;
 use super::item::{Class, Fault, Item, MAX_IMAGE_BYTES, Position, SplitName, Visit, Walked};
 use super::labels;
-use super::listing::entries;
+use super::listing::{entries, parted};
 use super::names::is_image_name;
 use super::splits::Splits;
 use crate::cli;
@@ -45,8 +45,7 @@ impl Folder {
     /// Errors: `BadData` if the classes are ambiguous.
     pub fn open(root: &Path, splits: &Splits) -> Result<Folder> {
         let mut folder = Folder::empty(root);
-        let found = entries(root)?;
-        let (folders, files): (Vec<_>, Vec<_>) = found.into_iter().partition(|p| p.is_dir());
+        let (folders, files) = parted(entries(root)?)?;
         if !are_splits(&folders, splits)? {
             folder.add_split(root, folders, files, splits)?;
         } else {
@@ -54,8 +53,7 @@ impl Folder {
             for path in folders {
                 let name = name(&path);
                 if splits.is_unlabelled(&name) || splits.of_folder("", &name).is_some() {
-                    let inside = entries(&path)?.into_iter();
-                    let (folders, files): (Vec<_>, Vec<_>) = inside.partition(|p| p.is_dir());
+                    let (folders, files) = parted(entries(&path)?)?;
                     folder.add_split(&path, folders, files, splits)?;
                 } else {
                     return Err(Error::bad_data(
@@ -126,8 +124,8 @@ impl Folder {
         self.add_loose(&files);
         let alone = folders.len() == 1 && !files.iter().any(|p| is_image(p));
         for class in folders {
-            let inside = entries(&class)?;
-            if let Some(folder) = inside.iter().find(|p| p.is_dir()) {
+            let (folders, inside) = parted(entries(&class)?)?;
+            if let Some(folder) = folders.first() {
                 let split = splits.of_folder("", &name(folder)).is_some();
                 return Err(Error::bad_data(
                     folder,
@@ -236,7 +234,7 @@ fn are_splits(folders: &[PathBuf], splits: &Splits) -> Result<bool> {
     let mut beside = Vec::new();
     for (path, name) in folders.iter().zip(&names) {
         let named = splits.of_folder("", name).is_some();
-        let has_folders = named && entries(path)?.iter().any(|p| p.is_dir());
+        let has_folders = named && !parted(entries(path)?)?.0.is_empty();
         beside.push((name.as_str(), has_folders));
     }
     let named = names.iter().any(|name| splits.of_folder("", name).is_some());

@@ -10,6 +10,7 @@ use super::names::{is_image_name, nfc};
 use super::numbered::Numbered;
 use super::splits::Splits;
 use super::{hash, label, meta_mat};
+use crate::artifact;
 use crate::cli;
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
@@ -371,7 +372,7 @@ pub fn listed(path: &Path, columns: &Columns, add: &mut dyn FnMut(&str)) -> Resu
     let (mut count, mut first, mut any) = (0, Vec::new(), false);
     for_each_line(&list, &layout, &mut Reading::default(), &mut |line| {
         let name = file_below(path, line.name);
-        any = any || below(path, &name).exists();
+        any = any || artifact::exists(&below(path, &name))?;
         add(&name);
         count += 1;
         if first.len() < SHOWN {

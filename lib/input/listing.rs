@@ -3,6 +3,7 @@
 use super::item::SplitName;
 use super::stream;
 use super::{names, splits};
+use crate::artifact;
 use crate::error::{Error, Result};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -33,17 +34,29 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Folders, and all else that is there.
+pub fn parted(paths: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut folders, mut others) = (Vec::new(), Vec::new());
+    for path in paths {
+        match artifact::is_folder(&path)? {
+            true => folders.push(path),
+            false => others.push(path),
+        }
+    }
+    Ok((folders, others))
+}
+
 /// Files of many images are looked for so many levels below a folder that has none.
 pub const MOST_LEVELS: usize = 2;
 
 /// The files that lie so many levels below a folder, in order.
 pub fn below(folder: &Path, levels: usize) -> Result<Vec<PathBuf>> {
-    let found = entries(folder)?;
+    let (folders, others) = parted(entries(folder)?)?;
     if levels == 0 {
-        return Ok(found.into_iter().filter(|p| p.is_file()).collect());
+        return Ok(others.into_iter().filter(|p| p.is_file()).collect());
     }
-    let folders = found.iter().filter(|p| p.is_dir());
-    let files = folders.map(|folder| below(folder, levels - 1)).collect::<Result<Vec<_>>>()?;
+    let folders = folders.iter().map(|folder| below(folder, levels - 1));
+    let files = folders.collect::<Result<Vec<_>>>()?;
     Ok(files.concat())
 }
 

@@ -51,6 +51,7 @@ pub use names::base_name;
 pub use meta_mat::synsets;
 pub use tfrecord::example;
 
+use crate::artifact;
 use crate::cli;
 use crate::error::{Error, Result};
 use item::{Class, Instead, Item, Position, Stop, Visit};
@@ -105,10 +106,13 @@ enum Files {
 ///
 /// Errors: `Missing` if there is nothing, `BadData` if it is not a set of images.
 pub fn open(path: &Path, options: &Options) -> Result<Input> {
-    if !path.exists() {
+    let Some(found) = artifact::look(path)? else {
         return Err(Error::missing(path, "input", "name a folder, or a file of images"));
-    }
-    if !path.is_dir() && !path.is_file() {
+    };
+    if found.is_dir() {
+        // The files of data sets are looked for by their names: none of them may be taken for absent.
+        listing::parted(listing::entries(path)?)?;
+    } else if !found.is_file() {
         let hint = "write it to a file first";
         return Err(Error::bad_data(path, "a folder or a regular file", "neither", hint));
     }

@@ -1,6 +1,7 @@
 //! Folders: shards of a data set, and models.
 
 use super::{count, json, parquet, safetensors, section, size};
+use crate::artifact;
 use crate::error::{Error, Result};
 use crate::model;
 use crate::schema::{CONFIG_JSON, DATASET_JSON, MANIFEST, METRICS, REJECTS, WEIGHTS, split_of};
@@ -98,15 +99,15 @@ fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
 pub fn describe_model(folder: &Path) -> Result<String> {
     let mut text = format!("{}: model folder\n", folder.display());
     let config = folder.join(CONFIG_JSON);
-    if config.exists() {
+    if artifact::exists(&config)? {
         text += &json::describe(&config)?;
     }
     let metrics = folder.join(METRICS);
-    if metrics.exists() {
+    if artifact::exists(&metrics)? {
         text += &parquet::describe(&metrics)?;
     }
     let weights = folder.join(WEIGHTS);
-    if weights.exists() {
+    if artifact::exists(&weights)? {
         text += &safetensors::describe(&weights)?;
     } else {
         text += &format!("no {WEIGHTS}: training has not ended\n");
@@ -119,11 +120,11 @@ pub fn describe_model(folder: &Path) -> Result<String> {
 pub fn verify_model(folder: &Path) -> Result<()> {
     json::read(&folder.join(CONFIG_JSON))?;
     let metrics = folder.join(METRICS);
-    if metrics.exists() {
+    if artifact::exists(&metrics)? {
         parquet::verify(&metrics)?;
     }
     let weights = folder.join(WEIGHTS);
-    if !weights.exists() {
+    if !artifact::exists(&weights)? {
         let hint = "run the training stage again, it goes on";
         return Err(Error::bad_data(folder, WEIGHTS, "none", hint));
     }

@@ -195,16 +195,18 @@ impl Made {
     fn open(path: &Path) -> Result<Made> {
         let path = output(&std::path::absolute(path).map_err(Error::io(path))?);
         let made_by = "the stage of its name";
-        let metadata = if path.join(schema::DATASET_JSON).exists() {
+        let has = |name: &str| artifact::exists(&path.join(name));
+        let metadata = if has(schema::DATASET_JSON)? {
             Shards::open(&path)?;
             Shards::lineage(&path)?.unwrap_or_default()
-        } else if path.join(schema::WEIGHTS).exists() {
+        } else if has(schema::WEIGHTS)? {
             model::folder::describe(&path)?.metadata
-        } else if path.join(schema::ONNX_MODEL).exists() {
+        } else if has(schema::ONNX_MODEL)? {
             model::onnx::read(&path)?.metadata
         } else {
-            let table = if path.is_dir() { path.join(schema::TABLE) } else { path.clone() };
-            match table.is_file() {
+            let folder = artifact::is_folder(&path)?;
+            let table = if folder { path.join(schema::TABLE) } else { path.clone() };
+            match artifact::is_file(&table)? {
                 true => table::metadata(&table, made_by)?,
                 false => HashMap::new(),
             }
@@ -238,7 +240,7 @@ impl Made {
     }
 
     fn is_shards(&self) -> bool {
-        self.path.join(schema::DATASET_JSON).exists()
+        is_there(&self.path.join(schema::DATASET_JSON))
     }
 
     /// The value of an option in the command.
@@ -292,7 +294,7 @@ impl Made {
         let moved = relative(&then(given), then(out).parent()?);
         let moved = moved.map(|way| normal(&self.path.with_file_name("").join(way)));
         let was = std::path::absolute(then(given)).ok();
-        [moved, was].into_iter().flatten().find(|path| path.exists())
+        [moved, was].into_iter().flatten().find(|path| is_there(path))
     }
 
     /// The hash of images, read as the command says.
@@ -324,12 +326,17 @@ fn output(path: &Path) -> PathBuf {
     let of_report = [schema::TABLE, schema::TABLE_MD, schema::TABLE_CSV, schema::PAGE];
     let is_part = |folder: &&Path| {
         path.is_file()
-            && (folder.join(schema::DATASET_JSON).exists()
-                || folder.join(schema::WEIGHTS).exists()
-                || folder.join(schema::ONNX_MODEL).exists()
+            && (is_there(&folder.join(schema::DATASET_JSON))
+                || is_there(&folder.join(schema::WEIGHTS))
+                || is_there(&folder.join(schema::ONNX_MODEL))
                 || path.file_name().is_some_and(|name| of_report.iter().any(|part| name == *part)))
     };
     normal(path.parent().filter(is_part).unwrap_or(path))
+}
+
+/// What cannot be looked at is there: whoever reads it says what is wrong.
+fn is_there(path: &Path) -> bool {
+    artifact::exists(path).unwrap_or(true)
 }
 
 /// A provenance file; null if there is none.

@@ -17,6 +17,9 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::fs::Metadata;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A model on disk.
@@ -38,15 +41,13 @@ impl Model {
     /// and weights do not fit.
     pub fn open(path: &Path) -> Result<Model> {
         let weights = path.join(schema::WEIGHTS);
-        if !weights.is_file() {
-            let of_pytorch = path.join(schema::PYTORCH_WEIGHTS).exists();
+        if !artifact::is_file(&weights)? {
+            let of_pytorch = artifact::exists(&path.join(schema::PYTORCH_WEIGHTS))?;
             let hint = if of_pytorch { SAVE_AS_SAFETENSORS } else { HINT };
             return Err(Error::missing(&weights, "model", hint));
         }
-        let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
-        check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
+        let (bytes, config) = read(path)?;
         let found = SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
-        let config = read_config(path, &metadata(&bytes))?;
         let json = serde_json::from_slice(&config).map_err(|e| bad_config(path, e))?;
         let foreign = timm::is_config(&json);
         let config = match foreign {
@@ -108,6 +109,25 @@ fn bad_config(model: &Path, found: impl Display) -> Error {
 fn bad_weights(model: &Path, found: impl Display) -> Error {
     let path = model.join(schema::WEIGHTS);
     Error::bad_data(&path, "weights of config.json's network", found.to_string(), HINT)
+}
+
+/// The bytes of the weights of a model folder, and of its configuration. Errors unless they are whole and of
+/// one model.
+fn read(path: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
+    let weights = path.join(schema::WEIGHTS);
+    let mut file = std::fs::File::open(&weights).map_err(Error::io(&weights))?;
+    let opened = file.metadata().map_err(Error::io(&weights))?;
+    let mut bytes = Vec::with_capacity(opened.len() as usize);
+    file.read_to_end(&mut bytes).map_err(Error::io(&weights))?;
+    check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
+    SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
+    let config = read_config(path, &metadata(&bytes))?;
+    // Not all weights say which configuration is theirs: it is, if they are still where it is.
+    let file = |found: &Metadata| (found.dev(), found.ino());
+    match artifact::look(&weights)?.is_some_and(|now| file(&now) == file(&opened)) {
+        true => Ok((bytes, config)),
+        false => Err(Error::replaced(path)),
+    }
 }
 
 /// `config.json` of a model folder, in whichever format. Errors unless it is the one that belongs to
@@ -200,22 +220,29 @@ const FILES: [&str; 4] = [schema::METRICS, schema::EVENTS, schema::MODEL_CARD, s
 pub fn refuse_others(model: &Path) -> Result<()> {
     let not_ours =
         |what: &str| Err(Error::NotOurs { path: model.to_path_buf(), what: what.to_string() });
-    match model.symlink_metadata() {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        _ if !model.is_dir() => return not_ours("a folder"),
-        _ => {}
+    match artifact::look(model)? {
+        Some(found) if found.is_dir() => {}
+        None if !model.is_symlink() => return Ok(()),
+        _ => return not_ours("a folder"),
     }
-    let there = |name: &str| model.join(name).exists();
-    let begun = there(schema::CHECKPOINT) || there(schema::METRICS_JSONL);
-    let read = |name: &str| std::fs::read(model.join(name)).unwrap_or_default();
-    let ours = || {
-        // Also where a bit of it is damaged.
-        let key = schema::METADATA_PREFIX.as_bytes();
-        serde_json::from_slice::<Config>(&read(schema::CONFIG_JSON)).is_ok()
-            || read(schema::WEIGHTS).windows(key.len()).take(MOST_HEADER).any(|bytes| bytes == key)
+    let there = |names: &[&str]| -> Result<bool> {
+        let found = names.iter().map(|name| artifact::exists(&model.join(name)));
+        Ok(found.collect::<Result<Vec<_>>>()?.contains(&true))
     };
-    let files = FILES.into_iter().chain([schema::WEIGHTS]);
-    match begun || !files.into_iter().any(there) || ours() {
+    let begun = there(&[schema::CHECKPOINT, schema::METRICS_JSONL])?;
+    if begun || !there(&FILES)? && !there(&[schema::WEIGHTS])? {
+        return Ok(());
+    }
+    let read = |name: &str| -> Result<Vec<u8>> {
+        let path = model.join(name);
+        let read = Error::unless_unreadable(std::fs::read(&path).map_err(Error::io(&path)));
+        Ok(read?.unwrap_or_default())
+    };
+    // Also where a bit of it is damaged.
+    let (key, weights) = (schema::METADATA_PREFIX.as_bytes(), read(schema::WEIGHTS)?);
+    let ours = serde_json::from_slice::<Config>(&read(schema::CONFIG_JSON)?).is_ok()
+        || weights.windows(key.len()).take(MOST_HEADER).any(|bytes| bytes == key);
+    match ours {
         true => Ok(()),
         false => not_ours("a model of s4l-pretrain or s4l-moam"),
     }
@@ -257,19 +284,15 @@ pub struct Described {
 /// Describes a model folder. Errors: `BadData` unless weights and configuration are those that were
 /// written.
 pub fn describe(path: &Path) -> Result<Described> {
-    let weights = path.join(schema::WEIGHTS);
-    let bytes = std::fs::read(&weights).map_err(Error::io(&weights))?;
-    check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
-    SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
-    let metadata = metadata(&bytes);
-    let config = read_config(path, &metadata)?;
-    Ok(Described { hash: schema::short_hash(&blake3::hash(&bytes)), metadata, config })
+    let (bytes, config) = read(path)?;
+    let hash = schema::short_hash(&blake3::hash(&bytes));
+    Ok(Described { hash, metadata: metadata(&bytes), config })
 }
 
 /// The header's key-value pairs of a model folder's weights, or `None` where there are none that can be
-/// described.
-pub fn header(path: &Path) -> Option<HashMap<String, String>> {
-    describe(path).ok().map(|described| described.metadata)
+/// described. Errors: what is there cannot be read.
+pub fn header(path: &Path) -> Result<Option<HashMap<String, String>>> {
+    Ok(Error::unless_unreadable(describe(path))?.map(|described| described.metadata))
 }
 
 /// The key-value pairs in the header of weights.
@@ -289,7 +312,7 @@ mod tests {
         std::fs::write(folder.path().join(schema::CONFIG_JSON), "{}").unwrap();
         let of = |bytes: &[u8]| {
             std::fs::write(folder.path().join(schema::WEIGHTS), bytes).unwrap();
-            header(folder.path())
+            header(folder.path()).unwrap()
         };
         let config = schema::short_hash(&blake3::hash(b"{}"));
         let metadata = BTreeMap::from([(schema::CONFIG_KEY.to_string(), config.clone())]);
@@ -300,7 +323,7 @@ mod tests {
         assert_eq!(of(&bytes[..20]), None);
         assert_eq!(of(&[&u64::MAX.to_le_bytes()[..], &bytes[8..]].concat()), None);
         assert_eq!(of(b""), None);
-        assert_eq!(header(&folder.path().join("absent")), None);
+        assert_eq!(header(&folder.path().join("absent")).unwrap(), None);
         std::fs::write(folder.path().join(schema::CONFIG_JSON), "[]").unwrap();
         assert_eq!(of(&bytes), None);
     }

@@ -78,10 +78,10 @@ impl Page<'_> {
 
     /// A page of this kind that is there already.
     fn found(&self, out: &Path) -> Result<Option<Vec<u8>>> {
-        if !artifact::exists(out)? {
+        let Some(found) = artifact::look(out)? else {
             return Ok(None);
-        }
-        let bytes = match out.is_file() {
+        };
+        let bytes = match found.is_file() {
             true => std::fs::read(out).map_err(Error::io(out))?,
             false => Vec::new(),
         };

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The contents of `dataset.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dataset {
     pub format: u32,
     pub classes: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Dataset {
 }
 
 /// What `dataset.json` says of a split.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitInfo {
     pub images: usize,
     pub files: usize,

@@ -67,7 +67,7 @@ impl Shards {
     /// Opens all files of a split as one row space.
     ///
     /// Errors: `Missing` for an unknown split or an absent file, `BadData` if the files do not hold
-    /// what `dataset.json` says.
+    /// what `dataset.json` says, `Io` if other shards are in the place of these.
     pub fn split(&self, name: &str) -> Result<Split> {
         let info = self.dataset.splits.get(name).ok_or_else(|| {
             Error::missing(
@@ -76,7 +76,13 @@ impl Shards {
                 format!("there are {}", self.splits().join(", ")),
             )
         })?;
-        Split::open(&self.folder, name, info, &self.dataset)
+        let split = Split::open(&self.folder, name, info, &self.dataset);
+        // Its files were opened by their names.
+        match Dataset::read(&self.folder) {
+            Ok(now) if now == self.dataset => split,
+            Err(e @ Error::Io { .. }) => Err(e),
+            _ => Err(Error::replaced(&self.folder)),
+        }
     }
 
     /// What the folder was made from, as `artifact::target` wants it; `None` if there are no shards.
@@ -93,7 +99,7 @@ impl Shards {
         }
         let not_ours = |what: String| Error::NotOurs { path: folder.to_path_buf(), what };
         let dataset = folder.join(schema::DATASET_JSON);
-        if !artifact::exists(&dataset)? || !dataset.is_file() {
+        if !artifact::is_file(&dataset)? {
             return Err(not_ours("a shard folder".to_string()));
         }
         for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {

@@ -213,7 +213,7 @@ impl Staging {
 
     /// Removes the folder, or what another one left under its name.
     fn clean_up(self) -> Result<()> {
-        if self.root.exists()
+        if artifact::exists(&self.root)?
             && let Err(e) = remove(&self.root)
         {
             cli::warn(&format!("{e}; the next run removes it"));
@@ -311,7 +311,9 @@ fn remove(root: &Path) -> Result<()> {
 /// far as it can be.
 pub fn remove_left_over(root: &Path, made: &HashMap<String, String>) {
     let _ = std::fs::remove_dir(root);
-    if is_one(root) && matches!(lineage(root), Ok(Some(found)) if found == *made) {
+    if is_one(root).is_ok_and(|is_one| is_one)
+        && matches!(lineage(root), Ok(Some(found)) if found == *made)
+    {
         let _ = remove(root);
     }
 }
@@ -333,17 +335,24 @@ pub fn partial(out: &Path) -> PathBuf {
 }
 
 /// Whether a folder is one that `Staging::open` made, and nothing else is in it.
-pub fn is_one(folder: &Path) -> bool {
+pub fn is_one(folder: &Path) -> Result<bool> {
+    if !artifact::is_file(&folder.join(PLAN))? {
+        return Ok(false);
+    }
     let known = |name: &OsStr| [PLAN, FILES, RECORDS].iter().any(|known| name == *known);
-    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    folder.join(PLAN).is_file() && entries.all(|entry| known(&entry.file_name()))
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        if !known(&entry.map_err(Error::io(folder))?.file_name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Errors if a folder has something in it and is not one that `Staging::open` made.
 pub fn refuse_foreign(folder: &Path) -> Result<()> {
-    artifact::exists(&folder.join(PLAN))?;
+    let is_one = is_one(folder)?;
     let found = std::fs::read_dir(folder).map_err(Error::io(folder))?.count();
-    match found > 0 && !is_one(folder) {
+    match found > 0 && !is_one {
         true => Err(Error::NotOurs {
             path: folder.to_path_buf(),
             what: "a folder that s4l-shard left behind".to_string(),

@@ -1,22 +1,27 @@
 //! `s4l-eval`: one pass of a model over a split whose labels are known.
 
-use crate::artifact::{self, Lineage, Target};
+use crate::artifact::{self, Lineage};
 use crate::augment::Pipe;
 use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
 use crate::labelled::rows::{labelled_rows, labels_hash};
-use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::device::Device;
+use crate::part;
 use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::settings::method_name;
 use crate::shards::{Shards, Split};
-use crate::tables::table::{self, fixed_lists};
-use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
-use std::collections::BTreeMap;
+use crate::tables::pieces::{Begun, Making, Parts, Pieces};
+use crate::tables::table::{self, Pairs, fixed_lists};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::datatypes::{Float32Type, Int64Type};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,8 +30,12 @@ const EXAMPLES: &str = "\
 EXAMPLES
   s4l-eval --in shards --split test --model model --out eval.parquet
   s4l-eval --in shards --split train --labelled val.parquet --model model --out val-eval.parquet
-Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy by class.
-Memory: the model for 256 images, and 4 bytes x images x classes.";
+  s4l-eval --in shards --model model --out eval.parquet --part 3/8
+                                                    one of 8 jobs; then:
+  s4l-eval --merge --out eval.parquet               the bytes of one run, in place of the parts
+Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy by class. A part has none.
+A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
+Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
 
 /// Evaluate a model on labelled images
 #[derive(Debug, clap::Parser)]
@@ -44,6 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
     model: PathBuf,
     #[command(flatten)]
+    parts: part::Options,
+    #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
     computing: Computing,
@@ -55,7 +66,7 @@ pub struct Args {
 
 const TOOL: &str = "s4l-eval";
 
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct EvalSettings {
     /// Absent: the model's own.
@@ -73,33 +84,17 @@ impl Stage for Args {
         self.computing.limits
     }
 
+    fn is_part(&self) -> bool {
+        self.parts.part.is_some()
+    }
+
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let out = self.output.out_or(schema::EVAL);
-        let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
-        let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
-        artifact::refuse_inputs(&out, inputs.into_iter().chain(files))?;
-        let evaluation = self.open()?;
-        if self.output.dry_run {
-            return cli::print(&evaluation.describe());
+        match self.parts.merge {
+            true => self.join(&out, start),
+            false => self.evaluate(&out, start),
         }
-        let _lock = Lock::of(&out, self.output.update)?;
-        let found = table::output(&out, TOOL)?;
-        let done = found.as_ref().and_then(|footer| footer.get(schema::SUMMARY_KEY).cloned());
-        if artifact::target(&self.output, &out, &evaluation.lineage, found)? == Target::UpToDate {
-            return cli::print(&format!("{}\n", done.unwrap_or_default()));
-        }
-        let results = evaluation.results().map_err(|e| match e {
-            Error::Interrupted { .. } => Error::Interrupted { path: out.clone() },
-            e => e,
-        })?;
-        let summary = evaluation.summarize(&results, row_name(&out), self.computing.seed.value);
-        let json = serde_json::to_string(&summary).map_err(|e| Error::Internal(e.to_string()))?;
-        evaluation.write(&out, results, &json)?;
-        artifact::write_provenance(&out, start);
-        cli::print(&format!("{json}\n"))?;
-        cli::info(&words(&out, &summary));
-        Ok(())
     }
 }
 
@@ -107,8 +102,8 @@ impl Stage for Args {
 struct Evaluation {
     device: Device,
     model: Model,
+    about: About,
     split: Split,
-    split_name: String,
     rows: Vec<u32>,
     /// Of each row.
     labels: Vec<u32>,
@@ -119,18 +114,76 @@ struct Evaluation {
     lineage: Lineage,
 }
 
-/// What the model makes of the images.
-#[derive(Default)]
-struct Results {
-    /// Logits `[rows, classes]` of the first view of each image.
-    logits: Vec<f32>,
-    /// Of the first view of each image.
-    predictions: Vec<Prediction>,
-    /// Of the mean over the four rotations of each image, if the views are these.
-    averaged: Vec<Prediction>,
+/// What the summary says that is not in the rows.
+#[derive(Serialize, Deserialize)]
+struct About {
+    method: String,
+    /// Of the model.
+    seed: u64,
+    split: String,
+    classes: Vec<String>,
 }
 
 impl Args {
+    /// Evaluates on the images, or on a part of them.
+    fn evaluate(&self, out: &Path, start: Instant) -> Result<()> {
+        let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
+        let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
+        artifact::refuse_inputs(out, inputs.into_iter().chain(files))?;
+        let evaluation = self.open()?;
+        let (classes, rows) = (evaluation.about.classes.len(), evaluation.rows.len());
+        let columns = schema::eval_piece(classes, evaluation.rotated);
+        let making = Making::new(out, columns.clone(), &evaluation.lineage, rows, self.parts.part);
+        let images = making.rows();
+        if self.output.dry_run {
+            return cli::print(&format!("images {images}\nviews {}\n", evaluation.views));
+        }
+        let mut pieces = match making.begin(&self.output)? {
+            Begun::UpToDate(footer) => return self.print_again(&footer),
+            Begun::Open(pieces) => pieces,
+        };
+        evaluation.make_missing(&mut pieces)?;
+        if self.parts.part.is_some() {
+            let goal = pieces.goal().display().to_string();
+            let about = json(&evaluation.about)?;
+            pieces.commit(columns, Some((schema::ABOUT_KEY, about)), start)?;
+            cli::info(&format!("{goal}: {images} of {rows} images"));
+            return Ok(());
+        }
+        let mut results = Results::default();
+        pieces.each(|rows| results.add(rows))?;
+        let summary = results.summary(evaluation.about, row_name(out), evaluation.lineage.seed);
+        let footer = (schema::SUMMARY_KEY, json(&summary)?);
+        pieces.commit(schema::eval(classes), Some(footer), start)?;
+        say(out, &summary)
+    }
+
+    /// Joins the parts.
+    fn join(&self, out: &Path, start: Instant) -> Result<()> {
+        let parts = match Parts::begin(out, TOOL, &self.output, start)? {
+            Begun::UpToDate(footer) => return self.print_again(&footer),
+            Begun::Open(parts) => parts,
+        };
+        let about: About = serde_json::from_str(&parts.about).map_err(|e| {
+            let hint = "make its parts again with s4l-eval --part";
+            Error::bad_data(out, "parts of an evaluation", e.to_string(), hint)
+        })?;
+        let mut results = Results::default();
+        parts.each(|rows| results.add(rows))?;
+        let columns = schema::eval(about.classes.len());
+        let summary = results.summary(about, row_name(out), parts.lineage.seed);
+        parts.join(columns, Some((schema::SUMMARY_KEY, json(&summary)?)), start)?;
+        say(out, &summary)
+    }
+
+    /// The summary of an evaluation that is there. A part has none.
+    fn print_again(&self, footer: &Pairs) -> Result<()> {
+        match footer.get(schema::SUMMARY_KEY) {
+            Some(summary) if self.parts.part.is_none() => cli::print(&format!("{summary}\n")),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens and checks all inputs.
     fn open(&self) -> Result<Evaluation> {
         let device: Device = self.computing.device.parse()?;
@@ -160,11 +213,17 @@ impl Args {
             }
         };
         let output = pipe.output(split.channels())?;
+        let config = &model.config;
         Ok(Evaluation {
             device,
+            about: About {
+                method: method_name(config.settings.method),
+                seed: config.seed,
+                split: self.split.clone(),
+                classes: config.classes.clone(),
+            },
             model,
             split,
-            split_name: self.split.clone(),
             rows,
             labels,
             pipe,
@@ -176,54 +235,101 @@ impl Args {
 }
 
 impl Evaluation {
-    fn describe(&self) -> String {
-        format!("images {}\nviews {}\n", self.rows.len(), self.views)
-    }
-
-    fn results(&self) -> Result<Results> {
+    /// Evaluates on the images of the pieces that are missing.
+    fn make_missing(&self, pieces: &mut Pieces) -> Result<()> {
+        let images = pieces.missing_rows();
+        if images == 0 {
+            return Ok(());
+        }
         let mut network = self.model.network(self.device)?;
-        let classes = self.model.config.classes.len();
-        let (rows, mut labels) = (&self.rows, self.labels.iter());
-        let mut results = Results::default();
-        results.logits.reserve_exact(rows.len() * classes);
-        let bar = cli::progress(rows.len() as u64, "evaluating");
-        logits::visit(&mut network, &self.split, rows, &self.pipe, &bar, |_, logits| {
-            for (views, &label) in logits.chunks_exact(self.views * classes).zip(&mut labels) {
-                let first = &views[..classes];
-                results.logits.extend_from_slice(first);
-                results.predictions.push(Prediction::new(first, label));
-                if self.rotated {
-                    let mean = logits::mean_over_views(views, classes);
-                    results.averaged.push(Prediction::new(&mean, label));
-                }
-            }
+        let bar = cli::progress(images as u64, "evaluating");
+        pieces.make(|piece| {
+            let rows = &self.rows[piece.clone()];
+            let mut logits = Vec::new();
+            logits::visit(&mut network, &self.split, rows, &self.pipe, &bar, |_, of_rows| {
+                logits.extend_from_slice(of_rows);
+            })?;
+            Ok(self.columns(piece, &logits))
         })?;
         bar.finish_and_clear();
-        Ok(results)
+        Ok(())
+    }
+
+    /// The columns of `schema::eval_piece`, of the logits `[rows, views, classes]` of some rows: those of the
+    /// first view of each image.
+    fn columns(&self, piece: Range<usize>, logits: &[f32]) -> Vec<ArrayRef> {
+        let classes = self.about.classes.len();
+        let (rows, labels) = (&self.rows[piece.clone()], &self.labels[piece]);
+        let keys = rows.iter().map(|&row| self.split.key(row as usize));
+        let of_rows = logits.chunks_exact(self.views * classes);
+        let first: Vec<f32> =
+            of_rows.clone().flat_map(|views| &views[..classes]).copied().collect();
+        let pairs = first.chunks_exact(classes).zip(labels);
+        let predictions: Vec<_> = pairs.map(|(logits, &l)| Prediction::new(logits, l)).collect();
+        let p = predictions.iter();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(keys)),
+            Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| i64::from(l)))),
+            Arc::new(Int64Array::from_iter_values(p.clone().map(|p| i64::from(p.class)))),
+            Arc::new(BooleanArray::from_iter(p.clone().map(|p| Some(p.top5)))),
+            Arc::new(Float32Array::from_iter_values(p.map(|p| p.nll as f32))),
+            fixed_lists(first, classes),
+        ];
+        if self.rotated {
+            let means = of_rows.flat_map(|views| logits::mean_over_views(views, classes));
+            columns.push(fixed_lists(means.collect(), classes));
+        }
+        columns
+    }
+}
+
+/// What the model makes of the images.
+#[derive(Default)]
+struct Results {
+    labels: Vec<u32>,
+    /// Of the first view of each image.
+    predictions: Vec<Prediction>,
+    /// Of the mean over the four rotations of each image, if the views are these.
+    averaged: Vec<Prediction>,
+}
+
+impl Results {
+    /// Adds the images of some rows of pieces or parts.
+    fn add(&mut self, rows: &RecordBatch) {
+        let of = |column: &ArrayRef, labels: &[u32]| -> Vec<Prediction> {
+            let lists = column.as_fixed_size_list().iter().flatten().zip(labels);
+            let of_list = |(list, &label): (ArrayRef, _)| {
+                Prediction::new(list.as_primitive::<Float32Type>().values(), label)
+            };
+            lists.map(of_list).collect()
+        };
+        let [labels, logits, averaged] = [schema::LABEL, schema::LOGITS, schema::AVERAGED_LOGITS]
+            .map(|name| rows.column_by_name(name));
+        let labels = labels.map_or(&[][..], |labels| labels.as_primitive::<Int64Type>().values());
+        let labels: Vec<u32> = labels.iter().map(|&label| label as u32).collect();
+        self.predictions.extend(logits.into_iter().flat_map(|logits| of(logits, &labels)));
+        self.averaged.extend(averaged.into_iter().flat_map(|logits| of(logits, &labels)));
+        self.labels.extend(labels);
     }
 
     /// `seed` draws the bootstrap's resamples.
-    fn summarize(&self, results: &Results, row: String, seed: u64) -> EvalSummary {
-        let config = &self.model.config;
-        let summarize = |predictions| summarize(predictions, &config.classes, &self.labels, seed);
+    fn summary(&self, about: About, row: String, seed: u64) -> EvalSummary {
+        let About { method, split, classes, .. } = about;
+        let summarize = |predictions| summarize(predictions, &classes, &self.labels, seed);
+        let (unrotated, averaged) = (summarize(&self.predictions), &self.averaged);
         EvalSummary {
             row,
-            method: method_name(config.settings.method),
-            seed: config.seed,
-            split: self.split_name.clone(),
-            unrotated: summarize(&results.predictions),
-            rotation_averaged: self.rotated.then(|| summarize(&results.averaged)),
+            method,
+            seed: about.seed,
+            split,
+            unrotated,
+            rotation_averaged: (!averaged.is_empty()).then(|| summarize(averaged)),
         }
     }
+}
 
-    /// Writes `eval.parquet`, of the first view of each image.
-    fn write(&self, out: &Path, results: Results, summary: &str) -> Result<()> {
-        let classes = self.model.config.classes.len();
-        let keys = self.rows.iter().map(|&row| self.split.key(row as usize));
-        let columns = columns(keys, &self.labels, results, classes);
-        let extra = BTreeMap::from([(schema::SUMMARY_KEY.to_string(), summary.to_string())]);
-        table::write(out, schema::eval(classes), columns, &self.lineage, extra)
-    }
+fn json(of: &impl Serialize) -> Result<String> {
+    serde_json::to_string(of).map_err(|e| Error::Internal(e.to_string()))
 }
 
 /// All rows of a split, with their labels.
@@ -238,24 +344,6 @@ fn all_rows(split: &Split, path: &Path) -> Result<(Vec<u32>, Vec<u32>)> {
     Ok(((0..split.len() as u32).collect(), labels.collect::<Result<_>>()?))
 }
 
-/// The columns of `schema::eval`.
-fn columns<'a>(
-    keys: impl Iterator<Item = &'a str>,
-    labels: &[u32],
-    results: Results,
-    classes: usize,
-) -> Vec<ArrayRef> {
-    let predictions = &results.predictions;
-    vec![
-        Arc::new(StringArray::from_iter_values(keys)),
-        Arc::new(Int64Array::from_iter_values(labels.iter().map(|&l| i64::from(l)))),
-        Arc::new(Int64Array::from_iter_values(predictions.iter().map(|p| i64::from(p.class)))),
-        Arc::new(BooleanArray::from_iter(predictions.iter().map(|p| Some(p.top5)))),
-        Arc::new(Float32Array::from_iter_values(predictions.iter().map(|p| p.nll as f32))),
-        fixed_lists(results.logits, classes),
-    ]
-}
-
 /// The name of the folder that the evaluation lies in: the row of the table.
 fn row_name(out: &Path) -> String {
     std::path::absolute(out)
@@ -264,14 +352,17 @@ fn row_name(out: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn words(out: &Path, summary: &EvalSummary) -> String {
+/// The result of an evaluation, on stdout and for people.
+fn say(out: &Path, summary: &EvalSummary) -> Result<()> {
+    cli::print(&format!("{}\n", json(summary)?))?;
     let s = &summary.unrotated;
-    format!(
+    cli::info(&format!(
         "{}: top-1 {:.2}% (95% interval {:.2} to {:.2}) on {} images",
         out.display(),
         100.0 * s.top1,
         100.0 * s.top1_low,
         100.0 * s.top1_high,
         s.images
-    )
+    ));
+    Ok(())
 }

@@ -81,10 +81,12 @@ impl Format {
     }
 
     /// The lineage in an export, or `None` where there is none that is whole.
-    fn header(self, out: &Path) -> Option<HashMap<String, String>> {
+    fn header(self, out: &Path) -> Result<Option<HashMap<String, String>>> {
         match self {
             Format::Huggingface => folder::header(out),
-            Format::Onnx => onnx::read(out).ok().map(|read| read.metadata),
+            Format::Onnx => {
+                Ok(Error::unless_unreadable(onnx::read(out))?.map(|read| read.metadata))
+            }
         }
     }
 }
@@ -114,7 +116,7 @@ impl Stage for Args {
         }
         let _lock = Lock::of(&out, self.output.update)?;
         refuse_foreign(&out, self.to)?;
-        let found = self.to.header(&out);
+        let found = self.to.header(&out)?;
         if artifact::target(&self.output, &out, &lineage, found)? == Target::UpToDate {
             return Ok(());
         }
@@ -157,10 +159,10 @@ fn read_evaluation(path: &Path, model: &Model) -> Result<(Evaluation, String)> {
 /// `--force` replaces an export in the same format, never a folder of something else.
 fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     let not_ours = |what: String| Error::NotOurs { path: out.to_path_buf(), what };
-    if !out.exists() {
+    if !artifact::exists(out)? {
         return Ok(());
     }
-    let header = format.header(out).unwrap_or_default();
+    let header = format.header(out)?.unwrap_or_default();
     if header.get(schema::TOOL_KEY).map(String::as_str) != Some(TOOL) {
         return Err(not_ours("an export in this format".to_string()));
     }

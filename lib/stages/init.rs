@@ -82,7 +82,7 @@ impl Args {
         let dir = &self.dir;
         let not_ours = |what: &str| Error::NotOurs { path: dir.clone(), what: what.into() };
         artifact::refuse_inputs(dir, [Some(self.photos.as_path())])?;
-        if dir.exists() && !dir.is_dir() {
+        if artifact::exists(dir)? && !artifact::is_folder(dir)? {
             return Err(not_ours("a folder"));
         }
         if is_empty(dir)? {
@@ -98,7 +98,7 @@ impl Args {
 }
 
 fn is_empty(dir: &Path) -> Result<bool> {
-    match dir.is_dir() {
+    match artifact::is_folder(dir)? {
         true => Ok(std::fs::read_dir(dir).map_err(Error::io(dir))?.next().is_none()),
         false => Ok(true),
     }

@@ -148,7 +148,7 @@ enum Kind {
 }
 
 fn there(path: &Path) -> Result<()> {
-    match path.exists() {
+    match artifact::exists(path)? {
         true => Ok(()),
         false => Err(Error::missing(path, "file or folder", "check the path")),
     }
@@ -156,15 +156,17 @@ fn there(path: &Path) -> Result<()> {
 
 fn kind(path: &Path) -> Result<Kind> {
     there(path)?;
-    if path.is_dir() {
-        if path.join(schema::DATASET_JSON).exists() {
-            return Ok(Kind::Shards);
-        }
-        if path.join(schema::CONFIG_JSON).exists() || path.join(schema::WEIGHTS).exists() {
-            return Ok(Kind::Model);
-        }
-        if path.join(schema::ONNX_MODEL).exists() {
-            return Ok(Kind::Onnx);
+    if artifact::is_folder(path)? {
+        let kinds = [
+            (schema::DATASET_JSON, Kind::Shards),
+            (schema::CONFIG_JSON, Kind::Model),
+            (schema::WEIGHTS, Kind::Model),
+            (schema::ONNX_MODEL, Kind::Onnx),
+        ];
+        for (name, kind) in kinds {
+            if artifact::exists(&path.join(name))? {
+                return Ok(kind);
+            }
         }
         return Err(Error::bad_data(
             path,

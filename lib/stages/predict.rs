@@ -92,8 +92,10 @@ impl Stage for Args {
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let out = self.table()?;
-        if let Some(path) = self.images.iter().find(|path| !is_stdin(path) && !path.exists()) {
-            return Err(Error::missing(path, "input", "name an image, a folder or an archive"));
+        for path in self.images.iter().filter(|path| !is_stdin(path)) {
+            if !artifact::exists(path)? {
+                return Err(Error::missing(path, "input", "name an image, a folder or an archive"));
+            }
         }
         let device: Device = self.device.parse()?;
         let model = Model::open(&self.model)?;

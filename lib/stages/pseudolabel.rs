@@ -1,13 +1,12 @@
 //! `s4l-pseudolabel`: labels every image by a model's mean over many views.
 
-use crate::artifact::{self, Lineage, Target};
+use crate::artifact::{self, Lineage};
 use crate::augment::Pipe;
 use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::collapse;
 use crate::labelled::rows::labelled_rows;
-use crate::lock::Lock;
 use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::device::Device;
@@ -15,12 +14,12 @@ use crate::part::{self, Part};
 use crate::recipe::{self, Keys, Recipe};
 use crate::schema;
 use crate::shards::{Shards, Split};
-use crate::tables::pieces::{self, Making, Parts, Pieces};
+use crate::tables::pieces::{Begun, Making, Parts, Pieces};
 use crate::tables::table::{self, fixed_lists};
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, RecordBatch, StringArray,
 };
-use arrow::datatypes::{Float32Type, Int64Type};
+use arrow::datatypes::{Float32Type, Int64Type, Schema};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -58,12 +57,8 @@ pub struct Args {
     /// Split to label
     #[arg(long, value_name = "NAME", default_value = "train")]
     split: String,
-    /// Make part I of N, from 1; auto: that of this task of a Slurm array
-    #[arg(long, value_name = "I/N", conflicts_with = "merge")]
-    part: Option<Part>,
-    /// Join the parts of --out
-    #[arg(long, conflicts_with_all = OF_LABELLING)]
-    merge: bool,
+    #[command(flatten)]
+    parts: part::Options,
     #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
@@ -75,10 +70,6 @@ pub struct Args {
 }
 
 const TOOL: &str = "s4l-pseudolabel";
-
-/// Options of labelling, which `--merge` would not obey. `--model` may come from the environment.
-const OF_LABELLING: [&str; 8] =
-    ["path", "labelled", "split", "file", "set", "value", "device", "dry_run"];
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -99,13 +90,13 @@ impl Stage for Args {
     }
 
     fn is_part(&self) -> bool {
-        self.part.is_some()
+        self.parts.part.is_some()
     }
 
     fn run(self) -> Result<()> {
         let start = Instant::now();
         let out = self.output.out_or(schema::LABELS);
-        match self.merge {
+        match self.parts.merge {
             true => self.join(&out, start),
             false => self.label(&out, start),
         }
@@ -133,78 +124,36 @@ impl Args {
         let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
         artifact::refuse_inputs(out, inputs.into_iter().chain(files))?;
         let labelling = self.open()?;
-        let making = labelling.making(out, self.part);
+        let making = labelling.making(out, self.parts.part);
         if self.output.dry_run {
             return cli::print(&labelling.describe(&making));
         }
-        let goal = making.goal().to_path_buf();
-        if self.is_merged(out, &labelling.lineage)? {
-            cli::up_to_date(out);
+        let Begun::Open(mut pieces) = making.begin(&self.output)? else {
             return Ok(());
-        }
-        let _lock = Lock::of(&goal, self.output.update)?;
-        let found = table::output(&goal, TOOL)?;
-        if artifact::target(&self.output, &goal, &labelling.lineage, found)? == Target::UpToDate {
-            pieces::remove_left_over(&goal, TOOL, Some(&labelling.lineage));
-            return Ok(());
-        }
-        let mut pieces = making.open()?;
-        let passes = match labelling.make_missing(&mut pieces) {
-            Ok(passes) => passes,
-            Err(e) => return Err(pieces.leave(e)),
         };
+        let goal = pieces.goal().to_path_buf();
+        let passes = labelling.make_missing(&mut pieces)?;
         let speed = passes as f64 / start.elapsed().as_secs_f64();
         let mut labels = Labels::default();
-        pieces.commit(|rows| labels.add(rows))?;
-        artifact::write_provenance(&goal, start);
+        pieces.each(|rows| labels.add(rows))?;
+        pieces.commit(labelling.schema(), None, start)?;
         let words = labels.words();
         cli::info(&format!("{}: {words}, {speed:.0} forward passes a second", goal.display()));
-        if self.part.is_none() {
+        if self.parts.part.is_none() {
             labels.warn(&goal, &labelling.model.config.classes);
         }
         Ok(())
     }
 
-    /// Whether this is a part of a table that is there already.
-    fn is_merged(&self, out: &Path, lineage: &Lineage) -> Result<bool> {
-        if self.part.is_none() || self.output.force {
-            return Ok(false);
-        }
-        let found = table::output(out, TOOL)?;
-        Ok(found.is_some_and(|found| lineage.difference(&found).is_empty()))
-    }
-
     /// Joins the parts.
     fn join(&self, out: &Path, start: Instant) -> Result<()> {
-        let _lock = Lock::of(out, self.output.update)?;
-        let remove = |part: &Path| std::fs::remove_file(part).map_err(Error::io(part));
-        let found = table::output(out, TOOL)?;
-        // Of parts that a killed merge has removed some of nothing is made again.
-        let again = self.output.force && part::all(out, TOOL, Path::is_file).is_ok();
-        if let Some(made) = found.as_ref().filter(|_| !again)
-            && let Some(left) = pieces::left_of(out, TOOL, made)?
-        {
-            let made = made.clone().into_iter().collect();
-            pieces::remove_left_over(out, TOOL, Some(&Lineage::of_metadata(TOOL, &made)));
-            part::joined(out, start, &left, true, remove);
-            cli::up_to_date(out);
+        let Begun::Open(parts) = Parts::begin(out, TOOL, &self.output, start)? else {
             return Ok(());
-        }
-        let parts = Parts::open(out, TOOL)?;
-        // Not up to date: it was not joined of these parts.
-        artifact::target(&self.output, out, &parts.lineage, found)?;
+        };
         let mut labels = Labels::default();
-        parts.join(out, |rows| labels.add(rows))?;
-        pieces::remove_left_over(out, TOOL, None);
-        let computed = artifact::instructions(&parts.paths);
-        part::joined(out, start, &parts.paths, false, remove);
-        if computed.len() > 1 {
-            let with = computed.into_iter().collect::<Vec<_>>().join(" and ");
-            let out = out.display();
-            cli::warn(&format!(
-                "{out}: parts computed with {with}: its bytes may be those of neither"
-            ));
-        }
+        parts.each(|rows| labels.add(rows))?;
+        let schema = parts.schema.clone();
+        parts.join(schema, None, start)?;
         cli::info(&format!("{}: {}", out.display(), labels.words()));
         // Their names are in the shards.
         let classes: Vec<String> = (0..labels.len).map(|class| class.to_string()).collect();
@@ -243,10 +192,13 @@ impl Args {
 }
 
 impl Labelling {
+    fn schema(&self) -> Arc<Schema> {
+        schema::labels(self.model.config.classes.len())
+    }
+
     /// The table of the split, or a part of it.
     fn making(&self, out: &Path, part: Option<Part>) -> Making {
-        let schema = schema::labels(self.model.config.classes.len());
-        Making::new(out, schema, &self.lineage, self.split.len(), part)
+        Making::new(out, self.schema(), &self.lineage, self.split.len(), part)
     }
 
     fn describe(&self, making: &Making) -> String {
@@ -262,16 +214,15 @@ impl Labelling {
 
     /// Labels the images of the pieces that are missing; how many views went through the network.
     fn make_missing(&self, pieces: &mut Pieces) -> Result<usize> {
-        let missing = pieces.missing();
-        if missing.is_empty() {
+        let images = pieces.missing_rows();
+        if images == 0 {
             return Ok(0);
         }
         let classes = self.model.config.classes.len();
         let mut network = self.model.network(self.device)?;
-        let images: usize = missing.iter().map(|piece| piece.rows.len()).sum();
         let bar = cli::progress(images as u64, "labelling");
-        for piece in &missing {
-            let rows: Vec<u32> = piece.rows.clone().map(|row| row as u32).collect();
+        pieces.make(|rows| {
+            let rows: Vec<u32> = rows.map(|row| row as u32).collect();
             let mut labels = Vec::with_capacity(rows.len());
             logits::visit(&mut network, &self.split, &rows, &self.pipe, &bar, |rows, logits| {
                 let of_rows = logits.chunks_exact(self.views * classes).zip(rows);
@@ -280,8 +231,8 @@ impl Labelling {
                 }));
             })?;
             let keys = rows.iter().map(|&row| self.split.key(row as usize));
-            pieces.put(piece, columns(keys, &labels, classes))?;
-        }
+            Ok(columns(keys, &labels, classes))
+        })?;
         bar.finish_and_clear();
         Ok(images * self.views)
     }

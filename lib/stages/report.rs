@@ -111,7 +111,8 @@ impl Args {
         }
         let _lock = Lock::of(&out, self.output.update)?;
         artifact::remove_left_over(&out);
-        let made_from = ours(&out)?.filter(|_| page.exists());
+        let has_page = artifact::exists(&page)?;
+        let made_from = ours(&out)?.filter(|_| has_page);
         if artifact::target(&self.output, &page, &lineage, made_from)? == Target::Write {
             remove_if_there(&page)?;
             table::parquet(&figures, &rows, &lineage)?;

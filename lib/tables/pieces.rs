@@ -5,11 +5,12 @@
 //! Which rows a piece or a part has, its footer says: with the lineage of the whole, `s4l.part`.
 
 use super::table::{self, Pairs};
-use crate::artifact::{Lineage, beside};
-use crate::cli;
+use crate::artifact::{self, Lineage, Target, beside};
+use crate::cli::{self, Output};
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 use crate::part::{self, Part};
-use crate::schema::{self, FORMAT_KEY, HASH_KEY, PART_KEY, TOOL_KEY};
+use crate::schema::{self, ABOUT_KEY, FORMAT_KEY, HASH_KEY, PART_KEY, TOOL_KEY};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Schema;
 use parquet::arrow::ARROW_SCHEMA_META_KEY;
@@ -18,21 +19,31 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Rows of a piece: what is lost of a run that is killed is less.
 const PIECE_ROWS: usize = 256;
 
 /// Some rows of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+struct Piece {
     /// Among all pieces.
     place: Part,
-    pub rows: Range<usize>,
+    rows: Range<usize>,
 }
 
-/// What a run makes, a table or a part of one. Whoever opens its pieces has the lock of it.
+/// What a run is to make, as it finds it.
+pub enum Begun<T> {
+    /// Nothing is to be done; the footer of what is there, a table or the part of one.
+    UpToDate(Pairs),
+    Open(T),
+}
+
+/// What a run makes, a table or a part of one.
 pub struct Making {
+    out: PathBuf,
     goal: PathBuf,
+    /// Of the pieces. A table may have the first of these columns only.
     schema: Arc<Schema>,
     lineage: Lineage,
     part: Option<Part>,
@@ -41,6 +52,7 @@ pub struct Making {
 
 /// The pieces of what a run makes that are there.
 pub struct Pieces {
+    _lock: Lock,
     making: Making,
     finished: BTreeSet<usize>,
 }
@@ -62,6 +74,7 @@ impl Making {
             })
             .collect();
         Making {
+            out: out.to_path_buf(),
             goal: part.map_or(out.to_path_buf(), |part| part.path(out)),
             schema,
             lineage: lineage.clone(),
@@ -70,20 +83,36 @@ impl Making {
         }
     }
 
-    /// Where it will be.
-    pub fn goal(&self) -> &Path {
-        &self.goal
-    }
-
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.pieces.iter().map(|piece| piece.rows.len()).sum()
     }
 
-    /// The pieces that earlier runs have finished; what is damaged or of something else is removed.
+    /// Locks it, and finds what there is of it: nothing is to be done for a part of a table that is there.
     ///
-    /// Errors: `NotOurs` for a folder with something in it that is no piece.
-    pub fn open(self) -> Result<Pieces> {
+    /// Errors: as `artifact::target`, and `NotOurs` for a folder with something in it that is no piece.
+    pub fn begin(self, output: &Output) -> Result<Begun<Pieces>> {
+        let tool = self.lineage.tool;
+        if self.part.is_some()
+            && !output.force
+            && let Some(found) = table::output(&self.out, tool)?
+            && self.lineage.difference(&found).is_empty()
+        {
+            cli::up_to_date(&self.out);
+            return Ok(Begun::UpToDate(found));
+        }
+        let lock = Lock::of(&self.goal, output.update)?;
+        let found = table::output(&self.goal, tool)?;
+        let footer = found.clone().unwrap_or_default();
+        if artifact::target(output, &self.goal, &self.lineage, found)? == Target::UpToDate {
+            remove_left_over(&self.goal, tool, Some(&self.lineage));
+            return Ok(Begun::UpToDate(footer));
+        }
+        self.open(lock).map(Begun::Open)
+    }
+
+    /// The pieces that earlier runs have finished; what is damaged or of something else is removed.
+    fn open(self, lock: Lock) -> Result<Pieces> {
         let mut finished = BTreeSet::new();
         for (path, nth) in there(&root(&self.goal))? {
             let found = table::output(&path, self.lineage.tool)?;
@@ -96,19 +125,41 @@ impl Making {
                 _ => std::fs::remove_file(&path).map_err(Error::io(&path))?,
             }
         }
-        Ok(Pieces { making: self, finished })
+        Ok(Pieces { _lock: lock, making: self, finished })
     }
 }
 
 impl Pieces {
-    /// Those that are still to be made.
-    pub fn missing(&self) -> Vec<Piece> {
+    /// Where the table or the part will be.
+    pub fn goal(&self) -> &Path {
+        &self.making.goal
+    }
+
+    fn missing(&self) -> Vec<Piece> {
         let pieces = self.making.pieces.iter();
         pieces.filter(|piece| !self.finished.contains(&piece.place.0)).cloned().collect()
     }
 
-    /// Keeps a piece.
-    pub fn put(&mut self, piece: &Piece, columns: Vec<ArrayRef>) -> Result<()> {
+    /// Number of rows that are still to be made.
+    pub fn missing_rows(&self) -> usize {
+        self.missing().iter().map(|piece| piece.rows.len()).sum()
+    }
+
+    /// Makes the pieces that are missing, of the columns of their rows, and keeps each.
+    ///
+    /// Errors: `Paused` if it was stopped and some are kept.
+    pub fn make(
+        &mut self,
+        mut columns: impl FnMut(Range<usize>) -> Result<Vec<ArrayRef>>,
+    ) -> Result<()> {
+        for piece in self.missing() {
+            let put = columns(piece.rows.clone()).and_then(|columns| self.put(&piece, columns));
+            put.map_err(|e| self.leave(e))?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, piece: &Piece, columns: Vec<ArrayRef>) -> Result<()> {
         let Making { lineage, schema, .. } = &self.making;
         let place = BTreeMap::from([(PART_KEY.to_string(), piece.place.to_string())]);
         table::write(&self.path(piece), schema.clone(), columns, lineage, place)?;
@@ -120,8 +171,12 @@ impl Pieces {
         root(&self.making.goal).join(schema::piece_file(piece.place.0))
     }
 
+    fn paths(&self) -> Vec<PathBuf> {
+        self.making.pieces.iter().map(|piece| self.path(piece)).collect()
+    }
+
     /// Leaves the pieces for a later run, which is what to say if this one was stopped.
-    pub fn leave(self, error: Error) -> Error {
+    fn leave(&self, error: Error) -> Error {
         let Making { goal, pieces, .. } = &self.making;
         let done = pieces.iter().filter(|piece| self.finished.contains(&piece.place.0));
         let done: usize = done.map(|piece| piece.rows.len()).sum();
@@ -141,51 +196,78 @@ impl Pieces {
         }
     }
 
-    /// Joins all pieces to what the run makes, and removes them. `look` sees all rows.
-    pub fn commit(self, look: impl FnMut(&RecordBatch)) -> Result<()> {
-        let Making { goal, schema, lineage, part, pieces } = &self.making;
+    /// Shows all rows, in order.
+    pub fn each(&self, look: impl FnMut(&RecordBatch)) -> Result<()> {
+        table::each(&self.paths(), self.making.lineage.tool, look)
+    }
+
+    /// Joins all pieces to what the run makes, a table of the columns of `schema` with `more` in its footer,
+    /// and removes them.
+    pub fn commit(
+        self,
+        schema: Arc<Schema>,
+        more: Option<(&str, String)>,
+        start: Instant,
+    ) -> Result<()> {
+        let Making { goal, lineage, part, .. } = &self.making;
         let pairs = match part {
             None => lineage.metadata(),
             Some(part) => of_part(lineage.metadata(), *part),
         };
-        let paths: Vec<PathBuf> = pieces.iter().map(|piece| self.path(piece)).collect();
-        table::join(goal, schema.clone(), pairs, &paths, lineage.tool, look)?;
+        table::join(goal, schema, footer(pairs, more), &self.paths(), lineage.tool)?;
         if let Err(e) = remove(&root(goal)) {
             cli::warn(&format!("{e}; the next run removes it"));
         }
+        artifact::write_provenance(goal, start);
         Ok(())
     }
 }
 
-/// The parts that are left of making the table `out` of `tool`, whose footer is `made`: `None` if it was not
-/// joined of them.
-pub fn left_of(out: &Path, tool: &'static str, made: &Pairs) -> Result<Option<Vec<PathBuf>>> {
-    let mut left = Vec::new();
-    for (path, _) in part::found(out, Path::is_file)? {
-        let found = table::output(&path, tool)?.and_then(own);
-        let lineage = found.map(|pairs| Lineage::of_metadata(tool, &pairs));
-        if lineage.is_none_or(|lineage| !lineage.difference(made).is_empty()) {
-            return Ok(None);
-        }
-        left.push(path);
-    }
-    Ok(Some(left))
-}
-
 /// All parts of a table, of one run.
 pub struct Parts {
-    pub paths: Vec<PathBuf>,
-    schema: Arc<Schema>,
+    _lock: Lock,
+    out: PathBuf,
+    paths: Vec<PathBuf>,
     pairs: BTreeMap<String, String>,
+    /// Of each part.
+    pub schema: Arc<Schema>,
     pub lineage: Lineage,
+    /// What each says under `ABOUT_KEY`.
+    pub about: String,
 }
 
 impl Parts {
-    /// Opens the parts of `out`, which `tool` makes.
+    /// Locks `out`, which `tool` makes, and opens the parts of it: nothing is to be done where it was joined
+    /// of them.
     ///
-    /// Errors: as `part::all`, and `BadData` if one is damaged or of another run.
-    pub fn open(out: &Path, tool: &'static str) -> Result<Parts> {
-        let parts = part::all(out, tool, Path::is_file)?;
+    /// Errors: as `part::all` and `artifact::target`, and `BadData` if a part is damaged or of another run.
+    pub fn begin(
+        out: &Path,
+        tool: &'static str,
+        output: &Output,
+        start: Instant,
+    ) -> Result<Begun<Parts>> {
+        let lock = Lock::of(out, output.update)?;
+        let found = table::output(out, tool)?;
+        // Of parts that a killed merge has removed some of nothing is made again.
+        let again = output.force && part::all(out, tool, artifact::is_file).is_ok();
+        if let Some(made) = found.as_ref().filter(|_| !again)
+            && let Some(left) = left_of(out, tool, made)?
+        {
+            let pairs = made.clone().into_iter().collect();
+            remove_left_over(out, tool, Some(&Lineage::of_metadata(tool, &pairs)));
+            part::joined(out, start, &left, true, remove_part);
+            cli::up_to_date(out);
+            return Ok(Begun::UpToDate(made.clone()));
+        }
+        let parts = Parts::open(out, tool, lock)?;
+        // Not up to date: it was not joined of these parts.
+        artifact::target(output, out, &parts.lineage, found)?;
+        Ok(Begun::Open(parts))
+    }
+
+    fn open(out: &Path, tool: &'static str, lock: Lock) -> Result<Parts> {
+        let parts = part::all(out, tool, artifact::is_file)?;
         let first = &parts[0].0;
         let made_by = format!("{tool} --part");
         let (schema, pairs) = table::footer(first, &made_by)?;
@@ -201,22 +283,72 @@ impl Parts {
                 return Err(part::another(path, first));
             }
         }
-        let paths = parts.into_iter().map(|(path, _)| path).collect();
+        let about = pairs.remove(ABOUT_KEY).unwrap_or_default();
         let lineage = Lineage::of_metadata(tool, &pairs);
-        Ok(Parts { paths, schema, pairs, lineage })
+        let paths = parts.into_iter().map(|(path, _)| path).collect();
+        Ok(Parts { _lock: lock, out: out.to_path_buf(), paths, pairs, schema, lineage, about })
     }
 
-    /// Joins them. `look` sees all rows.
-    pub fn join(&self, out: &Path, look: impl FnMut(&RecordBatch)) -> Result<()> {
-        let made_by = format!("{} --part", self.lineage.tool);
-        let Parts { paths, schema, pairs, .. } = self;
-        table::join(out, schema.clone(), pairs.clone(), paths, &made_by, look)
+    /// Shows all rows, in order.
+    pub fn each(&self, look: impl FnMut(&RecordBatch)) -> Result<()> {
+        table::each(&self.paths, &self.made_by(), look)
     }
+
+    /// Joins them to a table of the columns of `schema` with `more` in its footer, and removes them.
+    pub fn join(
+        self,
+        schema: Arc<Schema>,
+        more: Option<(&str, String)>,
+        start: Instant,
+    ) -> Result<()> {
+        let Parts { out, paths, pairs, lineage, .. } = &self;
+        table::join(out, schema, footer(pairs.clone(), more), paths, &self.made_by())?;
+        remove_left_over(out, lineage.tool, None);
+        let computed = artifact::instructions(paths);
+        part::joined(out, start, paths, false, remove_part);
+        if computed.len() > 1 {
+            let with = computed.into_iter().collect::<Vec<_>>().join(" and ");
+            let out = out.display();
+            cli::warn(&format!(
+                "{out}: parts computed with {with}: its bytes may be those of neither"
+            ));
+        }
+        Ok(())
+    }
+
+    fn made_by(&self) -> String {
+        format!("{} --part", self.lineage.tool)
+    }
+}
+
+/// The parts that are left of making the table `out` of `tool`, whose footer is `made`: `None` if it was not
+/// joined of them.
+fn left_of(out: &Path, tool: &'static str, made: &Pairs) -> Result<Option<Vec<PathBuf>>> {
+    let mut left = Vec::new();
+    for (path, _) in part::found(out, artifact::is_file)? {
+        let found = table::output(&path, tool)?.and_then(own);
+        let lineage = found.map(|pairs| Lineage::of_metadata(tool, &pairs));
+        if lineage.is_none_or(|lineage| !lineage.difference(made).is_empty()) {
+            return Ok(None);
+        }
+        left.push(path);
+    }
+    Ok(Some(left))
+}
+
+fn remove_part(part: &Path) -> Result<()> {
+    std::fs::remove_file(part).map_err(Error::io(part))
+}
+
+/// What a footer says, in its order.
+fn footer(pairs: BTreeMap<String, String>, more: Option<(&str, String)>) -> Vec<(String, String)> {
+    let more = more.map(|(key, value)| (key.to_string(), value));
+    pairs.into_iter().chain(more).collect()
 }
 
 /// Removes the pieces that are left of making what is at `goal`, of this lineage or of any, as far as they can
 /// be. Whoever calls it has the lock of the goal.
-pub fn remove_left_over(goal: &Path, tool: &str, lineage: Option<&Lineage>) {
+fn remove_left_over(goal: &Path, tool: &str, lineage: Option<&Lineage>) {
     let is_left = |(path, nth): &(PathBuf, usize)| match (table::output(path, tool), lineage) {
         (Err(_), _) => false,
         (Ok(_), None) => true,

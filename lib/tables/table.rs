@@ -47,24 +47,25 @@ pub fn write(
     write_groups(path, schema.clone(), pairs, groups)
 }
 
-/// Writes the rows of tables, one after the other, as one table with `pairs` in its footer. However the
-/// rows are cut into tables, the bytes are those that `write` gives for all of them. `look` sees each row.
+/// Writes the rows of tables, one after the other, as one table with `pairs` in its footer: of the columns
+/// of `schema`, which are the first of theirs. However the rows are cut into tables, the bytes are those
+/// that `write` gives for all of them.
 ///
-/// Errors: `BadData` if a table is not whole, or has other columns than `schema`.
+/// Errors: `BadData` if a table is not whole, or has other columns.
 pub fn join(
     path: &Path,
     schema: Arc<Schema>,
-    pairs: BTreeMap<String, String>,
+    pairs: Vec<(String, String)>,
     tables: &[PathBuf],
     made_by: &str,
-    mut look: impl FnMut(&RecordBatch),
 ) -> Result<()> {
     type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>;
-    let batches = tables.iter().flat_map(|table| match batches(table, &schema, made_by) {
-        Ok(batches) => Box::new(batches) as Batches,
+    let mut batches = tables.iter().flat_map(|table| match batches(table, made_by) {
+        Ok(batches) => {
+            Box::new(batches.map(|batch| first(&batch?, &schema, table, made_by))) as Batches
+        }
         Err(e) => Box::new(std::iter::once(Err(e))),
     });
-    let mut batches = batches.inspect(|batch| batch.iter().for_each(&mut look));
     let mut groups = BatchCoalescer::new(schema.clone(), group_rows(&schema));
     let groups = std::iter::from_fn(|| {
         while !groups.has_completed_batch() {
@@ -81,6 +82,30 @@ pub fn join(
         groups.next_completed_batch().map(Ok)
     });
     write_groups(path, schema.clone(), pairs.into_iter(), groups)
+}
+
+/// The first columns of some rows of a table.
+fn first(
+    rows: &RecordBatch,
+    schema: &Arc<Schema>,
+    table: &Path,
+    made_by: &str,
+) -> Result<RecordBatch> {
+    let columns = rows.columns().iter().take(schema.fields().len()).cloned().collect();
+    let first = RecordBatch::try_new(schema.clone(), columns);
+    first.map_err(|e| not_parquet(table, &e.to_string(), made_by))
+}
+
+/// Shows the rows of tables, one after the other: the file of one is all that is held in memory.
+///
+/// Errors: `BadData` if a table is not whole.
+pub fn each(tables: &[PathBuf], made_by: &str, mut look: impl FnMut(&RecordBatch)) -> Result<()> {
+    for table in tables {
+        for rows in batches(table, made_by)? {
+            look(&rows?);
+        }
+    }
+    Ok(())
 }
 
 /// Rows of a full row group.
@@ -159,19 +184,12 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
 
 /// The rows of a table of ours, some at a time: its file is all that is held in memory.
 ///
-/// Errors: as `read`, and `BadData` if it has other columns than `schema`.
-fn batches(
-    path: &Path,
-    schema: &Arc<Schema>,
-    made_by: &str,
-) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+/// Errors: as `read`.
+fn batches(path: &Path, made_by: &str) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
     let (_, builder, _) = whole(path, made_by, ArrowReaderOptions::new())?;
     let bad = move |found: String| not_parquet(path, &found, made_by);
     let batches = contained::batches(builder).map_err(bad)?;
-    Ok(batches.map(move |batch| {
-        let columns = batch.map_err(bad)?.columns().to_vec();
-        RecordBatch::try_new(schema.clone(), columns).map_err(|e| bad(e.to_string()))
-    }))
+    Ok(batches.map(move |batch| batch.map_err(bad)))
 }
 
 /// The footer's key-value pairs of a file that is whole. `made_by` and errors as in `read`.

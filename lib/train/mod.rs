@@ -48,7 +48,7 @@ pub fn dry_run_without_data(
     names_labels: bool,
 ) -> Result<bool> {
     let described = s.classes > 0 && s.labelled_images > 0;
-    let has_data = names_labels && options.shards.path.exists();
+    let has_data = names_labels && artifact::exists(&options.shards.path)?;
     let without = options.output.dry_run && described && !has_data;
     if without {
         let data = Data {

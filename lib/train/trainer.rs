@@ -209,9 +209,9 @@ impl Run {
             what,
             step,
             keys,
-            checkpoint: match checkpoint.exists() {
-                true => format!("{} of step {} is kept", checkpoint.display(), last.step),
-                false => "there is no checkpoint yet".into(),
+            checkpoint: match artifact::exists(&checkpoint) {
+                Ok(false) => "there is no checkpoint yet".into(),
+                _ => format!("{} of step {} is kept", checkpoint.display(), last.step),
             },
         }
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test.sh [DIR]: the smoke pipeline on a throw-away Slurm of two nodes (cluster.sh says what to install):
-# side by side, by submit.sh, killed, requeued, preempted, out of time, and by Snakemake where $SNAKEMAKE names
-# it. Each run's files are compared with those of a run without Slurm.
+# side by side, by submit.sh, by the README's pipeline.mk, killed, requeued, preempted, out of time, and by
+# Snakemake where $SNAKEMAKE names it. Each run's files are compared with those of a run without Slurm.
 #
 # Prints a line a run and "CHECK slurm runs=N equal=N", and exits with 3 where one differs or was not
 # disturbed as it was to be. $BIN is a folder of programs to use in place of building them. DIR keeps
@@ -83,6 +83,16 @@ check submit "$all" "$(is "$(ended "$job")" COMPLETED)"
 for part in shards report/table.parquet report/table.csv; do
   diff -r "$dir/local/$part" "$dir/submit/$part" >/dev/null || { equal=$((equal - 1)); echo "submit: $part differs"; }
 done
+
+# The README's pipeline.mk, as it stands: each training a step with the name of its row.
+pipeline=$dir/named-pipeline
+cp -r pipelines/smoke "$pipeline"
+sed -n '/^```make$/,/^```$/{//!p}' $slurm/README.md >>"$pipeline/pipeline.mk"
+job=$(batch named "-n2" -j2 TRAINING=-c1 supervised_10p s4l_rotation)
+training named s4l_rotation
+names=$(squeue -h -s -j "$job" -o %j)
+check named "supervised_10p s4l_rotation" "$(is "$(ended "$job") $(grep -x seed0.s4l_rotation.model <<<"$names")" "COMPLETED seed0.s4l_rotation.model")"
+unset pipeline
 
 # SIGKILL to the stage in the middle of MOAM, then a job that is cancelled there, then the same once more.
 job=$(batch killed "" RUN="$steps" moam_step3)
