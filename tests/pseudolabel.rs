@@ -152,6 +152,22 @@ fn logits_are_averaged_over_five_crops_and_four_rotations() {
     assert!(moved > 0);
 }
 
+/// A model that never saw a rotated image is not asked about any, nor one whose classes are upright.
+#[test]
+fn views_are_rotated_only_if_the_classes_were_learnt_so() {
+    let scratch = labelled_shards();
+    pretrain(&scratch, "supervised_1p", "supervised", "").ok();
+    pretrain(&scratch, "s4l_rotation", "upright", "-s upright_classes=true").ok();
+    for model in ["supervised", "upright"] {
+        let line = format!("--in shards --model {model} --threads 1 -q --out");
+        scratch.run(PSEUDOLABEL, &words(&format!("{line} default.parquet --force"))).ok();
+        let upright = "-s views=resize_small(32)|multi_crop(28,28)|-1_to_1";
+        scratch.run(PSEUDOLABEL, &words(&format!("{line} upright.parquet --force {upright}"))).ok();
+        let read = |name: &str| std::fs::read(scratch.path(name)).unwrap();
+        assert_eq!(read("default.parquet"), read("upright.parquet"), "{model}");
+    }
+}
+
 /// With the centre view alone, it is all there is to average.
 #[test]
 fn one_view_is_the_single_label() {

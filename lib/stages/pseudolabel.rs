@@ -1,7 +1,7 @@
 //! `s4l-pseudolabel`: labels every image by a model's mean over many views.
 
 use crate::artifact::{self, Lineage};
-use crate::augment::Pipe;
+use crate::augment::{Mode, Pipe};
 use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
@@ -37,7 +37,8 @@ EXAMPLES
 A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
 Settings (--recipe, --set):
   views   the views of an image whose logits are averaged; the first one is the centre view
-          [default: 5 crops x 4 rotations, resize_small(S)|multi_crop(H,W)|-1_to_1|rotate]
+          [default: 5 crops, resize_small(S)|multi_crop(H,W)|-1_to_1; times 4 rotations, |rotate, if the
+          model learnt its classes on rotated images]
 A warning says so if a class has more than three times its share of the known labels (or of equal shares),
 or more than halfway from its share to all, or none though five would be its share.
 Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
@@ -170,7 +171,7 @@ impl Args {
         let split = shards.split(&self.split)?;
         model.check_classes(shards.classes(), &self.shards.path)?;
         if settings.views.is_empty() {
-            settings.views = default_views(&model.config);
+            settings.views = default_views(&model.config)?;
         }
         let pipe = Pipe::for_evaluation(&settings.views)?;
         logits::check_size(&model.config, split.channels(), split.path(), &pipe)?;
@@ -289,14 +290,16 @@ impl Labels {
     }
 }
 
-/// Five crops times four rotations of an image whose smaller side is 256/224 of the model's
-/// (reference pseudo_labeling/). A model of images that are not square, or of upright ones, gets no
-/// rotations.
-fn default_views(config: &Config) -> String {
-    let Config { height, width, settings, .. } = config;
+/// Five crops of an image whose smaller side is 256/224 of the model's, times four rotations (reference
+/// pseudo_labeling/) if the model learnt its classes on rotated images: on rotated images any other model
+/// is wrong, and sure of it.
+fn default_views(config: &Config) -> Result<String> {
+    let Config { height, width, settings, architecture, .. } = config;
     let small = (height.min(width) * 256).div_ceil(224);
-    let rotate = if height == width && !settings.upright_classes { "|rotate" } else { "" };
-    format!("resize_small({small})|multi_crop({height},{width})|-1_to_1{rotate}")
+    let trained = Pipe::parse(&settings.augment_labelled, Mode::Train)?;
+    let rotated = trained.output(architecture.channels)?.rotated && !settings.upright_classes;
+    let rotate = if rotated { "|rotate" } else { "" };
+    Ok(format!("resize_small({small})|multi_crop({height},{width})|-1_to_1{rotate}"))
 }
 
 /// One row of `labels.parquet`.
