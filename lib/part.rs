@@ -62,7 +62,7 @@ impl Part {
 /// Options of the stages whose output can be made in parts.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    /// Make part I of N, counted from 1; auto: the part of this Slurm array task
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     pub part: Option<Part>,
     /// Join the parts of --out

@@ -32,15 +32,15 @@ EXAMPLES
   s4l-pseudolabel --in shards --model runs/model --labelled labelled.parquet --out labels.parquet
   s4l-pseudolabel --in shards --model runs/model --out labels.parquet --part 3/8
                                                     one of 8 jobs; then:
-  s4l-pseudolabel --merge --out labels.parquet      the bytes of one run, in place of the parts
+  s4l-pseudolabel --merge --out labels.parquet      joins the parts to the bytes of one run
 
-A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
+A run that was stopped or killed continues after the last finished piece of 256 images.
 Settings (--recipe, --set):
-  views   the views of an image whose logits are averaged; the first one is the centre view
+  views   the views of each image whose logits are averaged; the first one is the centre view
           [default: 5 crops x 4 rotations, resize_small(S)|multi_crop(H,W)|-1_to_1|rotate]
-A warning says so if a class has more than three times its share of the known labels (or of equal shares),
-or more than halfway from its share to all, or none though five would be its share.
-Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
+Warns if a class gets more than three times its share (of the known labels, or an equal share without known
+labels), or more than halfway from its share to all labels, or none although its share is five or more.
+Memory: the model for 256 images, and at most 300 MB to join pieces; with --merge also the file of one part.";
 
 /// Label all images with a model
 #[derive(Debug, clap::Parser)]
@@ -48,7 +48,7 @@ Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a 
 pub struct Args {
     #[command(flatten)]
     shards: InputShards,
-    /// Model that labels
+    /// Model to label with
     #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
     model: PathBuf,
     /// Keep the known labels of this file
@@ -103,14 +103,14 @@ impl Stage for Args {
     }
 }
 
-/// What is labelled: a split, by the mean of a model over the views of each image.
+/// The work: a split, and the model and views to label it with.
 struct Labelling {
     device: Device,
     model: Model,
     split: Split,
     settings: PseudolabelSettings,
     pipe: Pipe,
-    /// Views of an image.
+    /// Views per image.
     views: usize,
     /// Row → label.
     known: HashMap<u32, u32>,
@@ -118,7 +118,7 @@ struct Labelling {
 }
 
 impl Args {
-    /// Labels the images, or a part of them.
+    /// Labels all images, or a part of them.
     fn label(&self, out: &Path, start: Instant) -> Result<()> {
         let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
         let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
@@ -155,7 +155,7 @@ impl Args {
         let schema = parts.schema.clone();
         parts.join(schema, None, start)?;
         cli::info(&format!("{}: {}", out.display(), labels.words()));
-        // Their names are in the shards.
+        // Numbers: the names of the classes are in the shards.
         let classes: Vec<String> = (0..labels.len).map(|class| class.to_string()).collect();
         labels.warn(out, &classes);
         Ok(())
@@ -196,7 +196,7 @@ impl Labelling {
         schema::labels(self.model.config.classes.len())
     }
 
-    /// The table of the split, or a part of it.
+    /// The table of the split, or a part of the table.
     fn making(&self, out: &Path, part: Option<Part>) -> Making {
         Making::new(out, self.schema(), &self.lineage, self.split.len(), part)
     }
@@ -212,7 +212,7 @@ impl Labelling {
         )
     }
 
-    /// Labels the images of the pieces that are missing; how many views went through the network.
+    /// Labels the images of the missing pieces. Returns how many views went through the network.
     fn make_missing(&self, pieces: &mut Pieces) -> Result<usize> {
         let images = pieces.missing_rows();
         if images == 0 {
@@ -238,14 +238,14 @@ impl Labelling {
     }
 }
 
-/// What is said of a table of labels.
+/// What the messages say about a table of labels.
 #[derive(Default)]
 struct Labels {
     images: usize,
     known: usize,
-    /// Of all.
+    /// Sum over the images.
     confidence: f64,
-    /// Number of classes; known and pseudo labels of each.
+    /// Number of classes; counts of known and of pseudo labels per class.
     len: i32,
     classes: BTreeMap<i64, [u64; 2]>,
 }
@@ -270,7 +270,7 @@ impl Labels {
         }
     }
 
-    /// Warns if the labels that are not known collapse.
+    /// Warns if the pseudo labels collapse.
     fn warn(&self, out: &Path, classes: &[String]) {
         let counts = |which: usize| -> Vec<u64> {
             let of_class = |class| self.classes.get(&class).map_or(0, |counts| counts[which]);
@@ -289,9 +289,8 @@ impl Labels {
     }
 }
 
-/// Five crops times four rotations of an image whose smaller side is 256/224 of the model's
-/// (reference pseudo_labeling/). A model of images that are not square, or of upright ones, gets no
-/// rotations.
+/// Five crops times four rotations of an image whose smaller side is 256/224 of the model's (reference
+/// pseudo_labeling/). No rotations if the model takes images that are not square, or has upright classes.
 fn default_views(config: &Config) -> String {
     let Config { height, width, settings, .. } = config;
     let small = (height.min(width) * 256).div_ceil(224);
@@ -311,7 +310,7 @@ struct PseudoLabel {
 }
 
 impl PseudoLabel {
-    /// From the logits `[views, classes]` of an image: logits, not probabilities, are averaged.
+    /// From the logits `[views, classes]` of an image. Logits are averaged, not probabilities.
     fn new(logits: &[f32], classes: usize, known: Option<u32>) -> PseudoLabel {
         let views = logits.len() / classes;
         let mean = logits::mean_over_views(logits, classes);

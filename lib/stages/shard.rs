@@ -97,7 +97,7 @@ pub struct Args {
     /// JPEG quality for --resize-small
     #[arg(long, default_value_t = 90, value_name = "1..100", value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
-    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    /// Make part I of N, counted from 1; auto: the part of this Slurm array task
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     part: Option<Part>,
     /// Join the parts of --out
