@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Lineage};
 use crate::augment::Pipe;
-use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
+use crate::cli::{self, Computing, InputShards, Limits, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
@@ -61,7 +61,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-eval";
@@ -76,8 +76,8 @@ struct EvalSettings {
 impl Keys for EvalSettings {}
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {

@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Lineage, Target, TemporaryFolder, UNSEEDED};
 use crate::augment::Act;
-use crate::cli::{self, Output, Stage, Words};
+use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::EvalSummary;
 use crate::lock::Lock;
@@ -48,7 +48,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-export";
@@ -92,8 +92,8 @@ impl Format {
 }
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn run(self) -> Result<()> {

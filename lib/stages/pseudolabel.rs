@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Lineage};
 use crate::augment::Pipe;
-use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
+use crate::cli::{self, Computing, InputShards, Limits, Messages, Output, Stage, quoted};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::collapse;
@@ -66,7 +66,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-pseudolabel";
@@ -81,8 +81,8 @@ struct PseudolabelSettings {
 impl Keys for PseudolabelSettings {}
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {

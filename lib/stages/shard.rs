@@ -1,7 +1,7 @@
 //! `s4l-shard`: images in any supported form → a shard folder.
 
 use crate::artifact::{self, Lineage, Target, UNSEEDED};
-use crate::cli::{self, Limits, Output, Stage, Words};
+use crate::cli::{self, Limits, Messages, Output, Stage};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::survey::Survey;
@@ -110,7 +110,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 /// Settings of the stage.
@@ -152,8 +152,8 @@ const OF_MAKING: [&str; 14] = [
 const ALLOWED_REJECTS: f64 = 0.01;
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {
