@@ -364,7 +364,7 @@ fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
     fs::write(&pipeline, without.collect::<Vec<_>>().join("\n") + "\n").unwrap();
     let (output, _) = bench.make(&["vat"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("SUBSET_1P says how many labels"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("set SUBSET_1P, the labels of"), "{}", stderr(&output));
 }
 
 /// By the same draws each time, on the validation images, and not among the results.
@@ -397,7 +397,7 @@ fn tune_draws_recipes_from_ranges_and_goes_on_with_more_of_them() {
     assert_eq!(ran.len(), 3, "{ran:?}");
     for (arguments, words) in [
         (["tune", "ROW=vta"], "ROW=vta: name a row of"),
-        (["tune", "ROW=vat_entmin"], "TUNE_vat_entmin says which values to draw"),
+        (["tune", "ROW=vat_entmin"], "set TUNE_vat_entmin, the ranges to draw from"),
     ] {
         let (output, _) = bench.make(&arguments);
         assert_eq!(output.status.code(), Some(2));
@@ -511,18 +511,18 @@ fn variables_that_make_cannot_obey_are_named() {
     let bench = Bench::new();
     for (argument, words) in [
         ("SEED=3", "SEED=3: there is no such variable"),
-        ("OUT=my runs", "OUT=my runs: make takes no path with a space in it"),
-        ("OUT=a:b", "make takes no path with : in it"),
-        ("OUT=a#b", "make takes no path with # in it"),
-        ("OUT=10%", "make takes no path with % in it"),
-        ("OUT=it's", "make takes no path with ' in it"),
-        ("OUT=a$b", "OUT=a$b: make takes no path with $ in it"),
-        ("OUT=a=b", "make takes no path with = in it"),
-        ("OUT=~/x", "make takes no path with ~ in it"),
-        ("OUT=(x)", "make takes no path with ( ) in it"),
+        ("OUT=my runs", "OUT=my runs: make cannot use a path with a space in it"),
+        ("OUT=a:b", "make cannot use a path with : in it"),
+        ("OUT=a#b", "make cannot use a path with # in it"),
+        ("OUT=10%", "make cannot use a path with % in it"),
+        ("OUT=it's", "make cannot use a path with ' in it"),
+        ("OUT=a$b", "OUT=a$b: make cannot use a path with $ in it"),
+        ("OUT=a=b", "make cannot use a path with = in it"),
+        ("OUT=~/x", "make cannot use a path with ~ in it"),
+        ("OUT=(x)", "make cannot use a path with ( ) in it"),
         ("OUT=", "OUT= is empty"),
-        ("BIN=my programs", "BIN=my programs: make takes no path with a space in it"),
-        ("PIPELINE=my pipelines/a", "PIPELINE=my pipelines/a: make takes no path with a space"),
+        ("BIN=my programs", "BIN=my programs: make cannot use a path with a space in it"),
+        ("PIPELINE=my pipelines/a", "PIPELINE=my pipelines/a: make cannot use a path with a space"),
         ("SEEDS=0,1,2", "SEEDS=0,1,2: seeds are numbers"),
         ("SEEDS={0..2}", "SEEDS={0..2}: seeds are numbers"),
         ("SEEDS=00", "SEEDS=00: seeds are numbers"),
