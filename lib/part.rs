@@ -141,7 +141,7 @@ pub fn all(
             first,
             format!("{parts} parts"),
             format!("{}", found.len()),
-            "remove those of another number of parts",
+            "remove the parts that were made with another N",
         ));
     }
     let all: Vec<_> = (1..=*parts).map(|i| Part(i, *parts)).map(|p| (p.path(out), p)).collect();
@@ -176,8 +176,8 @@ pub fn joined(
 pub fn another(part: &Path, first: &Path) -> Error {
     Error::bad_data(
         part,
-        format!("a part of the run that {} is of", first.display()),
-        "a part of another one",
+        format!("a part of the same run as {}", first.display()),
+        "a part of another run",
         "make all parts from the same input with the same settings",
     )
 }

@@ -185,7 +185,8 @@ fn nothing_else_is_read_and_what_does_not_fit_is_refused() {
     let row = || Row { label: 0, known: false, confidence: 0.5 };
     write_pseudo(&scratch, "other.parquet", &split, "other", &[row()]);
     for line in ["--audit other.parquet", "--audit labels.parquet --before other.parquet"] {
-        report(&scratch, &format!("{line} -f")).fails(65, &["other.parquet", "labels of others"]);
+        report(&scratch, &format!("{line} -f"))
+            .fails(65, &["other.parquet", "labels of other images"]);
     }
 }
 

@@ -317,7 +317,7 @@ fn damaged_parquet_and_binary_files_are_named() {
     for (header, found) in [
         (&list[..], "more than there is"),
         (&text, "another type"),
-        (&dictionary, "more values than bytes"),
+        (&dictionary, "more values than its bytes can hold"),
         (&page, "more bytes than it can have"),
     ] {
         let mut damaged = whole.clone();

@@ -135,7 +135,7 @@ fn labels_of_other_images_with_the_same_keys_are_refused() {
         (SUBSET, format!("{nested} labelled.parquet"), "labelled.parquet"),
     ] {
         let ran = scratch.run(program, &words(&line));
-        ran.fails(65, &[file, "labels of others", "these shards"]);
+        ran.fails(65, &[file, "labels of other images", "these shards"]);
     }
 }
 

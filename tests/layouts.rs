@@ -207,8 +207,8 @@ fn idx_of_other_names_and_of_emnist() {
 
     let labels = idx(8, &[2], &[0, 1]);
     for (name, kind, sizes, found) in [
-        ("colour", 8, &[2, 28, 28, 3][..], "uint8 and 4 sizes"),
-        ("float", 13, &[2, 28, 28], "float32 and 3 sizes"),
+        ("colour", 8, &[2, 28, 28, 3][..], "uint8 with 4 dimensions"),
+        ("float", 13, &[2, 28, 28], "float32 with 3 dimensions"),
     ] {
         let data = vec![0; sizes.iter().product::<u32>() as usize * 4];
         scratch.write(&format!("{name}/train-images-idx3-ubyte"), idx(kind, sizes, &data));

@@ -266,7 +266,7 @@ fn a_list_adds_to_the_labels_of_class_folders() {
         let ran = sharded(&scratch, "--in in --labels val.txt -q");
         assert_eq!(ran.code, 65);
         let error = ran.stderr.lines().last().unwrap();
-        assert!(error.contains("\"0\" where folders are as \"n01\"; name the classes"), "{error}");
+        assert!(error.contains("label \"0\", folder \"n01\"; name the classes"), "{error}");
         let ran = holds(&scratch, "--in in --labels val.txt --classes names.txt", &expected);
         assert!(!ran.stderr.contains("another class"), "{}", ran.stderr);
     }

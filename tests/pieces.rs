@@ -385,10 +385,10 @@ fn parts_of_others_are_refused(
     flip(&second);
     force().fails(65, &[&name, &by]);
     std::fs::write(&second, &parts[0]).unwrap();
-    force().fails(65, &[&name, "a part of another one"]);
+    force().fails(65, &[&name, "a part of another run"]);
     std::fs::remove_file(&second).unwrap();
     stage.run(scratch, "-q --part 2/3 --seed 1").ok();
-    force().fails(65, &[&name, "a part of another one"]);
+    force().fails(65, &[&name, "a part of another run"]);
     assert_eq!(bytes(scratch, stage.out), expected);
     std::fs::write(&second, &parts[1]).unwrap();
     force().ok();

@@ -169,7 +169,7 @@ fn an_offset_index_that_claims_more_than_it_has_is_damaged() {
     scratch.write(TRAIN, bytes);
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let error = shards.split("train").unwrap_err().to_string();
-    assert!(error.contains("a list of more than there is"), "{error}");
+    assert!(error.contains("a list with more elements than bytes"), "{error}");
 }
 
 /// A file is never trusted: whatever byte is wrong, the reader answers with rows or an error.

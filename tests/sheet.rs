@@ -169,6 +169,6 @@ fn a_table_is_shown_with_its_own_labels() {
         let class = &shards.classes()[shifted(test.row(&picture.key).unwrap()) as usize];
         assert_eq!(picture.class, s4l::page::frame::escape(class), "{}", picture.key);
     }
-    inspect(&scratch, "other.parquet --sheet b.html").fails(65, &["labels of others"]);
+    inspect(&scratch, "other.parquet --sheet b.html").fails(65, &["labels of other images"]);
     inspect(&scratch, "shifted.parquet --in none --sheet b.html").fails(66, &["none"]);
 }

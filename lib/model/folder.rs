@@ -108,7 +108,7 @@ fn bad_config(model: &Path, found: impl Display) -> Error {
 
 fn bad_weights(model: &Path, found: impl Display) -> Error {
     let path = model.join(schema::WEIGHTS);
-    Error::bad_data(&path, "weights of config.json's network", found.to_string(), HINT)
+    Error::bad_data(&path, "weights that fit the network of config.json", found.to_string(), HINT)
 }
 
 /// The bytes of the weights of a model folder, and of its configuration. Errors unless both are undamaged
@@ -152,7 +152,7 @@ fn read_config(model: &Path, weights: &HashMap<String, String>) -> Result<Vec<u8
 /// Errors if the weights are too small for the network, or the size of its images is out of range.
 fn check_size(model: &Path, config: &Config, found: &SafeTensors) -> Result<()> {
     if !can_hold(found, &config.architecture) {
-        return Err(bad_weights(model, "those of a smaller one"));
+        return Err(bad_weights(model, "weights of a smaller network"));
     }
     let (height, width) = (config.height, config.width);
     if !(1..=MAX_PIXELS).contains(&height.saturating_mul(width)) {

@@ -100,9 +100,7 @@ pub fn to_config(path: &Path, config: &Config) -> Result<(Value, Vec<String>)> {
         let stem = serde_json::to_value(a.stem).unwrap_or_default();
         return Err(Error::Recipe {
             recipe: path.display().to_string(),
-            what: format!(
-                "timm's ResNetV2 has the stem \"imagenet\", none like this model's {stem}"
-            ),
+            what: format!("timm's ResNetV2 has the stem \"imagenet\", this model has {stem}"),
             hint: "--to onnx takes every stem".to_string(),
         });
     }

@@ -209,7 +209,7 @@ fn comparable(runs: &[Run]) -> Result<()> {
         let key = (&run.row, run.summary.seed);
         if let Some(other) = seen.insert(key, &run.path) {
             let expected = format!("one run of row {} with seed {}", key.0, key.1);
-            let found = format!("another in {}", other.display());
+            let found = format!("a second one in {}", other.display());
             return Err(Error::bad_data(&run.path, expected, found, hint));
         }
     }

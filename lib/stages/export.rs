@@ -169,7 +169,7 @@ fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     for entry in std::fs::read_dir(out).map_err(Error::io(out))? {
         let name = entry.map_err(Error::io(out))?.file_name();
         if !format.files().iter().any(|file| name == *file) {
-            return Err(not_ours(format!("an export alone, as {name:?} is in it")));
+            return Err(not_ours(format!("a folder with only an export: {name:?} is in it")));
         }
     }
     Ok(())

@@ -187,7 +187,7 @@ fn kind(path: &Path) -> Result<Kind> {
         _ => Err(Error::bad_data(
             path,
             "a parquet, safetensors, ONNX or JSON file",
-            "another kind",
+            "another kind of file",
             "see --help for what can be inspected",
         )),
     }

@@ -315,7 +315,7 @@ impl Args {
             }
             return Err(Error::bad_data(
                 &self.shards.path,
-                "no labelled image with the bytes of one to test on",
+                "no labelled image with the same bytes as a test image",
                 found,
                 "remove the copies from the input of s4l-shard, or pass --allow-duplicates",
             ));

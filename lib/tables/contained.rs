@@ -38,7 +38,7 @@ pub fn contained<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(e.to_string().replace('\n', " ")),
-        Err(_) => Err("bytes that the parquet reader stumbles over".to_string()),
+        Err(_) => Err("bytes that the parquet reader cannot read".to_string()),
     }
 }
 
@@ -117,11 +117,11 @@ impl<R: Read> PageHeader<R> {
         // The reader allocates what the header claims before it reads the first byte.
         let most = MOST_TIMES.saturating_mul(page.compressed);
         if page.uncompressed > FREE_BYTES.saturating_add(most) {
-            let found = "a page of more bytes than it can have";
+            let found = "a page with more bytes than it can have";
             return Err(std::io::Error::other(found));
         }
         if page.dictionary > MOST_VALUES_A_BYTE.saturating_mul(page.compressed) {
-            let found = "a dictionary of more values than bytes for them";
+            let found = "a dictionary with more values than its bytes can hold";
             return Err(std::io::Error::other(found));
         }
         Ok(Cursor::new(seen))

@@ -311,7 +311,7 @@ impl Parts {
             let with = computed.into_iter().collect::<Vec<_>>().join(" and ");
             let out = out.display();
             cli::warn(&format!(
-                "{out}: parts computed with {with}: its bytes may be those of neither"
+                "{out}: parts computed with {with}: the bytes may differ from those of either"
             ));
         }
         Ok(())

@@ -258,7 +258,8 @@ impl HeaderWalk {
                     size => size.into(),
                 };
                 let left = self.elements.checked_sub(size);
-                self.elements = left.ok_or_else(|| broken("a list of more than there is"))?;
+                self.elements =
+                    left.ok_or_else(|| broken("a list with more elements than bytes"))?;
                 let kind = match kind {
                     Some(List(of)) => Some(*of),
                     _ => None,
