@@ -294,7 +294,7 @@ fn stopped_early_it_leaves_nothing_behind() {
     assert!(scratch.names().is_empty());
 }
 
-/// One bad input a line: what lies in `in`, the exit code, and words of the message.
+/// One bad input per line: the files in `in`, the exit code, and words of the message.
 #[test]
 fn bad_input_is_named_and_leaves_nothing_behind() {
     type Case = (&'static str, Vec<(String, Vec<u8>)>, i32, &'static [&'static str]);
