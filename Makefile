@@ -1,53 +1,53 @@
 ## s4l: from images, few of them labelled, to a classifier and a table of results.
 ##
 ##   make moam_step3      supervised start, joint training, pseudo labels, retraining, fine-tuning
-##   make moam_step1      rotation + VAT + entropy minimization, jointly
+##   make moam_step1      joint training only: rotation + VAT + entropy minimization
 ##   make moam_step2      retraining on the pseudo labels of step 1
-##   make supervised_1p   the few labels alone (1 %)
-##   make NAME_1p         any of the rows below with 1 % of the labels, as make moam_step3_1p
-##   make supervised_10p  the few labels alone (10 %)
+##   make supervised_1p   supervised training on 1 % of the labels
+##   make NAME_1p         any row below with 1 % of the labels, for example make moam_step3_1p
+##   make supervised_10p  supervised training on 10 % of the labels
 ##   make pseudo_labels   training on the pseudo labels of supervised_10p
 ##   make vat             virtual adversarial training
 ##   make vat_entmin      the same with entropy minimization
-##   make s4l_rotation    predicting rotations as second task
-##   make s4l_exemplar    recognizing patches of one image as second task
-##   make NAME            any other recipe of the pipeline, NAME.toml, with the few labels (10 %)
+##   make s4l_rotation    predicting rotations as a second task
+##   make s4l_exemplar    recognizing patches of the same image as a second task
+##   make NAME            any other recipe of the pipeline, NAME.toml, on 10 % of the labels
 ##   make table           all rows
-##   make report          the table and the curves of what there is
-##   make tune ROW=NAME   a random search over the ranges that pipeline.mk gives, on the validation images
+##   make report          the table and the curves of the rows made so far
+##   make tune ROW=NAME   a random search over the ranges in pipeline.mk, on the validation images
 ##   make test            the tests
 ##   make install         the programs and their shell completions, into PREFIX
-##   make clean           remove what was built; results stay (a folder of them is OUT)
-##   make toolchain       install Rust where it is absent or too old (the others do so by themselves)
+##   make clean           remove the built programs; results stay (they are in OUT)
+##   make toolchain       install Rust if it is absent or too old (every target that builds does this too)
 ##   make help            this text
 ##
-## A row is made with all that it needs. Stages decide by content, not by times: what was made from the same
-## inputs, recipe and seed is left alone, all else is made anew. A stage that was stopped (exit code 75) or
-## killed goes on from its checkpoint when the same make is run again; while another make is at an output,
-## this one waits. Variables count on the command line only, not in the environment.
+## make NAME also makes everything that the row needs. Stages compare content, not times: an output of the same
+## inputs, recipe and seed stays, any other is made again. A stage that was stopped (exit code 75) or killed
+## continues from its checkpoint when the same make is run again. If another make is writing an output, this
+## one waits. Variables are read from the command line only, not from the environment.
 ##
-##   PIPELINE=fashion     fashion, smoke, imagenet, or the path of a folder of your own recipes
-##   DATA=FOLDER          images to use in place of the pipeline's own
-##   OUT=runs/fashion     where all results go
-##   SEEDS="0 1 2"        one run of each row for each seed (default: 0)
-##   DEVICE=cpu           where to compute
-##   RUN="srun -n1 --"    put before every stage; with it -j runs rows and seeds side by side
-##   TRIALS=12            recipes that make tune draws
-##   BIN=FOLDER           stage programs to use as they are, in place of building them
-##   PREFIX=/usr/local    where to install
+##   PIPELINE=fashion     fashion, smoke, imagenet, or the path of a folder with your own recipes
+##   DATA=FOLDER          images to use instead of the pipeline's own
+##   OUT=runs/fashion     folder for all results
+##   SEEDS="0 1 2"        one run of each row per seed (default: 0)
+##   DEVICE=cpu           device to compute on: cpu or cuda:N
+##   RUN="srun -n1 --"    command that starts every stage; with it, -j runs rows and seeds side by side
+##   TRIALS=12            number of recipes that make tune draws
+##   BIN=FOLDER           stage programs to use, instead of building them
+##   PREFIX=/usr/local    folder to install into
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
 
 VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN PREFIX ROW TRIALS
-# The environment may have such names for other ends.
+# The environment may have variables of these names for other purposes.
 $(foreach name,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval undefine $(name))))
 
-# $(call text,NAME): the value of a variable; on the command line a dollar sign is one.
+# $(call text,NAME): the value of a variable; a dollar sign on the command line is taken literally.
 is_given = $(filter command,$(firstword $(origin $1)))
 text = $(if $(call is_given,$1),$(value $1),$($1))
 
-# $(call check_path,NAME): in a path these would be make's or the shell's.
+# $(call check_path,NAME): refuses characters that mean something to make or the shell.
 hash := \#
 dollar := $$
 open := (
@@ -56,8 +56,8 @@ empty :=
 space := $(empty) $(empty)
 odd = $(strip $(if $(word 2,$1)$(findstring $(space),$1),a space) \
 	$(foreach c,: $(hash) % = ; | & < > * ? ! ~ [ ] { } ' " ` \ $(dollar) $(open) $(close),$(findstring $c,$1)))
-check_path = $(if $(call odd,$(call text,$1)),$(error $1=$(call text,$1): make takes no path with $(call \
-	odd,$(call text,$1)) in it; name another, or a link to it))$(if $(call text,$1),,$(error $1= is empty))
+check_path = $(if $(call odd,$(call text,$1)),$(error $1=$(call text,$1): make cannot use a path with $(call \
+	odd,$(call text,$1)) in it; name another path, or a link to this one))$(if $(call text,$1),,$(error $1= is empty))
 
 PIPELINE ?= fashion
 $(call check_path,PIPELINE)
@@ -72,16 +72,16 @@ ifeq ($(strip $(value RUN)),)
 .NOTPARALLEL:
 endif
 
-# A variable that nobody reads is a slip of the pen. Those of the pipeline may be given too.
+# A variable that nobody reads is a typing error. The variables of the pipeline may be given too.
 KNOWN := $(VARIABLES) $(filter-out $(VARIABLES),$(shell sed -n 's/^\([A-Z0-9_]*\) *[:?]*=.*/\1/p' '$(pipeline)/pipeline.mk')) \
 	CARGO_TARGET_DIR CARGO_HOME SHELL
 unknown := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(call is_given,$(name)),$(name))))
 ifneq ($(unknown),)
-$(error $(firstword $(unknown))=$(value $(firstword $(unknown))): there is no such variable, but $(KNOWN))
+$(error $(firstword $(unknown))=$(value $(firstword $(unknown))): there is no such variable; there are $(KNOWN))
 endif
 
-# A recipe is a row of the table; one whose name ends in _1p is of the fewer labels. These have inputs of
-# their own, written out below; any other is trained by s4l-pretrain on the labels alone.
+# A recipe is a row of the table; if its name ends in _1p, it uses the smaller labelled set. The rows of the
+# chains have inputs of their own, written out below; s4l-pretrain trains any other row on the labelled set.
 chains := pseudo_labels moam_step1 moam_step2 moam_step3
 WRITTEN_OUT := $(chains) $(chains:%=%_1p)
 recipes := $(sort $(basename $(notdir $(wildcard $(pipeline)/*.toml))))
@@ -89,12 +89,12 @@ PLAIN := $(filter-out $(WRITTEN_OUT),$(recipes))
 ROWS := $(PLAIN) $(filter $(recipes),$(WRITTEN_OUT))
 TARGETS := table report tune print test install clean toolchain help no-images FORCE
 ifneq ($(filter $(TARGETS),$(ROWS)),)
-$(error $(pipeline)/$(firstword $(filter $(TARGETS),$(ROWS))).toml: rename it, it has the name of another target)
+$(error $(pipeline)/$(firstword $(filter $(TARGETS),$(ROWS))).toml: rename it, because another target has its name)
 endif
 
 ifeq ($(SUBSET_1P),)
-$(if $(filter %_1p,$(ROWS)),$(error $(pipeline)/pipeline.mk: SUBSET_1P says how many labels $(filter %_1p,$(ROWS)) \
-	have, as SUBSET_1P := --fraction 0.01))
+$(if $(filter %_1p,$(ROWS)),$(error $(pipeline)/pipeline.mk: set SUBSET_1P, the labels of $(filter %_1p,$(ROWS)), \
+	for example SUBSET_1P := --fraction 0.01))
 endif
 
 OUT ?= runs/$(notdir $(pipeline))
@@ -107,11 +107,11 @@ strip_digits = $(if $2,$(call strip_digits,$(subst $(firstword $2),,$1),$(wordli
 seeds := $(sort $(call text,SEEDS))
 no_seeds := $(strip $(foreach s,$(seeds),$(if $(call strip_digits,$s,$(digits))$(filter-out 0,$(filter 0%,$s)),$s)))
 ifneq ($(if $(seeds),$(no_seeds),none),)
-$(error SEEDS=$(call text,SEEDS): seeds are numbers, as SEEDS="0 1 2")
+$(error SEEDS=$(call text,SEEDS): seeds are numbers, for example SEEDS="0 1 2")
 endif
 
-# ---- Programs: cargo knows what to rebuild; the stamp tells make when to ask it. All stages depend
-# on it order-only: results do not become stale by a new build.
+# ---- Programs: cargo knows what to rebuild; the stamp tells make when to ask cargo. All stages depend on the
+# stamp order-only: a new build does not make results stale.
 
 ifdef BIN
 $(call check_path,BIN)
@@ -120,7 +120,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/release
 built := $(BIN)/.s4l-built
 endif
 
-# Where rustup puts cargo, whether or not the shell's profile says so.
+# The folder into which rustup installs cargo, in case the shell's profile does not name it.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 rust_version = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # The script behind https://sh.rustup.rs.
@@ -142,20 +142,19 @@ $(built): Cargo.toml Cargo.lock $(shell find lib bins -type f)
 	cargo build --release --locked
 	@touch $@
 
-# ---- Stages. S is the folder of one seed; its % is the seed, in commands as $*.
+# ---- Stages. S is the folder of one seed; its % is the seed, $* in commands.
 #
-# With --update a stage leaves an output of the same inputs, recipe and seed alone, and replaces one of others.
-# So all stages that a target needs are asked, in their order, each time; what make knows of times has no
-# part in it.
+# With --update a stage keeps an output of the same inputs, recipe and seed, and replaces any other. So each
+# make runs all stages that a target needs, in order; the file times that make compares play no part.
 
 S := $(OUT)/seed%
 shards := $(OUT)/shards/dataset.json
 held_out := $(if $(VAL_FRACTION),--val-fraction $(VAL_FRACTION),$(if $(VAL_PER_CLASS),--val-per-class $(VAL_PER_CLASS)))
 val := $(if $(held_out),$S/val.parquet)
 
-# To know its input again s4l-shard has to read all of it. So it is asked only if the files in DATA, however that is
-# called, have other names, sizes or times than when it was last asked. Shards that make has not asked for
-# it does not replace.
+# s4l-shard must read all of its input to recognize it. So it runs only if the names, sizes or times of the
+# files in DATA have changed since make last ran it; the name of DATA itself does not count. Shards that were
+# not made by make are not replaced.
 asked_for := $(OUT)/data.txt
 data := $(if $(call text,DATA),'$(subst ','\'',$(call text,DATA))')
 
@@ -172,9 +171,9 @@ $(shards): no-images
 endif
 
 no-images:
-	$(error PIPELINE=$(PIPELINE) brings no images: say where yours are, make DATA=FOLDER)
+	$(error PIPELINE=$(PIPELINE) has no images: name yours with make DATA=FOLDER)
 
-# $(call subset,OPTIONS,FILE): a labelled subset; whichever is drawn, the validation images are the same.
+# $(call subset,OPTIONS,FILE): a labelled subset. The validation images are the same for every subset.
 subset = @$(RUN) $(BIN)/s4l-subset --in '$(OUT)/shards' $1 --out '$(@D)/$2' \
 	$(if $(val),$(held_out) --val-out '$(@D)/val.parquet') --seed $* --update
 
@@ -182,17 +181,17 @@ $(if $(SUBSET_1P),$S/labelled_1p.parquet) $S/labelled_10p.parquet $(val): $(shar
 	$(if $(SUBSET_1P),$(call subset,$(SUBSET_1P),labelled_1p.parquet))
 	$(call subset,$(SUBSET_10P),labelled_10p.parquet)
 
-# What the rows are compared on: a split, or the validation images.
+# The images on which rows are compared: a split, or the validation images.
 tested := $(if $(filter validation,$(TEST)),--split train --labelled '$(val)',--split $(or $(TEST),test))
 
-# The files among the options of a stage; a model is there once its weights are.
+# The files among the options of a stage. A model exists once its weights exist.
 paths = $(filter $(OUT)/%,$(subst ',,$1))
 files = $(patsubst %/model,%/model/model.safetensors,$(call paths,$1))
-# The evaluations of the rows which these files come from.
+# The evaluations of the rows from which these files come.
 evaluations = $(addsuffix eval.parquet,$(sort $(dir $(filter %/model %/labels.parquet,$(call paths,$1)))))
 
-# $(call model,NAME,PROGRAM,INPUTS,FOLDER,SETTINGS,TESTED): a model by the recipe NAME, and its evaluation,
-# after those of the rows on which it builds, so that the table shows them too.
+# $(call model,NAME,PROGRAM,INPUTS,FOLDER,SETTINGS,TESTED): a model by the recipe NAME, and its evaluation. The
+# rows on which it builds are evaluated first, so that the table shows them too.
 define model
 $(patsubst %,$4/model/model.safetensors,$(seeds)): $4/model/model.safetensors: \
 		$(call files,$3) $(val) $(shards) FORCE | $(built)
@@ -219,7 +218,7 @@ $(seeds:%=$S/$1/labels.parquet): $S/$1/labels.parquet: \
 		--labelled '$$(word 2,$$^)' --out '$$@' --seed $$* --device $(DEVICE) --update
 endef
 
-# $(call block,LABELLED,SUFFIX,NAMES,SUPERVISED,INIT): the rows with as many labels.
+# $(call block,LABELLED,SUFFIX,NAMES,SUPERVISED,INIT): the rows that use one labelled set.
 define block
 $(foreach name,$3,$(eval $(call row,$(name),s4l-pretrain,--labelled '$S/$1.parquet')))
 $(eval $(call pseudo,$4,$1))
@@ -233,17 +232,17 @@ endef
 $(eval $(call block,labelled_10p,,$(filter-out %_1p,$(PLAIN)),supervised_10p,$(MOAM_STEP1_INIT)))
 $(eval $(call block,labelled_1p,_1p,$(filter %_1p,$(PLAIN)),supervised_1p,$(MOAM_STEP1_1P_INIT)))
 
-# ---- make tune: the recipe of a row and TRIALS others, of which each value is drawn from its range in
-# pipeline.mk, TUNE_<row> := key=low:high.., evenly in its logarithm, by row, key and number of the trial.
+# ---- make tune: the recipe of a row, and TRIALS recipes whose values are drawn from their ranges in
+# pipeline.mk, TUNE_<row> := key=low:high.. The draws are log-uniform and keyed by row, key and trial number.
 
 ifneq ($(filter tune,$(MAKECMDGOALS)),)
 TRIALS ?= 12
 ranges := $(TUNE_$(ROW))
 $(if $(filter $(ROWS),$(ROW)),,$(error ROW=$(ROW): name a row of $(pipeline): $(ROWS)))
-$(if $(ranges),,$(error $(pipeline)/pipeline.mk: TUNE_$(ROW) says which values to draw, as TUNE_$(ROW) := learning_rate=0.03:0.3))
-$(if $(val),,$(error $(pipeline)/pipeline.mk: VAL_PER_CLASS or VAL_FRACTION holds out the images to tune on))
+$(if $(ranges),,$(error $(pipeline)/pipeline.mk: set TUNE_$(ROW), the ranges to draw from, for example TUNE_$(ROW) := learning_rate=0.03:0.3))
+$(if $(val),,$(error $(pipeline)/pipeline.mk: set VAL_PER_CLASS or VAL_FRACTION to hold out images to tune on))
 
-# Of each trial one word: key=value,key=value.
+# One word per trial: key=value,key=value.
 define draw
 for trial in $$(seq $(TRIALS)); do \
 	for range in $(ranges); do \
@@ -266,8 +265,8 @@ tune: $(foreach t,recipe $(trials),$(patsubst %,$(call trial_folder,$t)/eval.par
 	@$(RUN) $(BIN)/s4l-report --in '$(tuned)' --out '$(tuned)/report' --update
 endif
 
-# ---- What people ask for. The report covers every row that exists, but only the rows asked for are
-# brought up to date for it.
+# ---- The targets for people. The report covers every row that exists, but only the rows named on the command
+# line are brought up to date for it.
 
 asked := $(if $(filter table,$(MAKECMDGOALS)),$(ROWS),$(filter $(ROWS),$(MAKECMDGOALS)))
 report := $(OUT)/report/index.html

@@ -111,7 +111,7 @@ impl Output {
 /// Options of every stage about its messages.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Messages")]
-pub struct Words {
+pub struct Messages {
     /// Print only warnings and errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -125,10 +125,10 @@ pub struct Words {
 
 /// Implemented by the `Args` of each stage.
 pub trait Stage: clap::Parser {
-    fn words(&self) -> &Words;
+    fn messages(&self) -> &Messages;
     /// Whether messages other than warnings and errors are left out.
     fn quiet(&self) -> bool {
-        self.words().quiet
+        self.messages().quiet
     }
     /// The limits of the command line, for a stage that takes them.
     fn limits(&self) -> Limits {
@@ -210,7 +210,7 @@ fn prepare<S: Stage>(stage: &S, start: Instant) -> Result<()> {
     LOG.get_or_init(|| Log {
         program: S::command().get_name().to_string(),
         quiet: stage.quiet(),
-        json: stage.words().log_format == "json",
+        json: stage.messages().log_format == "json",
     });
     if !stage.is_part() {
         refuse_copies()?;

@@ -1,5 +1,5 @@
-//! Parts of a run: which one is made, what falls to it, and what is made lies beside the output as
-//! `<out>.part-I-of-N`.
+//! Parts of a run: the part to make, its share of the whole, and its output beside the output of the whole
+//! as `<out>.part-I-of-N`.
 
 use crate::artifact::{self, beside};
 use crate::cli;
@@ -19,19 +19,19 @@ impl Part {
     /// A run that is not cut into parts.
     pub const WHOLE: Part = Part(1, 1);
 
-    /// What of `all` falls to this part: it follows on that of the part before.
+    /// The share of `all` for this part. The shares of consecutive parts are adjacent.
     pub fn of<T>(self, all: &[T]) -> &[T] {
         let Part(part, parts) = self;
         let end = |part| part * all.len() / parts;
         &all[end(part - 1)..end(part)]
     }
 
-    /// Where this part of `out` lies.
+    /// The path of this part of `out`.
     pub fn path(self, out: &Path) -> PathBuf {
         beside(out, &format!("{}{}{OF}{}", schema::PART, self.0, self.1))
     }
 
-    /// The part that a name is of, `<out>.part-I-of-N` for an output of the name `out`.
+    /// The part in a name, `<out>.part-I-of-N` for an output with the name `out`.
     fn of_name(name: &str, out: &str) -> Option<Part> {
         let numbers = name.strip_prefix(out)?.strip_prefix(schema::PART)?;
         let (part, parts) = numbers.split_once(OF)?;
@@ -39,7 +39,8 @@ impl Part {
         (1..=part.1).contains(&part.0).then_some(part)
     }
 
-    /// The part of this task of a Slurm array whose numbers have no gaps. `variable` is the environment.
+    /// The part of this task in a Slurm array. The array may have no gaps. `variable` reads the
+    /// environment.
     fn of_array(variable: impl Fn(&str) -> Option<String>) -> std::result::Result<Part, String> {
         let number = |name: &str| {
             let text = variable(name).ok_or(format!("{name} is not set: this is no array job"))?;
@@ -58,10 +59,10 @@ impl Part {
     }
 }
 
-/// Options of the stages whose table is made in parts.
+/// Options of the stages whose output can be made in parts.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    /// Make part I of N, counted from 1; auto: the part of this Slurm array task
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     pub part: Option<Part>,
     /// Join the parts of --out
@@ -69,11 +70,12 @@ pub struct Options {
     pub merge: bool,
 }
 
-/// Options of making a part, which `--merge` would not obey. `--model` may come from the environment.
+/// Options for making a part, which `--merge` does not obey. `--model` is absent, because it may come from
+/// the environment.
 const OF_MAKING: [&str; 8] =
     ["path", "labelled", "split", "file", "set", "value", "device", "dry_run"];
 
-/// Between the two numbers of a name.
+/// Between the two numbers in a name.
 const OF: &str = "-of-";
 
 impl fmt::Display for Part {
@@ -85,7 +87,7 @@ impl fmt::Display for Part {
 impl FromStr for Part {
     type Err = String;
 
-    /// Of `I/N`, or of `auto` in a task of a Slurm array.
+    /// From `I/N`, or from `auto` in a task of a Slurm array.
     fn from_str(text: &str) -> std::result::Result<Part, String> {
         if text == "auto" {
             return Part::of_array(|name| std::env::var(name).ok());
@@ -99,7 +101,7 @@ impl FromStr for Part {
     }
 }
 
-/// The parts of `out` that are there, sorted by name; `is_one` says whether there is a part at a path.
+/// The existing parts of `out`, sorted by name. `is_one`: whether the path is a part.
 pub fn found(out: &Path, is_one: impl Fn(&Path) -> Result<bool>) -> Result<Vec<(PathBuf, Part)>> {
     let named = beside(out, "");
     let folder = named.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -119,10 +121,10 @@ pub fn found(out: &Path, is_one: impl Fn(&Path) -> Result<bool>) -> Result<Vec<(
     Ok(found)
 }
 
-/// The paths of the parts of `out`, in their order, with the number of each. `is_one` as in `found`;
-/// `tool` makes them.
+/// The paths of the parts of `out` with their numbers, in order. `is_one` as in `found`; `tool` makes the
+/// parts.
 ///
-/// Errors: `Missing` if there is no part or not each, `BadData` if there are some of another number.
+/// Errors: `Missing` if a part is missing, `BadData` if there are parts of another number of parts.
 pub fn all(
     out: &Path,
     tool: &str,
@@ -139,7 +141,7 @@ pub fn all(
             first,
             format!("{parts} parts"),
             format!("{}", found.len()),
-            "remove those of another number of parts",
+            "remove the parts that were made with another N",
         ));
     }
     let all: Vec<_> = (1..=*parts).map(|i| Part(i, *parts)).map(|p| (p.path(out), p)).collect();
@@ -149,8 +151,9 @@ pub fn all(
     }
 }
 
-/// After the parts of `out` were joined: its provenance has those of all, unless it is there already and
-/// `again`, and `remove` takes each part away. What cannot be removed, the next merge removes.
+/// Finishes the joining of the parts of `out`: writes the provenance with those of all parts, and removes
+/// the parts by `remove`. `again`: `out` was joined earlier, and an existing provenance stays. The next
+/// merge removes what cannot be removed now.
 pub fn joined(
     out: &Path,
     start: Instant,
@@ -169,12 +172,12 @@ pub fn joined(
     }
 }
 
-/// The error of a part that is not of the run that the first one is of.
+/// The error for a part that is not of the same run as the first part.
 pub fn another(part: &Path, first: &Path) -> Error {
     Error::bad_data(
         part,
-        format!("a part of the run that {} is of", first.display()),
-        "a part of another one",
+        format!("a part of the same run as {}", first.display()),
+        "a part of another run",
         "make all parts from the same input with the same settings",
     )
 }

@@ -1,4 +1,4 @@
-//! The shape of `lib/`: no circle of imports between its files, no long file, no long function.
+//! The shape of `lib/`: no cyclic imports between its files, no long file, no long function.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use syn::visit::{self, Visit};
 const FILE_LINES: usize = 450;
 const FUNCTION_LINES: usize = 60;
 
-/// Longer functions that are a table or a kernel: nothing in them can be named apart.
+/// Longer functions that are a table or a kernel and cannot be split into named parts.
 const LONG_FUNCTIONS: [(&str, &str); 1] = [("network/cpu/convolve.rs", "finish")];
 
-/// A module of the library: its names from the root on, without `crate`.
+/// A module of the library: the names on its path from the root, without `crate`.
 type Module = Vec<String>;
 
 fn root() -> PathBuf {
@@ -42,7 +42,7 @@ fn module(file: &Path) -> Module {
     names
 }
 
-/// A file of the library, read.
+/// A parsed file of the library.
 struct Source {
     path: String,
     module: Module,
@@ -69,7 +69,7 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// What a file names of other modules, its tests left out.
+/// The names of other modules that a file uses outside its tests.
 struct Imports<'a> {
     modules: &'a BTreeSet<Module>,
     own: &'a Module,
@@ -154,7 +154,7 @@ fn imports(source: &Source, modules: &BTreeSet<Module>) -> BTreeSet<Module> {
     imports.found
 }
 
-/// Everything that `from` leads to.
+/// Everything reachable from `from`.
 fn reach(graph: &BTreeMap<Module, BTreeSet<Module>>, from: &Module) -> BTreeSet<Module> {
     let mut seen = BTreeSet::new();
     let mut open: Vec<&Module> = graph[from].iter().collect();
@@ -238,7 +238,7 @@ fn functions_are_short() {
     assert!(long.is_empty(), "functions above {FUNCTION_LINES} lines:\n{}", long.join("\n"));
 }
 
-/// docs/UNSAFE.md names the files with unsafe code, and no others.
+/// docs/UNSAFE.md names exactly the files with unsafe code.
 #[test]
 fn unsafe_code_is_listed() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/UNSAFE.md");

@@ -1,5 +1,5 @@
-//! `s4l-shard` on archives as people have them: what is in them is in the shards with its key and its
-//! label, or it is named.
+//! `s4l-shard` on archives as people have them: each image gets its key and label in the shards, and
+//! everything else is named.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn image(row: usize) -> Vec<u8> {
     png(&real(row).0, 28)
 }
 
-/// A tar of pictures and of texts.
+/// A tar of images and text files.
 fn tar(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     for (row, (name, text)) in files.iter().enumerate() {
@@ -40,7 +40,7 @@ fn link(tar: &mut Tar, kind: EntryType, name: &str, target: &str) {
     tar.append_link(&mut header, name, target).unwrap();
 }
 
-/// Keys with the names of their classes, and what was said.
+/// Keys with the names of their classes, and the messages.
 struct Rows {
     rows: Vec<(String, String)>,
     said: String,
@@ -114,7 +114,7 @@ fn class_folders_of_uneven_depth_are_refused() {
         scratch.write("in.tar", bytes);
         shard(&scratch, &["--in", "in.tar"]).fails(65, &["in.tar", "<class>/<image>"]);
     }
-    // A split is one where all beside it are.
+    // A folder is a split only if all folders beside it are splits.
     scratch
         .write("in.tar", tar(&[("x/bus/0.png", ""), ("x/car/1.png", ""), ("x/train/2.png", "")]));
     let found = sharded(&scratch, &["--in", "in.tar"]);
@@ -133,7 +133,7 @@ fn tars_behind_the_end_mark_are_read_and_sparse_files_are_named() {
     scratch.write("in.tar", [&first[..], &[0; 20 * 512], &second].concat());
     let Rows { rows, .. } = sharded(&scratch, &["--in", "in.tar"]);
     are(&rows, &[("0.png", "cat"), ("1.png", "dog"), ("2.png", "cat"), ("3.png", "dog")]);
-    // What is no tar behind it is none of the images.
+    // Bytes after the tar that are no tar are ignored.
     scratch.write("in.tar", [&first[..], b"signature"].concat());
     assert_eq!(sharded(&scratch, &["--in", "in.tar"]).rows.len(), 2);
 
@@ -165,7 +165,7 @@ fn labels_of_webdataset_find_their_images() {
         sharded(&scratch, &["--in", "train.tar"])
     };
     let expected = [("0.png", "0"), ("1.png", "1")];
-    // Behind all images.
+    // After all images.
     let apart = of(&[("0.png", ""), ("1.png", ""), ("0.cls", "0"), ("1.cls", "1")]);
     are(&apart.rows, &expected);
     let mask =
@@ -206,11 +206,11 @@ fn labels_of_webdataset_find_their_images() {
     ran(&nested, &[]).fails(65, &["id, info.category", "--label-column"]);
     ran(&nested, &["--label-column", "info.category"]).ok();
     are(&labelled_keys(&scratch, "train"), &[("0.png", "cat")]);
-    // Captions are no labels, which is no mistake.
+    // Captions are no labels, and no mistake either.
     let captions = of(&[("0.png", ""), ("0.json", "{\"caption\": \"a cat\"}")]);
     are(&captions.rows, &[("0.png", "-")]);
     assert!(captions.said.contains("the first has caption"), "{}", captions.said);
-    // Nor is what stands beside class folders.
+    // The same for files beside class folders.
     let beside = of(&[("cat/0.png", ""), ("dog/1.png", ""), ("labels.json", "{\"label2id\": 7}")]);
     are(&beside.rows, &[("0.png", "cat"), ("1.png", "dog")]);
     let floats =
@@ -281,14 +281,14 @@ fn compressed_tars_and_zips_are_as_the_plain_tar() {
     for input in ["p.tar.gz", "p.tgz", "p.tar.zst", "p.zip", "stored.zip"] {
         assert!(of(input) == expected, "{input}");
     }
-    // Each part would read a compressed tar from its start.
+    // Otherwise each part would read a compressed tar from its start.
     let part = ["--in", "p.tar.gz", "--part", "1/2", "--out", "parts"];
     shard(&scratch, &part).fails(2, &["gunzip", "p.tar.gz"]);
     shard(&scratch, &["--in", "p.zip", "--part", "1/2", "--out", "parts"]).ok();
 
     scratch.write("cut.tar.gz", &gzip[..gzip.len() / 2]);
     shard(&scratch, &["--in", "cut.tar.gz", "-q", "--force"]).fails(65, &["cut.tar.gz"]);
-    // The data are whole, their checksum is not.
+    // The data are complete, the checksum is wrong.
     let mut damaged = gzip.clone();
     damaged[gzip.len() - 6] ^= 1;
     scratch.write("sum.tar.gz", damaged);

@@ -1,4 +1,4 @@
-//! `s4l-report --audit` through its binary: what the page says of pseudo labels that the test has written.
+//! `s4l-report --audit` through its binary: the page for pseudo labels that the test has written.
 
 mod common;
 
@@ -48,8 +48,8 @@ fn write_pseudo(scratch: &Scratch, name: &str, split: &Split, images: &str, rows
     table::write(&path, schema::labels(10), columns, &lineage, BTreeMap::new()).unwrap();
 }
 
-/// Of 200 images the first 40 are known. Of the others every tenth has the label of the next class, which
-/// `before` gives every fifth of them.
+/// Of 200 images the first 40 are known. Of the others, every tenth has the label of the next class; in
+/// `before`, every fifth.
 fn some_labels() -> (Scratch, Split, Vec<u32>) {
     let scratch = smoke_shards();
     let split = Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
@@ -59,7 +59,7 @@ fn some_labels() -> (Scratch, Split, Vec<u32>) {
             true => (truth[row] + 1) % 10,
             false => truth[row],
         };
-        // The later, the surer; no two are alike.
+        // Confidence grows with the row; no two rows are equal.
         let confidence = |row: usize| 0.4 + row as f32 / 400.0;
         let row = |row| Row { label: label(row), known: row < 40, confidence: confidence(row) };
         (0..200).map(row).collect()
@@ -74,7 +74,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     text.split_once(end).unwrap().0
 }
 
-/// The cells of the table with this head, a row each.
+/// The cells of the table with this head, row by row.
 fn cells(html: &str, head: &str) -> Vec<Vec<String>> {
     let table = html.split("<table").find(|table| table.contains(head)).unwrap();
     let body = between(table, "<tbody>", "</tbody>");
@@ -98,7 +98,7 @@ fn labels_are_counted_compared_and_judged() {
     assert!(
         html.contains("160 pseudo labels and 40 known ones of the images of train, in 10 classes.")
     );
-    // Rows 40, 45, .. 195 were wrong, of which every second one is right now.
+    // Rows 40, 45, .. 195 were wrong; every second of them is right now.
     assert!(html.contains("16 of 160 have changed; 90.0% of 160 are right."), "counts");
     assert!(html.contains("16 became right, 0 wrong, and 0 stayed wrong."), "drift");
     assert!(!html.contains("class=bad"), "no collapse");
@@ -130,7 +130,8 @@ fn labels_are_counted_compared_and_judged() {
         (&["0.8", "40", "25.0%"].map(String::from)[..], "90.0%")
     );
 
-    // The last row of each class is the surest, the first of those that are not known the least sure.
+    // The last row of each class is the most confident; the first pseudo-labelled row is the least
+    // confident.
     let part = |title: &str| between(&html, &format!("<h2>{title}</h2>"), "<footer>");
     let first = |html: &str| between(html, "<figcaption>", "</figcaption>").to_string();
     let label = |row: usize| (truth[row] + u32::from(row.is_multiple_of(10))) % 10;
@@ -147,7 +148,7 @@ fn labels_are_counted_compared_and_judged() {
     }
 }
 
-/// Without `--truth` nothing depends on the labels in the shards.
+/// Without `--truth`, nothing depends on the labels in the shards.
 #[test]
 fn nothing_else_is_read_and_what_does_not_fit_is_refused() {
     let (scratch, split, _) = some_labels();
@@ -185,7 +186,8 @@ fn nothing_else_is_read_and_what_does_not_fit_is_refused() {
     let row = || Row { label: 0, known: false, confidence: 0.5 };
     write_pseudo(&scratch, "other.parquet", &split, "other", &[row()]);
     for line in ["--audit other.parquet", "--audit labels.parquet --before other.parquet"] {
-        report(&scratch, &format!("{line} -f")).fails(65, &["other.parquet", "labels of others"]);
+        report(&scratch, &format!("{line} -f"))
+            .fails(65, &["other.parquet", "labels of other images"]);
     }
 }
 

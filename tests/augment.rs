@@ -1,5 +1,5 @@
-//! Pipes as a whole: what they accept and refuse, views and sizes, and how they use randomness. The
-//! numbers of each operation are judged in `golden/images.rs`.
+//! Whole pipes: what they accept and refuse, views and sizes, and how they use randomness. The values of
+//! each operation are checked in `golden/images.rs`.
 
 use proptest::prelude::*;
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
@@ -148,8 +148,7 @@ fn random_steps_choose_as_often_as_they_should() {
     }
 }
 
-/// Means and ranges of the drawn colour parameters, whose logarithms are uniform where the formula
-/// says so.
+/// Means and ranges of the drawn colour parameters. Their logarithms are uniform if the formula says so.
 #[test]
 fn colour_parameters_have_their_ranges() {
     let mut draws: [Vec<f32>; 9] = Default::default();
@@ -186,7 +185,7 @@ fn colour_parameters_have_their_ranges() {
     }
 }
 
-/// Patches, turns and flips of one image are independent or equal as the formula says.
+/// Patches, turns and flips of one image are independent or equal, as the formula says.
 #[test]
 fn views_stay_together() {
     let source = gradient(30, 20, 3);
@@ -275,7 +274,7 @@ proptest! {
     }
 }
 
-/// The range of values is the formula's to the last bit, though no division is made.
+/// The range of values is exactly that of the formula, although the code does not divide.
 #[test]
 fn value_ranges_are_rounded_as_by_division() {
     let mut rng = rng(0, Stream::LabelledAugment, 0, 0);

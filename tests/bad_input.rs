@@ -1,5 +1,4 @@
-//! `s4l-shard` on what is broken: it goes on past single bad images and lists them, and stops where
-//! more than them is lost.
+//! `s4l-shard` on broken input: single bad images are listed and skipped; larger losses stop the run.
 
 mod common;
 
@@ -11,14 +10,14 @@ use std::os::unix::ffi::OsStrExt;
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/inputs");
 const TFRECORD: &str = "tfrecord/image_imagenet-train-00000-of-00002";
-/// Bytes of the first image of the record, far from its checksums.
+/// Bytes of the first image of the record, outside its checksums.
 const IN_RECORD: usize = 500;
 
 fn sample(name: &str) -> Vec<u8> {
     std::fs::read(format!("{SAMPLES}/{name}")).unwrap()
 }
 
-/// Key and reason of each reject.
+/// Key and reason of each rejected image.
 fn rejects(scratch: &Scratch) -> Vec<(String, String)> {
     let batches = batches(&scratch.path("shards/rejects.parquet"));
     let column = |name: &str| {
@@ -42,18 +41,18 @@ fn rejected(scratch: &Scratch, expected: &[(&str, &str)]) {
 fn keys(scratch: &Scratch) -> Vec<String> {
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("train").unwrap();
-    // What is there decodes.
+    // The shards that exist decode.
     (0..split.len()).for_each(|row| drop(split.decode(row).unwrap()));
     split.keys().map(str::to_string).collect()
 }
 
-/// Peak memory of a run in MB, as its closing line says.
+/// Peak memory of a run in MB, from its closing line.
 fn peak(ran: &Ran) -> u64 {
     let (_, after) = ran.stderr.split_once("peak memory ").unwrap();
     after.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// A PNG of one bit a pixel, all black, of which the data has `lines` lines.
+/// A black PNG with one bit per pixel, whose data has `lines` lines.
 fn black(width: u32, height: u32, lines: usize) -> Vec<u8> {
     let mut chunks = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut chunk = |kind: &[u8], data: &[u8]| {
@@ -96,7 +95,7 @@ fn single_bad_images_are_listed_and_the_run_goes_on() {
     scratch.write("in/8 cut.webp", &sample("kinds/lossy.webp")[..300]);
     let name = std::ffi::OsStr::from_bytes(b"9 \xff.png");
     std::fs::write(scratch.path("in").join(name), &good).unwrap();
-    // Named wrongly, but an image.
+    // A wrong file name, but an image.
     scratch.write("in/wrong.jpg", &good);
     scratch.write("in/wrong without an ending", &photo);
 
@@ -123,7 +122,7 @@ fn single_bad_images_are_listed_and_the_run_goes_on() {
         ],
     );
     assert_eq!(keys(&scratch).len(), 12);
-    // The list is part of the folder that the manifest vouches for.
+    // The manifest covers the list of rejects too.
     let manifest = std::fs::read_to_string(scratch.path("shards/MANIFEST.b3")).unwrap();
     assert!(manifest.contains("  rejects.parquet\n"));
 }
@@ -131,7 +130,7 @@ fn single_bad_images_are_listed_and_the_run_goes_on() {
 #[test]
 fn damage_within_the_compressed_data_is_found_on_demand() {
     let scratch = Scratch::new();
-    // Its checksums hold, its data is half of what the header says.
+    // The checksums are right, but the data is half of what the header says.
     scratch.write("in/1.png", black(64, 64, 32));
     scratch.write("in/2.png", png(&real(0).0, 28));
     let args = ["--in", "in", "--allow-rejects", "0.5", "--out", "shards"];
@@ -144,13 +143,13 @@ fn damage_within_the_compressed_data_is_found_on_demand() {
 fn memory_is_bounded_whatever_an_image_claims() {
     let scratch = Scratch::new();
     scratch.write("in/0 one.png", sample("kinds/one.png"));
-    // A whole image of 600 million pixels, in 80 KB.
+    // A complete image of 600 million pixels, in 80 KB.
     scratch.write("in/1 huge.png", black(30_000, 20_000, 20_000));
     let mut claims = jpeg(&real(0).0, 28);
     let frame = claims.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
     claims[frame + 5..frame + 9].fill(0xf0);
     scratch.write("in/2 claims.jpg", claims);
-    // 800 MB of lines behind a header of 64 by 64.
+    // 800 MB of lines after a header of 64 x 64.
     let bomb = black(64, 64, 90_000_000);
     assert!(bomb.len() > 500_000, "{}", bomb.len());
     scratch.write("in/3 bomb.png", bomb);
@@ -242,7 +241,7 @@ fn checksums_of_tfrecords_are_checked() {
     assert_eq!(keys(&scratch)[0], "000001.JPEG");
     assert_eq!(keys(&scratch).len(), 5);
 
-    // A wrong length: nobody knows where the next record begins.
+    // A wrong length: the start of the next record is unknown.
     let second = 16 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
     let mut broken = whole.clone();
     broken[second] ^= 1;
@@ -251,7 +250,7 @@ fn checksums_of_tfrecords_are_checked() {
     scratch.write("train", &whole[..whole.len() - 3]);
     shard(&scratch, &args).fails(65, &["ends within a record"]);
 
-    // Whole records whose content is none.
+    // Complete records whose content is no image.
     let record = |data: &[u8]| {
         let mask =
             |b: &[u8]| crc32c::crc32c(b).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
@@ -265,7 +264,7 @@ fn checksums_of_tfrecords_are_checked() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].1.contains("no tf.train.Example"));
     assert!(found[1].1.contains("without image/encoded"));
-    // Names that are there twice have their records in front.
+    // If a name occurs twice, the record number precedes it.
     let keys = keys(&scratch);
     assert_eq!(keys.len(), 12);
     assert_eq!(keys[0], "train@0/000000.JPEG");
@@ -306,18 +305,18 @@ fn damaged_parquet_and_binary_files_are_named() {
         scratch.write("in/train.parquet", &whole[..length]);
         shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet"]);
     }
-    // Where the first page's header is: a list that claims 2^31 - 1 numbers, a dictionary that
-    // claims as many values, and a page of as many bytes.
+    // In place of the first page's header: a list that claims 2^31 - 1 numbers, a dictionary that claims as
+    // many values, and a page that claims as many bytes.
     let list = [0x99, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07];
     let dictionary =
         [0x15, 4, 0x15, 100, 0x15, 100, 0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0];
     let page = [0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 100, 0x2c, 0x15, 4, 0, 0];
-    // What the reader takes for the header of a data page, as a text.
+    // A field that the reader takes for the header of a data page, as text.
     let text = [0x15, 0, 0x15, 100, 0x15, 100, 0x28, 1, 0, 0];
     for (header, found) in [
         (&list[..], "more than there is"),
         (&text, "another type"),
-        (&dictionary, "more values than bytes"),
+        (&dictionary, "more values than its bytes can hold"),
         (&page, "more bytes than it can have"),
     ] {
         let mut damaged = whole.clone();
@@ -325,7 +324,7 @@ fn damaged_parquet_and_binary_files_are_named() {
         scratch.write("in/train.parquet", damaged);
         shard(&scratch, &["--in", "in", "-q"]).fails(65, &["train.parquet", found]);
     }
-    // The first field of the footer, a number, as a text.
+    // The first field of the footer, a number, as text.
     let tail = whole.len() - 8;
     let length = u32::from_le_bytes(whole[tail..][..4].try_into().unwrap());
     let mut damaged = whole.clone();
@@ -342,7 +341,7 @@ fn damaged_parquet_and_binary_files_are_named() {
     assert_eq!(scratch.names(), ["in", "stl"]);
 }
 
-/// Needs to mount a file system of its own.
+/// Needs the right to mount a file system.
 #[test]
 fn a_full_disk_leaves_no_shards_and_the_run_goes_on_later() {
     let scratch = Scratch::new();

@@ -15,7 +15,8 @@ fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_s4l-shard")).parent().unwrap()
 }
 
-/// make of the main job; as if started by a person, not by the make that may run this test.
+/// make of the main job, as if started by a person: without the variables of the make that may run this
+/// test.
 fn make(scratch: &Scratch) -> Output {
     let mut command = Command::new("make");
     for name in [
@@ -47,7 +48,7 @@ fn make(scratch: &Scratch) -> Output {
     output
 }
 
-/// The outputs that the stages made, in their order.
+/// The outputs that the stages made, in order.
 fn made(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let outputs = text.lines().filter_map(|line| line.split_once(": making it "));
@@ -56,7 +57,7 @@ fn made(output: &Output) -> Vec<String> {
         .collect()
 }
 
-/// Bytes and time of each file under a folder.
+/// Bytes and modification time of each file under a folder.
 fn tree(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
     let files = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
     files
@@ -120,7 +121,7 @@ fn the_main_job_runs_once_and_redoes_only_what_depends_on_a_change() {
     assert_eq!(String::from_utf8_lossy(&second.stdout), table);
     assert!(tree(&scratch.path("runs")) == before);
 
-    // As old as before.
+    // Modification times are those of before.
     let recipe = scratch.path("smoke/moam_step2.toml");
     let text = std::fs::read_to_string(&recipe).unwrap();
     let time = std::fs::metadata(&recipe).unwrap().modified().unwrap();

@@ -1,5 +1,5 @@
-//! Bytes that are not those that were written, or not those that belong together: an error, never another
-//! number. Files of earlier versions are read.
+//! Changed bytes, and files that do not belong together: always an error, never other results. Files of
+//! earlier versions are readable.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn a_changed_byte_of_a_table_is_an_error() {
 /// Key, pixels and label.
 type Row = (String, Vec<u8>, Option<u32>);
 
-/// All that stages take from a split.
+/// Everything that stages take from a split.
 fn all(split: &Split) -> s4l::error::Result<Vec<Row>> {
     let labels = split.labels()?;
     let row = |row| Ok((split.key(row).to_string(), split.decode(row)?.pixels.into(), labels[row]));
@@ -61,7 +61,7 @@ fn a_changed_byte_of_shards_is_an_error_or_changes_nothing() {
     for name in names {
         let path = scratch.path(name);
         let whole = std::fs::read(&path).unwrap();
-        // Of the images a few, of the rest each byte or so.
+        // Some bytes of the images, about every byte of the rest.
         let images = if name == TRAIN { 400 * 784 } else { 0 };
         let at = (0..images).step_by(9973).chain((images..whole.len()).step_by(3));
         for at in at {
@@ -100,7 +100,7 @@ fn a_changed_image_ends_the_stage_that_reads_it() {
     pseudolabel(&scratch, "model", "-s views=resize(28)|-1_to_1").fails(65, &again);
 }
 
-/// Shards of the same images and keys in another order, in `other`.
+/// Shards with the same images and keys in another order, in `other`.
 fn other_order(scratch: &Scratch) {
     let files = [(IMAGES, 16, 784), (LABELS, 8, 1)];
     for (name, head, size) in files {
@@ -135,7 +135,7 @@ fn labels_of_other_images_with_the_same_keys_are_refused() {
         (SUBSET, format!("{nested} labelled.parquet"), "labelled.parquet"),
     ] {
         let ran = scratch.run(program, &words(&line));
-        ran.fails(65, &[file, "labels of others", "these shards"]);
+        ran.fails(65, &[file, "labels of other images", "these shards"]);
     }
 }
 
@@ -186,7 +186,7 @@ fn names_with_folders_in_them_lead_nowhere() {
     verify.fails(3, &["MANIFEST.b3", "../shards"]);
 }
 
-/// `tests/old` is of the version before files had hashes: commit 41a1f45.
+/// `tests/old` was written by commit 41a1f45, before files had hashes.
 #[test]
 fn files_of_earlier_versions_are_read() {
     let scratch = Scratch::new();
@@ -209,7 +209,7 @@ fn files_of_earlier_versions_are_read() {
     }
     run(EVAL, "--in OLD/shards --model labelled --out e.parquet -q").ok();
 
-    // Of a later version.
+    // A file of a later version.
     for (name, bytes) in contents(std::path::Path::new(&format!("{old}/shards"))) {
         let text = String::from_utf8_lossy(&bytes).replace("\"format\": 1", "\"format\": 9");
         if name == "dataset.json" {

@@ -1,5 +1,5 @@
-//! What the command lines of all stages have in common, their help, and that a stage refuses options
-//! which it would not obey. `docs/COMMANDS.md` is written here:
+//! The common options of all stages, their help, and that a stage refuses options which it would not obey.
+//! `docs/COMMANDS.md` is written here:
 //!
 //!     UPDATE=1 cargo test --release --test command_line
 
@@ -8,7 +8,7 @@ mod common;
 use common::{Scratch, commands};
 use std::collections::BTreeMap;
 
-/// Each of `options` ends in usage, and nothing is done.
+/// Each of `options` is a usage error, and nothing is done.
 #[track_caller]
 fn refuses(program: &str, line: &[&str], options: &[&[&str]]) {
     let scratch = Scratch::new();
@@ -45,7 +45,7 @@ fn what_does_not_compute_takes_options_of_its_result_and_words_only() {
     let all = [SEED, DEVICE, THREADS, MAX_SECONDS, RECIPE, SET, SHORT_SET];
     refuses(env!("CARGO_BIN_EXE_s4l-report"), &["--in", "runs"], &all);
     refuses(env!("CARGO_BIN_EXE_s4l-export"), &["--to", "timm"], &all);
-    // s4l-inspect draws a sheet.
+    // The sheet of s4l-inspect is not random.
     refuses(env!("CARGO_BIN_EXE_s4l-inspect"), &["model"], &all[1..]);
 }
 
@@ -93,7 +93,7 @@ fn verifying_and_merging_exclude_what_they_would_not_obey() {
 
 #[test]
 fn options_of_several_stages_are_worded_alike() {
-    // What these are about is the stage's own.
+    // For these options each stage has its own text.
     let own = ["labelled", "labels", "model", "split", "in", "format"];
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for command in commands() {

@@ -1,5 +1,5 @@
-//! Decoding of image files: every kind of JPEG as libjpeg-turbo decodes it, and windows as parts of
-//! the whole.
+//! Decoding of image files: every kind of JPEG is decoded as by libjpeg-turbo, and windows are parts of the
+//! whole image.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn golden(name: &str) -> Vec<u8> {
     std::fs::read(format!("{folder}{name}")).unwrap()
 }
 
-/// Name and bytes of each file, with what `jpegs.py` says of it.
+/// Name and bytes of each file, with the expected values of `jpegs.py`.
 fn jpegs() -> Vec<(String, Vec<u8>, Value)> {
     let records: Vec<Value> = serde_json::from_slice(&golden("jpegs.json")).unwrap();
     let named = records.into_iter().map(|record| {
@@ -46,13 +46,13 @@ fn every_kind_of_jpeg_decodes_as_by_libjpeg_turbo() {
     }
 }
 
-/// The contract allows one grey level; there is no difference at all.
+/// The contract allows one grey level; here there is no difference at all.
 #[test]
 fn a_window_has_the_pixels_of_the_whole_image() {
     let mut decoder = Decoder::default();
     let mut rng = rng(0, Stream::LabelledAugment, 0, 0);
     let mut files = jpegs();
-    // Another decoder takes what is no JPEG.
+    // A file that is no JPEG goes to another decoder.
     let (mut png, image) = (Vec::new(), decoder.whole(&files[0].1).unwrap());
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     let (width, height) = (image.size.width as u32, image.size.height as u32);
@@ -77,7 +77,7 @@ fn a_window_has_the_pixels_of_the_whole_image() {
     }
 }
 
-/// Whatever part of the image a pipe asks for, it makes the same of it.
+/// A pipe gives the same result with and without a window.
 #[test]
 fn pipes_see_no_difference_between_a_file_and_its_pixels() {
     struct File<'a>(&'a [u8], Size, Decoder, usize);
@@ -117,11 +117,11 @@ fn pipes_see_no_difference_between_a_file_and_its_pixels() {
         }
         asked.push(file.3 as f64 / (50 * size.height * size.width) as f64);
     }
-    // A pipe that begins with a crop, or ends a resize with one, asks for little more than it shows.
+    // A pipe that begins with a crop, or with a resize and a crop, reads little more than it shows.
     assert!(asked[0] < 0.5 && asked[2] < 0.2 && asked[3] == 1.0, "{asked:?}");
 }
 
-/// Scaled down by 2, 4 and 8 the whole image is libjpeg-turbo's, and a window a part of that.
+/// Scaled down by 2, 4 and 8, the whole image equals libjpeg-turbo's, and a window equals a part of it.
 #[test]
 fn scaled_decoding_is_libjpeg_turbos() {
     let mut decoder = Decoder::default();
@@ -154,7 +154,7 @@ fn scaled_decoding_is_libjpeg_turbos() {
             assert_eq!(part_size, expected.size, "{name} 1/{divisor}");
             assert!(part == pixels(expected), "{name} 1/{divisor}");
         }
-        // More than the window has: nothing is scaled.
+        // `enough` is more than the window has: nothing is scaled.
         let whole = Window::whole(size);
         let above = Size { height: size.height + 1, width: 1 };
         let view = decoder.window(&bytes, size, whole, Some(above)).unwrap();
@@ -171,7 +171,7 @@ fn damaged_files_are_refused_in_one_line() {
     let mut garbled = good.clone();
     let end = garbled.len();
     garbled[end / 2..end / 2 + 40].fill(0xff);
-    // Height and width of the frame header: two bytes each, after its length and precision.
+    // Height and width in the frame header: two bytes each, after length and precision.
     let mut bomb = good.clone();
     let frame = bomb.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
     bomb[frame + 5..frame + 9].fill(0xff);
@@ -187,7 +187,7 @@ fn damaged_files_are_refused_in_one_line() {
         let error = decoder.whole(bytes).map(|view| view.size).unwrap_err();
         assert!(!error.is_empty() && !error.contains('\n'), "{what}: {error:?}");
     }
-    // The decoder is none the worse for it.
+    // The decoder still works after the error.
     let mut crc = flate2::Crc::new();
     crc.update(&pixels(decoder.whole(good).unwrap()));
     assert_eq!(u64::from(crc.sum()), record["crc32"]);

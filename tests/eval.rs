@@ -1,4 +1,4 @@
-//! `s4l-eval`: its table, its summary, and that the two agree.
+//! `s4l-eval`: its table, its summary, and that both agree.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn with_model(row: &str) -> Scratch {
     scratch
 }
 
-/// Runs with `more`; the summary on stdout and the table.
+/// Runs with the options `more`; returns the summary on stdout and the table.
 fn eval(scratch: &Scratch, more: &str) -> (EvalSummary, Table) {
     let line =
         format!("--in shards --model run/model --out run/eval.parquet --threads 1 -q {more}");
@@ -93,7 +93,7 @@ fn models_of_rotations_report_both_figures() {
         let predictions = table.ints("prediction").unwrap().into_iter();
         let labels = table.ints("label").unwrap().into_iter();
         assert_eq!(summary.unrotated.top1, share(predictions.zip(labels).map(|(a, b)| a == b)));
-        // The rows are those of the unrotated images.
+        // The rows are of the unrotated images.
         let (plain, plain_table) = eval(&scratch, "--force -s augment_eval=resize(28)|-1_to_1");
         assert!(plain.rotation_averaged.is_none());
         assert_eq!(plain.unrotated, summary.unrotated);
@@ -112,7 +112,7 @@ fn the_images_of_a_file_of_another_split() {
     let rows: Vec<_> = keys.into_iter().zip(table.ints("label").unwrap()).collect();
     assert_eq!(rows, read_labels(&scratch, "val.parquet"));
     assert_eq!((summary.unrotated.images, &summary.split[..]), (50, "train"));
-    // The figure that training logged at its end.
+    // The figure that training logged at the end.
     let curve = common::training::curve(&scratch, "run/model", "validation/top1");
     assert_eq!(summary.unrotated.top1, *curve.last().unwrap());
 }

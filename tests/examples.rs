@@ -1,4 +1,4 @@
-//! The examples of every help text and of the documents run as they stand, in a folder that has what
+//! The examples of every help text and of the documents run as they stand, in a folder with the files that
 //! they name.
 
 mod common;
@@ -13,7 +13,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Documents whose examples are run.
 const DOCUMENTS: [&str; 3] = ["README.md", "docs/DATA.md", "docs/EXPORT.md"];
 
-/// Makes what the examples name, in this order.
+/// Commands that make the files of the examples, in this order.
 const MADE: &str = "\
 s4l-shard --in many-data --out many
 s4l-subset --in many --per-class 200 --out labelled_10p.parquet
@@ -35,7 +35,7 @@ cp -r model runs/pets/seed0/moam_step3
 cp eval.parquet runs/pets/seed0/moam_step3
 ";
 
-/// The parts that are joined by an example of a program.
+/// The parts that an example of a program joins.
 const PARTS: [(&str, &str); 3] = [
     ("s4l-shard --merge", "s4l-shard --in big.tar --part"),
     ("s4l-pseudolabel --merge", "s4l-pseudolabel --model runs/model --out labels.parquet --part"),
@@ -58,7 +58,7 @@ fn examples_run_as_they_stand() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The lines of a document's blocks that begin with a stage; what make does has tests of its own.
+/// The lines of a document's code blocks that begin with a stage. make has its own tests.
 fn of_document(path: &str) -> Vec<String> {
     let text = std::fs::read_to_string(format!("{ROOT}/{path}")).unwrap();
     let blocks = text.split("\n```").skip(1).step_by(2);
@@ -66,8 +66,7 @@ fn of_document(path: &str) -> Vec<String> {
     lines.filter(|line| line.starts_with("s4l-")).map(String::from).collect()
 }
 
-/// Runs a line in a copy of the world, without what the line makes. What is said of a line begins
-/// behind two spaces.
+/// Runs a line in a copy of the world, after removing what the line makes. Remarks begin after two spaces.
 fn run(world: &Scratch, line: &str) -> Result<(), String> {
     let line = line.split("  ").next().unwrap();
     let scratch = Scratch::new();
@@ -76,7 +75,7 @@ fn run(world: &Scratch, line: &str) -> Result<(), String> {
     let outputs = ["--out", "-o", "--val-out"];
     let made = words.windows(2).filter(|pair| outputs.contains(&pair[0])).map(|pair| pair[1]);
     let default = (words[0] == "s4l-shard").then_some("shards");
-    // What is read too stays.
+    // Outputs that the line also reads stay.
     let only_made = |made: &&str| words.iter().filter(|word| *word == made).count() < 2;
     for made in made.chain(default).filter(only_made) {
         shell(&scratch, &format!("rm -rf {made}"))?;
@@ -90,7 +89,7 @@ fn run(world: &Scratch, line: &str) -> Result<(), String> {
     shell(&scratch, line)
 }
 
-/// Runs a line of a shell with the programs of this build, and with stand-ins for other programs.
+/// Runs a shell line with the programs of this build, and with stand-ins for other programs.
 fn shell(scratch: &Scratch, line: &str) -> Result<(), String> {
     let programs = Path::new(env!("CARGO_BIN_EXE_s4l-shard")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
@@ -107,7 +106,7 @@ fn shell(scratch: &Scratch, line: &str) -> Result<(), String> {
     }
 }
 
-/// A folder with all that the examples name.
+/// A folder with all files that the examples name.
 fn world() -> Scratch {
     let scratch = Scratch::new();
     let copy = |from: &str, to: &str| {
@@ -141,7 +140,7 @@ fn world() -> Scratch {
     scratch
 }
 
-/// CIFAR-10 in its binary form, of some real pixels.
+/// CIFAR-10 in its binary form, with some real pixels.
 fn cifar(scratch: &Scratch) {
     let bytes = std::fs::read(format!("{ROOT}/fuzz/corpus/encoded/rgb.bmp")).unwrap();
     let record =
@@ -197,11 +196,11 @@ fn photos(scratch: &Scratch) {
     zip.finish().unwrap();
 }
 
-/// Short recipes under the names of the examples, and a list of images.
+/// Short recipes with the names of the examples, and a list of images.
 fn recipes(scratch: &Scratch) {
     let smoke = |row: &str| {
         let text = std::fs::read_to_string(format!("{ROOT}/pipelines/smoke/{row}.toml")).unwrap();
-        // The stem that timm has, and an image of the size that the network is for.
+        // The stem that timm has, and images of the network's size.
         text.replace("\"small\"", "\"imagenet\"").replace("units = [1, 1]", "units = [1]")
     };
     scratch.write("R.toml", smoke("supervised_10p"));

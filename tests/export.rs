@@ -1,6 +1,6 @@
-//! `s4l-export`: the folder of timm and transformers, there and back, and ONNX. `tests/golden/resnetv2.py`
-//! made a network of timm's and its logits; `tools/check-export.py` compares with timm, transformers and ONNX
-//! Runtime.
+//! `s4l-export`: the formats of timm and transformers, written and read again, and ONNX.
+//! `tests/golden/resnetv2.py` made a network of timm's and its logits; `tools/check-export.py` compares
+//! with timm, transformers and ONNX Runtime.
 
 mod common;
 
@@ -75,7 +75,7 @@ fn a_network_of_timm_s_gives_timm_s_logits() {
     let expected: Vec<Vec<f32>> =
         serde_json::from_value(json(&Path::new(GOLDEN).join("logits.json"))).unwrap();
     let found = logits(&scratch, GOLDEN, "four.parquet");
-    // Logits of size 2 by float32; timm's are by float64.
+    // The logits are around 2, in float32; timm's are in float64.
     assert_close(&found, &expected.concat(), 1e-5);
 }
 
@@ -87,7 +87,7 @@ fn what_timm_wrote_is_written_the_same() {
     assert!(theirs.keys().eq(ours.keys()));
     for (name, (shape, values)) in &theirs {
         assert_eq!(*shape, ours[name].0, "{name}");
-        // A variance was moved by 1e-3 - 1e-5, there and back.
+        // A variance was moved by 1e-3 - 1e-5 and back.
         let tolerance = if name.ends_with("running_var") { 2e-10 } else { 0.0 };
         assert_close(values, &ours[name].1, tolerance);
     }
@@ -156,7 +156,7 @@ fn up_to_date_exists_force_and_a_dry_run() {
     export(&scratch, &format!("{other} --force")).ok();
     assert_ne!(contents(&scratch.path("timm")), first);
 
-    // Never in place of something else.
+    // Never over another file.
     let model = contents(&scratch.path("model"));
     export(&scratch, &format!("--model {GOLDEN} --out model --force"))
         .fails(73, &["model", "export"]);
@@ -164,7 +164,7 @@ fn up_to_date_exists_force_and_a_dry_run() {
     assert_eq!(contents(&scratch.path("model")), model);
 }
 
-/// The configuration comes through a pipe, so that the stage waits for it when the signal comes.
+/// The configuration comes through a pipe, so the stage waits in it when the signal arrives.
 #[test]
 fn a_signal_leaves_nothing() {
     let scratch = Scratch::new();
@@ -182,7 +182,7 @@ fn a_signal_leaves_nothing() {
         .unwrap();
     let mut opened = File::options();
     opened.write(true).custom_flags(libc::O_NONBLOCK);
-    // Refused until the stage opens the other end.
+    // Opening fails until the stage opens the other end.
     let mut pipe = loop {
         match opened.open(&pipe) {
             Ok(pipe) => break pipe,
@@ -222,7 +222,7 @@ fn what_timm_cannot_express() {
     assert!(other.stderr.contains("huggingface"), "{}", other.stderr);
 }
 
-/// A copy of timm's network whose images are of `size` and prepared by `pipe`.
+/// A copy of timm's network with images of `size`, prepared by `pipe`.
 fn write_timm(scratch: &Scratch, pipe: &str, size: [usize; 2]) {
     let weights = std::fs::read(Path::new(GOLDEN).join("model.safetensors")).unwrap();
     scratch.write("timm/model.safetensors", weights);
@@ -242,7 +242,7 @@ fn write_timm(scratch: &Scratch, pipe: &str, size: [usize; 2]) {
 fn timm_prepares_as_the_recipe_does() {
     let scratch = Scratch::new();
     let square = [28, 28];
-    // What is read again is said by our steps once more, without our settings beside it.
+    // Without our settings in the file, the preparation is expressed in our steps once more.
     for (pipe, size, mode, crop_pct, interpolation, again) in [
         ("resize(28)|-1_to_1|rotate", square, "squash", 1.0, "bilinear", "resize(28,28)"),
         ("resize(20,28)|-1_to_1", [20, 28], "squash", 1.0, "bilinear", "resize(20,28)"),
@@ -347,7 +347,7 @@ fn the_card_has_the_figures_of_an_evaluation() {
         let tree = scratch.run(inspect, &["--lineage", to]).ok().stdout;
         assert!(tree.contains(": e.parquet\n") && tree.contains(": model\n"), "{tree}");
         scratch.run(inspect, &["--lineage", "--verify", to]).ok();
-        // Without it the card is another one.
+        // Without it, the card differs.
         let line = format!("--to {to} --model model --out {to} -q");
         scratch.run(EXPORT, &words(&line)).fails(73, &[to, "--force"]);
     }
@@ -454,14 +454,14 @@ fn an_onnx_file_has_the_model_s_weights_and_is_the_same_twice() {
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(scratch.run(inspect, &["--verify", "one"]).code, 3, "byte {at}");
     }
-    // Damaged, it is nobody's export.
+    // A damaged file is not recognized as an export.
     onnx(&scratch, "--model model --out one --force").fails(73, &["one", "another --out"]);
     export(&scratch, "--model model --out two --force").fails(78, &["small_stride2", "--to onnx"]);
     scratch.write("two/notes.txt", "mine");
     onnx(&scratch, "--model model --out two --force").fails(73, &["two", "notes.txt"]);
 }
 
-/// That these operators compute what `s4l-eval` does, only a runtime can show: tools/check-export.py.
+/// Whether these operators compute what `s4l-eval` does, only a runtime can tell: tools/check-export.py.
 #[test]
 fn the_preparation_is_inside_an_onnx_file() {
     let scratch = Scratch::new();

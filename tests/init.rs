@@ -8,7 +8,7 @@ use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Images below `photos`, so many in each folder.
+/// Images below `photos`, the given number per folder.
 fn images(scratch: &Scratch, folders: &[(&str, usize)]) {
     let mut row = 0;
     for (folder, images) in folders {
@@ -24,7 +24,7 @@ fn init(scratch: &Scratch, more: &[&str]) -> Ran {
     scratch.run(program, &[&["photos", "pets", "--threads", "1"], more].concat())
 }
 
-/// make, with the programs of this build; its output.
+/// Runs make with the programs of this build; returns its output.
 fn make(scratch: &Scratch, more: &[&str]) -> String {
     let bin = Path::new(env!("CARGO_BIN_EXE_s4l-init")).parent().unwrap();
     let output = Command::new("make")
@@ -47,7 +47,7 @@ fn few_labels_and_many_images_become_a_pipeline_that_make_runs() {
     let train = [("train/bag", 9), ("train/coat", 5), ("train/shirt", 4), ("train/unlabeled", 30)];
     let test = [("test/bag", 3), ("test/coat", 3), ("test/shirt", 3)];
     images(&scratch, &[&train[..], &test].concat());
-    // Time enough on any machine, so that all steps are planned.
+    // Enough time on any machine, so that all steps are planned.
     let ran = init(&scratch, &["--minutes", "100000"]).ok();
     assert!(ran.stderr.contains("18 of 48 images labelled, 3 classes; 28x28"), "{}", ran.stderr);
     assert!(ran.stderr.contains("next: make moam_step3 PIPELINE=./pets\n"), "{}", ran.stderr);
@@ -64,7 +64,7 @@ fn few_labels_and_many_images_become_a_pipeline_that_make_runs() {
     }
     assert!(!pipeline.contains("VAL_FRACTION"), "{pipeline}");
 
-    // As it is, but for the time that a test has.
+    // Unchanged, except for the time that a test has.
     for row in ["supervised", "moam_step1", "moam_step2", "moam_step3"] {
         let recipe = read(&format!("{row}.toml"));
         let short = recipe.lines().map(|line| match line {
@@ -102,7 +102,7 @@ fn without_a_test_set_labelled_images_are_held_out() {
     images(&scratch, &[("bag", 10), ("coat", 7), ("shirt", 1), ("unlabeled", 4)]);
     let ran = init(&scratch, &["--minutes", "100000"]).ok();
     assert!(ran.stderr.contains("with one labelled image: \"shirt\""), "{}", ran.stderr);
-    // 2 and 1 of them.
+    // 2 and 1 of the images.
     assert!(ran.stderr.contains("15 of 19 images labelled"), "{}", ran.stderr);
     let commands = make(&scratch, &["-n", "moam_step3"]);
     let val = scratch.path("out/seed0/val.parquet");

@@ -1,5 +1,5 @@
-//! `s4l-shard` on a sample of every input format. `tests/golden/inputs.py` made those that come from
-//! other libraries; they hold the first images of `pipelines/smoke/data`.
+//! `s4l-shard` on a sample of every input format. `tests/golden/inputs.py` made the samples of other
+//! libraries' formats; they have the first images of `pipelines/smoke/data`.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn label_of(row: usize) -> u32 {
     smoke(LABELS)[8 + row].into()
 }
 
-/// The rows of a split are the smoke images `first..`, in order, with their labels.
+/// The rows of a split are the smoke images from `first` on, in order, with their labels.
 #[track_caller]
 fn holds(shards: &Shards, split: &str, first: usize, count: usize, key: impl Fn(usize) -> String) {
     let split = shards.split(split).unwrap();
@@ -44,7 +44,7 @@ fn holds(shards: &Shards, split: &str, first: usize, count: usize, key: impl Fn(
         let truth = real(first + row).0;
         let pairs = grey.pixels.chunks_exact(3).map(|rgb| rgb[0]).zip(truth);
         let far: u32 = pairs.map(|(a, b)| u32::from(a.abs_diff(b))).sum();
-        // JPEG of quality 90; any two of these images are further apart than 5 levels a pixel.
+        // JPEG of quality 90; any two of these images differ by more than 5 levels per pixel.
         assert!(far < 5 * 784, "{}: {far}", split.key(row));
     }
 }
@@ -139,7 +139,7 @@ fn hugging_face_parquet_keeps_names_of_classes() {
     holds(&shards, "train", 0, 12, |row| format!("{row:06}.png"));
     holds(&shards, "val", 12, 4, |row| format!("{row:06}.png"));
     assert_eq!(shards.classes()[0], "T-shirt/top");
-    // Shards are such parquet, too.
+    // Shards are such parquet files too.
     let before = shards.split("train").unwrap();
     std::fs::rename(scratch.path("shards"), scratch.path("first")).unwrap();
     let again = sharded(&scratch, &["--in", "first"]);
@@ -147,7 +147,7 @@ fn hugging_face_parquet_keeps_names_of_classes() {
     assert_eq!(again.classes(), shards.classes());
     assert_eq!(rows(&after), rows(&before));
     assert_eq!(after.content_hash(), before.content_hash());
-    // As other tools compress it.
+    // With the compression of other tools.
     let images = batches(&scratch.path("first/train-00000-of-00001.parquet"));
     for compression in [Compression::SNAPPY, Compression::GZIP(Default::default())] {
         let file = std::fs::File::create(scratch.path("train.parquet")).unwrap();
@@ -181,7 +181,7 @@ fn flat_folder_with_a_list_of_labels() {
     let ran = shard(&scratch, &[&args[..], &["--force"]].concat()).ok();
     assert!(ran.stderr.contains("1 of 6 images have no line"), "{}", ran.stderr);
 
-    // The same images by a list of paths, without a header and with numbers for names.
+    // The same images from a list of paths, without a header and with numbers for class names.
     scratch.write("list.csv", "in/0.png,7\nin/2.png,10\nin/3.png,\n");
     let shards = sharded(&scratch, &["--in", "list.csv"]);
     assert_eq!(shards.classes(), ["7", "10"]);
@@ -189,7 +189,7 @@ fn flat_folder_with_a_list_of_labels() {
     assert_eq!(shards.split("train").unwrap().keys().collect::<Vec<_>>(), expected);
     assert_eq!(labels(&shards), [Some(0), Some(1), None]);
 
-    // Lines of name and number, as caffe's val.txt.
+    // Lines of name and number, as in caffe's val.txt.
     scratch.write("val.txt", "0.png 1\n1.png 0\n2.png 1\n3.png 0\n4.png 0\n5.png 1\n");
     scratch.write("names.txt", "zebra\nant\n");
     let args = ["--in", "in", "--labels", "val.txt", "--classes", "names.txt"];
@@ -284,8 +284,8 @@ fn stl_10_binary_with_its_unlabelled_images() {
     assert_eq!(shards.split("test").unwrap().labels().unwrap()[0], Some(2));
 }
 
-/// Every kind of JPEG, PNG and WebP: kept byte for byte, of the size and the colours that Pillow shows
-/// after turning it as EXIF says.
+/// Every kind of JPEG, PNG and WebP: stored byte for byte, with the size and the colours that Pillow shows
+/// after turning the image as EXIF says.
 #[test]
 fn kinds_of_images_are_what_pillow_shows() {
     let scratch = Scratch::new();
@@ -312,7 +312,7 @@ fn kinds_of_images_are_what_pillow_shows() {
             if height.min(width) > 1 { side / 2 } else { side }
         };
         for c in 0..3 {
-            // JPEG decoders differ by rounding, and by how they enlarge subsampled colour.
+            // JPEG decoders differ in rounding, and in how they enlarge subsampled colour.
             for (found, truth) in [
                 (mean(height, width, c), &truth["mean"][c]),
                 (mean(half(height), half(width), c), &truth["corner"][c]),
@@ -368,7 +368,7 @@ fn hugging_face_sees_an_image_feature_and_names() {
     let features = &json["info"]["features"];
     assert_eq!(features["image"]["_type"], "Image");
     assert_eq!(features["label"]["names"][9], "Ankle boot");
-    // The type must be equal to the feature's, nullability with it.
+    // The type must equal the feature's, including nullability.
     let image = batches(&path)[0].schema();
     let image = image.field_with_name("image").unwrap().clone();
     let arrow::datatypes::DataType::Struct(fields) = image.data_type() else { panic!("{image}") };

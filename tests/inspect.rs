@@ -17,7 +17,7 @@ fn inspect(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_s4l-inspect")).current_dir(folder).args(args).output().unwrap()
 }
 
-/// What was printed, of a run that must succeed.
+/// The output of a run that must succeed.
 fn shown(folder: &Path, args: &[&str]) -> String {
     let out = inspect(folder, args);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -30,7 +30,7 @@ fn assert_silent(folder: &Path, path: &str) {
     assert!(out.stdout.is_empty() && out.stderr.is_empty(), "{path}");
 }
 
-/// One line that contains all of `words`, and nothing on stdout.
+/// The error is one line that contains all of `words`, and stdout is empty.
 fn assert_refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
     let out = inspect(folder, args);
     let message = String::from_utf8(out.stderr).unwrap();
@@ -42,7 +42,7 @@ fn assert_refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
     }
 }
 
-/// The parquet reader looks ahead for the end of a list that a page may end within.
+/// The parquet reader looks ahead for the end of a list, because a page may end within it.
 #[test]
 fn lists_on_several_pages_are_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn lists_on_several_pages_are_read() {
     assert_silent(folder.path(), "eval.parquet");
 }
 
-/// Each once took minutes or gigabytes, or is whole.
+/// Each of these once took minutes or gigabytes, or is undamaged.
 #[test]
 fn damaged_tables_end_soon() {
     let seeds = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/table"));
@@ -106,7 +106,7 @@ fn write_weights(path: &Path, last: f32) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A folder `shards` as `s4l-shard` leaves it: data set, two shards, manifest.
+/// A folder `shards` as `s4l-shard` writes it: data set, two shards, manifest.
 fn write_shards(folder: &Path) {
     let shards = folder.join("shards");
     write_labelled(&shards.join("train-00000-of-00002.parquet"));

@@ -1,5 +1,5 @@
-//! `s4l-shard` on data sets as other tools write them: which column is the image, what labels count from,
-//! which names files have.
+//! `s4l-shard` on data sets as other tools write them: the image column, the first label number, the names
+//! of files.
 
 mod common;
 
@@ -92,7 +92,7 @@ fn every_common_codec_is_read() {
 fn rows_of_one_path_are_keyed_by_their_numbers() {
     let scratch = Scratch::new();
     let labels: ArrayRef = Arc::new(Int64Array::from(vec![0, 0, 1, 1]));
-    // As datasets writes class folders that count their images anew.
+    // As datasets writes class folders that number their images from 0 each.
     let photos = images(0..4, |row| format!("{}.png", row % 2 + 2 * (row / 3)));
     let columns = vec![("image", photos), ("label", labels)];
     parquet(&scratch, "train.parquet", columns, Compression::SNAPPY);
@@ -115,7 +115,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&out[..], bytes].concat()
 }
 
-/// A record of texts and of one number.
+/// A record of text fields and one number.
 fn record(texts: &[(&str, &[u8])], number: (&str, u8)) -> Vec<u8> {
     let entry = |key: &str, feature: Vec<u8>| {
         field(1, &[field(1, key.as_bytes()), field(2, &feature)].concat())
@@ -145,7 +145,7 @@ fn labels_of_tfrecords_count_from_0_or_from_1() {
         let (found, _) = sharded(&scratch, &["--in", "train.tfrecord"]);
         found.into_iter().map(|row| row.1).collect::<Vec<_>>()
     };
-    // As flowers of slim: the 0 comes late.
+    // As slim's flowers: the 0 comes late.
     assert_eq!(classes(&slim(&[2, 1, 0, 2])), ["2", "1", "0", "2"]);
     assert_eq!(classes(&slim(&[3, 1, 2, 3])), ["2", "0", "1", "2"]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -207,8 +207,8 @@ fn idx_of_other_names_and_of_emnist() {
 
     let labels = idx(8, &[2], &[0, 1]);
     for (name, kind, sizes, found) in [
-        ("colour", 8, &[2, 28, 28, 3][..], "uint8 and 4 sizes"),
-        ("float", 13, &[2, 28, 28], "float32 and 3 sizes"),
+        ("colour", 8, &[2, 28, 28, 3][..], "uint8 with 4 dimensions"),
+        ("float", 13, &[2, 28, 28], "float32 with 3 dimensions"),
     ] {
         let data = vec![0; sizes.iter().product::<u32>() as usize * 4];
         scratch.write(&format!("{name}/train-images-idx3-ubyte"), idx(kind, sizes, &data));
@@ -285,8 +285,8 @@ fn npz_of_medmnist() {
         .fails(65, &["train_images", "copy it again"]);
 }
 
-/// -1 and nothing mean unlabelled. If no image has a label where there is a place for one, that is said,
-/// unless the files are said to have none.
+/// -1 and no value mean unlabelled. If no image has a label although there is a field for it, a message
+/// says so, unless the files are declared unlabelled.
 #[test]
 fn a_place_for_labels_that_holds_none_is_an_error() {
     let scratch = Scratch::new();

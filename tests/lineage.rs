@@ -1,4 +1,4 @@
-//! `s4l-inspect --lineage`: from a cell of the table to the images, and what is changed on the way.
+//! `s4l-inspect --lineage`: from a cell of the table to the images, with changed files reported.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn inspect(scratch: &Scratch, line: &str) -> Ran {
     scratch.run(INSPECT, &words(line))
 }
 
-/// A table of one row, whose model was retrained on the pseudo labels of another.
+/// A table with one row, whose model was retrained on the pseudo labels of another model.
 fn chain() -> Scratch {
     let scratch = labelled_shards();
     let short = "-s schedule=[0,0.2]";
@@ -61,7 +61,7 @@ fn a_cell_leads_to_the_images_and_a_change_on_the_way_is_named() {
     let silent = inspect(&scratch, "--lineage --verify report").ok();
     assert_eq!((silent.stdout.as_str(), silent.stderr.as_str()), ("", ""));
 
-    // Moved as a whole.
+    // The whole folder moved.
     std::fs::create_dir(scratch.path("archive")).unwrap();
     for name in ["labels.parquet", "labelled.parquet", "val.parquet", "shards", "runs", "report"] {
         std::fs::rename(scratch.path(name), scratch.path(&format!("archive/{name}"))).unwrap();
@@ -70,7 +70,7 @@ fn a_cell_leads_to_the_images_and_a_change_on_the_way_is_named() {
     }
     inspect(&scratch, "--lineage --verify archive/report").ok();
 
-    // Another one in its place, one that is gone.
+    // One file replaced, one removed.
     let eval = "archive/runs/two/eval.parquet";
     std::fs::rename(scratch.path("archive/val.parquet"), scratch.path("val")).unwrap();
     let gone = ["archive/runs/", "validation ", "made from, found nothing"];
@@ -85,7 +85,7 @@ fn a_cell_leads_to_the_images_and_a_change_on_the_way_is_named() {
     assert!(text.contains(": archive/val.parquet, CHANGED: "), "{text}");
 }
 
-/// Of the images themselves and of shards that were merged, whose parts name them.
+/// The lineage of the images themselves, and of merged shards, which name their parts.
 #[test]
 fn changed_images_and_shards_are_named() {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
-//! `s4l-shard` on lists, folders and labels as people have them: each image has the label that it was
-//! meant to have, or a message says what is not clear.
+//! `s4l-shard` on lists, folders and labels as people have them: each image gets the intended label, or a
+//! message says what is unclear.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn classes(scratch: &Scratch) -> Vec<String> {
     Shards::open(&scratch.path("shards")).unwrap().classes().to_vec()
 }
 
-/// Shards with these rows.
+/// The shards have exactly these rows.
 #[track_caller]
 fn holds(scratch: &Scratch, line: &str, expected: &[&str]) -> Ran {
     let ran = sharded(scratch, line).ok();
@@ -78,7 +78,7 @@ fn one_label_a_line_belongs_to_the_image_of_its_number() {
         };
         check(labels.join("\n"), &expected);
         check(format!("\u{feff}label\r\n{}\r\n", labels.join("\r\n")), &expected);
-        // An empty line is an image without a label, also the last.
+        // An empty line is an image without a label, also at the end.
         for at in [3, 11] {
             let (mut labels, mut expected) = (labels.clone(), expected.clone());
             let key = format!("train {}.png ", first + at);
@@ -88,7 +88,7 @@ fn one_label_a_line_belongs_to_the_image_of_its_number() {
             labels[at] = String::new();
             check(labels.join("\n") + "\n", &expected);
         }
-        // Numbers below a header of any name.
+        // Numbers below a header with any name.
         let numbers: String = (0..12).map(|i| format!("{}\n", i % 5)).collect();
         scratch.write("labels.txt", format!("grade\n{numbers}"));
         sharded(&scratch, "--in in --labels labels.txt").ok();
@@ -96,7 +96,7 @@ fn one_label_a_line_belongs_to_the_image_of_its_number() {
         let found = rows(&scratch);
         let third = found.iter().find(|r| r.contains(&format!(" {}.png ", first + 2))).unwrap();
         assert_eq!(label(third), "2");
-        // What does not fit is never a matter of allowed rejects.
+        // Input that does not fit is never counted as rejected images.
         for text in [labels[1..].join("\n"), labels.join("\n") + "\nc1\n"] {
             scratch.write("labels.txt", text);
             let ran = sharded(&scratch, "--in in --labels labels.txt --allow-rejects 0.5 -q");
@@ -105,8 +105,7 @@ fn one_label_a_line_belongs_to_the_image_of_its_number() {
     }
 }
 
-/// What a list says, in all the ways that people write it: `a.jpg` is a cat, `b.jpg` a dog, `c.jpg`
-/// unlabelled.
+/// One list in all forms that people write: `a.jpg` is a cat, `b.jpg` a dog, `c.jpg` unlabelled.
 #[test]
 fn lists_say_the_same_however_they_are_written() {
     let scratch = Scratch::new();
@@ -135,7 +134,7 @@ fn lists_say_the_same_however_they_are_written() {
         holds(&scratch, "--in in --labels train.csv", &expected);
         assert_eq!(classes(&scratch), ["cat", "dog"]);
     }
-    // Which column it is, where only people know.
+    // The right column, if only the user can know it.
     scratch.write("list.txt", "#Image CLASS-ID SPECIES BREED ID\na 1 1 1\nb 2 1 2\nc 2 2 1\n");
     let ran = sharded(&scratch, "--in in --labels list.txt -q");
     ran.fails(65, &["CLASS-ID", "SPECIES", "--label-column"]);
@@ -149,7 +148,7 @@ fn lists_say_the_same_however_they_are_written() {
     scratch.write("two.csv", "image,preview,label\nb,a,cat\na,b,dog\nc,c,cat\n");
     let line = "--in in --labels two.csv --key-column preview";
     holds(&scratch, line, &["train a.jpg cat", "train b.jpg dog", "train c.jpg cat"]);
-    // Other columns, other shards.
+    // Other columns give other shards.
     let ran = shard(&scratch, &["--in", "in", "--labels", "two.csv", "--out", "shards", "-q"]);
     ran.fails(73, &["--force"]);
     // Columns of 0 and 1.
@@ -160,7 +159,7 @@ fn lists_say_the_same_however_they_are_written() {
         &["train a.jpg NV", "train b.jpg MEL", "train c.jpg MEL"],
     );
     assert_eq!(classes(&scratch), ["BCC", "MEL", "NV"]);
-    // Composed and not.
+    // Composed and decomposed Unicode.
     let scratch = Scratch::new();
     images(&scratch, &["in/cafe\u{301}.png", "in/the\u{301}.png"]);
     scratch.write("train.csv", "name,label\ncaf\u{e9}.png,hot\nth\u{e9},hot\n");
@@ -226,7 +225,7 @@ fn lists_that_do_not_fit_say_what_there_is() {
     ran.fails(65, &["\"a.jpg\" on line 3", "\"x/a.jpg\" or \"y/a.jpg\"", "folder"]);
     scratch.write("utf16.csv", b"\xff\xfen\0a\0m\0e\0,\0l\0\n\0");
     sharded(&scratch, "--in in --labels utf16.csv -q").fails(65, &["UTF-8"]);
-    // A part that fits is taken, with a word about the rest.
+    // A part that fits is used, with a message about the rest.
     scratch.write("train.csv", "name,label\nb.jpg,1\nx1,1\nx2,1\nx3,1\nx4,2\n");
     let ran = sharded(&scratch, "--in in --labels train.csv -q").ok();
     let words = "2 of 3 images have no line, as \"a.jpg\", \"c.jpg\"; 4 of 5 lines name no image, \
@@ -249,7 +248,7 @@ fn a_list_adds_to_the_labels_of_class_folders() {
     assert!(
         ran.stderr.contains("column \"label\" of val.csv, by column \"name\", and class folders")
     );
-    // Where both name a class, the list decides, and says so.
+    // If both name a class, the list decides, with a message.
     scratch.write("other.csv", "name,label\nt0.jpg,n02\nt1.jpg,n02\nv0.jpg,n02\nv1.jpg,n01\n");
     let second = ["train t0.jpg n02", "train t1.jpg n02", "val v0.jpg n02", "val v1.jpg n01"];
     let ran = holds(&scratch, "--in in --labels other.csv", &second);
@@ -266,7 +265,7 @@ fn a_list_adds_to_the_labels_of_class_folders() {
         let ran = sharded(&scratch, "--in in --labels val.txt -q");
         assert_eq!(ran.code, 65);
         let error = ran.stderr.lines().last().unwrap();
-        assert!(error.contains("\"0\" where folders are as \"n01\"; name the classes"), "{error}");
+        assert!(error.contains("label \"0\", folder \"n01\"; name the classes"), "{error}");
         let ran = holds(&scratch, "--in in --labels val.txt --classes names.txt", &expected);
         assert!(!ran.stderr.contains("another class"), "{}", ran.stderr);
     }
@@ -334,7 +333,7 @@ fn folders_named_as_splits_are_splits_beside_splits_alone() {
             assert!(ran.stderr.contains(word), "{}", ran.stderr);
         }
     }
-    // One level down it is said; in a tar all levels are seen.
+    // One level down, with a message; in a tar all levels are searched.
     let scratch = Scratch::new();
     images(&scratch, &["in/brain/Training/a/0.jpg", "in/brain/Testing/a/1.jpg"]);
     let ran = sharded(&scratch, "--in in -q");
@@ -342,7 +341,7 @@ fn folders_named_as_splits_are_splits_beside_splits_alone() {
     holds(&scratch, "--in in/brain", &["test 1.jpg a", "train 0.jpg a"]);
     images(&scratch, &["in/brain/notes/a/0.jpg"]);
     sharded(&scratch, "--in in/brain -q").fails(65, &["also notes", "move it"]);
-    // The names of files know the same words.
+    // The same words count in file names.
     let image = |row: usize| vec![("a.jpg", jpeg(&real(row).0, 28))];
     for (row, name) in ["training-0.tar", "Eval-0.tar", "valid_0.tar"].iter().enumerate() {
         scratch.write(&format!("tars/{name}"), tar(&image(row)));
@@ -400,7 +399,7 @@ fn numbers_in_text_are_in_their_order_but_folders_are_as_torchvision_has_them() 
     images(&scratch, &names.iter().map(String::as_str).collect::<Vec<_>>());
     sharded(&scratch, "--in in").ok();
     assert_eq!(classes(&scratch)[..4], ["0", "1", "10", "11"]);
-    // Two ways to write a class are one.
+    // Two spellings of a class are one class.
     let scratch = Scratch::new();
     images(&scratch, &["in/train/caf\u{e9}/0.jpg", "in/train/tee/1.jpg"]);
     images(&scratch, &["in/val/cafe\u{301}/2.jpg", "in/val/tee/3.jpg"]);
@@ -410,7 +409,7 @@ fn numbers_in_text_are_in_their_order_but_folders_are_as_torchvision_has_them() 
     assert!(ran.stderr.contains("Unicode"), "{}", ran.stderr);
 }
 
-/// Labels of parquet as pandas makes them: a column of floats for a missing one, or of text.
+/// Labels in parquet as pandas writes them: a float column because of a missing label, or text.
 #[test]
 fn numbers_of_parquet_are_numbers() {
     use arrow::array::{ArrayRef, BinaryArray, Float64Array, RecordBatch, StringArray};
@@ -463,7 +462,7 @@ fn of_several_kinds_in_a_folder_one_is_taken_or_both_are_named() {
     }
     holds(&scratch, "--in flat --format folder", &["train 0.jpg -"]);
     holds(&scratch, "--in flat --format tar", &["train example.jpg -"]);
-    // What systems leave behind is nobody's, at any level.
+    // Files that operating systems leave behind are ignored, at any level.
     for name in ["__MACOSX/dogs/a/._0.jpg", "beagle/.ipynb_checkpoints/0.jpg", "boxer/Thumbs.db"] {
         scratch.write(&format!("dogs/{name}"), "x");
     }
@@ -473,7 +472,7 @@ fn of_several_kinds_in_a_folder_one_is_taken_or_both_are_named() {
     let entries = [("a/0.jpg", image(0)), ("a/.git/1.jpg", image(1)), ("b/2.jpg", image(2))];
     scratch.write("hidden.tar", tar(&entries));
     holds(&scratch, "--in hidden.tar", &["train 0.jpg a", "train 2.jpg b"]);
-    // A pipe is not opened: it would wait for ever.
+    // A pipe is not opened: that would wait for ever.
     let mkfifo = |name: &str| {
         let path = std::ffi::CString::new(scratch.path(name).to_str().unwrap()).unwrap();
         // SAFETY: the path is a string that ends in a zero.
@@ -490,7 +489,7 @@ fn of_several_kinds_in_a_folder_one_is_taken_or_both_are_named() {
     ran.fails(65, &["dogs/pipe", "regular file"]);
 }
 
-/// The closing table, and what `dataset.json` keeps of it; the same of parts.
+/// The closing table, and its content in `dataset.json`; the same with parts.
 #[test]
 fn the_last_lines_say_what_was_taken() {
     let scratch = Scratch::new();

@@ -1,4 +1,4 @@
-//! The batches of the training loader: which rows they have, and from which random numbers.
+//! The batches of the training loader: their rows, and their random numbers.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn set(rows: Vec<u32>, batch: usize, pipes: &[&str], order: Stream, augment: Str
     ImageSet { rows, batch, views: ImageViews::new(pipes, 1).unwrap(), order, augment }
 }
 
-/// The views of the `nth` image that a set draws: one generator, which its pipes use in turn.
+/// The views of the `nth` image that a set draws. Its pipes use one generator in turn.
 fn expected(split: &Split, set: &ImageSet, pipes: &[&str], nth: usize) -> Vec<f32> {
     let (epoch, position) = (nth / set.rows.len(), nth % set.rows.len());
     let order = permutation(&mut rng(SEED, set.order, epoch as u64, 0), set.rows.len());
@@ -57,7 +57,7 @@ fn a_batch_has_unlabelled_rows_first_and_the_views_of_all_pipes_of_an_image_toge
         unlabelled: unlabelled.clone(),
         seed: SEED,
     });
-    // Over the ends of both epochs, and from another step on.
+    // Over the ends of both epochs, and starting at another step.
     for first in [0, 3] {
         let mut batches = images.batches(first, 6);
         for step in first as usize..6 {

@@ -1,4 +1,4 @@
-//! One run at a time makes an output: the lock of each stage, and how it ends.
+//! Only one run at a time makes an output: the lock of each stage, and how it is released.
 
 mod common;
 
@@ -18,7 +18,7 @@ const REPORT: &str = env!("CARGO_BIN_EXE_s4l-report");
 const EXPORT: &str = env!("CARGO_BIN_EXE_s4l-export");
 const INSPECT: &str = env!("CARGO_BIN_EXE_s4l-inspect");
 
-/// Waits until a file is there.
+/// Waits until a file exists.
 fn wait_for(scratch: &Scratch, file: &str) {
     let start = Instant::now();
     while !scratch.path(file).exists() {
@@ -27,7 +27,7 @@ fn wait_for(scratch: &Scratch, file: &str) {
     }
 }
 
-/// Starts a training stage, which has come to a checkpoint.
+/// Starts a training stage that has written a checkpoint.
 fn started(scratch: &Scratch, line: &str) -> Child {
     let mut command = Command::new(PRETRAIN);
     command.args(words(line)).current_dir(scratch.path(".")).stderr(Stdio::piped());
@@ -43,7 +43,7 @@ fn a_second_run_is_told_who_makes_the_model_and_disturbs_nothing() {
     pretrain(&scratch, "supervised_10p", "whole", more).ok();
     let mut first = started(&scratch, &pretrain_words("supervised_10p", "model", more));
     let pid = format!("pid {}, since 20", first.id());
-    // However the folder is called.
+    // By any name of the folder.
     std::os::unix::fs::symlink("model", scratch.path("link")).unwrap();
     for (out, seed) in [("model", 0), ("./model/", 1), ("link", 1)] {
         let line = format!("{more} --seed {seed} --force");
@@ -59,7 +59,7 @@ fn a_second_run_is_told_who_makes_the_model_and_disturbs_nothing() {
     assert!(!scratch.path("model.lock").exists());
 }
 
-/// Nobody has to remove the lock of a run that was killed, on whichever host it ran.
+/// Nobody has to remove the lock of a killed run, on whichever host it ran.
 #[test]
 fn a_lock_ends_with_its_holder() {
     let scratch = labelled_shards();
@@ -72,8 +72,8 @@ fn a_lock_ends_with_its_holder() {
     assert!(holder.contains(&format!("pid {}", first.id())), "{holder}");
     let mut again = Command::new(PRETRAIN);
     again.args(words(&line)).current_dir(scratch.path("."));
-    // SAFETY: two system calls between fork and exec. Where a user may not have a host name of his own,
-    // the restart has the same one.
+    // SAFETY: two system calls between fork and exec. If the user may not set a host name, the second run
+    // has the same one.
     unsafe {
         again.pre_exec(|| {
             if libc::unshare(libc::CLONE_NEWUTS) == 0 {
@@ -90,7 +90,7 @@ fn a_lock_ends_with_its_holder() {
     assert!(!scratch.path("model.lock").exists());
 }
 
-/// All that is needed to run each stage.
+/// Everything needed to run each stage.
 fn pipeline() -> Scratch {
     let scratch = labelled_shards();
     pretrain(&scratch, "supervised_1p", "one", "-s stem=imagenet -s schedule=[0,0.2]").ok();
@@ -129,11 +129,11 @@ fn every_stage_keeps_away_from_an_output_in_the_making() {
     }
 }
 
-/// Where there are no locks a warning says so, and the run goes on.
+/// If there are no locks, a warning says so, and the run continues.
 #[test]
 fn without_locks_there_is_a_warning() {
     let scratch = labelled_shards();
-    // What cannot be opened cannot be locked.
+    // A file that cannot be opened cannot be locked.
     std::fs::create_dir(scratch.path("model.lock")).unwrap();
     let ran = pretrain(&scratch, "supervised_1p", "model", "").ok();
     assert!(ran.stderr.starts_with("warning: "), "{}", ran.stderr);

@@ -1,4 +1,4 @@
-//! Each loss at its extremes and by hand; its values and gradients against TensorFlow's are in `golden`.
+//! Each loss at its extremes and by hand. Values and gradients are compared with TensorFlow's in `golden`.
 
 use candle_core::{DType, Device, Tensor, Var};
 use s4l::error::Result;
@@ -27,17 +27,17 @@ fn cross_entropy_of_large_logits_is_finite() {
     is(cross_entropy(&z, &label(2)), 2e4);
 }
 
-/// By hand: the vectors 1, i, -1 and -i of the plane, of any length. The patches 1 and i lie at
-/// sqrt 2 and so do -1 and -i; the nearest stranger of each lies at sqrt 2 too: softplus(0).
+/// By hand: the vectors 1, i, -1 and -i of the plane, with any lengths. The patches 1 and i are sqrt 2
+/// apart, and so are -1 and -i. The nearest patch of another image is sqrt 2 away too: softplus(0).
 #[test]
 fn exemplar_by_hand() {
     let e = tensor(&[[3.0, 0.0], [0.0, 5.0], [-0.1, 0.0], [0.0, -2.0]]);
     is(exemplar_loss(&e, 0, 2), 2f64.ln());
-    // All of them unlabelled is all the same.
+    // The same if all are unlabelled.
     is(exemplar_loss(&e, 4, 2), 2f64.ln());
 }
 
-/// Patches that are all alike (of a flat image, say) have a loss and a gradient.
+/// Equal patches (of a flat image, say) have a finite loss and gradient.
 #[test]
 fn exemplar_of_equal_patches_is_finite() {
     let e = Var::from_tensor(&Tensor::ones((6, 3), DType::F64, &Device::Cpu).unwrap()).unwrap();

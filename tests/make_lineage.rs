@@ -1,4 +1,4 @@
-//! make with the built programs: what decides is what an output was made from, not times and names.
+//! make with the built programs: the lineage of an output decides, not times and names.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A folder with images of the smoke pipeline, and its labels, which may be corrected.
+/// A folder with images of the smoke pipeline and their labels, which a test may correct.
 fn with_data() -> Scratch {
     let scratch = Scratch::new();
     for (name, bytes) in contents(Path::new(SMOKE)) {
@@ -37,7 +37,7 @@ fn make(scratch: &Scratch, arguments: &[&str]) -> Command {
     command
 }
 
-/// What was made, each with the reason.
+/// The outputs that were made, each with the reason.
 #[track_caller]
 fn made(scratch: &Scratch, arguments: &[&str]) -> Vec<String> {
     let output = make(scratch, arguments).output().unwrap();
@@ -74,12 +74,12 @@ fn the_same_content_is_left_alone_however_old_and_whatever_it_is_called() {
     assert_eq!(made(&scratch, &[]), ALL);
     let table = std::fs::read(scratch.path("out/report/table.parquet")).unwrap();
     let nothing = Vec::<String>::new();
-    // Clocks that go wrong.
+    // Wrong clocks.
     set_times(&scratch.path("out"), UNIX_EPOCH);
     assert_eq!(made(&scratch, &[]), nothing);
     set_times(&scratch.path("data"), SystemTime::now() + Duration::from_secs(9999));
     assert_eq!(made(&scratch, &[]), nothing);
-    // Copies, as a fresh checkout has them.
+    // Copies, as in a fresh checkout.
     let copy = scratch.path("Ann's copy");
     for (name, bytes) in contents(&scratch.path("data")) {
         scratch.write(&format!("Ann's copy/{name}"), bytes);
@@ -95,12 +95,12 @@ fn the_same_content_is_left_alone_however_old_and_whatever_it_is_called() {
     shard(&scratch, &["--merge", "--out", "out/shards", "-q"]).ok();
     assert_eq!(made(&scratch, &[]), nothing);
     assert_eq!(std::fs::read(scratch.path("out/report/table.parquet")).unwrap(), table);
-    // What is gone is made again to the byte, and nothing of what was made from it.
+    // A removed output is made again with the same bytes, and nothing made from it is made again.
     std::fs::remove_dir_all(scratch.path("out/seed0/supervised_1p/model")).unwrap();
     assert_eq!(made(&scratch, &[]), [ALL[4]]);
 }
 
-/// Four jobs at once, of two rows and two seeds, make what one stage at a time does.
+/// Four jobs at once, of two rows and two seeds, give the same as one stage at a time.
 #[test]
 fn rows_and_seeds_side_by_side_end_with_the_same_bytes() {
     let bytes = |more: &[&str]| {
@@ -110,7 +110,7 @@ fn rows_and_seeds_side_by_side_end_with_the_same_bytes() {
         let files = walkdir::WalkDir::new(&out).sort_by_file_name().into_iter();
         let paths = files.map(|entry| entry.unwrap().into_path()).filter(|path| path.is_file());
         let named = paths.map(|path| (path.strip_prefix(&out).unwrap().to_path_buf(), path));
-        // These have times and commands.
+        // These contain times and commands.
         let varies = [".prov.json", "data.txt", "report/index.html"];
         named
             .filter(|(name, _)| !varies.iter().any(|end| name.to_string_lossy().ends_with(end)))
@@ -125,12 +125,13 @@ fn rows_and_seeds_side_by_side_end_with_the_same_bytes() {
     assert!(one_by_one == side_by_side);
 }
 
-/// Labels in place, and data of another name with an apostrophe: all that has a part in it is made anew.
+/// Labels changed in place, and data under another name with an apostrophe: everything that depends on them
+/// is made again.
 #[test]
 fn other_content_is_noticed() {
     let scratch = with_data();
     made(&scratch, &[]);
-    // The labels of two training images change places.
+    // The labels of two training images are swapped.
     let correct = |file: &str| {
         let path = scratch.path(file);
         let time = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -163,7 +164,7 @@ fn other_content_is_noticed() {
     let model = "seed0/supervised_1p/model/model.safetensors: anew: other ";
     assert!(ann.iter().any(|line| line.starts_with(model) && line.contains("shards")), "{ann:?}");
 
-    // A recipe, and a model that another seed was trained into by hand.
+    // A recipe, and a model that was trained by hand with another seed.
     let weight = "seed0/supervised_1p/model";
     let pretrain = env!("CARGO_BIN_EXE_s4l-pretrain");
     let line = format!(
@@ -175,7 +176,7 @@ fn other_content_is_noticed() {
     assert_eq!(anew, [format!("{weight}/model.safetensors: anew: other seed")]);
 }
 
-/// Settings that came after a model was made have their defaults in it: it is left alone.
+/// A setting that is newer than a model counts with its default: the model stays.
 #[test]
 fn a_model_from_before_a_setting_is_up_to_date() {
     let scratch = with_data();
@@ -194,14 +195,14 @@ fn a_model_from_before_a_setting_is_up_to_date() {
     let again = made(&scratch, &[]);
     let model = "seed0/supervised_1p/model/model.safetensors: ";
     assert!(again.iter().all(|line| !line.starts_with(model)), "{again:?}");
-    // Classes that are called otherwise are another task.
+    // Classes with other names are another task.
     let classes: Vec<String> = (0..10).map(|class| format!("class {class}")).collect();
     scratch.write("data/classes.txt", classes.join("\n"));
     let again = made(&scratch, &[]);
     assert!(again.contains(&format!("{model}anew: other classes")), "{again:?}");
 }
 
-/// A stage whose make was killed goes on; the next make waits for it and takes what it has made.
+/// A stage whose make was killed continues; the next make waits for it and uses its output.
 #[test]
 fn a_stage_that_a_killed_make_left_is_waited_for() {
     let scratch = with_data();

@@ -1,6 +1,6 @@
-//! The Makefile and the recipes: what is run, in which order, and what is not run again. The stages
-//! are stand-ins that leave an output of the same inputs alone, log their command line and write what they
-//! were given. tests/make_lineage.rs has the stages themselves.
+//! The Makefile and the recipes: what runs, in which order, and what does not run again. The stages are
+//! stand-ins that keep an output of the same inputs, log their command line and write what they were given.
+//! tests/make_lineage.rs has the stages themselves.
 
 mod common;
 
@@ -24,7 +24,7 @@ const PROGRAMS: [&str; 7] = [
     "s4l-report",
 ];
 
-/// `$top/fail` holds a word and an exit code: a stage with that word in its command line ends so.
+/// `$top/fail` has a word and an exit code: a stage with this word in its command line exits with the code.
 const STAGE: &str = r#"#!/bin/sh
 top=$(dirname "$0")/..
 program=$(basename "$0")
@@ -75,7 +75,7 @@ echo "$made" >"$file"
 [ "$program" != s4l-report ] || { echo "the table" >"$out/table.md"; echo "the table, from the stage"; }
 "#;
 
-/// A private folder with stand-ins of the stages, a pipeline of its own and some data.
+/// A private folder with stand-ins for the stages, a pipeline of its own and some data.
 struct Bench {
     dir: tempfile::TempDir,
 }
@@ -108,7 +108,7 @@ impl Bench {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Adds a comment to a file, which keeps its time.
+    /// Adds a comment to a file and keeps its modification time.
     fn change(&self, name: &str) {
         let mut file = fs::File::options().append(true).open(self.path(name)).unwrap();
         let time = file.metadata().unwrap().modified().unwrap();
@@ -116,7 +116,7 @@ impl Bench {
         file.set_modified(time).unwrap();
     }
 
-    /// Runs make and returns its output and what the stages logged.
+    /// Runs make; returns its output and the log of the stages.
     fn make(&self, arguments: &[&str]) -> (Output, Vec<String>) {
         let top = self.dir.path().display();
         let log = self.path("log");
@@ -134,7 +134,7 @@ impl Bench {
         (output, log.lines().map(str::to_string).collect())
     }
 
-    /// `make` that has to succeed; what ran, as "program output".
+    /// Runs make, which must succeed; returns what ran, as "program output".
     fn ran(&self, arguments: &[&str]) -> Vec<String> {
         let (output, log) = self.make(arguments);
         assert!(output.status.success(), "{}", stderr(&output));
@@ -142,7 +142,7 @@ impl Bench {
     }
 }
 
-/// make in the project's folder, untouched by the make that may have started this test.
+/// make in the project's folder, without the variables of the make that may run this test.
 fn make() -> Command {
     let mut command = Command::new("make");
     command.current_dir(ROOT);
@@ -322,7 +322,7 @@ fn a_recipe_that_the_makefile_does_not_name_is_a_row_trained_on_the_labels() {
     assert_eq!(ran.last().unwrap(), "report report");
 }
 
-/// The rows of the fewer labels, chains too.
+/// The rows of the smaller labelled set, including chains.
 #[test]
 fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
     let bench = Bench::new();
@@ -364,10 +364,10 @@ fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
     fs::write(&pipeline, without.collect::<Vec<_>>().join("\n") + "\n").unwrap();
     let (output, _) = bench.make(&["vat"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("SUBSET_1P says how many labels"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("set SUBSET_1P, the labels of"), "{}", stderr(&output));
 }
 
-/// By the same draws each time, on the validation images, and not among the results.
+/// With the same draws each time, on the validation images, and outside the results.
 #[test]
 fn tune_draws_recipes_from_ranges_and_goes_on_with_more_of_them() {
     let bench = Bench::new();
@@ -397,7 +397,7 @@ fn tune_draws_recipes_from_ranges_and_goes_on_with_more_of_them() {
     assert_eq!(ran.len(), 3, "{ran:?}");
     for (arguments, words) in [
         (["tune", "ROW=vta"], "ROW=vta: name a row of"),
-        (["tune", "ROW=vat_entmin"], "TUNE_vat_entmin says which values to draw"),
+        (["tune", "ROW=vat_entmin"], "set TUNE_vat_entmin, the ranges to draw from"),
     ] {
         let (output, _) = bench.make(&arguments);
         assert_eq!(output.status.code(), Some(2));
@@ -473,7 +473,7 @@ fn other_images_redo_everything() {
     let bench = Bench::new();
     bench.ran(&["vat"]);
     let first = "shard shards";
-    // Another folder, whatever its age and name.
+    // Another folder, with any age and name.
     let name = "Ann's 10% of $HOME; # 1";
     fs::create_dir(bench.path(name)).unwrap();
     let old = fs::File::open(bench.path(name)).unwrap();
@@ -481,12 +481,12 @@ fn other_images_redo_everything() {
     let other = format!("DATA={}", bench.path(name).display());
     assert_eq!(bench.ran(&["vat", &other])[0], first);
     assert!(bench.ran(&["vat", &other]).is_empty());
-    // The first folder again, then one more image in one of its classes.
+    // The first folder again, then one more image in one class.
     assert_eq!(bench.ran(&["vat"])[0], first);
     fs::write(bench.path("data/train/boot/1.png"), "").unwrap();
     assert_eq!(bench.ran(&["vat"])[0], first);
     assert!(bench.ran(&["vat"]).is_empty());
-    // Corrected in place, with the time of before.
+    // Corrected in place, with the old modification time.
     bench.change("data/train/boot/1.png");
     assert_eq!(bench.ran(&["vat"])[0], first);
     // The first folder under another name.
@@ -502,7 +502,7 @@ fn shards_that_make_has_not_asked_for_are_not_replaced() {
     let (output, log) = bench.make(&["vat"]);
     assert_eq!((output.status.code(), log.len()), (Some(2), 0));
     assert!(stderr(&output).contains("Error 73"), "{}", stderr(&output));
-    // Without images they are used as they are.
+    // Shards are used unchanged if no images are given.
     assert_eq!(bench.ran(&["vat", "DATA="])[0], "subset seed0/labelled_1p.parquet");
 }
 
@@ -511,18 +511,18 @@ fn variables_that_make_cannot_obey_are_named() {
     let bench = Bench::new();
     for (argument, words) in [
         ("SEED=3", "SEED=3: there is no such variable"),
-        ("OUT=my runs", "OUT=my runs: make takes no path with a space in it"),
-        ("OUT=a:b", "make takes no path with : in it"),
-        ("OUT=a#b", "make takes no path with # in it"),
-        ("OUT=10%", "make takes no path with % in it"),
-        ("OUT=it's", "make takes no path with ' in it"),
-        ("OUT=a$b", "OUT=a$b: make takes no path with $ in it"),
-        ("OUT=a=b", "make takes no path with = in it"),
-        ("OUT=~/x", "make takes no path with ~ in it"),
-        ("OUT=(x)", "make takes no path with ( ) in it"),
+        ("OUT=my runs", "OUT=my runs: make cannot use a path with a space in it"),
+        ("OUT=a:b", "make cannot use a path with : in it"),
+        ("OUT=a#b", "make cannot use a path with # in it"),
+        ("OUT=10%", "make cannot use a path with % in it"),
+        ("OUT=it's", "make cannot use a path with ' in it"),
+        ("OUT=a$b", "OUT=a$b: make cannot use a path with $ in it"),
+        ("OUT=a=b", "make cannot use a path with = in it"),
+        ("OUT=~/x", "make cannot use a path with ~ in it"),
+        ("OUT=(x)", "make cannot use a path with ( ) in it"),
         ("OUT=", "OUT= is empty"),
-        ("BIN=my programs", "BIN=my programs: make takes no path with a space in it"),
-        ("PIPELINE=my pipelines/a", "PIPELINE=my pipelines/a: make takes no path with a space"),
+        ("BIN=my programs", "BIN=my programs: make cannot use a path with a space in it"),
+        ("PIPELINE=my pipelines/a", "PIPELINE=my pipelines/a: make cannot use a path with a space"),
         ("SEEDS=0,1,2", "SEEDS=0,1,2: seeds are numbers"),
         ("SEEDS={0..2}", "SEEDS={0..2}: seeds are numbers"),
         ("SEEDS=00", "SEEDS=00: seeds are numbers"),
@@ -594,7 +594,7 @@ fn prefixes_stand_before_stages_only() {
     assert!(!text.contains("srun -n1 -- cargo"));
 }
 
-/// With RUN the first four rows wait for one another; without it, no stage begins before another ends.
+/// With RUN, the first four rows wait for one another; without it, no stage begins before another ends.
 #[test]
 fn jobs_run_side_by_side_where_run_sends_them_elsewhere() {
     let bench = Bench::new();
@@ -675,7 +675,7 @@ fn validation_images_can_be_done_without() {
 fn an_old_cargo_is_replaced_through_rustup() {
     let bench = Bench::new();
     bench.script("path/cargo", "#!/bin/sh\necho 'cargo 1.9.0 (0123456 2016-05-26)'\n");
-    // Stands for the download; what it fetches stands for rustup's installer.
+    // A stand-in for the download; it fetches a stand-in for rustup's installer.
     bench.script(
         "path/curl",
         r#"#!/bin/sh
@@ -715,7 +715,7 @@ fn every_recipe_parses() {
     }
 }
 
-/// Steps by the rule of the reference: an epoch is floor(images / batch), the last entry of the
+/// The reference's rule for steps: an epoch is floor(images / batch) steps, and the last entry of the
 /// schedule, in epochs, is rounded up.
 #[test]
 fn imagenet_steps_are_those_of_the_reference() {

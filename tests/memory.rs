@@ -1,4 +1,4 @@
-//! Too little memory: one line with what was needed and what to lower.
+//! Too little memory: one line with what is needed and what to lower.
 
 mod common;
 
@@ -14,16 +14,16 @@ fn a_step_that_is_too_large_is_refused_before_it() {
         " MB of memory, and --max-memory allows 300 MB; the largest that would fit is -s batch=",
     ];
     ran.fails(78, &message);
-    // Weights that nobody can hold, before it is known how large a step is.
+    // Weights that fit in no memory: an error before the memory of a step is computed.
     let wide = "-s width_factor=60 -s units=[1,1,1,1] --max-memory 300";
     pretrain(&scratch, "supervised_10p", "model", wide)
         .fails(78, &["no memory for ", " bytes more", "width_factor"]);
     assert_eq!(scratch.names(), before);
-    // With room for it, the limit changes nothing.
+    // If the memory suffices, the limit changes nothing.
     pretrain(&scratch, "supervised_10p", "model", "--max-memory 300").ok();
 }
 
-/// The batch that a refusal names trains within the limit, and one a little larger is refused.
+/// The batch that an error suggests trains within the limit, and a slightly larger one is refused.
 #[test]
 fn the_largest_batch_that_fits_does() {
     let scratch = labelled_shards();
@@ -48,7 +48,7 @@ fn the_largest_batch_that_fits_does() {
         run(&larger.join("=")).fails(78, &["the largest that would fit is -s batch="]);
         run(&named).ok();
     }
-    // Where one image is too much, nobody is sent from batch to batch.
+    // If even one image is too much, the error suggests no batch.
     let large = "-s augment_labelled=resize(224)|-1_to_1 -s augment_eval=resize(224)|-1_to_1";
     let wide = format!("-s batch=8 -s width_factor=24 {large} --max-memory 100");
     pretrain(&scratch, "supervised_10p", "model", &wide)
@@ -58,7 +58,7 @@ fn the_largest_batch_that_fits_does() {
 #[test]
 fn an_evaluation_without_memory_is_an_error_of_the_system() {
     let scratch = labelled_shards();
-    // Weights of 3 MB, and 6 MB of activations.
+    // Weights of 3 MB, and activations of 6 MB.
     let more = "-s schedule=[0,0.1] -s batch=4 -s width_factor=12";
     pretrain(&scratch, "supervised_10p", "model", more).ok();
     let line = "--in shards --model model --out e.parquet --threads 1 -q --max-memory 12";

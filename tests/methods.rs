@@ -1,5 +1,5 @@
 //! A training step of each method on a real network: its terms and their weights; and the adversarial
-//! direction of VAT. Its values and gradients against PyTorch's are in `golden`.
+//! direction of VAT. Values and gradients are compared with PyTorch's in `golden`.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn with(method: Method, weights: Weights) -> Network {
     Network::new(&architecture, size, Device::Cpu, Precision::F32, weights).unwrap()
 }
 
-/// A network away from its initial values, of which many are 0 or 1.
+/// A network away from its initial values, many of which are 0 or 1.
 fn network(method: Method) -> Network {
     let mut weights = initial(method);
     let mut rng = rng(1, Stream::Init, 9, 0);
@@ -53,15 +53,14 @@ fn image(row: usize) -> Vec<f32> {
     pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.0).collect()
 }
 
-/// A real image with noise: over a flat background, all pixels would cross a kink of the network
-/// at once.
+/// A real image with noise: on a flat background, all pixels would cross a kink of the network together.
 fn rough_image(row: usize) -> Vec<f32> {
     let mut rng = rng(2, Stream::Init, 9, row as u64);
     let mut noise = || -> f32 { StandardNormal.sample(&mut rng) };
     image(row).iter().map(|p| p + 0.3 * noise()).collect()
 }
 
-/// 3 unlabelled and 2 labelled images; as views other images, which is all the same here.
+/// 3 unlabelled and 2 labelled images. The views are other images, which makes no difference here.
 fn batch(views: usize) -> Batch {
     let half = |images| Half { images, views };
     Batch {
@@ -132,8 +131,8 @@ fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
     }
 }
 
-/// MOAM's VAT and entropy minimization are about unlabelled images only, VAT's about all of them
-/// unless `vat_labelled` is off.
+/// MOAM uses only unlabelled images for VAT and entropy minimization. VAT uses all images, unless
+/// `vat_labelled` is off.
 #[test]
 fn entropy_is_minimized_on_the_images_of_the_method() {
     let cases =
@@ -150,7 +149,7 @@ fn entropy_is_minimized_on_the_images_of_the_method() {
     }
 }
 
-/// Takes the images as those of the step. Returns their logits by the statistics of their batch.
+/// Takes these images as the images of the step. Returns their logits with the statistics of their batch.
 fn clean(network: &mut Network, images: &[f32]) -> Tensor {
     network.engine.images(&mut images.to_vec());
     let mut clean = None;
@@ -163,7 +162,7 @@ fn clean(network: &mut Network, images: &[f32]) -> Tensor {
     clean.unwrap()
 }
 
-/// Of the four views of an image the class terms take the first one.
+/// The class terms use the first of the four views of an image.
 #[test]
 fn upright_classes_are_those_of_the_first_view() {
     for method in [Method::Rotation, Method::Moam] {
@@ -178,7 +177,7 @@ fn upright_classes_are_those_of_the_first_view() {
             vec![("loss/supervised", cross_entropy(&rows(&[12, 16]), &tensor(&[3, 7])))];
         if method == Method::Moam {
             terms.push(("loss/entmin", entropy(&rows(&[0, 4, 8]))));
-            // VAT has moved these, each by the radius.
+            // VAT has moved these images, each by the radius.
             let moved = trained.engine.read(Inner::Moved).unwrap();
             let radius = vat::radius(s.vat_eps, VALUES);
             assert_eq!(moved.len(), 3 * VALUES);
@@ -251,8 +250,8 @@ fn every_image_is_moved_by_the_radius_flat_ones_too() {
     }
 }
 
-/// The same power iteration in float64 by candle, with the reference's step of norm 1e-6, which
-/// float64 can take: the directions agree to a cosine of 0.999.
+/// The same power iteration by candle in float64, with the reference's step of norm 1e-6, which needs
+/// float64. The directions agree to a cosine of 0.999.
 #[test]
 fn the_direction_is_the_limit_of_small_steps() {
     let images: Vec<f32> = (0..6).flat_map(rough_image).collect();

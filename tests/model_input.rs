@@ -1,5 +1,5 @@
-//! Models that do not fit what is asked of them: one line that says what, where and what to do, the
-//! exit code of the contract, and nothing written.
+//! Models that do not fit the other inputs: one line that says what, where and what to do, the exit code of
+//! the contract, and nothing written.
 
 mod common;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 const INSPECT: &str = env!("CARGO_BIN_EXE_s4l-inspect");
 
-/// Checks a failing command and that it leaves everything as it was.
+/// Checks that a command fails and changes nothing.
 #[track_caller]
 fn refuses(scratch: &Scratch, program: &str, line: &str, code: i32, message: &[&str]) {
     let before = scratch.names();
@@ -103,7 +103,7 @@ fn damaged_models() {
     scratch.run(INSPECT, &["--verify", "model"]).fails(3, &["model/config.json"]);
     scratch.write("model/config.json", own);
     scratch.run(INSPECT, &["--verify", "model"]).ok();
-    // Of a network or of images that no memory would hold; the weights of a program that notes no hash.
+    // A network or images too large for any memory; the weights are of a program that writes no hash.
     rewrite(&weights, |header, _| drop(header.remove("s4l.config")));
     let config = std::fs::read_to_string(scratch.path("model/config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();

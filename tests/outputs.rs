@@ -1,5 +1,5 @@
-//! Where the stages write: never over an input or what is not their own, and nothing of a killed run is
-//! left.
+//! Where the stages write: never over an input or a file that is not theirs, and nothing of a killed run
+//! remains.
 
 mod common;
 
@@ -13,7 +13,7 @@ const REPORT: &str = env!("CARGO_BIN_EXE_s4l-report");
 const EXPORT: &str = env!("CARGO_BIN_EXE_s4l-export");
 const INSPECT: &str = env!("CARGO_BIN_EXE_s4l-inspect");
 
-/// Runs a stage, which must refuse, and leave all as it is.
+/// Runs a stage, which must refuse and change nothing.
 #[track_caller]
 fn refused(scratch: &Scratch, program: &str, line: &str, code: i32, keeps: &str) {
     let path = scratch.path(keeps);
@@ -55,7 +55,7 @@ fn inputs_and_what_is_not_of_the_stage_are_never_replaced() {
         refused(&scratch, program, &format!("{line} {out}"), 2, keeps);
     }
 
-    // The table of another stage, a file of somebody else, a folder.
+    // The table of another stage, a file of another program, a folder.
     for (program, line) in [(EVAL, eval), (PSEUDOLABEL, pseudolabel), (SUBSET, subset)] {
         for out in ["val.parquet", "notes.txt", "folder"] {
             if (program, out) != (SUBSET, "val.parquet") {
@@ -126,7 +126,7 @@ fn what_killed_runs_left_goes_and_what_runs_hold_stays() {
     let left = [".s4l-l.parquet-held00.tmp", ".s4l-other.parquet-abcdef.tmp"];
     let outputs = ["l.parquet", "l.parquet.prov.json", "shards", "shards.prov.json"];
     assert_eq!(scratch.names(), [&left[..], &outputs].concat());
-    // Where the output is up to date, too.
+    // Also if the output is up to date.
     drop(held);
     let again = scratch.run(SUBSET, &subset).ok();
     assert!(again.stderr.contains("up to date"), "{}", again.stderr);

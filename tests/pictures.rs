@@ -1,5 +1,4 @@
-//! Pictures of other kinds than JPEG and PNG, and pictures that say how they are to be turned where not
-//! every decoder looks.
+//! Images of kinds other than JPEG and PNG, and images with an orientation that not every decoder finds.
 
 mod common;
 
@@ -9,7 +8,7 @@ use image::codecs::gif::GifEncoder;
 use image::{ExtendedColorType, Frame, ImageEncoder, RgbaImage};
 use s4l::shards::{Shards, Stored};
 
-/// A GIF of these grey pictures of 28 x 28, one after the other.
+/// A GIF of these grey images of 28 x 28, one after the other.
 fn gif(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new(&mut bytes);
@@ -28,7 +27,7 @@ fn bmp(rgb: &[u8], width: u32, height: u32) -> Vec<u8> {
     bytes
 }
 
-/// A PNG with Exif data that asks for a quarter turn, in front of the pixels or behind them.
+/// A PNG with Exif data that asks for a quarter turn, before or after the pixels.
 fn turned_png(behind: bool) -> Vec<u8> {
     let grey: Vec<u8> = real(0).0.into_iter().cycle().take(28 * 56).collect();
     let mut bytes = Vec::new();
@@ -51,7 +50,7 @@ fn gif_and_bmp_stay_as_they_are() {
     let rgb: Vec<u8> = (0..29 * 3 * 5).map(|i| (i * 7 % 256) as u8).collect();
     let bitmap = bmp(&rgb, 29, 5);
     scratch.write("in/cat/1.gif", &animated);
-    // An image by its content, whatever its name is.
+    // An image is recognized by content, under any name.
     scratch.write("in/cat/2.jpg", &bitmap);
     scratch.write("in/dog/3", &bitmap);
     scratch.write("in/dog/4", gif(&[second]));
@@ -79,7 +78,7 @@ fn size_and_pixels_are_turned_by_one_rule() {
     shard(&scratch, &["--in", "in", "--out", "shards", "--decode"]).ok();
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("train").unwrap();
-    // As the standard says, Exif data behind the pixels does not count.
+    // As the standard says, Exif data after the pixels does not count.
     for (row, size) in [(0, (28, 56)), (1, (56, 28)), (2, (28, 56)), (3, (56, 28))] {
         assert_eq!(split.size(row), size, "{}", split.key(row));
         let image = split.decode(row).unwrap();
@@ -98,7 +97,8 @@ fn size_and_pixels_are_turned_by_one_rule() {
 #[test]
 fn a_resized_image_has_the_means_of_its_boxes() {
     let scratch = Scratch::new();
-    // Of noise, near a ratio of 1, whatever is no mean of whole boxes is far from it.
+    // The images are noise and the ratio is near 1, so any result other than the mean of whole boxes is far
+    // off.
     let noise: Vec<u8> =
         (0..40 * 40u32).map(|i| ((i * i).wrapping_mul(2_654_435) >> 13) as u8).collect();
     scratch.write("in/cat/1.png", png(&noise, 40));

@@ -1,5 +1,5 @@
-//! `s4l-pseudolabel` and `s4l-eval` in pieces: killed and run again, stopped, and split into parts: always the
-//! bytes of one run, and no piece of it made twice.
+//! `s4l-pseudolabel` and `s4l-eval` in pieces: killed and run again, stopped, and split into parts: always
+//! the bytes of one run, and no piece made twice.
 
 mod common;
 
@@ -22,7 +22,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Of which the last of five pieces has 76.
+/// Number of images: five pieces, the last with 76.
 const ROWS: usize = 1100;
 
 /// A stage that makes its table in pieces.
@@ -30,9 +30,9 @@ struct Stage {
     program: &'static str,
     tool: &'static str,
     out: &'static str,
-    /// Without `--out`.
+    /// The command line without `--out`.
     line: &'static str,
-    /// What it says of its table, after the name.
+    /// The message about its table, after the name.
     says: &'static str,
 }
 
@@ -51,7 +51,7 @@ const EVALUATION: Stage = Stage {
     says: "top-1 ",
 };
 
-/// Shards of so many images, a model, and known labels of 200.
+/// Shards with this many images, a model, and known labels of 200.
 fn with_model() -> Scratch {
     let scratch = Scratch::new();
     let (images, labels) = (smoke(IMAGES)[16..].repeat(3), smoke(LABELS)[8..].repeat(3));
@@ -96,7 +96,7 @@ impl Stage {
         command
     }
 
-    /// What one run makes that nobody disturbs.
+    /// The output of an undisturbed run.
     fn whole(&self, scratch: &Scratch) -> Vec<u8> {
         let out = format!("whole.{}", self.tool);
         scratch.run(self.program, &[words(self.line), vec!["--out", &out]].concat()).ok();
@@ -115,13 +115,13 @@ impl Stage {
         scratch.path(&self.partial()).join(schema::piece_file(nth))
     }
 
-    /// File number and time of change of each piece that is finished.
+    /// Inode and modification time of each finished piece.
     fn finished(&self, scratch: &Scratch) -> Vec<(u64, i64, i64)> {
         let pieces = (1..).map_while(|nth| self.piece(scratch, nth).metadata().ok());
         pieces.map(|m| (m.ino(), m.mtime(), m.mtime_nsec())).collect()
     }
 
-    /// Starts it, and waits until so many pieces are finished.
+    /// Starts the stage, and waits until this many pieces are finished.
     fn started(&self, scratch: &Scratch, pieces: usize, more: &str) -> Child {
         let mut command = self.command(scratch, more);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -134,7 +134,8 @@ impl Stage {
         child
     }
 
-    /// Starts it, and stops it with SIGTERM once so many pieces are finished; what it said.
+    /// Starts the stage, and stops it with SIGTERM once this many pieces are finished; returns its
+    /// messages.
     fn stopped(&self, scratch: &Scratch, pieces: usize, more: &str) -> String {
         let child = self.started(scratch, pieces, more);
         // SAFETY: the process is our child and has not been waited for.
@@ -145,7 +146,7 @@ impl Stage {
         stderr
     }
 
-    /// The table with its sidecar is all that there is under its name.
+    /// The table and its provenance are the only files with its name.
     #[track_caller]
     fn nothing_is_left(&self, scratch: &Scratch) {
         let mut names = scratch.names();
@@ -168,7 +169,7 @@ fn killed_it_goes_on_behind_its_pieces_and_ends_with_the_same_bytes() {
             assert_eq!(after[..before.len()], before, "a finished piece was made again");
             before = after;
         }
-        // As it is when a run is killed that has the table, and not yet removed what it was made of.
+        // The state after a run was killed that had finished the table, but not yet removed the pieces.
         let mut copy = Command::new("cp");
         copy.args(["-r", &stage.partial(), "kept"]).current_dir(scratch.path(""));
         assert!(copy.status().unwrap().success());
@@ -187,7 +188,7 @@ fn killed_it_goes_on_behind_its_pieces_and_ends_with_the_same_bytes() {
     the_summary_is_of_all_views(&scratch);
 }
 
-/// Written at once, the columns of a table are the same bytes.
+/// The columns of a table written in one go have the same bytes.
 fn is_a_table_that_was_never_in_pieces(scratch: &Scratch, stage: &Stage) {
     let table = table::read(&scratch.path(stage.out), stage.tool).unwrap();
     let pairs = table.metadata.clone().into_iter().collect();
@@ -207,7 +208,7 @@ fn is_a_table_that_was_never_in_pieces(scratch: &Scratch, stage: &Stage) {
     assert_eq!(bytes(scratch, "one.parquet"), bytes(scratch, stage.out));
 }
 
-/// To the last bit, that of the logits as the network gave them.
+/// Equal to the last bit to those of the network's logits.
 fn the_summary_is_of_all_views(scratch: &Scratch) {
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split("train").unwrap();
@@ -252,14 +253,14 @@ fn a_stop_keeps_what_is_done_and_no_damaged_or_foreign_piece_is_used() {
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
     stage.nothing_is_left(&scratch);
 
-    // Those of a run with other settings.
+    // Pieces of a run with other settings.
     std::fs::remove_file(scratch.path("labels.parquet")).unwrap();
     stage.stopped(&scratch, 2, "--seed 1 -s views=resize(28)|-1_to_1|rotate");
     stage.run(&scratch, "").ok();
     assert_eq!(bytes(&scratch, "labels.parquet"), expected);
     stage.nothing_is_left(&scratch);
 
-    // A folder of something else.
+    // A folder of another program.
     std::fs::remove_file(scratch.path("labels.parquet")).unwrap();
     scratch.write("labels.parquet.partial/thesis.tex", "words");
     stage.run(&scratch, "-q").fails(73, &["labels.parquet.partial", "another --out"]);
@@ -269,7 +270,7 @@ fn a_stop_keeps_what_is_done_and_no_damaged_or_foreign_piece_is_used() {
     stage.run(&scratch, "-q --max-seconds 0").fails(75, &["labels.parquet: stopped before"]);
     assert!(!scratch.path("labels.parquet.partial").exists());
 
-    // An evaluation says it in the same words, and goes on with the same pieces.
+    // An evaluation prints the same message, and continues with the same pieces.
     let stage = EVALUATION;
     let said = stage.stopped(&scratch, 1, "");
     let before = stage.finished(&scratch);
@@ -332,7 +333,7 @@ fn parts_merge_into_the_bytes_of_one_run() {
             serde_json::from_slice(&bytes(&scratch, &format!("{out}.prov.json"))).unwrap();
         let command = sidecar["parts"][1]["command"].as_array().unwrap();
         assert!(command.contains(&"auto".into()), "{command:?}");
-        // As a merge leaves it that is killed while it removes the parts.
+        // The state after a merge was killed while it removed the parts.
         std::fs::write(scratch.path(&names[2]), &parts[2]).unwrap();
         let none = String::new();
         for (ran, stdout) in [
@@ -347,13 +348,13 @@ fn parts_merge_into_the_bytes_of_one_run() {
             assert_eq!(again.stdout, *stdout);
             stage.nothing_is_left(&scratch);
         }
-        // As one run has it. Most arrays are not over parts.
+        // As for one run. Most arrays are not over parts.
         let ran = stage.command(&scratch, "").envs(ARRAY).output().unwrap();
         let said = String::from_utf8(ran.stderr).unwrap();
         assert!(said.contains(&format!("{out}: up to date")), "{said}");
         parts_of_others_are_refused(&scratch, &stage, &parts, &expected);
 
-        // More parts than pieces: some have no row.
+        // More parts than pieces: some parts have no row.
         std::fs::remove_file(scratch.path(out)).unwrap();
         for nth in 1..=7 {
             stage.run(&scratch, &format!("-q --part {nth}/7")).ok();
@@ -385,17 +386,17 @@ fn parts_of_others_are_refused(
     flip(&second);
     force().fails(65, &[&name, &by]);
     std::fs::write(&second, &parts[0]).unwrap();
-    force().fails(65, &[&name, "a part of another one"]);
+    force().fails(65, &[&name, "a part of another run"]);
     std::fs::remove_file(&second).unwrap();
     stage.run(scratch, "-q --part 2/3 --seed 1").ok();
-    force().fails(65, &[&name, "a part of another one"]);
+    force().fails(65, &[&name, "a part of another run"]);
     assert_eq!(bytes(scratch, stage.out), expected);
     std::fs::write(&second, &parts[1]).unwrap();
     force().ok();
     assert_eq!(bytes(scratch, stage.out), expected);
 }
 
-/// Where values fill pages, dictionaries and row groups.
+/// Enough values to fill pages, dictionaries and row groups.
 #[test]
 fn however_a_table_is_cut_its_bytes_are_those_of_one() {
     let scratch = Scratch::new();

@@ -1,4 +1,4 @@
-//! `s4l-predict`: the predictions of `s4l-eval`, of images in no shards.
+//! `s4l-predict`: the predictions of `s4l-eval`, for images outside shards.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 const PREDICT: &str = env!("CARGO_BIN_EXE_s4l-predict");
 
-/// A model of `photos`, of coloured images in three classes.
+/// A model for `photos`, coloured images in three classes.
 fn of_photos() -> Scratch {
     let scratch = Scratch::new();
     photos(&scratch);
@@ -30,7 +30,7 @@ fn predict(scratch: &Scratch, line: &str) -> Ran {
     scratch.run(PREDICT, &[&["--threads", "1", "-q"], &words(line)[..]].concat())
 }
 
-/// The same with bytes on stdin.
+/// As above, with bytes on stdin.
 fn predict_stdin(scratch: &Scratch, line: &str, bytes: &[u8]) -> String {
     let mut child = Command::new(PREDICT)
         .args(words(line))
@@ -45,7 +45,7 @@ fn predict_stdin(scratch: &Scratch, line: &str, bytes: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Key, name of the predicted class and its probability, of an evaluation.
+/// Key, name of the predicted class and its probability, for each row of an evaluation.
 fn evaluated(scratch: &Scratch, split: &str, classes: &[String]) -> Vec<(String, String, String)> {
     let line = format!("--split {split} --model model --out {split}.parquet --threads 1 -q");
     scratch.run(EVAL, &words(&line)).ok();
@@ -95,7 +95,7 @@ fn photographs_get_the_labels_of_an_evaluation() {
     expected.sort();
     assert_eq!(base, expected);
 
-    // One by one, in the order of the command line; and with other threads.
+    // One by one, in the order of the command line; and with other numbers of threads.
     let lines: Vec<&str> = found.lines().collect();
     let last_first = |n: usize| lines.iter().rev().take(n).map(|line| format!("{line}\n"));
     let paths: Vec<&str> =
@@ -175,7 +175,7 @@ fn what_is_broken_is_said_and_the_others_are_predicted() {
     let nulls = |name: &str| table.batch.column_by_name(name).unwrap().null_count();
     assert_eq!((table.batch.num_rows(), nulls("label"), nulls("probability")), (14, 2, 2));
 
-    // Before anything is predicted.
+    // Before the first prediction.
     let before = scratch.names();
     for (line, code, message) in [
         ("photos absent.jpg", 66, ["absent.jpg", "name an image"]),
@@ -195,7 +195,7 @@ fn what_is_broken_is_said_and_the_others_are_predicted() {
 #[test]
 fn every_form_has_the_same_rows() {
     let scratch = of_photos();
-    // A name that would be two fields and two lines.
+    // A name with a tab and a line break, which would give two fields and two lines.
     scratch.write("odd/a\tb\nc\\, \"d\".png", png(&real(3).0, 28));
     let line = "odd photos --top 2";
     let tsv = predict(&scratch, line).ok().stdout;
@@ -246,7 +246,7 @@ fn every_form_has_the_same_rows() {
     let found =
         paths.into_iter().zip(labels).zip(likely).map(|((path, label), p)| [path, label, p]);
     assert_eq!(found.collect::<Vec<_>>(), expected);
-    // As every table: up to date, of other inputs, with its lineage.
+    // As for every table: up to date, from other inputs, with its lineage.
     let hash = read().hash;
     let again = scratch.run(PREDICT, &words(&parquet)).ok();
     assert!(again.stderr.contains("up to date"), "{}", again.stderr);

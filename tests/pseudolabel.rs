@@ -1,4 +1,4 @@
-//! `s4l-pseudolabel`: its table, known labels, and where it finds its model.
+//! `s4l-pseudolabel`: its table, known labels, and how it finds its model.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn with_model() -> Scratch {
     scratch
 }
 
-/// The first of the largest.
+/// The first of the largest values.
 fn argmax(values: &[f32]) -> i64 {
     let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     values.iter().position(|&v| v == largest).unwrap() as i64
@@ -99,11 +99,11 @@ fn columns_follow_from_the_probabilities() {
         assert!((0.0..=20.0).contains(&views) && (views - views.round()).abs() < 1e-4);
     }
     assert_eq!(is_known.iter().filter(|k| **k).count(), known.len());
-    // The model is no oracle: some known labels are kept against its guess.
+    // The model makes errors: some known labels differ from its prediction.
     assert!(guessed > 0);
 }
 
-/// The turned square of a grey image, as `np.rot90` turns it `quarters` times.
+/// A square grey image turned by `quarters` quarter turns, as by `np.rot90`.
 fn turned(view: &[f32], side: usize, quarters: usize) -> Vec<f32> {
     (0..quarters).fold(view.to_vec(), |v, _| {
         let pixels = (0..side * side).map(|i| v[(i % side) * side + side - 1 - i / side]);
@@ -111,7 +111,7 @@ fn turned(view: &[f32], side: usize, quarters: usize) -> Vec<f32> {
     })
 }
 
-/// The views by hand: the centre and the corners of the image at 32 pixels, each turned four times.
+/// The views by hand: centre and corners of the image at 32 pixels, each turned four times.
 #[test]
 fn logits_are_averaged_over_five_crops_and_four_rotations() {
     let scratch = with_model();
@@ -168,7 +168,7 @@ fn views_are_rotated_only_if_the_classes_were_learnt_so() {
     }
 }
 
-/// With the centre view alone, it is all there is to average.
+/// With only the centre view there is nothing to average.
 #[test]
 fn one_view_is_the_single_label() {
     let scratch = with_model();
@@ -186,7 +186,7 @@ fn one_view_is_the_single_label() {
     assert_eq!(table.bools("known").unwrap(), vec![false; 400]);
 }
 
-/// All known labels are of one class, so all others take more than their share, which is none.
+/// All known labels are of one class, so the share of the others is zero, and all pseudo labels exceed it.
 #[test]
 fn a_collapse_is_the_last_word() {
     let scratch = with_model();
@@ -220,7 +220,7 @@ fn the_model_is_named_by_option_environment_or_place() {
     let line = "--in shards --out labels.parquet -q";
     scratch.run(PSEUDOLABEL, &words(line)).ok();
     let here = std::fs::read(scratch.path("labels.parquet")).unwrap();
-    // Elsewhere: the variable, and the option above it.
+    // Elsewhere: by the variable, and by the option, which overrides it.
     std::fs::rename(scratch.path("model"), scratch.path("elsewhere")).unwrap();
     let run = |model: &str, more: &str| {
         let _ = std::fs::remove_file(scratch.path("labels.parquet"));

@@ -1,5 +1,5 @@
-//! The ImageNet recipes: each value is that of `tests/golden/recipes.toml` or says that it was chosen,
-//! and `docs/RECIPES.md` shows them side by side. To write that file again:
+//! The ImageNet recipes: each value is that of `tests/golden/recipes.toml` or says that it was chosen, and
+//! `docs/RECIPES.md` shows both side by side. To write that file again:
 //!
 //!     UPDATE=1 cargo test --release --test recipes
 
@@ -33,7 +33,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
 }
 
-/// What is known of a row: key → value, source, why the recipe's is another one.
+/// The published settings of a row: key → value, source, and why the recipe differs.
 fn references(row: &str) -> Table {
     let mut all: Table = read("tests/golden/recipes.toml").parse().unwrap();
     let mut known = all["all"].as_table().unwrap().clone();
@@ -67,7 +67,7 @@ fn settings(row: &str) -> Vec<Setting> {
         .collect()
 }
 
-/// Numbers as numbers: 1 is 1.0.
+/// Numbers compare as numbers: 1 is 1.0.
 fn same(a: &Value, b: &Value) -> bool {
     let number = |v: &Value| v.as_float().or(v.as_integer().map(|i| i as f64));
     match (a, b) {
@@ -98,7 +98,7 @@ fn each_value_is_that_of_its_source_or_says_that_it_was_chosen() {
     }
 }
 
-/// What `--dry-run` prints, without the memory, which is the machine's matter.
+/// The output of `--dry-run` without the memory, which depends on the machine.
 fn dry_run(scratch: &Scratch, row: &str) -> String {
     let recipe = format!("{ROOT}/pipelines/imagenet/{row}.toml");
     let (binary, step): (_, &[&str]) = match row {

@@ -1,5 +1,5 @@
-//! Folders that are replaced under who reads them: what is read is all of the old one, all of the new one, or an
-//! error that says so.
+//! Folders that are replaced while a stage reads them: it reads all of the old one, all of the new one, or
+//! prints an error.
 
 mod common;
 
@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Data of the same size in which the images have another order, and the command that makes shards of it.
+/// Data of the same size with the images in another order, and the command that makes shards of it.
 fn other_images(scratch: &Scratch, out: &'static str) -> [&'static str; 5] {
     for (name, head, size) in [(IMAGES, 16, 784), (LABELS, 8, 1)] {
         let bytes = smoke(name);
@@ -51,7 +51,7 @@ fn shards_are_of_one_folder() {
     is_refused(shards.split("train"), "shards");
     std::fs::rename(scratch.path("shards"), scratch.path("other")).unwrap();
     is_refused(shards.split("train"), "shards");
-    // Of the version before files had hashes, where classes have other names.
+    // Of the version before files had hashes; its classes have other names.
     let scratch = Scratch::new();
     let old = format!("{}/tests/old/shards", env!("CARGO_MANIFEST_DIR"));
     for (name, bytes) in contents(std::path::Path::new(&old)) {
@@ -71,7 +71,7 @@ fn shards_are_of_one_folder() {
     Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
 }
 
-/// The header of weights that are exported does not say which `config.json` is theirs.
+/// The header of exported weights does not name their `config.json`.
 #[test]
 fn a_model_is_of_one_folder() {
     let scratch = labelled_shards();
@@ -84,9 +84,9 @@ fn a_model_is_of_one_folder() {
     let mut before = std::fs::read(&config).unwrap();
     before.push(b'\n');
     std::fs::remove_file(&config).unwrap();
-    // Who reads a pipe waits for its end: the folder is replaced meanwhile.
+    // Reading a pipe waits for its end; meanwhile the folder is replaced.
     let name = CString::new(config.as_os_str().as_bytes()).unwrap();
-    // SAFETY: a path that ends with a zero.
+    // SAFETY: a path that ends in 0.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let share = scratch.path("share");
     let read = std::thread::spawn(move || Model::open(&share).map(drop));
@@ -98,7 +98,7 @@ fn a_model_is_of_one_folder() {
     Model::open(&scratch.path("share")).unwrap();
 }
 
-/// A run reads to its end what it has opened, and its lineage says so.
+/// A run reads to the end the files that it has opened, and its lineage names them.
 #[test]
 fn a_run_ends_with_the_shards_that_it_began_with() {
     let scratch = labelled_shards();

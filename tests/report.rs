@@ -33,7 +33,7 @@ fn write_eval(folder: &Path, seed: u64, right: usize, split: &str) {
     write_eval_of(folder, seed, right, split, "fedcba9876543210", "images");
 }
 
-/// An evaluation of 30 images, ten a class, of which the first `right` are classified rightly.
+/// An evaluation of 30 images, ten per class, of which the first `right` are classified correctly.
 fn write_eval_of(folder: &Path, seed: u64, right: usize, split: &str, model: &str, shards: &str) {
     let labels: Vec<u32> = (0..30).map(|i| i % 3).collect();
     let logits: Vec<f32> = labels
@@ -86,7 +86,7 @@ fn write_metrics(folder: &Path, curves: &[(&str, i64, f64)]) {
     table::write(&path, schema::metrics(), columns, &lineage, BTreeMap::new()).unwrap();
 }
 
-/// Two seeds of MOAM step 3, one of a supervised row, one of a row the paper does not know.
+/// Two seeds of MOAM step 3, one of a supervised row, one of a row that is not in the paper.
 fn some_runs() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
@@ -127,15 +127,15 @@ fn the_table_has_the_papers_rows_in_order_and_means_over_seeds() {
     assert!(cells[2][1].starts_with("70.0 ["), "{:?}", cells[2]);
     // Mean of 0.9 and 0.8, sample standard deviation 0.1 / sqrt(2).
     assert_eq!(cells[3][1], "85.0 \u{b1} 7.1");
-    // Of seed 0, which both have, 0.9 against 0.7: six of 30 images.
+    // Of seed 0, which both have: 0.9 against 0.7, six of 30 images.
     assert_eq!((&*cells[0][2], &*cells[2][2]), ("To supervised", ""));
     assert!(cells[3][2].starts_with("+20.0 [6.7, 3"), "{:?}", cells[3]);
     assert_eq!(cells[3][7..], ["91.23"]);
     assert_eq!(cells[4][7..], [""]);
 }
 
-/// Two seeds. In one of them the row is right on three images on which the supervised one is not, in the
-/// other they are the same.
+/// Two seeds. With one, the row is right on three images on which the supervised row is wrong; with the
+/// other, both are equal.
 #[test]
 fn differences_are_over_seeds_and_images_and_budgets_over_the_chain() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,9 +159,9 @@ fn differences_are_over_seeds_and_images_and_budgets_over_the_chain() {
         column.slice(1, 1).as_primitive::<Float64Type>().value(0)
     };
     assert!((of("top1_to_supervised_points") - 5.0).abs() < 1e-9);
-    // A quarter of the resamples has the second seed alone.
+    // A quarter of the resamples has only the second seed.
     assert_eq!(of("top1_to_supervised_low_points"), 0.0);
-    // Those with the first alone have 10 points more or less 11.
+    // Resamples with only the first seed have 10 points plus or minus 11.
     assert!((10.0..21.0).contains(&of("top1_to_supervised_high_points")));
     let batch = Settings::default().batch as f64;
     assert_eq!(table.doubles("labels_seen").unwrap(), [20.0 * batch, 30.0 * batch]);
@@ -183,7 +183,7 @@ fn csv_and_parquet_have_the_same_columns() {
     assert_eq!(table.ints("seeds").unwrap(), [1, 2, 1]);
     let top1 = table.doubles("top1_percent").unwrap();
     assert!((top1[1] - 85.0).abs() < 1e-9);
-    // Of even classes.
+    // If all classes have the same size.
     let balanced = table.doubles("balanced_accuracy_percent").unwrap();
     assert!(balanced.iter().zip(&top1).all(|(a, b)| (a - b).abs() < 1e-9), "{balanced:?}");
     let line = csv.lines().nth(2).unwrap();
@@ -220,13 +220,13 @@ fn the_same_runs_give_the_same_bytes_and_the_second_time_is_up_to_date() {
     assert_eq!(again.stdout, first.stdout);
 }
 
-/// What the page has of a row, between two words of it.
+/// The part of a row on the page between two words.
 fn between<'a>(page: &'a str, start: &str, end: &str) -> &'a str {
     let rest = page.split_once(start).unwrap_or_else(|| panic!("no {start:?}")).1;
     rest.split_once(end).unwrap_or_else(|| panic!("no {end:?} after {start:?}")).0
 }
 
-/// Keeps some rows of an evaluation, under this summary.
+/// Keeps some rows of an evaluation, with this summary.
 fn write_first_rows(path: &Path, rows: usize, summary: &str) {
     let table = table::read(path, "").unwrap();
     let mut columns: Vec<ArrayRef> =
@@ -238,7 +238,7 @@ fn write_first_rows(path: &Path, rows: usize, summary: &str) {
     table::write(path, schema::eval(classes), columns, &lineage, footer).unwrap();
 }
 
-/// In one of two evaluations the last six of 30 images are taken for the next class.
+/// In one of two evaluations, the last six of 30 images are predicted as the next class.
 #[test]
 fn the_page_shows_what_is_taken_for_what_and_how_sure_the_network_was() {
     let folder = tempfile::tempdir().unwrap();
@@ -246,7 +246,7 @@ fn the_page_shows_what_is_taken_for_what_and_how_sure_the_network_was() {
     write_eval(&folder.path().join("runs/seed1/vat"), 1, 30, "test");
     assert!(report(folder.path(), &[]).status.success());
     let page = std::fs::read_to_string(folder.path().join("report/index.html")).unwrap();
-    // Both seeds: 20 images of each class, two of the first one wrong.
+    // Both seeds together: 20 images per class, two of the first class wrong.
     let matrix = between(&page, "<table class=matrix>", "</table>");
     for words in ["class cat, predicted cat: 18 of 20", "class cat, predicted dog: 2 of 20"] {
         assert!(matrix.contains(words), "{words}: {matrix}");
@@ -256,7 +256,7 @@ fn the_page_shows_what_is_taken_for_what_and_how_sure_the_network_was() {
     let bars = between(&page, "Accuracy by confidence of VAT", "</svg>");
     assert!(bars.contains("<title>confidence 78.7%\naccuracy 90.0%\n60 images</title>"), "{bars}");
     assert_eq!(bars.matches("<title>").count(), 1);
-    // A cell says the value of each seed, and leads to the commands.
+    // A cell shows the value of each seed, and links to the commands.
     let cell = "<a href='#made-0' title='seed 0: 80.00, seed 1: 100.00'>90.0</a>";
     assert!(page.contains(cell));
     let made = between(&page, "<div id=made-0>", "</pre>");
@@ -267,8 +267,7 @@ fn the_page_shows_what_is_taken_for_what_and_how_sure_the_network_was() {
     );
 }
 
-/// An evaluation that another version wrote, and of classes of other sizes: 2 cats of which one is right,
-/// 1 dog.
+/// An evaluation by another version, with classes of different sizes: 2 cats, one of them right, and 1 dog.
 #[test]
 fn balanced_accuracy_is_that_of_the_classes() {
     let folder = tempfile::tempdir().unwrap();
@@ -299,7 +298,7 @@ fn balanced_accuracy_is_that_of_the_classes() {
     assert!(page.contains("<th scope=col>Balanced %") && page.contains("'seed 0: 75.00'>75.0</a>"));
 }
 
-/// The rows of an evaluation are those that its summary is about.
+/// The rows of an evaluation must fit its summary.
 #[test]
 fn an_evaluation_with_other_rows_than_it_says_is_65() {
     let folder = some_runs();
@@ -317,7 +316,7 @@ fn write_model(run: &Path, seed: u64, learning_rate: f64) -> String {
     write_model_of(run, seed, learning_rate, "labels", "absent")
 }
 
-/// One that was made from an input of this hash.
+/// A model made from an input with this hash.
 fn write_model_of(run: &Path, seed: u64, learning_rate: f64, input: &str, hash: &str) -> String {
     let settings =
         Settings { learning_rate, units: vec![1], width_factor: 1, ..Settings::default() };
@@ -348,7 +347,7 @@ fn runs_with_models() -> tempfile::TempDir {
     folder
 }
 
-/// Of one image, by a model that had the labelled set of this hash.
+/// Labels of one image, by a model that had the labelled set with this hash.
 fn write_pseudo_labels(path: &Path, labelled: &str) {
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
     let one = || -> ArrayRef { Arc::new(Int64Array::from(vec![0])) };
@@ -367,9 +366,9 @@ fn write_pseudo_labels(path: &Path, labelled: &str) {
     table::write(path, schema::labels(1), columns, &lineage, BTreeMap::new()).unwrap();
 }
 
-/// A model has the hash of its labels; how many there are is in the file, wherever above the run it lies.
-/// Pseudo labels have those of their labelled set, and a model whose labels are not there those of the
-/// model that it began with.
+/// A model has the hash of its labels; their number is in the file, in any folder above the run. Pseudo
+/// labels count as their labelled set, and a model without labels as the model from which it was
+/// initialized.
 #[test]
 fn accuracy_is_shown_over_the_number_of_labels_where_rows_differ() {
     let folder = tempfile::tempdir().unwrap();
@@ -412,7 +411,7 @@ fn accuracy_is_shown_over_the_number_of_labels_where_rows_differ() {
     }
     let names = chart.split("<text class=end").skip(1).map(|text| between(text, ">", "<"));
     assert_eq!(names.collect::<Vec<_>>(), ["MOAM step 2", "Supervised (1% labels)"]);
-    // The recipe stands there too.
+    // The recipe is on the page too.
     assert!(html.contains("learning_rate = 0.1\n") && html.contains("labels <code>"));
 
     std::fs::remove_file(runs.join("seed0/few.parquet")).unwrap();
@@ -460,7 +459,7 @@ fn runs_that_do_not_belong_together_are_marked_and_said() {
     }
 }
 
-/// Sidecars tell of the commits, and no output depends on them: they are said, and no mark.
+/// The provenance files name commits, on which no output depends: a warning, but no mark on the row.
 #[test]
 fn programs_of_two_commits_are_said() {
     let folder = runs_with_models();
@@ -494,7 +493,7 @@ fn a_damaged_model_beside_an_evaluation_is_65() {
     }
 }
 
-/// A name from the outside is text, wherever it is shown.
+/// Names from outside are escaped everywhere.
 #[test]
 fn names_are_no_markup_and_no_formulas() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A training stage that is killed, stopped or diverges; and the same command again.
+//! A training stage that is killed, stopped or diverges, and the same command again.
 
 mod common;
 
@@ -13,8 +13,8 @@ use std::path::Path;
 
 const NONE: Vec<String> = Vec::new();
 
-/// Kills a stage without warning once it has a checkpoint and runs it again: the bytes are those of
-/// a run that nothing disturbed.
+/// Kills a stage without warning once it has a checkpoint and runs it again: the bytes are those of an
+/// undisturbed run.
 fn killed_and_run_again(scratch: &Scratch, program: &str, line: impl Fn(&str) -> String) {
     scratch.run(program, &words(&line("whole"))).ok();
     let whole = model(scratch, "whole");
@@ -22,7 +22,7 @@ fn killed_and_run_again(scratch: &Scratch, program: &str, line: impl Fn(&str) ->
     let ended = signalled(scratch, program, &line("killed"), checkpoint, &[libc::SIGKILL]);
     assert_eq!(ended.status.signal(), Some(libc::SIGKILL));
     assert!(!scratch.path("killed/model.safetensors").exists());
-    // Says that it goes on, and from where.
+    // A message says that it continues, and from which step.
     let again = line("killed").replace(" -q", "");
     let ran = scratch.run(program, &words(&again)).ok();
     assert!(ran.stderr.contains("killed: going on from step "), "{}", ran.stderr);
@@ -48,7 +48,7 @@ fn supervised_training_survives_a_kill() {
     });
 }
 
-/// A checkpoint by the clock, however many steps are between those by number.
+/// A checkpoint by the clock, long before the first one by steps.
 #[test]
 fn a_kill_long_before_the_first_checkpoint_by_steps() {
     let scratch = labelled_shards();
@@ -127,7 +127,7 @@ fn signals_end_training_with_a_checkpoint_and_75_however_many_come() {
     }
 }
 
-/// Validation looks for signals too: a stop in the middle of it loses no step.
+/// Validation also looks for signals: a stop in the middle of it loses no step.
 #[test]
 fn a_signal_during_validation_ends_training_with_a_checkpoint() {
     let scratch = labelled_shards();
@@ -188,7 +188,7 @@ fn a_checkpoint_of_another_recipe_is_refused_unless_forced() {
     assert_eq!(differing(&model(&scratch, "fresh"), &model(&scratch, "model")), NONE);
 }
 
-/// Kills a run that saves every second step once two checkpoints are there.
+/// Kills a run that saves every second step once two checkpoints exist.
 fn killed_with_two_checkpoints(scratch: &Scratch) -> String {
     let line =
         pretrain_words("supervised_10p", "killed", "-s checkpoint_every=2 -s schedule=[1,8]");
@@ -198,7 +198,7 @@ fn killed_with_two_checkpoints(scratch: &Scratch) -> String {
     line.replace(" -q", "")
 }
 
-/// Where a run says that it goes on.
+/// The step from which a run says that it continues.
 fn goes_on(ran: &Ran) -> u64 {
     let step = ran.stderr.split("going on from step ").nth(1).expect(&ran.stderr);
     step.lines().next().unwrap().parse().unwrap()
@@ -211,7 +211,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let damages: [fn(&Path); 3] = [
         flip,
         |path| std::fs::write(path, b"").unwrap(),
-        // One value short, as if it had been written so.
+        // One value too few, in a file that is otherwise valid.
         |path| {
             rewrite(path, |_, tensors| {
                 let parameters = tensors.iter_mut().find(|tensor| tensor.0 == "parameters");
@@ -224,7 +224,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     for damage in damages {
         let line = killed_with_two_checkpoints(&scratch);
         let newest = scratch.path("killed/checkpoint/state.safetensors");
-        // Killed between the two renames, it is not there.
+        // Killed between the two renames: the file is absent.
         if !newest.exists() {
             std::fs::copy(newest.with_file_name("previous.safetensors"), &newest).unwrap();
         }
@@ -239,8 +239,8 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     }
 }
 
-/// Settings of when to write and to validate are not what a checkpoint depends on, and neither is the
-/// version of the program.
+/// A checkpoint does not depend on the settings for saving and validating, or on the version of the
+/// program.
 #[test]
 fn what_changes_no_weight_drops_no_checkpoint() {
     let scratch = labelled_shards();
@@ -256,7 +256,7 @@ fn what_changes_no_weight_drops_no_checkpoint() {
     assert!(weights("whole") == weights("killed"));
 }
 
-/// What earlier runs took counts; going on on another kind of machine is said.
+/// The time of earlier runs counts. Continuing on another kind of machine gives a warning.
 #[test]
 fn a_checkpoint_knows_its_seconds_and_its_instructions() {
     let scratch = labelled_shards();
@@ -277,8 +277,8 @@ fn a_checkpoint_knows_its_seconds_and_its_instructions() {
     assert!((5000.0..6000.0).contains(&seconds), "{seconds}");
 }
 
-/// `--force` drops a checkpoint with a word; what lies there is kept until it is
-/// replaced, so that the command that began it can still go on.
+/// `--force` drops a checkpoint with a message. The old checkpoint stays until it is replaced, so the
+/// command that began it can still continue.
 #[test]
 fn a_drop_is_said() {
     let scratch = labelled_shards();
@@ -296,8 +296,8 @@ fn a_drop_is_said() {
     assert!(goes_on(&ran) >= 2);
 }
 
-/// At no moment are there weights with other files than their own: whatever keeps the new ones from being
-/// written, the folder holds no mixture, and the same command makes it whole.
+/// Weights are never beside the files of another model: if anything prevents writing the new ones, the
+/// folder holds no mixture, and the same command completes it.
 #[test]
 fn a_model_that_is_replaced_is_never_a_mixture() {
     let scratch = labelled_shards();
@@ -309,7 +309,7 @@ fn a_model_that_is_replaced_is_never_a_mixture() {
         std::fs::create_dir(&file).unwrap();
         pretrain(&scratch, "supervised_1p", "model", "--seed 1 --force").fails(74, &["model/"]);
         std::fs::remove_dir(&file).unwrap();
-        // What the old model had there would make it look whole.
+        // Files of the old model would make the folder look complete.
         if !file.exists() {
             std::fs::rename(&kept, &file).unwrap();
         }
@@ -320,7 +320,7 @@ fn a_model_that_is_replaced_is_never_a_mixture() {
     }
 }
 
-/// What killed runs leave is removed by the next one, also where the model is there already.
+/// The next run removes the remains of killed runs, also if the model already exists.
 #[test]
 fn left_overs_are_removed() {
     let scratch = labelled_shards();
@@ -355,7 +355,7 @@ fn a_damaged_checkpoint_is_refused() {
     assert!(ran.stderr.contains("dropped"), "{}", ran.stderr);
 }
 
-/// Diverges with the words of an error, which names the keys of images.
+/// Diverges with an error that names the keys of images.
 #[track_caller]
 fn diverges(scratch: &Scratch, more: &str, message: &[&str]) -> Ran {
     let ran = pretrain(scratch, "vat", "model", more);
@@ -385,11 +385,11 @@ fn a_loss_that_is_not_finite_ends_training_with_3_and_keeps_the_checkpoint() {
     let checkpoint = "model/checkpoint/state.safetensors";
     let kept = format!("{checkpoint} of step 3 is kept");
     diverges(&scratch, bad, &["loss/supervised is NaN at step ", &kept]);
-    // The model that was there is still the one that it was.
+    // The old model is unchanged.
     for (name, bytes) in &finished {
         assert!(std::fs::read(scratch.path("model").join(name)).unwrap() == *bytes, "{name}");
     }
-    // The same command goes on from the checkpoint, to the same end; a gentler rate starts anew.
+    // The same command continues from the checkpoint to the same end; a lower rate starts again.
     let bytes = std::fs::read(scratch.path(checkpoint)).unwrap();
     diverges(&scratch, bad, &[&kept]);
     assert_eq!(std::fs::read(scratch.path(checkpoint)).unwrap(), bytes);
@@ -397,7 +397,7 @@ fn a_loss_that_is_not_finite_ends_training_with_3_and_keeps_the_checkpoint() {
     assert_eq!(model(&scratch, "model"), finished);
 }
 
-/// The last step's loss is finite, what it makes of the weights is not.
+/// The loss of the last step is finite, but the weights after it are not.
 #[test]
 fn weights_that_are_not_finite_end_training_with_3_and_are_not_written() {
     let scratch = labelled_shards();

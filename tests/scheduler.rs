@@ -1,5 +1,5 @@
-//! What a stage takes from a scheduler: how many tasks its step has, the cores of a task, the name of the
-//! job.
+//! What a stage takes from a scheduler: the number of tasks in its step, the cores of a task, the name of
+//! the job.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 const SHARD: &str = env!("CARGO_BIN_EXE_s4l-shard");
 
-/// `s4l-shard` in an environment.
+/// Runs `s4l-shard` in an environment.
 fn shard(scratch: &Scratch, more: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(SHARD);
     command.args(["--in", SMOKE, "--out", "shards", "-q"]).args(more);
@@ -31,7 +31,7 @@ fn copies_of_one_command_are_refused() {
             assert!(said.contains(word), "{word} in {said}");
         }
         assert_eq!(scratch.names(), Vec::<String>::new());
-        // For another command line each task has, as the shell of a job of one task.
+        // Allowed if each task has a command line of its own, or there is one task.
         for (more, tasks) in [(&["--part", "1/2", "--force"][..], "4"), (&["--force"], "1")] {
             let ran = shard(&scratch, more, &[(name, tasks)]);
             assert!(ran.status.success(), "{name}={tasks}: {ran:?}");

@@ -1,4 +1,4 @@
-//! The keys of recipes: how they are found, what they take, and what is said of those that are none.
+//! The keys of recipes: how they are found, which values they take, and the errors for unknown keys.
 //! `docs/SETTINGS.md` is written here:
 //!
 //!     UPDATE=1 cargo test --release --test settings
@@ -56,7 +56,7 @@ fn docs_settings_md_is_the_table_of_the_program() {
     assert!(found == text, "{DOCS}: UPDATE=1 cargo test --release --test settings");
 }
 
-/// What is printed is a recipe, of the defaults, and has every key once.
+/// The output is a recipe of the defaults, with every key once.
 #[test]
 fn the_keys_are_printed_as_a_recipe() {
     let scratch = Scratch::new();
@@ -79,7 +79,7 @@ fn the_keys_are_printed_as_a_recipe() {
     assert_eq!(scratch.names(), ["all.toml"]);
 }
 
-/// Each range that is printed is one that is enforced, whoever names the key.
+/// Each printed range is enforced, for every source of the key.
 #[test]
 fn a_value_out_of_its_range_is_refused_and_where_it_stands_is_said() {
     let scratch = labelled_shards();
@@ -158,7 +158,7 @@ fn an_unknown_key_is_placed_and_the_one_that_was_meant_is_named() {
     ran.fails(78, &["--set: unknown key augment_evl; did you mean augment_eval? --help lists all"]);
 }
 
-/// What other programs call a setting points to one that there is.
+/// Other programs' names for a setting lead to an existing setting.
 #[test]
 fn every_other_name_points_somewhere() {
     use s4l::recipe::Keys;

@@ -294,7 +294,7 @@ fn stopped_early_it_leaves_nothing_behind() {
     assert!(scratch.names().is_empty());
 }
 
-/// One bad input a line: what lies in `in`, the exit code, and words of the message.
+/// One bad input per line: the files in `in`, the exit code, and words of the message.
 #[test]
 fn bad_input_is_named_and_leaves_nothing_behind() {
     type Case = (&'static str, Vec<(String, Vec<u8>)>, i32, &'static [&'static str]);
@@ -335,7 +335,7 @@ fn bad_input_is_named_and_leaves_nothing_behind() {
         ("cut header", vec![file(IMAGES, &images[..7])], 65, &["header"]),
         ("huge header", vec![file(IMAGES, &huge)], 65, &[IMAGES]),
         ("many claimed", vec![file(IMAGES, &many)], 65, &[IMAGES, "the end after 313600 images"]),
-        ("swapped", vec![file(IMAGES, &labels)], 65, &["found uint8 and 1 sizes"]),
+        ("swapped", vec![file(IMAGES, &labels)], 65, &["found uint8 with 1 dimensions"]),
         (
             "cut labels",
             vec![file(IMAGES, &images), file(LABELS, &labels[..100])],

@@ -1,5 +1,4 @@
-//! `s4l-shard` in pieces: killed and run again, stopped, and split into parts: always the bytes of one
-//! run.
+//! `s4l-shard` in pieces: killed and run again, stopped, and split into parts: always the bytes of one run.
 
 mod common;
 
@@ -17,7 +16,7 @@ fn whole() -> Vec<(String, Vec<u8>)> {
     contents(&scratch.path("shards"))
 }
 
-/// Runs it until some files are finished, then sends the signal; returns the exit code.
+/// Runs the stage until some files are finished, then sends the signal; returns the exit code.
 fn interrupted(scratch: &Scratch, signal: &str) -> Option<i32> {
     let records = scratch.path("shards.partial/records");
     let finished = || {
@@ -53,7 +52,7 @@ fn killed_it_goes_on_and_ends_with_the_same_bytes() {
     let kept = "shards.partial/files/train-00000-of-00080.parquet";
     let kept = std::fs::File::open(scratch.path(kept)).unwrap();
     shard(&scratch, &ARGS).ok();
-    // What was finished was not written again: it is the same file.
+    // Finished files were not written again: they are the same inodes.
     let inode = |metadata: std::fs::Metadata| std::os::unix::fs::MetadataExt::ino(&metadata);
     let after = scratch.path("shards/train-00000-of-00080.parquet");
     let after = inode(after.metadata().unwrap());
@@ -67,7 +66,7 @@ fn stopped_it_says_so_and_goes_on() {
     let scratch = Scratch::new();
     assert_eq!(interrupted(&scratch, "-TERM"), Some(75));
     assert_eq!(scratch.names(), ["shards.partial"]);
-    // Of another plan it is begun anew.
+    // With another plan everything starts again.
     shard(&scratch, &[&ARGS[..4], &["-s", "file_bytes=40000"]].concat()).ok();
     let other = scratch.path("shards/train-00000-of-00008.parquet");
     assert!(other.is_file());
@@ -102,13 +101,13 @@ fn parts_merge_into_the_bytes_of_one_run() {
     let merged = shard(&scratch, &merge).ok();
     assert!(merged.stderr.contains("train  400"), "{}", merged.stderr);
     assert_eq!(contents(&scratch.path("shards")), whole());
-    // The parts are gone, but for what they say of where and when.
+    // Of the parts, only their provenance remains.
     assert_eq!(scratch.names(), ["kept", "shards", "shards.prov.json"]);
     let sidecar = std::fs::read(scratch.path("shards.prov.json")).unwrap();
     let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
     let options: Vec<_> = (0..3).map(|nth| sidecar["parts"][nth]["command"][8].clone()).collect();
     assert_eq!(options, ["1/3", "2/3", "3/3"]);
-    // As a merge leaves it that is killed while it removes them.
+    // The state after a merge was killed while it removed the parts.
     std::fs::rename(scratch.path("kept"), third).unwrap();
     let up_to_date = [&merge[..], &["--merge", "--force"], &second[..], &ARGS[..]];
     for args in up_to_date {
@@ -129,7 +128,8 @@ fn parts_merge_into_the_bytes_of_one_run() {
     }
 }
 
-/// What the parts share is made by one of them, whatever their order, and anew only for other images.
+/// The survey that the parts share is made by one of them, in any order, and made again only for other
+/// images.
 #[test]
 fn the_input_is_read_once_for_all_parts() {
     let scratch = Scratch::new();
@@ -149,7 +149,7 @@ fn the_input_is_read_once_for_all_parts() {
         }
     });
     assert_eq!(made(), number);
-    // Damaged it is made anew.
+    // A damaged survey is made again.
     let text = std::fs::read_to_string(&survey).unwrap();
     std::fs::write(&survey, text.replacen("\"first\":0", "\"first\":1", 1)).unwrap();
     part("4/4").ok();
@@ -159,7 +159,7 @@ fn the_input_is_read_once_for_all_parts() {
     assert_eq!(contents(&scratch.path("shards")), whole());
     assert_eq!(scratch.names(), ["data", "shards", "shards.prov.json"]);
 
-    // Other images, of the same size.
+    // Other images of the same size.
     std::fs::remove_dir_all(scratch.path("shards")).unwrap();
     part("1/2").ok();
     let mut images = smoke(IMAGES);
@@ -168,7 +168,7 @@ fn the_input_is_read_once_for_all_parts() {
     scratch.write(&format!("data/{IMAGES}"), images);
     part("2/2").ok();
     shard(&scratch, &["--merge", "--out", "shards"]).fails(65, &["shards.part-2-of-2", "another"]);
-    // Somebody's own file.
+    // A file of another program.
     scratch.write("shards.survey", "words");
     part("2/2").fails(73, &["shards.survey", "another --out"]);
 }
@@ -208,7 +208,7 @@ fn a_record_counts_only_with_its_file() {
     let damage: [&dyn Fn(); 4] = [
         &|| std::fs::remove_dir_all(&files).unwrap(),
         &|| std::fs::remove_file(files.join("train-00000-of-00080.parquet")).unwrap(),
-        // One byte of one file, one file to a half.
+        // One changed byte in one file; one file cut in half.
         &|| {
             let path = files.join("train-00001-of-00080.parquet");
             let mut bytes = std::fs::read(&path).unwrap();
@@ -227,7 +227,7 @@ fn a_record_counts_only_with_its_file() {
         }
         damage();
     }
-    // What is none of the files.
+    // Files that this run has not finished.
     scratch.write("shards.partial/files/rejects.parquet", "of another run");
     scratch.write("shards.partial/files/.s4l-MANIFEST.b3-abcdef.tmp", "half");
     shard(&scratch, &ARGS).ok();
@@ -248,7 +248,7 @@ fn killed_in_its_last_second_it_ends_with_the_same_bytes() {
     copy("shards.partial", "kept");
     shard(&scratch, &ARGS).ok();
     for (force, left) in [
-        // The folder has its name, and what it was made in is still there: as a whole, or in part.
+        // The folder has its name, and the staging folder still exists, complete or in part.
         (false, &["records", "plan.json"][..]),
         (true, &["records", "plan.json"]),
         (true, &["plan.json"]),
@@ -296,7 +296,7 @@ fn a_part_that_was_copied_in_half_is_not_joined() {
     std::fs::write(&record, changed).unwrap();
     shard(&scratch, &merge).fails(65, &["train-00079-of-00080.parquet", "the part again"]);
     std::fs::write(&record, text).unwrap();
-    // Left by a run that was killed.
+    // Left by a killed run.
     std::fs::write(scratch.path("shards.partial/records/train-00000-of-00080.parquet.json"), "{")
         .unwrap();
     shard(&scratch, &merge).ok();

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 const TRAIN: &str = "shards/train-00000-of-00001.parquet";
 
-/// Rewrites a shard file as another tool might: snappy, dictionaries, nullable columns; `change`d.
+/// Rewrites a shard file as another tool might: snappy, dictionaries, nullable columns, with `change`
+/// applied.
 fn rewrite(path: &Path, change: impl Fn(RecordBatch) -> RecordBatch) {
     let batches: Vec<RecordBatch> = batches(path).into_iter().map(change).collect();
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
@@ -63,7 +64,7 @@ fn parquet_rewritten_by_another_tool_reads_the_same() {
     for scratch in [pixels, photos_] {
         let open = || Shards::open(&scratch.path("shards")).unwrap().split("train").unwrap();
         let before = open();
-        // The old map lives on: the file under it is unlinked, not overwritten.
+        // The old map stays valid: its file is unlinked, not overwritten.
         let path = scratch.path(TRAIN);
         std::fs::copy(&path, scratch.path("copy")).unwrap();
         rewrite(&scratch.path("copy"), |batch| batch);
@@ -162,23 +163,23 @@ fn an_offset_index_that_claims_more_than_it_has_is_damaged() {
     let scratch = smoke_shards();
     let path = scratch.path(TRAIN);
     let index = metadata(&path).row_group(0).column(1).offset_index_offset();
-    // Field 5: a list of 2^31 - 1 truth values.
+    // Field 5: a list of 2^31 - 1 booleans.
     let claim = [0x59, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07];
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[index.unwrap() as usize..][..claim.len()].copy_from_slice(&claim);
     scratch.write(TRAIN, bytes);
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let error = shards.split("train").unwrap_err().to_string();
-    assert!(error.contains("a list of more than there is"), "{error}");
+    assert!(error.contains("a list with more elements than bytes"), "{error}");
 }
 
-/// A file is never trusted: whatever byte is wrong, the reader answers with rows or an error.
+/// Files are never trusted: for any wrong byte the reader returns rows or an error.
 #[test]
 fn flipped_bytes_never_panic() {
     let scratch = smoke_shards();
     let path = scratch.path(TRAIN);
     let whole = std::fs::read(&path).unwrap();
-    // Pixels are only bytes: headers, small columns and the footer are what can break.
+    // Any pixel value is valid; only headers, small columns and the footer can break.
     let index = metadata(&path);
     let pages = index.page_index_for_row_group(0);
     let pages = pages.page_locations(1).unwrap();

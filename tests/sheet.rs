@@ -1,4 +1,4 @@
-//! `s4l-inspect --sheet` through its binary: which images stand under which class, and as what.
+//! `s4l-inspect --sheet` through its binary: which images are under which class, and their form.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn inspect(scratch: &Scratch, line: &str) -> Ran {
     scratch.run(env!("CARGO_BIN_EXE_s4l-inspect"), &words)
 }
 
-/// A picture of a sheet: class, key, kind of file, bytes.
+/// An image on a sheet: class, key, kind of file, bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Picture {
     class: String,
@@ -36,7 +36,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     text.split_once(end).unwrap().0
 }
 
-/// What the page shows, with the class of the heading above it. Nothing on it comes from elsewhere.
+/// The images on the page, with the class of the heading above each. The page loads nothing from elsewhere.
 fn pictures(html: &str) -> Vec<Picture> {
     let mut pictures = Vec::new();
     for section in html.split("<section class=group>").skip(1) {
@@ -127,7 +127,7 @@ fn a_seed_draws_and_what_is_there_is_kept() {
     }
     assert!(!scratch.path("d.html").exists());
 
-    // All of a class of the shards: the pixels are those of the key, the class its label.
+    // All images of a class in the shards: the pixels are those of the key, the class is its label.
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let splits = ["test", "train"].map(|name| shards.split(name).unwrap());
     let shown = pictures(&c);
@@ -169,6 +169,6 @@ fn a_table_is_shown_with_its_own_labels() {
         let class = &shards.classes()[shifted(test.row(&picture.key).unwrap()) as usize];
         assert_eq!(picture.class, s4l::page::frame::escape(class), "{}", picture.key);
     }
-    inspect(&scratch, "other.parquet --sheet b.html").fails(65, &["labels of others"]);
+    inspect(&scratch, "other.parquet --sheet b.html").fails(65, &["labels of other images"]);
     inspect(&scratch, "shifted.parquet --in none --sheet b.html").fails(66, &["none"]);
 }

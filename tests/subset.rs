@@ -82,12 +82,12 @@ fn a_list_names_the_images() {
     assert!(keys(&scratch, "v").is_disjoint(&keys(&scratch, "b")));
 }
 
-/// Names as S4L's label maps and SimCLR's lists have them, against keys of photographs in folders.
+/// Names as in S4L's label maps and SimCLR's lists, matched with keys of photographs in folders.
 #[test]
 fn lists_name_photographs_with_and_without_folders_and_endings() {
     let scratch = Scratch::new();
     photos(&scratch);
-    // A base name in two classes: its keys have their folder.
+    // A base name that occurs in two classes: these keys have their folder.
     scratch.write("photos/bag/same.png", png(&real(20).0, 28));
     scratch.write("photos/coat/same.png", png(&real(21).0, 28));
     scratch.write("photos/coat/cafe\u{301}.png", png(&real(22).0, 28));
@@ -107,7 +107,7 @@ fn lists_name_photographs_with_and_without_folders_and_endings() {
         "train\\coat\\04.png",
         "caf\u{e9}",
     ];
-    // With the mark that some editors put before text.
+    // With the byte order mark that some editors put before text.
     scratch.write("list.txt", format!("\u{feff}{}", names.join("\r\n")));
     let map = serde_json::json!({"values": names});
     scratch.write("map.json", format!("\u{feff}{map}"));
@@ -121,7 +121,7 @@ fn lists_name_photographs_with_and_without_folders_and_endings() {
     let labels: HashSet<i64> = labels.into_iter().collect();
     assert_eq!(labels.len(), 3);
 
-    // Two images have this name; five names have none.
+    // Two images have this name; for five names there is no image.
     scratch.write("two.txt", "same.png\n00.png\n");
     let two = subset(&scratch, &["--list", "two.txt"]);
     two.fails(65, &["1 of 2 names", "\"same.png\""]);
@@ -142,7 +142,7 @@ fn a_subset_is_drawn_within_another() {
     assert!(inner.iter().all(|row| outer.contains(row)));
     assert!((0..10).all(|class| inner.iter().filter(|r| r.1 == class).count() == 3));
     assert!(keys(&scratch, "outer").is_disjoint(&keys(&scratch, "val2")));
-    // Not so by the seed alone, and the same as without it where the seed alone would do.
+    // Not so by the seed only; and the same as before if the seed alone would do.
     draw("--per-class 3 --seed 2 --out free").ok();
     assert!(!keys(&scratch, "free").is_subset(&keys(&scratch, "outer")));
     draw(&format!("{nested} same --seed 1 --force")).ok();
@@ -208,7 +208,7 @@ fn bad_requests_are_named_and_leave_nothing_behind() {
     absent.fails(66, &["x/dataset.json", "s4l-shard"]);
 }
 
-/// Photographs of uneven classes in `train`, one of which only `test` has.
+/// Photographs of uneven classes in `train`, one of which exists only in `test`.
 fn uneven() -> Scratch {
     let scratch = Scratch::new();
     let mut row = 0;
@@ -228,7 +228,7 @@ fn uneven() -> Scratch {
 fn uneven_classes_give_what_they_have_and_say_so() {
     let scratch = uneven();
     let draw = |line: &str| subset(&scratch, &line.split(' ').collect::<Vec<_>>()).ok();
-    // Of each class, in the order bag, coat, shirt, trouser.
+    // Images per class, in the order bag, coat, shirt, trouser.
     let counts = |name: &str| {
         let rows = rows(&scratch, name);
         [0, 1, 2, 3].map(|class| rows.iter().filter(|row| row.1 == class).count())
@@ -240,7 +240,7 @@ fn uneven_classes_give_what_they_have_and_say_so() {
     assert!(all.stderr.contains("32 images of train, 3 of 4 classes"), "{}", all.stderr);
     assert!(!all.stderr.contains("fewer"), "{}", all.stderr);
 
-    // 32 labelled images of three classes: 5 of each.
+    // 32 labelled images of three classes: 5 per class.
     let half = draw("--fraction 0.5 --out half");
     assert_eq!(counts("half"), [5, 5, 3, 0]);
     let words = "warning: classes with fewer than 5 images give all they have: \"shirt\" 3\n";
@@ -253,7 +253,7 @@ fn uneven_classes_give_what_they_have_and_say_so() {
         assert!(keys(&scratch, inner).is_subset(&keys(&scratch, outer)), "{inner}");
     }
 
-    // Each class is held out in part, and never whole.
+    // A part of each class is held out, never all of it.
     draw("--all --out l --val-fraction 0.2 --val-out v");
     assert_eq!((counts("l"), counts("v")), ([16, 7, 2, 0], [4, 2, 1, 0]));
     assert!(keys(&scratch, "l").is_disjoint(&keys(&scratch, "v")));
@@ -295,7 +295,7 @@ fn up_to_date_exists_and_force() {
 }
 
 proptest! {
-    /// Balanced as far as there are images, disjoint from what is taken, nested.
+    /// Balanced as far as there are images, disjoint from the images already taken, nested.
     #[test]
     fn draws(
         labels in prop::collection::vec(prop::option::weighted(0.9, 0u32..4), 0..200),
@@ -358,7 +358,7 @@ fn a_labelled_image_that_is_tested_on_is_refused() {
     let ran = subset(&scratch, &[&args[..], &["--allow-duplicates"]].concat()).ok();
     assert!(ran.stderr.contains("warning: labelled images"), "{}", ran.stderr);
     assert_eq!(rows(&scratch, "l").len(), 20);
-    // A subset without the copies is none the worse for them.
+    // Without the copies, a subset is still complete.
     scratch.write("list", "train-000001\ntrain-000002\n");
     subset(&scratch, &["--list", "list", "--out", "m"]).ok();
 }
@@ -366,7 +366,8 @@ fn a_labelled_image_that_is_tested_on_is_refused() {
 #[test]
 fn copies_are_never_on_both_sides_of_a_draw() {
     let scratch = Scratch::new();
-    // Six images per class, each four times: both sides find others than the copies of each other's.
+    // Six images per class, each four times: each side finds images that are not copies of the other
+    // side's.
     let base = images(12);
     let train: Vec<_> = (0..48).map(|i| base[i % 12].clone()).collect();
     idx(&scratch, &train, &images(60)[50..]);
@@ -385,7 +386,7 @@ fn copies_are_never_on_both_sides_of_a_draw() {
 fn near_duplicates_are_counted() {
     let scratch = Scratch::new();
     let all = images(40);
-    // Brighter where that does not clip, and by one grey level where it is not black.
+    // Brighter if that does not clip, and by one grey level if the pixel is not black.
     let brighter = |image: &Vec<u8>| image.iter().map(|v| v.saturating_add(9)).collect();
     let other = |image: &Vec<u8>| {
         let pixels = image.iter().map(|&v| v.saturating_add((v > 0).into()));

@@ -16,7 +16,7 @@ use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-/// Trained through: the files of a model, finite curves with the terms of the method.
+/// Trains to the end and checks: the files of a model, finite curves with the terms of the method.
 #[track_caller]
 fn is_trained(scratch: &Scratch, name: &str, terms: &[&str]) {
     model(scratch, name);
@@ -52,7 +52,7 @@ fn vat_trains_with_entropy_minimization_and_without() {
     is_trained(&scratch, "both", &["loss/vat", "loss/entmin"]);
 }
 
-/// Labelled images in one view, unlabelled ones in four.
+/// Labelled images have one view, unlabelled images four.
 #[test]
 fn the_halves_of_a_batch_may_differ_in_views() {
     let scratch = labelled_shards();
@@ -78,7 +78,7 @@ fn supervised_training_lowers_the_loss_and_learns() {
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     let (first, last) = (mean(&loss[..12]), mean(&loss[108..]));
     assert!(last < 0.8 * first, "{first} to {last}");
-    // Of ten classes; chance is 0.1.
+    // Ten classes: chance is 0.1.
     let top1 = curve(&scratch, "model", "train/top1");
     assert!(mean(&top1[108..]) > 0.3, "{top1:?}");
 }
@@ -110,8 +110,7 @@ fn the_steps_of_moam_train_on_one_another() {
     is_trained(&scratch, "pseudo", &["train/top1"]);
 }
 
-/// Fine-tuning for no distance at all gives the weights that it began with, so it did begin there.
-/// The float values of a model's weights, whatever its header says of their origin.
+/// The float values of a model's weights, without the header.
 fn weights(scratch: &Scratch, model: &str) -> Vec<u8> {
     let bytes = std::fs::read(scratch.path(model).join("model.safetensors")).unwrap();
     let (header, _) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -150,7 +149,7 @@ fn the_recipe_says_which_pseudo_label_trains_and_known_labels_are_kept() {
         change(&scratch, "a.parquet", unused, |known, v| if known { v } else { other(v) });
         assert_eq!(train("a", column), before, "{column}");
     }
-    // Of a known image the label counts, the model's opinion never.
+    // For a known image the label counts, never the model's prediction.
     let before = train("labels", "label_single");
     change(&scratch, "a.parquet", "label_single", |known, v| if known { other(v) } else { v });
     assert_eq!(train("a", "label_single"), before);
@@ -192,12 +191,13 @@ fn a_confidence_threshold_drops_pseudo_labels_and_is_off_by_default() {
     let said = pretrain(&scratch, "pseudo_labels", "model", line).ok().stderr;
     assert!(said.contains("0 of 300 pseudo labels have a confidence of at least 1, "), "{said}");
     assert!(said.contains("10 of 10 classes have none"), "{said}");
-    // Of the known labels 10 are of each class; of the others some classes have more.
+    // Of the known labels, 10 are of each class; of the others, some classes have more.
     assert_eq!(found("-s min_confidence=1.0 -s balance_classes=true"), 100);
     let balanced = found("-s balance_classes=true");
     assert!(balanced > 350 && balanced % 10 == 0, "{balanced}");
 }
 
+/// Fine-tuning with a learning rate of nearly zero gives the initial weights, so it did start from them.
 #[test]
 fn init_is_where_training_starts() {
     let scratch = labelled_shards();
@@ -212,7 +212,7 @@ fn init_is_where_training_starts() {
     assert_ne!(one.moving, two.moving);
 }
 
-/// With an endless half-life the average stays where training began, with none it follows every step.
+/// With an endless half-life the average stays at the initial weights; with none it follows every step.
 #[test]
 fn the_weights_of_a_model_are_the_averaged_ones() {
     let scratch = labelled_shards();
@@ -250,7 +250,7 @@ fn the_same_bytes_for_any_number_of_threads_and_others_for_another_seed() {
     }
 }
 
-/// Rewrites the shards with other labels, as any tool would.
+/// Rewrites the shards with other labels, as any tool could.
 fn relabel(scratch: &Scratch, label: impl Fn(Option<i64>) -> Option<i64>) {
     for split in ["train", "test"] {
         let path = scratch.path(&format!("shards/{split}-00000-of-00001.parquet"));
@@ -314,8 +314,8 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
     ] {
         assert!(ran.stdout.contains(line), "{line:?} in {}", ran.stdout);
     }
-    // Stem 3x3x1x16; a unit of width 16 to 64 with its projection and three norms (16, 16, 16);
-    // the last norm; heads of 10 and 4.
+    // Stem 3x3x1x16; a unit of width 16 to 64 with its projection and three norms (16, 16, 16); the last
+    // norm; heads of 10 and 4.
     let unit = 16 * 64 + 16 * 16 + 9 * 16 * 16 + 16 * 64 + 3 * 2 * 16;
     let parameters = 9 * 16 + unit + 2 * 64 + 65 * 10 + 65 * 4;
     let line = format!("parameters            {parameters}\n");
@@ -327,7 +327,7 @@ fn quiet_is_silent() {
     let scratch = labelled_shards();
     let ran = pretrain(&scratch, "supervised_1p", "model", "").ok();
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
-    // So short a training gives most images one label, and that is no news but a warning.
+    // Such a short training gives most images one label: a warning, no error.
     let ran = pseudolabel(&scratch, "model", "").ok();
     assert_eq!(ran.stdout, "");
     assert!(ran.stderr.lines().all(|line| line.starts_with("warning: ")), "{}", ran.stderr);
@@ -361,7 +361,7 @@ fn a_finished_model_is_left_alone_unless_forced() {
             .fails(73, &["model/model.safetensors", "output exists", "--force"]);
         unchanged();
     }
-    // Longer is not anew.
+    // A longer run does not start again.
     let longer = "-s schedule=[1,3,4,8]";
     let words = ["output exists and was trained by another schedule", "--init model", "--force"];
     pretrain(&scratch, "supervised_1p", "model", longer).fails(73, &words);

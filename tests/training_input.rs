@@ -1,5 +1,5 @@
-//! Bad input of the training stages: one line that says what, where and what to do, the exit code
-//! of the contract, and nothing written.
+//! Bad input of the training stages: one line that says what, where and what to do, the exit code of the
+//! contract, and nothing written.
 
 mod common;
 
@@ -14,7 +14,7 @@ use s4l::tables::table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Checks a failing command and that it leaves everything as it was.
+/// Checks that a command fails and changes nothing.
 #[track_caller]
 fn refuses(scratch: &Scratch, program: &str, line: &str, code: i32, message: &[&str]) {
     let before = scratch.names();
@@ -22,7 +22,7 @@ fn refuses(scratch: &Scratch, program: &str, line: &str, code: i32, message: &[&
     assert_eq!(scratch.names(), before);
 }
 
-/// As `refuses`, for `s4l-pretrain` with the recipe of a row and `more`.
+/// As `refuses`, for `s4l-pretrain` with the recipe of a row and `more` options.
 #[track_caller]
 fn refuses_to_train(scratch: &Scratch, row: &str, more: &str, code: i32, message: &[&str]) {
     let before = scratch.names();
@@ -78,7 +78,7 @@ fn a_command_line_that_cannot_be_meant() {
     ] {
         refuses(&scratch, MOAM, &format!("--step {step} {small}"), 2, &[message]);
     }
-    // clap's own words take several lines.
+    // clap's own message has several lines.
     let ran = scratch.run(PRETRAIN, &words("--in shards --out model"));
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("--labelled"), "{}", ran.stderr);
@@ -129,7 +129,7 @@ fn files_of_another_kind() {
     scratch.write("labelled.parquet", "not parquet");
     refuses_to_train(&scratch, "supervised_1p", "", 65, &["labelled.parquet", "s4l-subset"]);
     let scratch = labelled_shards();
-    // Labels without confidence, where pseudo labels are asked for.
+    // Labels without confidence, although pseudo labels are needed.
     let more = "--labels labelled.parquet";
     refuses_to_train(&scratch, "supervised_1p", more, 65, &["labelled.parquet", "\"confidence\""]);
     scratch.write("shards/dataset.json", "{}");
@@ -141,7 +141,7 @@ fn pseudo_labels_none_of_which_is_confident_enough() {
     let scratch = labelled_shards();
     pretrain(&scratch, "supervised_1p", "one", "").ok();
     pseudolabel(&scratch, "one", "").ok();
-    // Known labels are always taken: here there are none.
+    // Known labels are always used, but here there are none.
     let path = scratch.path("labels.parquet");
     let table = table::read(&path, "s4l-pseudolabel").unwrap();
     let schema = table.batch.schema();
@@ -204,11 +204,11 @@ fn recipes_that_cannot_be_meant() {
         ("supervised_1p", "method=exemplar -s weight_exemplar=1", "crop_inception_patches"),
         ("supervised_1p", "augment_labelled=sharpen", "sharpen"),
         ("moam_step1", "unlabelled_batch=0", "unlabelled_batch is 0"),
-        // With VAT on labelled images too, labelled ones alone will do.
+        // If VAT also used labelled images, they would be enough.
         ("vat", "vat_labelled=false -s unlabelled_batch=0", "no images"),
         ("moam_step1", "augment_unlabelled=resize(28)|-1_to_1", "different size or views"),
         ("vat", "augment_unlabelled=resize(32)|-1_to_1", "views of 28x28 and of 32x32"),
-        // Nothing to tell its patches from.
+        // There is no other image to tell its patches from.
         ("s4l_exemplar", "batch=1", "batch"),
         ("s4l_exemplar", "unlabelled_batch=1", "unlabelled_batch"),
     ] {
@@ -217,7 +217,7 @@ fn recipes_that_cannot_be_meant() {
     }
     let method = "--method distill";
     refuses_to_train(&scratch, "supervised_1p", method, 2, &["s4l-moam --step distill"]);
-    // The words name the file.
+    // The message names the file.
     scratch.write("mine.toml", "learning_rate = 0.1\nbatches = 3\n");
     let line = "--in shards --labelled labelled.parquet --recipe mine.toml --out model";
     refuses(&scratch, PRETRAIN, line, 78, &["mine.toml: unknown key batches; did you mean batch?"]);
@@ -225,7 +225,7 @@ fn recipes_that_cannot_be_meant() {
     refuses(&scratch, PRETRAIN, line, 78, &["mine.toml"]);
 }
 
-/// The model's views do not give what it takes.
+/// The views do not have the format that the model takes.
 #[test]
 fn retraining_on_labels_of_other_shards() {
     let scratch = labelled_shards();

@@ -1,4 +1,4 @@
-//! `--init` from a model of other classes, or of the same ones in another order.
+//! `--init` from a model of other classes, or of the same classes in another order.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{Scratch, photos, shard};
 use s4l::model::folder::Model;
 use s4l::schema::head::CLASSES;
 
-/// Trains on all labels of `shards` at a rate that moves nothing; what it says.
+/// Trains on all labels of `shards` with a learning rate that changes nothing; returns its messages.
 fn train(scratch: &Scratch, shards: &str, out: &str, more: &str) -> String {
     let labelled = format!("{out}.parquet");
     let subset = env!("CARGO_BIN_EXE_s4l-subset");
@@ -20,7 +20,7 @@ fn train(scratch: &Scratch, shards: &str, out: &str, more: &str) -> String {
     scratch.run(PRETRAIN, &words(&line)).ok().stderr
 }
 
-/// Parameters of the trunk, and of a head by its output: kernel and bias.
+/// Parameters of the trunk, and per output of a head its kernel and bias.
 fn parameters(scratch: &Scratch, model: &str, head: &str) -> (Vec<f32>, Vec<Vec<f32>>) {
     let Model { layout, weights, .. } = Model::open(&scratch.path(model)).unwrap();
     let all = &weights.parameters;
@@ -73,7 +73,7 @@ fn the_trunk_of_a_model_of_other_classes() {
         train(&scratch, shards, "scratch", "--seed 9 --force");
         let (kept, head) = parameters(&scratch, &format!("{shards}-out"), CLASSES);
         assert_eq!(kept, trunk, "{shards}");
-        // The head is the one of a start from nothing; what both networks can have is taken over.
+        // The head is that of a fresh start; everything that both networks have is taken over.
         assert_eq!(head, parameters(&scratch, "scratch", CLASSES).1, "{shards}");
         assert_eq!(parameters(&scratch, &format!("{shards}-out"), "rotations").1, rotations);
         std::fs::remove_file(scratch.path("scratch.parquet")).unwrap();

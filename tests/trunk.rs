@@ -1,5 +1,5 @@
-//! The fast CPU engine against the candle engine in float64: values, gradients, moving statistics. Its
-//! one head passes the pre-logits on as they are, so logits are features.
+//! The fast CPU engine against the candle engine in float64: values, gradients, moving statistics. The only
+//! head passes the pre-logits on unchanged, so logits are features.
 
 use candle_core::{DType, Device};
 use s4l::network::candle::CandleEngine;
@@ -55,7 +55,7 @@ fn random(n: usize, scale: f32, sample: u64) -> Vec<f32> {
     (0..n).map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale).collect()
 }
 
-/// Weights of a case: those of norms away from 1 and 0, the head's the identity.
+/// Weights of a case: those of norms away from 1 and 0, those of the head the identity.
 fn weights(layout: &Layout) -> Weights {
     let mut weights = Weights::initial(layout, 3);
     for n in layout.norms() {
@@ -77,7 +77,8 @@ fn images(case: &Case) -> Vec<f32> {
     random(n, 1.0, 100 + case.draw).iter().zip(noise).map(|(x, e)| x + e).collect()
 }
 
-/// A step's pass forward and back. Returns the features and the gradient that came back from them.
+/// A step's forward and backward pass. Returns the features, and the gradient that the backward pass
+/// received.
 fn pass(engine: &mut dyn Engine, case: &Case) -> (Vec<f32>, Vec<f32>) {
     engine.images(&mut images(case));
     let features = engine.forward(Pass::Train { keep: 0.99 }).unwrap().remove(0);
@@ -86,7 +87,7 @@ fn pass(engine: &mut dyn Engine, case: &Case) -> (Vec<f32>, Vec<f32>) {
     (features, upstream)
 }
 
-/// The gradient of the parameters, but for the head's, which would outweigh it.
+/// The gradient of the parameters without the head's, which would outweigh the rest.
 fn trunk_gradient(engine: &dyn Engine, case: &Case) -> Vec<f32> {
     let mut gradient = engine.read(Inner::Gradient).unwrap();
     gradient.truncate(Layout::new(&case.architecture).trunk_parameters);
@@ -95,7 +96,7 @@ fn trunk_gradient(engine: &dyn Engine, case: &Case) -> Vec<f32> {
 
 fn run(engine: &mut dyn Engine, case: &Case) -> Results {
     let (features, upstream) = pass(engine, case);
-    // The same images, moved by nothing.
+    // The same images, with a zero perturbation.
     let images = images(case);
     engine.direction(vec![1.0; images.len()], 1);
     engine.along(0.0);
@@ -129,8 +130,8 @@ fn oracle(case: &Case) -> CandleEngine {
     CandleEngine::new(&layout, case.size, weights(&layout), Device::Cpu, DType::F64)
 }
 
-/// The case with images that have no value within rounding of a ReLU's kink, which would turn a
-/// whole pixel's gradient on or off, and the oracle's results for it.
+/// A case without values within rounding of a ReLU's kink, which would turn a whole pixel's gradient on or
+/// off; and the candle engine's results for it.
 fn judged(mut case: Case) -> (Case, Results) {
     loop {
         let expected = run(&mut oracle(&case), &case);
@@ -197,7 +198,7 @@ fn the_same_bits_for_any_number_of_threads() {
     }
 }
 
-/// A run may be begun on one machine and end on another.
+/// A run may begin on one machine and end on another.
 #[test]
 fn the_same_bits_for_every_instruction_set() {
     for i in [0, 1, 2, 5] {
@@ -239,7 +240,7 @@ fn bfloat16_is_float32_but_for_rounding() {
         isas.push(("best, pairs", Isa::best()));
         for (name, isa) in isas {
             let got = on_cpu(&case, Bf16, isa);
-            // bfloat16 keeps 8 bits; where it turns a ReLU on or off, a pixel's gradient follows.
+            // bfloat16 keeps 8 bits; if this turns a ReLU on or off, a pixel's gradient follows.
             for (what, a, b, least) in [
                 ("features", &got.features, &expected.features, 0.99),
                 ("moving statistics", &got.moving, &expected.moving, 0.999),

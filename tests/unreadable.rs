@@ -1,5 +1,5 @@
-//! Files that are there and cannot be looked at, as stale handles of shared storage: an error, never taken for
-//! absent. Here each is a link that leads to itself, of which every look says so.
+//! Files that exist but cannot be examined, like stale handles on shared storage: an error, never taken for
+//! absent. Here each is a link to itself, for which every look is an error.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::training::{
 use common::{SMOKE, Scratch, contents, png, real, shard};
 use std::path::Path;
 
-/// Puts a link to itself in the place of a file, which it returns.
+/// Replaces a file by a link to itself; returns its bytes.
 fn hide(path: &Path) -> Vec<u8> {
     let bytes = std::fs::read(path).unwrap();
     std::fs::remove_file(path).unwrap();
@@ -62,7 +62,7 @@ fn shards_are_made_anew_over_neither_finished_files_nor_shards() {
     show(&dataset, &bytes);
     assert_eq!(contents(&scratch.path("shards")), whole);
 
-    // A part is what a run leaves: made into one of the whole that was stopped.
+    // A finished part, renamed as if its run had been stopped.
     std::fs::remove_dir_all(scratch.path("shards")).unwrap();
     shard(&scratch, &[&args[..], &["--part", "1/2"]].concat()).ok();
     let part = scratch.path("shards.part-1-of-2");
@@ -77,7 +77,7 @@ fn shards_are_made_anew_over_neither_finished_files_nor_shards() {
     shard(&scratch, &again).ok();
 }
 
-/// Nothing is left out of a table in silence.
+/// Nothing is silently left out of a table.
 #[test]
 fn a_report_leaves_no_evaluation_out() {
     let scratch = labelled_shards();
@@ -101,7 +101,7 @@ fn a_report_leaves_no_evaluation_out() {
     }
 }
 
-/// Whoever reads a model, or is to replace an export, in whichever format.
+/// Every stage that reads a model or replaces an export, in any format.
 #[test]
 fn models_and_exports_are_there() {
     let scratch = labelled_shards();
@@ -136,7 +136,7 @@ fn models_and_exports_are_there() {
         }
         show(&path, &bytes);
     }
-    // The weights of a run, and all of an input.
+    // A table of labels.
     let bytes = hide(&scratch.path("labelled.parquet"));
     for line in ["labelled.parquet", "--lineage labelled.parquet"] {
         run(INSPECT, line).fails(74, &["labelled.parquet"]);
@@ -145,7 +145,7 @@ fn models_and_exports_are_there() {
     show(&scratch.path("labelled.parquet"), &bytes);
 }
 
-/// Nothing of an input, and no part.
+/// No image of an input is skipped, and no part is missed.
 #[test]
 fn no_image_is_passed_over_and_no_part_is_missed() {
     let scratch = Scratch::new();

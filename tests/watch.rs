@@ -1,4 +1,4 @@
-//! What a run says and shows while it goes on: plan, lines, bar, TensorBoard's file.
+//! What a run prints while it works: plan, lines, bar, TensorBoard's file.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn text(scratch: &Scratch, name: &str) -> String {
     std::fs::read_to_string(scratch.path(name)).unwrap_or_default()
 }
 
-/// A long run whose words go to `<out>.log`; `words_of` is `-q`, or how it speaks.
+/// A long run whose messages go to `<out>.log`; `words_of` is `-q`, or the format of its messages.
 fn long_run(scratch: &Scratch, out: &str, words_of: &str) -> Child {
     let line = pretrain_words("vat_entmin", out, "-s schedule=[1,100000]");
     let log = File::create(scratch.path(&format!("{out}.log"))).unwrap();
@@ -46,7 +46,7 @@ fn long_run(scratch: &Scratch, out: &str, words_of: &str) -> Child {
     child
 }
 
-/// Half a minute passes for a run that is held.
+/// Half a minute passes for a stopped run.
 #[test]
 fn a_log_has_the_plan_and_a_line_every_30_seconds() {
     let scratch = labelled_shards();
@@ -121,7 +121,7 @@ fn json_has_it_all(log: &str) {
     }
 }
 
-/// A terminal of 200 columns: its own end, and that of the program.
+/// A terminal of 200 columns: our end, and the program's end.
 fn terminal() -> (File, File) {
     let size = libc::winsize { ws_row: 25, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the two numbers are written by `openpty` and owned from then on.
@@ -148,7 +148,7 @@ fn a_terminal_has_a_bar_with_the_same() {
         .unwrap();
     let mut shown = Vec::new();
     let mut part = [0; 4096];
-    // The last program that has the other end has ended: EIO.
+    // The last program with the other end has ended: EIO.
     while let Ok(length @ 1..) = ours.read(&mut part) {
         shown.extend_from_slice(&part[..length]);
     }
@@ -162,7 +162,7 @@ fn a_terminal_has_a_bar_with_the_same() {
     assert!(!shown.contains("\nstep "), "{shown}");
 }
 
-/// A number of a protocol buffer, taken off its start.
+/// A number of a protocol buffer, removed from its start.
 fn varint(bytes: &mut &[u8]) -> u64 {
     let length = 1 + bytes.iter().position(|byte| byte & 0x80 == 0).unwrap();
     let (number, rest) = bytes.split_at(length);
@@ -170,7 +170,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     number.iter().rev().fold(0, |all, byte| all << 7 | u64::from(byte & 0x7f))
 }
 
-/// Wall time, step and name of the events in TensorBoard's file; `None` if its last record is not whole.
+/// Wall time, step and name of the events in TensorBoard's file; `None` if its last record is incomplete.
 fn events(path: &Path) -> Option<Vec<(f64, u64, String)>> {
     let bytes = std::fs::read(path).unwrap();
     let mut rest = &bytes[..];
@@ -206,7 +206,7 @@ fn tensorboard_s_file_grows_while_a_run_goes_on_and_has_every_point_once() {
     };
     let path = scratch.path("model").join(EVENTS);
     let whole = || {
-        // A read may meet a write in its middle, the next one does not.
+        // A read may meet a write in its middle; the next read does not.
         let found = events(&path).or_else(|| {
             std::thread::sleep(Duration::from_millis(50));
             events(&path)
@@ -226,7 +226,7 @@ fn tensorboard_s_file_grows_while_a_run_goes_on_and_has_every_point_once() {
     assert!(sizes.len() > 3 && child.try_wait().unwrap().is_none(), "{sizes:?}");
     signal(&child, libc::SIGKILL);
     child.wait().unwrap();
-    // The last record was cut by the kill.
+    // The kill cut the last record.
     let mut torn = std::fs::read(&path).unwrap();
     torn.truncate(torn.len() - 5);
     std::fs::write(&path, torn).unwrap();
@@ -298,7 +298,7 @@ fn a_run_without_recipe_says_so_and_what_it_would_do() {
     let fits = "; the largest that would fit is -s batch=";
     assert!(lines[5].contains(" MB of memory, and --max-memory allows 3000 MB"), "{}", lines[5]);
     assert!(lines[5].contains(fits), "{}", lines[5]);
-    // Without a word, it is refused as well.
+    // Without the option it is refused too.
     scratch.run(PRETRAIN, &words(&format!("{line} -q"))).fails(78, &[fits]);
     assert!(!scratch.path("model").exists());
 }

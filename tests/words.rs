@@ -1,4 +1,4 @@
-//! A stage and those who start it: keys typed at its terminal, and words that cannot be written.
+//! A stage and those who start it: keys typed at its terminal, and messages that cannot be written.
 
 mod common;
 
@@ -22,15 +22,16 @@ fn until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-/// Whether SIGINT is in a set of signals of a process: `SigCgt`, those that it has a handler of;
-/// `ShdPnd`, those that no thread has handled yet.
+/// Whether SIGINT is in a signal set of a process: `SigCgt`, the signals with a handler; `ShdPnd`, the
+/// signals that no thread has handled yet.
 fn interrupts_in(set: &str, child: &Child) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let signals = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
     u64::from_str_radix(signals.unwrap().trim(), 16).unwrap() & (1 << (libc::SIGINT - 1)) != 0
 }
 
-/// A stage at a terminal of its own that waits for a pipe nobody writes, and the terminal's other end.
+/// A stage at a terminal of its own that waits for a pipe that nobody writes; and the other end of the
+/// terminal.
 fn at_a_terminal(scratch: &Scratch) -> (Child, File) {
     let pipe = scratch.path("pipe.parquet");
     let name = std::ffi::CString::new(pipe.as_os_str().as_encoded_bytes()).unwrap();
@@ -64,7 +65,7 @@ fn the_second_ctrl_c_ends_a_stage_at_once() {
     let (mut child, mut keys) = at_a_terminal(&scratch);
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
-    // Two of a kind are one if the second comes before the first is handled.
+    // Two signals of a kind count once if the second comes before the first is handled.
     until("the signal is handled", || !interrupts_in("ShdPnd", &child));
     keys.write_all(b"\x03").unwrap();
     std::thread::sleep(Duration::from_millis(200));

@@ -1,17 +1,17 @@
-//! Huffman-coded coefficients of a JPEG (ITU T.81, F.2.2), as libjpeg decodes them. One look at the
-//! next bits finds up to two, codes and values, while libjpeg finds one code; blocks that nothing is
-//! made of are only passed over. Data that is not as it should be is `None`.
+//! Huffman-coded coefficients of a JPEG (ITU T.81, F.2.2), as libjpeg decodes them. One table lookup of the
+//! next bits finds up to two codes with their values; libjpeg finds one code. Blocks outside the window are
+//! parsed and not stored. Invalid data is `None`.
 
-/// Bits of a look into a table. Of 9 to 12 these were the fastest.
+/// Bits per lookup. 10 was the fastest of 9 to 12.
 const LOOK: u32 = 10;
-/// In an entry of a table: not all that is to be read.
+/// Flag of a table entry: the lookup bits do not have the whole value.
 const PART: u32 = 0x80;
-/// Zeros of an entry, up to the end of the block.
+/// The zeros of an entry, if all coefficients up to the end of the block are zero.
 const END: u32 = 0xff;
-/// Bytes that libjpeg may have read ahead. It warns of a file that ends there without a marker.
+/// Bytes that libjpeg may read ahead. It warns about a file that ends within them without a marker.
 const AHEAD: usize = 16;
 
-/// The place of a coefficient, by its place in the file.
+/// Place in the block of each coefficient, in the order of the file.
 const NATURAL_ORDER: [u8; 64] = {
     let mut order = [0; 64];
     let (mut i, mut diagonal) = (0, 0);
@@ -35,21 +35,20 @@ const NATURAL_ORDER: [u8; 64] = {
 
 /// A Huffman table.
 pub struct HuffmanTable {
-    /// The codes of each length, and the symbols of all.
+    /// Number of codes of each length, and the symbols of all codes.
     counts: [u8; 17],
     symbols: [u8; 256],
-    /// For each length: where its codes end, among 16 bits, and the number of the symbol that the
-    /// code 0 would have.
+    /// Per length: the end of its codes, as 16 bits, and the number of the symbol that code 0 would have.
     ends: [u32; 17],
     firsts: [i32; 17],
-    /// What the next bits begin with: in the low byte the number of bits to pass over, in the second
-    /// one the zeros before a value or `END`, in the upper half the value. With `PART`, length and
-    /// symbol of a code whose value takes more than these bits, or length 0 of a longer code.
+    /// What the next bits begin with. Low byte: the number of bits to skip. Second byte: the zeros before a
+    /// value, or `END`. Upper half: the value. With `PART`: length and symbol of a code whose value needs
+    /// more than the lookup bits, or length 0 for a longer code.
     entries: [u32; 1 << LOOK],
 }
 
-/// Entries of two coefficients of a table: in the upper half the second one, or 0 if the bits are
-/// too few for it. The low byte has the bits of both.
+/// Entries with two coefficients: the second one in the upper half, or 0 if the lookup bits are too few for
+/// it. The low byte has the bits of both.
 pub type PairEntries = [u64; 1 << LOOK];
 
 impl HuffmanTable {
@@ -63,8 +62,8 @@ impl HuffmanTable {
         }
     }
 
-    /// Becomes the table of so many codes of each length, 0 to 16, and these symbols, which libjpeg has
-    /// checked. Whether it was another one: images that follow one another often have the same.
+    /// Sets the number of codes of each length, 0 to 16, and the symbols, which libjpeg has checked.
+    /// Returns whether the table changed: consecutive images often have the same table.
     pub fn set(&mut self, counts: &[u8; 17], symbols: &[u8; 256]) -> bool {
         if (&self.counts, &self.symbols) == (counts, symbols) {
             return false;
@@ -107,7 +106,7 @@ impl HuffmanTable {
         })
     }
 
-    /// Length and symbol of a code of more than `LOOK` bits, which 16 bits begin with.
+    /// Length and symbol of the code of more than `LOOK` bits that these 16 bits begin with.
     #[cold]
     fn long_code(&self, bits: u32) -> Option<(u32, u8)> {
         let length = (LOOK + 1..=16).find(|&length| bits < self.ends[length as usize])?;
@@ -115,7 +114,7 @@ impl HuffmanTable {
         Some((length, self.symbols[number as usize & 0xff]))
     }
 
-    /// For a code of `length` bits that `rest` more bits follow.
+    /// The entry of a code of `length` bits, followed by `rest` more bits.
     fn entry(symbol: u8, length: u32, bits: u32, rest: u32) -> u32 {
         let (zeros, size) = parts(symbol);
         match size {
@@ -137,7 +136,8 @@ fn value_of(entry: u32) -> i32 {
     entry as i32 >> 16
 }
 
-/// What a symbol says: zeros before a value, and the value's bits. It is 0 without any.
+/// The parts of a symbol: zeros before a value, and the number of bits of the value. A value of no bits is
+/// 0.
 fn parts(symbol: u8) -> (u32, u32) {
     match (u32::from(symbol) / 16, u32::from(symbol) % 16) {
         (0..15, 0) => (END, 0),
@@ -153,26 +153,26 @@ fn extend(bits: u32, size: u32) -> i32 {
     }
 }
 
-/// Where the entropy decoder is in the data.
+/// The position of the entropy decoder in the data.
 #[derive(Clone, Copy, Default)]
 pub struct Bits {
     /// The next byte to load.
     position: usize,
-    /// The next bits, from the highest one down. There may be more than `count` of them.
+    /// The next bits, highest first. The buffer may hold more than `count` bits.
     buffer: u64,
     count: u32,
-    /// The zeros at the end of those counted that stand for what is not there.
+    /// How many of the counted bits, at the end, are zeros for missing data.
     padding: u32,
 }
 
 impl Bits {
-    /// Loads what there is room for: there are more than 55 bits then.
+    /// Loads as many bytes as fit: afterwards there are more than 55 bits.
     #[inline(always)]
     fn fill(&mut self, data: &[u8]) {
         let bytes = data.get(self.position..).and_then(<[u8]>::first_chunk);
         if let Some(&bytes) = bytes {
             let bytes = u64::from_be_bytes(bytes);
-            // A byte of 255 comes out with its highest bit set, and so may one above it.
+            // The highest bit of the result is set for each byte of 255, and maybe for the byte above it.
             let marks =
                 (!bytes).wrapping_sub(0x0101_0101_0101_0101) & bytes & 0x8080_8080_8080_8080;
             if marks == 0 {
@@ -210,7 +210,7 @@ impl Bits {
         self
     }
 
-    /// Passes over as many bits as the low byte says, less than 32.
+    /// Skips the number of bits in the low byte, less than 32.
     #[inline(always)]
     fn skip(&mut self, entry: u32) {
         let count = entry & 0xff;
@@ -252,7 +252,7 @@ impl Bits {
         Some(value_of(entry))
     }
 
-    /// The AC coefficients of a block: `put` has the place and the value of each, and of some zeros.
+    /// The AC coefficients of a block. `put` gets place and value of each coefficient, and of some zeros.
     #[inline(always)]
     pub fn ac(
         &mut self,
@@ -264,7 +264,7 @@ impl Bits {
         let mut i = 1;
         while i < 64 {
             self.fill(data);
-            // Bits for a code of any length with its value, and for two more looks.
+            // Enough bits for a code of any length with its value, and for two more lookups.
             for any in [true, false, false] {
                 let before = *self;
                 let pair = pairs[self.look()];
@@ -284,7 +284,7 @@ impl Bits {
                 put(i, value);
                 i += 1;
                 if i == 64 {
-                    // The second one is of another block.
+                    // The second coefficient belongs to the next block.
                     if second != 0 {
                         *self = before;
                         self.skip(first - (second & 0xff));
@@ -305,14 +305,14 @@ impl Bits {
         Some(())
     }
 
-    /// Whether all bits so far were in the data, and it does not end here.
+    /// Whether all bits so far were in the data, and the data does not end here.
     pub fn all_read(self, data: &[u8]) -> bool {
         let marker = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0;
         self.padding <= self.count
             && (self.position + AHEAD <= data.len() || data[self.position..].windows(2).any(marker))
     }
 
-    /// After a marker, which has to be the next thing but for the rest of a byte.
+    /// The position after a marker, which must come next, after the rest of a byte.
     pub fn after_marker(self, data: &[u8], marker: u8) -> Option<Bits> {
         let unread = self.count.checked_sub(self.padding)?;
         let next = data.get(self.position..self.position + 2)?;

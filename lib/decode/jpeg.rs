@@ -1,9 +1,8 @@
-//! JPEG through libjpeg-turbo's decoder, in the copy that mozjpeg keeps. A window of an image costs
-//! the entropy decoding of the rows down to its last one, and transforms, upsampling and colour for
-//! its own pixels only.
+//! JPEG by the decoder of libjpeg-turbo, as mozjpeg ships it. A window of an image costs entropy decoding
+//! down to its last row; transforms, upsampling and colour conversion are done only for its own pixels.
 //!
-//! libjpeg reports an error through a call that must not return. Here it unwinds, through C code
-//! compiled for that (feature `unwinding`), up to `guarded`.
+//! libjpeg reports an error through a call that must not return. Here the call unwinds, through C code
+//! compiled for unwinding (feature `unwinding`), up to `guarded`.
 
 use super::scan::Scan;
 use super::upright::{Header, StoredPixels, checked_size};
@@ -18,17 +17,17 @@ use mozjpeg_sys::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// A JPEG of more scans is refused: each passes over all pixels and may take but a hundred bytes of
-/// the file. libjpeg-turbo's own tools draw the line here; encoders write some ten.
+/// A JPEG with more scans is refused: each scan passes over all pixels but may take only a hundred bytes of
+/// the file. The tools of libjpeg-turbo have the same limit; encoders write about ten scans.
 pub const MAX_SCANS: usize = 500;
 
 const APP1: c_int = 0xe1;
 const APP14: c_int = 0xee;
 const YES: boolean = 1;
 
-/// A decompressor of libjpeg, used again and again.
+/// A decompressor of libjpeg, reused for all images.
 pub struct Jpeg {
-    // libjpeg keeps pointers between them, so they stay where they are.
+    // Boxed: libjpeg keeps pointers between these structs.
     state: Box<jpeg_decompress_struct>,
     _errors: Box<jpeg_error_mgr>,
     _progress: Box<jpeg_progress_mgr>,
@@ -37,7 +36,7 @@ pub struct Jpeg {
 
 impl Jpeg {
     pub fn new() -> Jpeg {
-        // SAFETY: all are plain C structs, for which zero is a value. libjpeg fills them in.
+        // SAFETY: all are plain C structs, for which zero is a valid value. libjpeg fills them in.
         let (mut state, mut errors): (Box<jpeg_decompress_struct>, Box<jpeg_error_mgr>) =
             unsafe { (Box::new(std::mem::zeroed()), Box::new(std::mem::zeroed())) };
         let mut progress = Box::new(jpeg_progress_mgr {
@@ -55,7 +54,7 @@ impl Jpeg {
             state.common.err = &mut *errors;
             jpeg_create_decompress(&mut *state);
             state.common.progress = &mut *progress;
-            // The segments that hold the orientation and the mark of inverted CMYK.
+            // The segments with the orientation and with the mark of inverted CMYK.
             jpeg_save_markers(&mut state, APP1, 0xffff);
             jpeg_save_markers(&mut state, APP14, 12);
         }
@@ -66,8 +65,8 @@ impl Jpeg {
         guarded(&mut self.state, |state| read_header(state, bytes))
     }
 
-    /// The pixels inside the window that `choose` finds for a header: it is inside the image as it
-    /// is stored, and has pixels. Smaller by 2, 4 or 8 if that is still `enough`.
+    /// Decodes the pixels inside the window that `choose` returns for a header. The window is inside the
+    /// stored image and not empty. The pixels are scaled down by 2, 4 or 8 if the result is still `enough`.
     pub fn window(
         &mut self,
         bytes: &[u8],
@@ -81,7 +80,7 @@ impl Jpeg {
         }
     }
 
-    /// As `window`, with our entropy decoder or without it.
+    /// As `window`, with our entropy decoder (`ours`) or libjpeg's.
     fn read(
         &mut self,
         bytes: &[u8],
@@ -92,7 +91,7 @@ impl Jpeg {
         guarded(&mut self.state, |state| {
             let header = read_header(state, bytes)?;
             let (window, enough) = choose(header)?;
-            // libjpeg transforms blocks of 8 to that many pixels; it is fast for these.
+            // libjpeg transforms blocks of 8 pixels to this many pixels. These numbers are fast.
             state.scale_denom = 8;
             state.scale_num = enough.map_or(8, |enough| {
                 let fits = |n: &u32| scaled(window, *n).size().holds(enough);
@@ -105,13 +104,13 @@ impl Jpeg {
     }
 }
 
-/// Runs calls into libjpeg on one image, and readies the decompressor for the next one.
+/// Runs calls into libjpeg on one image, then resets the decompressor for the next image.
 fn guarded<T>(
     state: &mut jpeg_decompress_struct,
     calls: impl FnOnce(&mut jpeg_decompress_struct) -> Result<T, String>,
 ) -> Result<T, String> {
     let result = catch_unwind(AssertUnwindSafe(|| calls(state)));
-    // SAFETY: the decompressor was created; this leaves it as it was then, from any state.
+    // SAFETY: the decompressor was created; this call resets it from any state.
     unsafe { jpeg_abort_decompress(state) };
     result.unwrap_or_else(|payload| match payload.downcast::<String>() {
         Ok(message) => Err(*message),
@@ -126,7 +125,7 @@ impl Drop for Jpeg {
     }
 }
 
-// SAFETY: libjpeg has no state but what these structs own.
+// SAFETY: libjpeg has no state outside these structs.
 unsafe impl Send for Jpeg {}
 
 fn read_header(state: &mut jpeg_decompress_struct, bytes: &[u8]) -> Result<Header, String> {
@@ -158,7 +157,7 @@ fn segments(state: &jpeg_decompress_struct) -> impl Iterator<Item = (c_int, &[u8
     })
 }
 
-/// Where a window is when 8 pixels become `eighths`: all that it touches.
+/// A window in an image of which 8 pixels become `eighths`: all pixels that it touches.
 fn scaled(window: Window, eighths: u32) -> Window {
     let n = eighths as usize;
     let (bottom, right) = (window.y + window.height, window.x + window.width);
@@ -166,7 +165,7 @@ fn scaled(window: Window, eighths: u32) -> Window {
     Window { y, x, height: (bottom * n).div_ceil(8) - y, width: (right * n).div_ceil(8) - x }
 }
 
-/// Decodes a window of the output at the scale that is set.
+/// Decodes a window of the output at the current scale.
 fn read_window(
     state: &mut jpeg_decompress_struct,
     window: Window,
@@ -180,24 +179,25 @@ fn read_window(
         true => J_COLOR_SPACE::JCS_CMYK,
         false => J_COLOR_SPACE::JCS_RGB,
     };
-    // SAFETY: a header was read.
+    // SAFETY: the header was read.
     unsafe { jpeg_start_decompress(state) };
 
-    // Upsampled colour depends on a neighbour on either side, which has to be decoded too, and a part
-    // of less than four columns would be upsampled in another way.
+    // Upsampled colour depends on the neighbours on both sides, so these are decoded too. Fewer than four
+    // columns would be upsampled in another way.
     let right = (window.x + window.width + 3).min(state.output_width as usize);
     let mut left = window.x.saturating_sub(1) as u32;
     let mut width = right as u32 - left;
-    // SAFETY: decompression has started and no row was read; the columns are inside the image. The
-    // first column moves to the left and the width grows with it.
+    // SAFETY: decompression has started and no row was read; the columns are inside the image. libjpeg
+    // moves the first column to the left and widens the range to match.
     unsafe { jpeg_crop_scanline(state, &mut left, &mut width) };
     if let Some(scan) = scan {
-        // SAFETY: as it asks for; `scan` stays where it is while the rows are read, and is not used.
+        // SAFETY: the conditions of `take_over` hold: `scan` stays in place and unused while the rows are
+        // read.
         unsafe { scan.take_over(state) };
     }
     let stride = width as usize * channels;
     pixels.data.resize(stride * window.height, 0);
-    // SAFETY: the window's rows are inside the image.
+    // SAFETY: the rows of the window are inside the image.
     unsafe { jpeg_skip_scanlines(state, window.y as u32) };
     for row in pixels.data.chunks_exact_mut(stride) {
         let mut row = row.as_mut_ptr();
@@ -215,8 +215,8 @@ fn read_window(
     Ok(())
 }
 
-/// CMYK to RGB without a colour profile, as TensorFlow's `decode_jpeg`: c * k / 255 if Adobe's
-/// marker says that 255 is no ink, (255 - c) * (255 - k) / 255 elsewhere.
+/// CMYK to RGB without a colour profile, as TensorFlow's `decode_jpeg`: c * k / 255 if Adobe's marker says
+/// that 255 means no ink, else (255 - c) * (255 - k) / 255.
 fn cmyk_to_rgb(pixels: &mut StoredPixels, inverted: bool) {
     let light = |ink: u8| u32::from(if inverted { ink } else { 255 - ink });
     let count = pixels.data.len() / 4;
@@ -231,7 +231,7 @@ fn cmyk_to_rgb(pixels: &mut StoredPixels, inverted: bool) {
     pixels.start = pixels.start / 4 * 3;
 }
 
-/// What libjpeg has to say, in its words.
+/// The message of libjpeg.
 fn message(state: &mut jpeg_common_struct) -> String {
     // libjpeg's JMSG_LENGTH_MAX.
     let mut text = [0u8; 200];
@@ -253,9 +253,9 @@ extern "C-unwind" fn unwind(state: &mut jpeg_common_struct) {
     resume_unwind(Box::new(message(state)));
 }
 
-/// Called again and again while a decompressor reads.
+/// libjpeg calls this repeatedly while a decompressor reads.
 extern "C-unwind" fn progress_made(state: &mut jpeg_common_struct) {
-    // SAFETY: only decompressors have this monitor, and their struct begins with the common one.
+    // SAFETY: only decompressors have this monitor, and their struct begins with the common struct.
     let scans =
         unsafe { (*(&raw const *state).cast::<jpeg_decompress_struct>()).input_scan_number };
     if scans > MAX_SCANS as c_int {
@@ -263,8 +263,8 @@ extern "C-unwind" fn progress_made(state: &mut jpeg_common_struct) {
     }
 }
 
-/// libjpeg's warnings (level -1) and traces. It would go on with grey or garbled pixels after the
-/// warnings that tell of lost data, which is no image to train on.
+/// libjpeg's warnings (level -1) and traces. After a warning about lost data libjpeg would continue with
+/// grey or garbled pixels, so these warnings are errors here.
 extern "C-unwind" fn note(state: &mut jpeg_common_struct, level: c_int) {
     const LOST_DATA: [c_int; 4] =
         [JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC];
@@ -280,8 +280,8 @@ mod tests {
     use super::*;
     use crate::rng::{RngExt, Stream, rng};
 
-    /// The same pixels, or the same complaint: whole files are ours to decode, damaged ones may be
-    /// given up.
+    /// Our decoder and libjpeg's give the same pixels or the same error. Our decoder must not give up on
+    /// whole files; it may on damaged ones.
     #[test]
     fn our_entropy_decoder_decodes_as_libjpegs() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/jpegs");
@@ -293,7 +293,7 @@ mod tests {
             for trial in 0..500 {
                 let mut bytes = file.clone();
                 if trial >= 20 {
-                    // The last half and more is the scan.
+                    // The scan is more than the last half of the file.
                     let start = [2, bytes.len() / 2][trial / 4 % 2];
                     let at = rng.random_range(start..bytes.len());
                     match trial % 4 {

@@ -1,5 +1,4 @@
-/* The fields of libjpeg's decompressor that scan.rs works with: mozjpeg-sys keeps them
- * to itself. */
+/* The fields of libjpeg's decompressor that scan.rs needs and mozjpeg-sys does not expose. */
 #include <stddef.h>
 #include <stdio.h>
 #define JPEG_INTERNALS
@@ -18,9 +17,8 @@ struct layout {
   unsigned restart_interval;
 };
 
-/* Describes the scan of a decompressor that has started and puts `decode_mcu` in the place of its
- * entropy decoder. Returns 0, and changes nothing, where there is more than one scan or it is not
- * Huffman-coded. */
+/* Describes the scan of a decompressor that has started and replaces its entropy decoder by `decode_mcu`.
+ * Returns 0, and changes nothing, if there are several scans or the scan is not Huffman-coded. */
 int s4l_replace_entropy_decoder(j_decompress_ptr cinfo, struct layout *layout,
                                 boolean (*decode_mcu)(j_decompress_ptr, JBLOCKROW *))
 {

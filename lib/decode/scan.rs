@@ -1,13 +1,13 @@
-//! The seat of libjpeg's entropy decoder, taken by `huffman` for images that have one Huffman-coded
-//! scan. It gives up on invalid data, so that libjpeg reports the error.
+//! Replaces libjpeg's entropy decoder by `huffman` for images with one Huffman-coded scan. Gives up on
+//! invalid data, and libjpeg then decodes the image again and reports the error.
 
 use super::huffman::{Bits, HuffmanTable, PairEntries};
 use mozjpeg_sys::{JHUFF_TBL, boolean, c_int, c_uint, jpeg_decompress_struct};
 use std::ptr::null;
 
-/// Of one MCU.
+/// Blocks of an MCU.
 const MAX_BLOCKS: usize = 10;
-/// Tables of a kind, and components.
+/// Huffman tables of a kind, and components.
 const MAX_TABLES: usize = 4;
 
 type Block = [i16; 64];
@@ -46,21 +46,21 @@ struct ScanLayout {
     restart_interval: c_uint,
 }
 
-/// The entropy decoder of one image after the other.
+/// The entropy decoder, reused for all images.
 pub struct Scan {
     layout: ScanLayout,
     dc_tables: [HuffmanTable; MAX_TABLES],
     ac_tables: [HuffmanTable; MAX_TABLES],
     ac_pairs: [PairEntries; MAX_TABLES],
-    /// The file from the first byte of the scan.
+    /// The data of the file, from the first byte of the scan.
     data: *const [u8],
     bits: Bits,
     /// The last DC coefficient of each component.
     dc: [i32; MAX_TABLES],
-    /// The place of the next MCU in its row.
+    /// The column of the next MCU in its row.
     column: c_uint,
     mcus_to_restart: c_uint,
-    /// Of the next restart marker.
+    /// Number of the next restart marker.
     number: u8,
     gave_up: bool,
 }
@@ -94,8 +94,8 @@ impl Scan {
     /// Takes over the entropy decoding of an image, if it has one Huffman-coded scan.
     ///
     /// # Safety
-    /// Decompression from memory has started, the columns are chosen, no row was read. The memory and
-    /// this scan stay where they are until it is done with the image, and nothing else uses the scan.
+    /// Decompression from memory has started, the columns are chosen, no row was read. The memory and this
+    /// scan stay in place until libjpeg has finished the image, and nothing else uses the scan.
     pub unsafe fn take_over(&mut self, state: &mut jpeg_decompress_struct) {
         // SAFETY: the decompressor has started.
         if unsafe { s4l_replace_entropy_decoder(state, &mut self.layout, decode_mcu) } == 0 {
@@ -124,12 +124,12 @@ impl Scan {
         state.common.client_data = (&raw mut *self).cast();
     }
 
-    /// Whether the image that was read since the last time is to be read anew, by libjpeg alone.
+    /// Whether the image read since the last call must be read again by libjpeg's own decoder.
     pub fn gave_up(&mut self) -> bool {
         std::mem::take(&mut self.gave_up)
     }
 
-    /// Decodes an MCU into zeroed blocks, or passes over it.
+    /// Decodes an MCU into zeroed blocks, or only parses it.
     fn mcu(&mut self, data: &[u8], blocks: Option<&[*mut Block]>) -> Option<()> {
         if self.layout.restart_interval > 0 {
             if self.mcus_to_restart == 0 {
@@ -152,7 +152,7 @@ impl Scan {
             let ac_table = (&self.ac_tables[ac], &self.ac_pairs[ac]);
             *dc = dc.wrapping_add(bits.dc(data, dc_table)?);
             match blocks {
-                // SAFETY: libjpeg hands over the blocks of the MCU.
+                // SAFETY: libjpeg passes the blocks of the MCU.
                 Some(blocks) => unsafe {
                     let block = &mut *blocks[i];
                     block[0] = *dc as i16;
@@ -166,18 +166,18 @@ impl Scan {
     }
 }
 
-/// Called by libjpeg for each MCU, with its blocks or with null for one that it skips. To return 0 is
-/// to wait for more data, which ends the reading of rows.
+/// libjpeg calls this for each MCU, with its blocks, or with null for an MCU to skip. Returning 0 means to
+/// wait for more data, which ends the reading of rows.
 unsafe extern "C-unwind" fn decode_mcu(
     state: &mut jpeg_decompress_struct,
     blocks: *const *mut Block,
 ) -> boolean {
-    // SAFETY: promised to `take_over`.
+    // SAFETY: the caller of `take_over` promised this.
     let scan = unsafe { &mut *state.common.client_data.cast::<Scan>() };
     if scan.gave_up {
         return 0;
     }
-    // SAFETY: as above; libjpeg has as many blocks as it said.
+    // SAFETY: as above; libjpeg passes as many blocks as the layout says.
     let (data, blocks) = unsafe {
         let count = scan.layout.blocks_in_mcu as usize;
         let blocks = (!blocks.is_null()).then(|| std::slice::from_raw_parts(blocks, count));

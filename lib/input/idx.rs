@@ -219,15 +219,15 @@ fn header<const N: usize>(path: &Path, stream: &mut dyn Read) -> Result<[usize; 
     {
         return Err(Error::bad_data(
             path,
-            format!("IDX of uint8 and {N} sizes"),
-            format!("{kind} and {sizes} sizes"),
+            format!("IDX of uint8 with {N} dimensions"),
+            format!("{kind} with {sizes} dimensions"),
             "write it as grey images of uint8, or as image files in class folders",
         ));
     }
     if bytes.len() < 4 + 4 * N || bytes[..4] != expected {
         return Err(Error::bad_data(
             path,
-            format!("the IDX header {expected:?} and {N} sizes"),
+            format!("the IDX header {expected:?} and {N} dimensions"),
             format!("{bytes:?}"),
             COPY_AGAIN,
         ));

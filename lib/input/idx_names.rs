@@ -110,7 +110,7 @@ impl Set {
             let Some(letter) = letter else {
                 return Err(Error::bad_data(
                     &mapping,
-                    format!("{n} and the code of a letter in each line"),
+                    format!("{n} and the code of a letter on each line"),
                     format!("{line:?}"),
                     "copy it again, or remove it: then classes are numbers",
                 ));

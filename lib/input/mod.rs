@@ -351,7 +351,7 @@ impl Input {
                 let names: Vec<String> = folders.chain(self.file_names()).take(8).collect();
                 Err(Error::bad_data(
                     &self.root,
-                    format!("a folder {name:?} with images, or a file with that word for a name"),
+                    format!("a folder {name:?} with images, or a file of that name"),
                     names.join(", "),
                     "correct --unlabelled",
                 ))

@@ -90,8 +90,8 @@ impl SeenClasses {
         let first = |names: &BTreeSet<String>| names.first().cloned().unwrap_or_default();
         Err(Error::bad_data(
             labels.path(),
-            "labels that are names of the folders of the images that it leaves out",
-            format!("{:?} where folders are as {:?}", first(&self.names), first(&self.folders)),
+            "labels named like the folders of the images without a line",
+            format!("label {:?}, folder {:?}", first(&self.names), first(&self.folders)),
             "name the classes with --classes, or give all images a line",
         ))
     }

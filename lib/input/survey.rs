@@ -169,9 +169,9 @@ impl Survey {
         if nth < end {
             return Err(Error::bad_data(
                 &input.root,
-                format!("{} images as a moment ago", span.items),
+                format!("{} images, as when it was first read", span.items),
                 format!("{}", nth - span.first),
-                "let nothing change the input while it is read",
+                "do not change the input while it is read",
             ));
         }
         Ok(())
@@ -279,6 +279,6 @@ fn refuse_cut(input: &Input, item: &Item) -> Result<()> {
         &input.root,
         "complete files",
         format!("{:?}: {found}", item.name),
-        "copy it again, or keep what is before with --allow-rejects 1",
+        "copy it again, or keep the images before the damage with --allow-rejects 1",
     ))
 }

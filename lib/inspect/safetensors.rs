@@ -41,7 +41,7 @@ pub fn verify(path: &Path) -> Result<()> {
         .map_err(|e| Error::bad_data(path, "the bytes that were written", e, "make it again"))?;
     for (name, view) in parse(path, &bytes)?.tensors() {
         if let Some(index) = not_finite(view.dtype(), view.data()) {
-            let found = format!("one that is not, at {index} of tensor {name}");
+            let found = format!("a value that is not finite, at {index} of tensor {name}");
             return Err(Error::bad_data(path, "finite values", found, "train again"));
         }
     }

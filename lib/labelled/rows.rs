@@ -120,7 +120,7 @@ fn refuse_other_images(table: &Table, split: &Split) -> Result<()> {
         Some(found) if found != images => Err(Error::bad_data(
             &table.path,
             format!("labels of the images of {shards}, with hash {images}"),
-            format!("labels of others, with hash {found}"),
+            format!("labels of other images, with hash {found}"),
             "make it again from these shards, or name the split that it is of",
         )),
         _ => Ok(()),

@@ -7,7 +7,7 @@ use crate::markdown::escape;
 use crate::schema::metric;
 use crate::settings::method_name;
 
-/// What the weights are, how they were made and how good they looked, as Markdown.
+/// Describes the weights, their training and their best figures, as Markdown.
 pub fn markdown(config: &Config, lineage: &Lineage, metrics: &[Metric]) -> String {
     let s = &config.settings;
     let last = |name: &str| metrics.iter().rev().find(|m| m.name == name);

@@ -4,7 +4,7 @@ use crate::network::layout::Architecture;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 
-/// `config.json`: everything that is needed to use the weights, and how they were made.
+/// `config.json`: all that is needed to use the weights, and how they were made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     pub architecture: Architecture,

@@ -8,13 +8,13 @@ use crate::settings::method_name;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// The facts of a card about its model.
+/// The facts about the model that a card states.
 pub struct Card<'a> {
     pub config: &'a Config,
-    /// Hash of the weights that were exported.
+    /// Hash of the exported weights.
     pub hash: &'a str,
     pub evaluation: Option<&'a Evaluation>,
-    /// How preparation differs from `s4l-eval`.
+    /// The differences of the preparation from that of `s4l-eval`.
     pub notes: &'a [String],
 }
 
@@ -70,7 +70,7 @@ impl Card<'_> {
         text + &self.end()
     }
 
-    /// The front matter, which is YAML, of which JSON is a part, and the first lines.
+    /// The front matter in YAML (JSON is valid YAML), and the first lines.
     fn start(&self, library: &str, tags: &[&str]) -> String {
         let mut text =
             format!("---\nlibrary_name: {library}\npipeline_tag: image-classification\n");

@@ -1,4 +1,4 @@
-//! A model folder: `config.json`, `model.safetensors` (written last), and what describes the run.
+//! A model folder: `config.json`, `model.safetensors` (written last), and the files that describe the run.
 
 use super::config::Config;
 use super::tensors::{Tensor, can_hold, check_hash, tensors, with_counters};
@@ -28,17 +28,17 @@ pub struct Model {
     pub config: Config,
     pub layout: Layout,
     pub weights: Weights,
-    /// `short_hash` of `model.safetensors`, as it was read.
+    /// `short_hash` of the bytes read from `model.safetensors`.
     pub hash: String,
 }
 
-/// What to do about a model that cannot be read.
+/// The hint for a model that cannot be read.
 const HINT: &str = "s4l-pretrain or s4l-moam makes a model";
 const SAVE_AS_SAFETENSORS: &str = "beside it are weights as PyTorch pickles them: save the model again with safe_serialization=True";
 
 impl Model {
-    /// Reads a model folder, or one in timm's format. Errors: `Missing`, or `BadData` when config
-    /// and weights do not fit.
+    /// Reads a model folder, in our format or timm's. Errors: `Missing`, or `BadData` if config and weights
+    /// do not fit.
     pub fn open(path: &Path) -> Result<Model> {
         let weights = path.join(schema::WEIGHTS);
         if !artifact::is_file(&weights)? {
@@ -60,7 +60,7 @@ impl Model {
             true => timm::tensors(&layout),
             false => tensors(&layout),
         };
-        // Checked before there is room for the weights, which takes as much as the configuration says.
+        // Checked before the weights are allocated: their size comes from the configuration.
         let views = views(path, &tensors, &found)?;
         let mut weights = Weights::zeros(&layout);
         for (tensor, view) in tensors.iter().zip(views) {
@@ -76,7 +76,7 @@ impl Model {
         Ok(Model { hash, path: path.to_path_buf(), config, layout, weights })
     }
 
-    /// The network of this model, to infer with. Errors: as `Network::new`.
+    /// The network of this model, for inference. Errors: as `Network::new`.
     pub fn network(&self, device: Device) -> Result<Network> {
         let Config { architecture, height, width, .. } = &self.config;
         let size = (*height, *width);
@@ -108,11 +108,11 @@ fn bad_config(model: &Path, found: impl Display) -> Error {
 
 fn bad_weights(model: &Path, found: impl Display) -> Error {
     let path = model.join(schema::WEIGHTS);
-    Error::bad_data(&path, "weights of config.json's network", found.to_string(), HINT)
+    Error::bad_data(&path, "weights that fit the network of config.json", found.to_string(), HINT)
 }
 
-/// The bytes of the weights of a model folder, and of its configuration. Errors unless they are whole and of
-/// one model.
+/// The bytes of the weights of a model folder, and of its configuration. Errors unless both are undamaged
+/// and of one model.
 fn read(path: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     let weights = path.join(schema::WEIGHTS);
     let mut file = std::fs::File::open(&weights).map_err(Error::io(&weights))?;
@@ -122,7 +122,7 @@ fn read(path: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     check_hash(&bytes).map_err(|e| bad_weights(path, e))?;
     SafeTensors::deserialize(&bytes).map_err(|e| bad_weights(path, e))?;
     let config = read_config(path, &metadata(&bytes))?;
-    // Not all weights say which configuration is theirs: it is, if they are still where it is.
+    // Not all weights name their configuration. It is theirs if the weights file is still the same one.
     let file = |found: &Metadata| (found.dev(), found.ino());
     match artifact::look(&weights)?.is_some_and(|now| file(&now) == file(&opened)) {
         true => Ok((bytes, config)),
@@ -130,8 +130,8 @@ fn read(path: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     }
 }
 
-/// `config.json` of a model folder, in whichever format. Errors unless it is the one that belongs to
-/// the weights, which have this metadata.
+/// `config.json` of a model folder, in any format. Errors unless it belongs to the weights, which have this
+/// metadata.
 fn read_config(model: &Path, weights: &HashMap<String, String>) -> Result<Vec<u8>> {
     let path = model.join(schema::CONFIG_JSON);
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
@@ -149,10 +149,10 @@ fn read_config(model: &Path, weights: &HashMap<String, String>) -> Result<Vec<u8
     }
 }
 
-/// Errors unless the weights are as large as the network needs, and its images of a size.
+/// Errors if the weights are too small for the network, or the size of its images is out of range.
 fn check_size(model: &Path, config: &Config, found: &SafeTensors) -> Result<()> {
     if !can_hold(found, &config.architecture) {
-        return Err(bad_weights(model, "those of a smaller one"));
+        return Err(bad_weights(model, "weights of a smaller network"));
     }
     let (height, width) = (config.height, config.width);
     if !(1..=MAX_PIXELS).contains(&height.saturating_mul(width)) {
@@ -161,7 +161,7 @@ fn check_size(model: &Path, config: &Config, found: &SafeTensors) -> Result<()> 
     Ok(())
 }
 
-/// What a weights file has for each of `tensors`, in their order.
+/// The entries of a weights file for `tensors`, in order.
 fn views<'a>(
     model: &Path,
     tensors: &[Tensor],
@@ -178,7 +178,7 @@ fn views<'a>(
     tensors.iter().map(view).collect()
 }
 
-/// Writes `config.json` and `model.safetensors`, whose header has the hash of the first.
+/// Writes `config.json` and `model.safetensors`, whose header has the hash of `config.json`.
 pub fn write(path: &Path, config: &Config, weights: &Weights, lineage: &Lineage) -> Result<()> {
     let tensors = tensors(&Layout::new(&config.architecture));
     let json = to_json(config)?;
@@ -188,13 +188,13 @@ pub fn write(path: &Path, config: &Config, weights: &Weights, lineage: &Lineage)
     write_files(path, &json, weights, (&tensors, &[]), metadata)
 }
 
-/// A configuration as it is written.
+/// A configuration as the bytes to write.
 pub fn to_json(config: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string_pretty(config).map_err(|e| Error::Internal(e.to_string()))?;
     Ok(format!("{json}\n"))
 }
 
-/// Writes the configuration, and the tensors and counters of any format.
+/// Writes the configuration, the tensors and the counters, in any format.
 pub fn write_files(
     path: &Path,
     config: &str,
@@ -213,10 +213,10 @@ pub fn write_files(
     artifact::write_bytes(&path.join(schema::WEIGHTS), &bytes)
 }
 
-/// The files of a model but its weights.
+/// The files of a model except the weights.
 const FILES: [&str; 4] = [schema::METRICS, schema::EVENTS, schema::MODEL_CARD, schema::CONFIG_JSON];
 
-/// Errors: `NotOurs` if training into this folder would replace what no training stage has made.
+/// Errors: `NotOurs` if training into this folder would replace files that no training stage has made.
 pub fn refuse_others(model: &Path) -> Result<()> {
     let not_ours =
         |what: &str| Err(Error::NotOurs { path: model.to_path_buf(), what: what.to_string() });
@@ -238,7 +238,7 @@ pub fn refuse_others(model: &Path) -> Result<()> {
         let read = Error::unless_unreadable(std::fs::read(&path).map_err(Error::io(&path)));
         Ok(read?.unwrap_or_default())
     };
-    // Also where a bit of it is damaged.
+    // Weights of ours count even if some bytes are damaged.
     let (key, weights) = (schema::METADATA_PREFIX.as_bytes(), read(schema::WEIGHTS)?);
     let ours = serde_json::from_slice::<Config>(&read(schema::CONFIG_JSON)?).is_ok()
         || weights.windows(key.len()).take(MOST_HEADER).any(|bytes| bytes == key);
@@ -248,12 +248,12 @@ pub fn refuse_others(model: &Path) -> Result<()> {
     }
 }
 
-/// Bytes of weights in which their header's own keys are looked for.
+/// Bytes of the weights file that are searched for our header keys.
 const MOST_HEADER: usize = 1 << 20;
 
-/// Moves the files of a model from a folder into that of the model, which may hold an old one. The old
-/// weights go first and the new ones come last: at no moment are there weights with other files
-/// than their own.
+/// Moves the files of a model from a staging folder into the model folder, which may hold an old model. The
+/// old weights are removed first and the new ones come last: weights are never beside the files of another
+/// model.
 pub fn commit(staged: &Path, model: &Path) -> Result<()> {
     let sync = || std::fs::File::open(model).and_then(|f| f.sync_all()).map_err(Error::io(model));
     let weights = model.join(schema::WEIGHTS);
@@ -271,26 +271,25 @@ pub fn commit(staged: &Path, model: &Path) -> Result<()> {
     sync()
 }
 
-/// What a model folder says of itself.
+/// The description of a model by its folder.
 pub struct Described {
     /// `short_hash` of the weights.
     pub hash: String,
-    /// Of their header.
+    /// The metadata in the header of the weights.
     pub metadata: HashMap<String, String>,
-    /// `config.json`.
+    /// The bytes of `config.json`.
     pub config: Vec<u8>,
 }
 
-/// Describes a model folder. Errors: `BadData` unless weights and configuration are those that were
-/// written.
+/// Describes a model folder. Errors: `BadData` unless weights and configuration are as they were written.
 pub fn describe(path: &Path) -> Result<Described> {
     let (bytes, config) = read(path)?;
     let hash = schema::short_hash(&blake3::hash(&bytes));
     Ok(Described { hash, metadata: metadata(&bytes), config })
 }
 
-/// The header's key-value pairs of a model folder's weights, or `None` where there are none that can be
-/// described. Errors: what is there cannot be read.
+/// The key-value pairs in the header of a model folder's weights, or `None` if no weights can be described.
+/// Errors: existing files cannot be read.
 pub fn header(path: &Path) -> Result<Option<HashMap<String, String>>> {
     Ok(Error::unless_unreadable(describe(path))?.map(|described| described.metadata))
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub struct Metric {
     /// Steps done.
     pub step: u64,
-    /// Of the curve.
+    /// Name of the curve.
     pub name: String,
     pub value: f64,
 }

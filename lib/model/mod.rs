@@ -1,4 +1,4 @@
-//! Models on disk: the files of a model folder, and the formats of other libraries, one file each.
+//! Models on disk: the files of a model folder, and the formats of other libraries, one file per format.
 
 pub mod card;
 pub mod config;

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Whether a file has at least as many tensors and values as the layers of a network need. If it has, no
-/// number in the network's layout overflows.
+/// Whether a file has at least as many tensors and values as the layers of a network need. Then no number
+/// in the network's layout overflows.
 pub fn can_hold(tensors: &SafeTensors, a: &Architecture) -> bool {
     let values: usize = tensors.iter().map(|(_, view)| view.data().len() / 4).sum();
     let total = |numbers: &[usize]| numbers.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
@@ -32,14 +32,14 @@ pub struct Tensor {
 
 /// The place of a tensor among a network's weights, and how it is stored.
 pub enum Place {
-    /// As it lies in the parameter vector.
+    /// As stored in the parameter vector.
     Parameters(Range<usize>),
-    /// As it lies in the moving statistics.
+    /// As stored in the moving statistics.
     Moving(Range<usize>),
     /// A kernel `[height, width, inputs, outputs]` of the parameter vector, written as `[outputs,
     /// inputs, height, width]`.
     Transposed(Range<usize>, [usize; 4]),
-    /// A moving variance, written with this added.
+    /// A moving variance, written plus this constant.
     Variance(Range<usize>, f64),
 }
 
@@ -86,7 +86,7 @@ fn transposed([h, w, i, o]: [usize; 4]) -> impl Iterator<Item = usize> {
     planes.flat_map(move |plane| (0..h * w).map(move |pixel| pixel * i * o + plane))
 }
 
-/// Every tensor of a model file of this project.
+/// Every tensor of one of our model files.
 pub fn tensors(layout: &Layout) -> Vec<Tensor> {
     let parameters = layout.tensors().into_iter().map(|(name, shape, r)| Tensor {
         name,
@@ -103,8 +103,8 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
         .collect()
 }
 
-/// A safetensors file of float32 tensors, with its own hash in its header, whose keys have a fixed
-/// order (the library's own order of metadata varies from run to run).
+/// A safetensors file of float32 tensors. Its header has the hash of the file, and keys in a fixed order
+/// (the safetensors library writes metadata in varying order).
 pub fn to_safetensors(
     tensors: &[(String, Vec<usize>, &[f32])],
     metadata: BTreeMap<String, String>,
@@ -112,7 +112,7 @@ pub fn to_safetensors(
     with_counters(tensors, &[], metadata)
 }
 
-/// `to_safetensors`, and whole numbers of these names, which are 0.
+/// As `to_safetensors`, plus integer tensors with these names and the value 0.
 pub fn with_counters(
     tensors: &[(String, Vec<usize>, &[f32])],
     counters: &[String],
@@ -149,8 +149,8 @@ pub fn with_counters(
     Ok(bytes)
 }
 
-/// Errors with what was expected and found if the bytes have changed. A file of another program has no
-/// hash, and passes.
+/// Errors with what was expected and found if the bytes have changed. A file of another program has no hash
+/// and passes.
 pub fn check_hash(bytes: &[u8]) -> std::result::Result<(), String> {
     let Some(digits) = digits(bytes) else {
         return Ok(());
@@ -167,7 +167,7 @@ pub fn check_hash(bytes: &[u8]) -> std::result::Result<(), String> {
 fn digits(bytes: &[u8]) -> Option<Range<usize>> {
     let length = u64::from_le_bytes(*bytes.first_chunk()?);
     let header = bytes[8..].get(..usize::try_from(length).ok()?)?;
-    // Not in a value: there its quotes are escaped.
+    // Not inside a value: there the quotes of the key would be escaped.
     let key = format!("\"{}\":\"", schema::HASH_KEY);
     let at = header.windows(key.len()).position(|window| window == key.as_bytes())?;
     let start = at + key.len();
@@ -190,7 +190,7 @@ mod tests {
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
-            // Without the length, or the key, it is a file of another program, or none.
+            // Without the length, or without the key, the file is of another program, or damaged.
             let is_found = check_hash(&bytes).is_err() || SafeTensors::deserialize(&bytes).is_err();
             assert!(is_found || (key..key + 8).contains(&at), "byte {at}");
         }

@@ -2,8 +2,8 @@
 //! (timm/models/resnetv2.py), and the `config.json` from which `timm.create_model("local-dir:DIR",
 //! pretrained=True)` builds it.
 //!
-//! The two networks are the same but for the epsilon of batch norm, which timm's configuration cannot
-//! say: it is folded into the variances. Only the head `classes` has a place in timm's.
+//! The two networks are the same except for the epsilon of batch norm. timm's configuration has no epsilon,
+//! so the difference is folded into the variances. Of the heads, timm's format has only `classes`.
 
 use super::config::Config;
 use super::tensors::{Place, Tensor, can_hold};
@@ -20,13 +20,13 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// Added to the variance by PyTorch's batch norm, unless its constructor is told otherwise.
+/// Added to the variance by PyTorch's batch norm by default.
 const EPSILON: f64 = 1e-5;
 
-/// timm's networks that differ from ours in width and depth at most, once the stem is "fixed".
+/// timm's networks that differ from ours only in width and depth, once the stem is "fixed".
 const ARCHITECTURES: [&str; 3] = ["resnetv2_50", "resnetv2_101", "resnetv2_152"];
 
-/// Arguments of timm's constructor which the shapes of the tensors tell too.
+/// Arguments of timm's constructor that the shapes of the tensors also tell.
 const ARGUMENTS: [&str; 7] =
     ["layers", "channels", "stem_chs", "width_factor", "in_chans", "num_classes", "output_stride"];
 
@@ -62,7 +62,7 @@ pub fn tensors(layout: &Layout) -> Vec<Tensor> {
     all
 }
 
-/// PyTorch's batch norm counts its steps. The count is not used here, but transformers warns if it is
+/// PyTorch's batch norm counts its steps. The count has no use here, but transformers warns if it is
 /// missing.
 pub fn counters(layout: &Layout) -> Vec<String> {
     layout.norms().map(|n| name(&n.name, COUNTER)).collect()
@@ -70,7 +70,8 @@ pub fn counters(layout: &Layout) -> Vec<String> {
 
 const COUNTER: &str = "num_batches_tracked";
 
-/// `blocks.0.1.shortcut` → `stages.0.blocks.1.downsample.conv`, and the part of it.
+/// timm's name for a tensor of ours: `blocks.0.1.shortcut` → `stages.0.blocks.1.downsample.conv`, then
+/// `part`.
 fn name(ours: &str, part: &str) -> String {
     let unit = ours.strip_prefix("blocks.").and_then(|n| n.split_once('.'));
     match unit {
@@ -82,15 +83,15 @@ fn name(ours: &str, part: &str) -> String {
     }
 }
 
-/// The lineage of the weights: timm ignores it in `config.json`, and we read it back.
+/// The lineage of the weights in `config.json`. timm ignores it, and we read it back.
 #[derive(Serialize, Deserialize)]
 struct Origin {
     seed: u64,
     settings: Settings,
 }
 
-/// timm's `config.json` for a model, which Hugging Face's transformers read too, and the differences of
-/// its preparation. `path` names the model in errors.
+/// timm's `config.json` for a model, which Hugging Face's transformers also read, and the differences of
+/// timm's preparation. `path` names the model in errors.
 ///
 /// Errors: `Recipe` if timm cannot express the network or its preparation.
 pub fn to_config(path: &Path, config: &Config) -> Result<(Value, Vec<String>)> {
@@ -99,9 +100,7 @@ pub fn to_config(path: &Path, config: &Config) -> Result<(Value, Vec<String>)> {
         let stem = serde_json::to_value(a.stem).unwrap_or_default();
         return Err(Error::Recipe {
             recipe: path.display().to_string(),
-            what: format!(
-                "timm's ResNetV2 has the stem \"imagenet\", none like this model's {stem}"
-            ),
+            what: format!("timm's ResNetV2 has the stem \"imagenet\", this model has {stem}"),
             hint: "--to onnx takes every stem".to_string(),
         });
     }
@@ -134,17 +133,17 @@ pub fn to_config(path: &Path, config: &Config) -> Result<(Value, Vec<String>)> {
     Ok((json, preparation.notes))
 }
 
-/// From input to pre-logits, so that no block of timm's is dilated in place of strided.
+/// The stride from input to pre-logits: with it timm does not use dilation instead of stride.
 fn output_stride(a: &Architecture) -> usize {
     2 << a.units.len()
 }
 
-/// Whether a `config.json` is timm's: it names its architecture, ours describes it.
+/// Whether a `config.json` is timm's: timm's names its architecture, ours describes it.
 pub fn is_config(config: &Value) -> bool {
     config["architecture"].is_string()
 }
 
-/// What is read of timm's `config.json`.
+/// The entries that are read from timm's `config.json`.
 #[derive(Deserialize)]
 struct Found {
     architecture: String,
@@ -156,8 +155,8 @@ struct Found {
     s4l: Option<Origin>,
 }
 
-/// The configuration of a model in timm's format, its network by the shapes of the tensors.
-/// `path` is that of `config.json`. Errors: `BadData` if the network is not one of ours.
+/// The configuration of a model in timm's format. The network comes from the shapes of the tensors. `path`
+/// is that of `config.json`. Errors: `BadData` if we do not have this network.
 pub fn config(path: &Path, json: Value, tensors: &SafeTensors) -> Result<Config> {
     let bad =
         |expected: &str, found: String, hint: &str| Error::bad_data(path, expected, found, hint);
@@ -231,12 +230,12 @@ fn architecture(tensors: &SafeTensors, classes: usize) -> Option<Architecture> {
         stem: Stem::Imagenet,
         heads: vec![(head::CLASSES.to_string(), classes)],
     };
-    // More blocks than these would leave less than a pixel of any image.
+    // With more blocks than this, any image would shrink to less than a pixel.
     let whole = found.units.len() <= 12 && base % 16 == 0 && can_hold(tensors, &found);
     whole.then_some(found)
 }
 
-/// Settings of a model of timm's own: its network, and its evaluation as near as our steps come.
+/// Settings of a model that timm trained: its network, and the nearest evaluation that our steps allow.
 fn settings(path: &Path, cfg: &Pretrained, a: &Architecture) -> Result<Settings> {
     Ok(Settings {
         units: a.units.clone(),

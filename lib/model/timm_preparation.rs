@@ -1,7 +1,7 @@
-//! How timm prepares images, by the `pretrained_cfg` of a `config.json`: there and back.
+//! timm's preparation of images, the `pretrained_cfg` of a `config.json`: written and read.
 //!
-//! timm resizes by Pillow, whose filters are antialiased and round to whole levels; ours are those of
-//! TensorFlow 1. So the pixels are equal if nothing is resized, and close to each other otherwise.
+//! timm resizes with Pillow, whose filters are antialiased and round to whole levels; ours are those of
+//! TensorFlow 1. So pixels are equal if nothing is resized, and close otherwise.
 
 use crate::augment::{Act, Mode, Pipe};
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The preparation of `pretrained_cfg`, and the differences that it cannot express.
+/// The entries of `pretrained_cfg`, and the differences from ours that it cannot express.
 pub struct Preparation {
     pub mean: f64,
     pub std: f64,
@@ -21,7 +21,8 @@ pub struct Preparation {
     pub notes: Vec<String>,
 }
 
-/// Names of timm's ways from an image to a square or oblong one: both sides resized, or the smaller one.
+/// timm's names for making an image square or oblong: resize both sides, or resize the smaller side and
+/// crop.
 const SQUASH: &str = "squash";
 const CENTER: &str = "center";
 
@@ -30,7 +31,7 @@ const RESIZED: &str = "timm resizes with Pillow, antialiased and rounded to whol
     samples as TensorFlow 1 does: pixels of images of another size are near those of s4l, not equal";
 
 impl Preparation {
-    /// That of the pipe which makes images of `size`, for evaluation.
+    /// The preparation of an evaluation pipe that makes images of `size`.
     ///
     /// Errors: `Recipe` if timm cannot express it.
     pub fn of(text: &str, size: Size) -> Result<Preparation> {
@@ -88,16 +89,16 @@ impl Preparation {
     }
 }
 
-/// timm's way to images of the network's size.
+/// How timm brings images to the network's size.
 struct Way {
     crop_mode: &'static str,
     interpolation: &'static str,
-    /// What images are resized to before they are cropped; `None` for slim's 87.5 %.
+    /// The size before the crop; `None` for slim's 87.5 % crop.
     before: Option<Size>,
     notes: Vec<String>,
 }
 
-/// The way that the steps go which move pixels, if timm has it.
+/// timm's equivalent of the steps that move pixels, if there is one.
 fn way(moves: &[Act], size: Size) -> Option<Way> {
     let resized = RESIZED.to_string();
     let (crop_mode, interpolation, before, notes) = match *moves {
@@ -118,8 +119,8 @@ fn way(moves: &[Act], size: Size) -> Option<Way> {
             (SQUASH, "bilinear", None, vec![resized, note])
         }
         [Act::ResizeSmall(side), Act::Crop(_)] if size.height == size.width => {
-            // Of Pillow's filters the nearest to the mean over the box that a pixel covers: on photographs
-            // 1 level of 255 away, where its own "box", of whole pixels, is 1 to 3.
+            // Of Pillow's filters this is the nearest to the mean over the box that a pixel covers: 1 level
+            // of 255 away on photographs. Pillow's "box", of whole pixels, is 1 to 3 levels away.
             (CENTER, "hamming", Some(Size { height: side, width: side }), vec![resized])
         }
         _ => return None,
@@ -127,8 +128,8 @@ fn way(moves: &[Act], size: Size) -> Option<Way> {
     Some(Way { crop_mode, interpolation, before, notes })
 }
 
-/// timm resizes to floor(side / crop_pct) before it crops: the largest `crop_pct` that gives `before` on
-/// both sides, if one does.
+/// timm resizes to floor(side / crop_pct) before it crops. This is the largest `crop_pct` that gives
+/// `before` on both sides, if there is one.
 fn crop_pct(size: Size, before: Size) -> Option<f64> {
     let sides = [(size.height, before.height), (size.width, before.width)];
     let share = |(side, before): (usize, usize)| side as f64 / before as f64;
@@ -144,7 +145,7 @@ fn resized(side: usize, crop_pct: f64) -> usize {
     (side as f64 / crop_pct).floor() as usize
 }
 
-/// What is read of timm's `pretrained_cfg`.
+/// The entries that are read from timm's `pretrained_cfg`.
 #[derive(Deserialize)]
 pub struct Pretrained {
     pub input_size: [usize; 3],
@@ -158,8 +159,8 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// The pipe that comes nearest to timm's preparation. Errors: `BadData` if none comes near;
-    /// `path` is that of the file.
+    /// The pipe nearest to timm's preparation. Errors: `BadData` if no pipe is near. `path` is that of the
+    /// file.
     pub fn pipe(&self, path: &Path) -> Result<String> {
         let bad = |expected: &str, found: String, hint: &str| {
             Err(Error::bad_data(path, expected, found, hint))

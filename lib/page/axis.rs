@@ -1,6 +1,6 @@
 //! The axes of charts.
 
-/// A range with round ticks that holds all values.
+/// A range with round ticks that contains all values.
 pub struct Axis {
     low: f64,
     high: f64,
@@ -9,11 +9,11 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// `most`: about so many intervals between ticks.
+    /// `most`: about the largest number of intervals between ticks.
     pub fn around(values: impl Iterator<Item = f64>, most: usize) -> Axis {
         let (low, high) = values
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-        // One value alone still needs an axis around it.
+        // A single value needs an axis around it too.
         let span = (high - low).max(1e-2);
         let rough = span / most as f64;
         let power = 10f64.powf(rough.log10().floor());
@@ -53,7 +53,7 @@ pub fn count(number: f64) -> String {
     }
 }
 
-/// Moves positions as little as their order allows until `gap` lies between neighbours.
+/// Moves positions by as little as possible, in order, until neighbours are at least `gap` apart.
 pub fn spread_out(positions: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..positions.len()).collect();
     order.sort_by(|&a, &b| positions[a].total_cmp(&positions[b]));

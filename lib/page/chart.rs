@@ -1,6 +1,6 @@
-//! Charts as inline SVG. Colours come from the classes in `page.css`, so that a chart follows the theme of
-//! the page. What has a `<title>` shows its values under the pointer; `page.js` steps through them in a
-//! chart of the class `chart`.
+//! Charts as inline SVG. Colours come from the classes in `page.css`, so a chart follows the theme of the
+//! page. An element with a `<title>` shows its values under the pointer; `page.js` steps through these
+//! elements in a chart of the class `chart`.
 
 use super::axis::{Axis, count, spread_out};
 use super::frame::escape;
@@ -12,14 +12,14 @@ pub struct Dot {
     pub title: String,
     pub mean: f64,
     pub interval: Option<(f64, f64)>,
-    /// The values that `mean` is the mean of, with their names.
+    /// The values of which `mean` is the mean, with their names.
     pub singles: Vec<(String, f64)>,
-    /// The value in words, at the right.
+    /// The value as text, on the right.
     pub text: String,
 }
 
-/// Dots with intervals on one axis of fractions, a line each: name, dot, value. The axis holds `range`
-/// whatever the values are. Places are shares of the width, so that text keeps its size on any screen.
+/// Dots with intervals on one axis of fractions. One line per dot: name, dot, value. The axis contains
+/// `range` for any values. Positions are shares of the width, so text keeps its size on any screen.
 pub fn dot_chart(label: &str, dots: &[Dot], range: &[f64]) -> String {
     let ends = dots.iter().flat_map(|d| {
         let (low, high) = d.interval.unwrap_or((d.mean, d.mean));
@@ -65,7 +65,7 @@ pub fn dot_chart(label: &str, dots: &[Dot], range: &[f64]) -> String {
     html + "</svg><div class=value></div>\n</div>"
 }
 
-/// Mean over some neighbouring steps.
+/// Mean over several neighbouring steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     pub step: f64,
@@ -82,7 +82,7 @@ pub struct Line<'a> {
     pub points: Vec<Point>,
 }
 
-/// Where the values of a line chart are drawn.
+/// The area in which the values of a line chart are drawn.
 const PLOT: Plot = Plot { left: 44.0, right: 360.0, top: 10.0, bottom: 150.0 };
 
 struct Plot {
@@ -101,7 +101,7 @@ impl Plot {
         self.left + share * (self.right - self.left)
     }
 
-    /// Lines and numbers of the upright axis.
+    /// Lines and numbers of the vertical axis.
     fn upright(&self, axis: &Axis, percent: bool) -> String {
         let (scale, unit) = if percent { (100.0, "%") } else { (1.0, "") };
         let tick = |&tick: &f64| {
@@ -119,15 +119,15 @@ impl Plot {
         axis.ticks.iter().map(tick).collect()
     }
 
-    /// A number under the level axis.
+    /// A number under the horizontal axis.
     fn level(&self, x: f64, text: &str) -> String {
         let y = self.bottom + 18.0;
         format!("<text class=tick x={x:.1} y={y} text-anchor=middle>{text}</text>")
     }
 }
 
-/// Curves over steps with a band from the lowest to the highest seed, named at their right ends.
-/// The values axis holds `range` whatever the values are; `percent`: values are fractions.
+/// Curves over steps, with a band from the lowest to the highest seed and names at the right ends. The axis
+/// of values contains `range` for any values. `percent`: values are fractions.
 pub fn line_chart(label: &str, lines: &[Line], range: &[f64], percent: bool) -> String {
     let points = || lines.iter().flat_map(|l| &l.points);
     let values =
@@ -171,7 +171,7 @@ pub fn line_chart(label: &str, lines: &[Line], range: &[f64], percent: bool) -> 
     svg + "</svg>"
 }
 
-/// What is under the pointer at each step: the values of all lines that have one there.
+/// The text under the pointer at each step: the values of all lines that have a point there.
 fn hits(lines: &[Line], x: impl Fn(f64) -> f64, percent: bool) -> String {
     let number = |value: f64| match percent {
         true => format!("{:.1}%", value * 100.0),
@@ -180,7 +180,7 @@ fn hits(lines: &[Line], x: impl Fn(f64) -> f64, percent: bool) -> String {
     let mut at: BTreeMap<u64, (f64, String)> = BTreeMap::new();
     for line in lines {
         for p in &line.points {
-            // Steps are not negative, and their bits in the order of their values.
+            // Steps are not negative, so their bits sort as their values do.
             let (_, words) = at
                 .entry(p.step.to_bits())
                 .or_insert_with(|| (x(p.step), format!("step {:.0}", p.step)));
@@ -197,18 +197,18 @@ fn hits(lines: &[Line], x: impl Fn(f64) -> f64, percent: bool) -> String {
     at.values().map(hit).collect()
 }
 
-/// A bar over a part of an axis from 0 to 1.
+/// A bar over a range of an axis from 0 to 1.
 pub struct Bar {
     pub from: f64,
     pub to: f64,
     /// A fraction.
     pub height: f64,
-    /// What it stands for, in words.
+    /// The meaning of the bar, as text.
     pub title: String,
 }
 
-/// Bars over fractions from 0 to 1, with an upright axis of fractions. `diagonal`: up to 1, with the line
-/// on which both are equal.
+/// Bars over fractions from 0 to 1, with a vertical axis of fractions. `diagonal`: the axis goes to 1, and
+/// a line shows where both fractions are equal.
 pub fn bars(label: &str, bars: &[Bar], diagonal: bool) -> String {
     let plot = Plot { left: 44.0, right: 290.0, top: 10.0, bottom: 170.0 };
     let highest = if diagonal { 1.0 } else { 0.0 };
@@ -240,13 +240,13 @@ pub fn bars(label: &str, bars: &[Bar], diagonal: bool) -> String {
     svg + "</svg>"
 }
 
-/// A dot over a number of things.
+/// A dot over a count.
 pub struct Place {
     pub count: f64,
     /// A fraction.
     pub height: f64,
     pub title: String,
-    /// Stands beside the dot, if it is to have a name.
+    /// The name beside the dot, if it has one.
     pub name: Option<String>,
 }
 
@@ -256,7 +256,7 @@ pub fn scatter(label: &str, places: &[Place]) -> String {
     let values = Axis::around(places.iter().map(|p| p.height), 5);
     let logs = || places.iter().map(|p| p.count.ln());
     let (low, high) = (logs().fold(f64::INFINITY, f64::min), logs().fold(0.0, f64::max));
-    // Not at the very ends, where names would be cut.
+    // With some margin, or names would be cut.
     let x = |count: f64| plot.x(0.08 + 0.84 * (count.ln() - low) / (high - low).max(1e-9));
     let mut svg = open("scatter", label, 470.0, 238.0) + &plot.upright(&values, true);
     let ticks: BTreeMap<u64, f64> = places.iter().map(|p| (p.count.to_bits(), p.count)).collect();

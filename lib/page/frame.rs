@@ -1,39 +1,39 @@
-//! The frame of a page: its head, colours and theme switch. A page may load nothing.
+//! The frame of a page: its head, colours and theme switch. A page loads no other file.
 
 use crate::artifact;
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// Text that is safe in HTML and SVG, in attributes too.
+/// Text that is safe in HTML and SVG, also in attributes.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A part of a page: what it shows, and a note on how to read it.
+/// A section of a page: its heading, and a note on how to read it.
 pub fn section(title: &str, note: &str, content: &str) -> String {
     format!("<section>\n<h2>{title}</h2>\n<p>{note}</p>\n{content}\n</section>")
 }
 
-/// A page that stands alone.
+/// A page of one file.
 pub struct Page<'a> {
-    /// The command that writes such a page.
+    /// The command that writes this kind of page.
     pub generator: &'static str,
     pub title: &'static str,
-    /// Most pixels that it is wide.
+    /// Largest width in pixels.
     pub width: u32,
-    /// What follows the heading.
+    /// The HTML after the heading.
     pub body: &'a str,
 }
 
-/// The theme switch, which needs no script.
+/// The theme switch. It needs no script.
 const THEME: &str = "<fieldset class=theme><legend>Theme</legend>\
     <label><input type=radio name=theme id=theme-auto checked>Auto</label>\
     <label><input type=radio name=theme id=theme-light>Light</label>\
     <label><input type=radio name=theme id=theme-dark>Dark</label></fieldset>\n";
 
 impl Page<'_> {
-    /// The beginning of every page of this kind.
+    /// The first bytes of every page of this kind.
     fn mark(&self) -> String {
         format!(
             "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\
@@ -60,10 +60,10 @@ impl Page<'_> {
         )
     }
 
-    /// Writes the page to a file of its own.
+    /// Writes the page to a file.
     ///
-    /// Errors: `Exists` for another page of this kind, unless it may be replaced; `NotOurs` for anything
-    /// else that is there.
+    /// Errors: `Exists` for another page of this kind, unless it may be replaced; `NotOurs` for any other
+    /// file.
     pub fn write(&self, out: &Path, output: &Output) -> Result<()> {
         let html = self.html();
         match self.found(out)? {
@@ -76,7 +76,7 @@ impl Page<'_> {
         }
     }
 
-    /// A page of this kind that is there already.
+    /// The existing page of this kind.
     fn found(&self, out: &Path) -> Result<Option<Vec<u8>>> {
         let Some(found) = artifact::look(out)? else {
             return Ok(None);

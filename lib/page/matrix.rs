@@ -1,17 +1,18 @@
-//! Confusion: counts of (row, column) as a table with shades.
+//! Confusion: counts per (row, column) as a shaded table.
 
 use super::frame::escape;
 use indicatif::HumanCount;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// With more classes than this a table cannot be read: the most frequent confusions are shown instead.
+/// With more classes than this the table would be unreadable: the most frequent confusions are listed
+/// instead.
 const MOST_CLASSES: usize = 30;
 
-/// Counts of pairs of classes; pairs that do not occur are not there.
+/// Counts of pairs of classes. Pairs that do not occur have no entry.
 pub type Counts = BTreeMap<(u32, u32), u64>;
 
-/// A table of `counts`, shares of each row in percent. `row` and `column` say what the classes of a pair are.
+/// A table of `counts`, as percent of each row. `row` and `column` name the classes of a pair.
 pub fn table(classes: &[String], counts: &Counts, row: &str, column: &str) -> String {
     let mut totals = vec![0; classes.len()];
     for ((from, _), images) in counts {
@@ -57,7 +58,7 @@ pub fn table(classes: &[String], counts: &Counts, row: &str, column: &str) -> St
 
 fn pairs(counts: &Counts, words: impl Fn(usize, usize, u64) -> String) -> String {
     let mut pairs: Vec<_> = counts.iter().filter(|((from, to), _)| from != to).collect();
-    // Stable: equal ones stay in the order of their classes.
+    // A stable sort: equal counts stay in the order of their classes.
     pairs.sort_by_key(|(_, images)| std::cmp::Reverse(**images));
     let item = |(pair, images): (&(u32, u32), &u64)| {
         format!("<li>{}\n", words(pair.0 as usize, pair.1 as usize, *images))

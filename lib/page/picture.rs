@@ -1,4 +1,4 @@
-//! Images of shards on a page: small files as they are, others as small pictures.
+//! Images of shards on a page: small files unchanged, others as small pictures.
 
 use super::frame::escape;
 use crate::cli;
@@ -13,13 +13,14 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use indicatif::HumanCount;
 use rayon::prelude::*;
 
-/// A file of no more bytes and pixels stays as it is.
+/// A file with at most this many bytes and pixels is shown unchanged.
 const SMALL_BYTES: usize = 16 << 10;
 const SMALL_PIXELS: usize = 512 * 512;
-/// The larger side of the pictures that others become, as JPEG; pixels of no more are PNG.
+/// The larger side of the pictures that replace other files, as JPEG. Images no larger than this become
+/// PNG.
 const SIDE: u32 = 160;
 const QUALITY: u8 = 85;
-/// Pictures of a smaller side are shown as squares, pixel by pixel.
+/// Pictures with a smaller side are shown as squares, pixel by pixel.
 const FEW_PIXELS: usize = 80;
 
 /// An image to show.
@@ -27,11 +28,11 @@ pub struct Shown<'a> {
     pub row: usize,
     /// Name of its label.
     pub label: &'a str,
-    /// What else is said of it, below its key; may be empty.
+    /// More text, below the key; may be empty.
     pub note: String,
 }
 
-/// Some images under a heading: number and name of a class, how many there are of which some are shown.
+/// Images under a heading: number and name of a class, how many images it has, the images shown.
 pub fn group(
     split: &Split,
     number: &str,
@@ -75,11 +76,11 @@ fn figure(split: &Split, Shown { row, label, note }: &Shown) -> Result<String> {
     ))
 }
 
-/// What is shown of an image.
+/// The content shown for an image.
 enum Picture {
-    /// A kind of file, as browsers name it, and its bytes.
+    /// The media subtype, and the bytes.
     File(&'static str, Vec<u8>),
-    /// Why it does not decode.
+    /// Why the image does not decode.
     Damaged(String),
 }
 
@@ -106,7 +107,7 @@ fn picture(split: &Split, row: usize) -> Result<Picture> {
     }
     let Decoded { height, width, channels, pixels } = match split.decode(row) {
         Ok(image) => image,
-        // The bytes are those that were written, as `stored` has found.
+        // These are the bytes that were written: `stored` has checked them.
         Err(Error::BadData { found, .. }) => return Ok(Picture::Damaged(found)),
         Err(e) => return Err(e),
     };

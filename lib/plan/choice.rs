@@ -344,9 +344,9 @@ pub const MARK: &str = "# Written by s4l-init";
 /// A path as the value of a variable of make.
 fn for_make(path: &Path) -> Result<String> {
     let bad = |found: &str| {
-        Error::bad_data(path, "a path that make can hold", found, "rename it, or name a link to it")
+        Error::bad_data(path, "a path that make can use", found, "rename it, or name a link to it")
     };
-    let text = path.to_str().ok_or_else(|| bad("one that is not UTF-8"))?;
+    let text = path.to_str().ok_or_else(|| bad("a path that is not UTF-8"))?;
     if text.contains(['\n', '\r', '\\']) || text.trim() != text {
         return Err(bad("a line break, a backslash, or a space at an end"));
     }

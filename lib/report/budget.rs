@@ -1,4 +1,4 @@
-//! How many images training saw, by the recipe and the number of steps that a model's folder has.
+//! How many images training saw, from the recipe and the number of steps in a model's folder.
 
 use super::runs::{Budget, Run};
 use crate::methods;
@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// Gives each run its budget, where its model and those before it are there to say it.
+/// Sets the budget of each run, if its model and all models that it was initialized from are in the report.
 pub fn count(runs: &mut [Run]) {
     let own = runs.iter().filter_map(|run| Some((run.model.as_ref()?, own(run)?)));
     let own: HashMap<String, Budget> = own.map(|(m, budget)| (m.hash.clone(), budget)).collect();
@@ -19,14 +19,14 @@ pub fn count(runs: &mut [Run]) {
     for run in runs {
         run.budget = run.model.as_ref().and_then(|model| {
             let chain = std::iter::successors(Some(&model.hash), |hash| before.get(*hash));
-            // Hashes that name each other in a circle are nobody's.
+            // Hashes that refer to each other in a circle belong to no model.
             let mut budgets = chain.take(before.len() + 1).map(|hash| own.get(hash).copied());
             budgets.try_fold(Budget { labelled: 0, seen: 0 }, |sum, budget| Some(sum + budget?))
         });
     }
 }
 
-/// Of one training. `None` if its settings are of another version.
+/// The budget of a single training. `None` if its settings are of another version.
 fn own(run: &Run) -> Option<Budget> {
     let model = run.model.as_ref()?;
     let settings: Settings = serde_json::from_value(Value::Object(model.settings.clone())).ok()?;

@@ -1,15 +1,15 @@
-//! Whether the runs of a table belong together, by what their files say they were made from.
+//! Checks that the runs of a table belong together, by the lineage in their files.
 
 use super::rows::TableRow;
 use super::runs::Run;
 use crate::schema::{INPUT_PREFIX, RECIPE_KEY, VERSION_KEY, input};
 use serde_json::{Map, Value};
 
-/// Settings that a note names.
+/// Most settings that a note lists.
 const NAMED: usize = 4;
 
-/// Notes on each row what does not belong together: an evaluation of another model than the one beside
-/// it, runs of a row by other recipes or views, rows of other images or programs.
+/// Adds notes to the rows that do not belong together: an evaluation of another model than the one beside
+/// it, runs of a row with other recipes or views, rows with other images or programs.
 pub fn note(rows: &mut [TableRow]) {
     let Some(first) = rows.first().map(|row| row.runs[0]) else {
         return;
@@ -34,7 +34,7 @@ pub fn note(rows: &mut [TableRow]) {
     }
 }
 
-/// An evaluation is of the model that lies beside it.
+/// An evaluation must be of the model beside it.
 fn of_its_model(run: &Run) -> Option<String> {
     let evaluated = run.lineage.get(&key(input::MODEL))?;
     let hash = &run.model.as_ref()?.hash;
@@ -43,7 +43,7 @@ fn of_its_model(run: &Run) -> Option<String> {
     })
 }
 
-/// The runs of a row differ in seed and labels alone.
+/// The runs of a row may differ only in seed and labels.
 fn as_trained(first: &Run, run: &Run) -> Option<String> {
     let (one, other) = (first.model.as_ref()?, run.model.as_ref()?);
     let seed = first.summary.seed;
@@ -56,7 +56,7 @@ fn as_trained(first: &Run, run: &Run) -> Option<String> {
         .then(|| format!("trained on other images than seed {seed}"))
 }
 
-/// How settings differ, in words.
+/// How settings differ, as text.
 fn settings(first: &Map<String, Value>, other: &Map<String, Value>) -> String {
     let differ = other.iter().filter(|(key, value)| first.get(*key) != Some(value));
     let words = differ.map(|(key, value)| match first.get(key) {
@@ -67,13 +67,13 @@ fn settings(first: &Map<String, Value>, other: &Map<String, Value>) -> String {
     if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) }
 }
 
-/// The evaluations of a row are in the same views.
+/// The evaluations of a row must be in the same views.
 fn in_the_same_views(first: &Run, run: &Run) -> Option<String> {
     let differ = run.lineage.get(RECIPE_KEY) != first.lineage.get(RECIPE_KEY);
     differ.then(|| format!("evaluated in other views than seed {}", first.summary.seed))
 }
 
-/// All evaluations are of the same images.
+/// All evaluations must be on the same images.
 fn as_evaluated(first: &Run, run: &Run) -> Option<String> {
     let keys = [input::SHARDS, input::LABELLED].map(key);
     let differ = keys.iter().any(|key| run.lineage.get(key) != first.lineage.get(key));
@@ -84,13 +84,13 @@ fn by_the_same_program(first: &Run, run: &Run) -> Option<String> {
     let versions =
         |run: &Run| [run.lineage.get(VERSION_KEY), trained_by(run)].map(Option::<&String>::cloned);
     let pairs = versions(run).into_iter().zip(versions(first));
-    // Of which both are known.
+    // Only versions known for both runs are compared.
     let differ = pairs.filter_map(|(a, b)| Some(a? != b?)).any(|differ| differ);
     differ.then(|| format!("made by another version than {}", name(first)))
 }
 
-/// Runs whose programs were built from other commits than those of the first one. Only the sidecars say
-/// so, on which no output depends: this is no note of a row.
+/// Runs whose programs were built from another commit than those of the first run. Commits are only in the
+/// provenance files, on which no output may depend, so this is not a note of a row.
 pub fn commits(rows: &[TableRow]) -> Vec<String> {
     let runs = rows.iter().flat_map(|row| row.runs.iter().map(move |run| (row.title, *run)));
     let mut known = runs.filter(|(_, run)| !run.commits.is_empty());
@@ -106,7 +106,7 @@ pub fn commits(rows: &[TableRow]) -> Vec<String> {
     words.collect()
 }
 
-/// The version of the program that trained the model, where that is known.
+/// The version of the program that trained the model, if known.
 fn trained_by(run: &Run) -> Option<&String> {
     run.model.as_ref()?.header.get(VERSION_KEY)
 }

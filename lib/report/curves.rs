@@ -1,4 +1,4 @@
-//! Learning curves: over the seeds of a row, thinned to what a small chart can show, and drawn.
+//! Learning curves: over the seeds of a row, thinned for a small chart, and drawn.
 
 use super::rows::TableRow;
 use crate::page::chart::{self, Line, Point};
@@ -7,11 +7,11 @@ use crate::schema::metric;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// More points than this cannot be told apart in a chart of some 300 pixels.
+/// In a chart of about 300 pixels, more points than this are indistinguishable.
 const MOST_POINTS: usize = 100;
 
-/// A curve over the seeds of a row; empty when no run has it. Values that are not finite, as a
-/// diverging loss leaves them, are left out.
+/// A curve over the seeds of a row; empty if no run has it. Values that are not finite, as of a diverging
+/// loss, are left out.
 fn curve(row: &TableRow, name: &str) -> Vec<Point> {
     let mut by_step: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
     for (step, value) in row.runs.iter().filter_map(|r| r.curves.get(name)).flatten() {
@@ -45,7 +45,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / n
 }
 
-/// The loss terms, each with its colour class.
+/// The loss terms with their colour classes.
 const LOSSES: [(&str, &str, &str); 6] = [
     (metric::LOSS, "total", "total"),
     (metric::LOSS_SUPERVISED, "supervised", "supervised"),
@@ -59,10 +59,10 @@ const ACCURACIES: [(&str, &str, &str); 2] = [
     (metric::VALIDATION_TOP1, "validation", "supervised"),
 ];
 
-/// The charts of all rows, two for each.
+/// The charts of all rows, two per row.
 pub fn charts(rows: &[TableRow]) -> String {
     let accuracies: Vec<Vec<Line>> = rows.iter().map(|r| lines(r, &ACCURACIES)).collect();
-    // One range for all rows, so that they compare.
+    // The same range for all rows, so that they are comparable.
     let range: Vec<f64> = accuracies
         .iter()
         .flatten()
@@ -94,7 +94,7 @@ pub fn charts(rows: &[TableRow]) -> String {
     figures
 }
 
-/// The losses of a row, those that only its method has last.
+/// The losses of a row. Losses that only its method has come last.
 fn loss_lines<'a>(row: &TableRow<'a>) -> Vec<Line<'a>> {
     let named = row.runs.iter().flat_map(|run| run.curves.keys());
     let own = named.filter(|name| LOSSES.iter().all(|(known, ..)| known != name));

@@ -13,7 +13,7 @@ use crate::page::matrix;
 use indicatif::HumanCount;
 use std::fmt::Write;
 
-/// The heat table shows at most so many classes.
+/// Most classes in the heat table.
 const MOST_CLASSES: usize = 30;
 
 /// The whole page. `rows` is not empty.
@@ -39,8 +39,8 @@ pub fn page(rows: &[TableRow]) -> String {
     page.html()
 }
 
-/// The figures beside the published ones. Spreads of others than top-1 are in the files. Each of ours leads
-/// to how it was made.
+/// Our figures beside the published ones. Only top-1 has a spread here; the files have the others. Each of
+/// our figures links to how it was made.
 fn headline(rows: &[TableRow]) -> String {
     let shown = Shown::of(rows);
     let head = |shown: bool, name: &str| {
@@ -85,7 +85,7 @@ fn headline(rows: &[TableRow]) -> String {
     )
 }
 
-/// The cells of our figures: each leads to how it was made, and says the values of all seeds on hover.
+/// The cells of our figures. Each links to how it was made, and shows the values of all seeds on hover.
 fn ours(nth: usize, row: &TableRow, shown: Shown) -> String {
     let cell = |text: String, value: &dyn Fn(&Run) -> Option<f64>, decimals: usize| {
         let values = row.runs.iter().map(|run| match value(run) {
@@ -123,7 +123,7 @@ fn ours(nth: usize, row: &TableRow, shown: Shown) -> String {
     cells
 }
 
-/// Two cells: points, and their interval.
+/// Two cells: the difference in points, and its interval.
 fn difference(row: &TableRow) -> String {
     match row.difference {
         None => "<td><td>".to_string(),
@@ -134,7 +134,7 @@ fn difference(row: &TableRow) -> String {
     }
 }
 
-/// What does not belong together, if there is anything.
+/// The list of what does not belong together; empty if there is nothing to list.
 fn mixed(rows: &[TableRow]) -> String {
     let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |note| (row, note)));
     let item = |(row, note): (&TableRow, &String)| {
@@ -151,7 +151,7 @@ fn top1(row: &TableRow) -> f64 {
     row.estimate(|s| s.top1).mean
 }
 
-/// `± 0.4` over seeds, `82.1–83.6` of one seed.
+/// `± 0.4` over seeds, `82.1–83.6` for one seed.
 fn range(row: &TableRow) -> String {
     match (row.bootstrap(), row.estimate(|s| s.top1).sd) {
         (Some((low, high)), _) => format!("{}\u{2013}{}", percent(low), percent(high)),
@@ -160,13 +160,13 @@ fn range(row: &TableRow) -> String {
     }
 }
 
-/// The row with the highest top-1, the first of equal ones.
+/// The row with the highest top-1; of equal rows, the first.
 fn best<'a, 'b>(rows: &'a [TableRow<'b>]) -> &'a TableRow<'b> {
     let better = |a, b| if top1(b) > top1(a) { b } else { a };
     rows.iter().fold(&rows[0], better)
 }
 
-/// The best row in words, against the supervised row with 10% of the labels if there is one.
+/// The best row as a sentence, compared with the supervised row on 10% of the labels if there is one.
 fn lead(rows: &[TableRow]) -> String {
     let best = best(rows);
     let (title, value) = (escape(best.title), percent(top1(best)));
@@ -214,7 +214,7 @@ fn dot(row: &TableRow, figure: fn(&Summary) -> f64, text: String) -> Dot {
     }
 }
 
-/// Nothing unless the rows differ in the number of their labels. The highest row of each number is named.
+/// Empty unless the rows differ in their number of labels. The best row of each number is named.
 fn accuracy_by_labels(rows: &[TableRow]) -> String {
     let known: Vec<(f64, &TableRow)> = rows.iter().filter_map(|r| Some((r.labels()?, r))).collect();
     if known.iter().all(|(labels, _)| *labels == known[0].0) {
@@ -296,7 +296,7 @@ fn classes(rows: &[TableRow]) -> String {
     section("Accuracy by class", &note, &(html + "</tbody></table></div>"))
 }
 
-/// A matrix for each row; that of the best is open.
+/// One matrix per row; that of the best row is open.
 fn confusion(rows: &[TableRow]) -> String {
     let classes = &rows[0].runs[0].summary.unrotated.per_class;
     let names: Vec<String> = classes.iter().map(|class| class.name.clone()).collect();

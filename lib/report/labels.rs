@@ -1,6 +1,6 @@
-//! How many known labels a model was trained on. A model has the hash of the table that it was trained on,
-//! not its rows; those are in the file, where it lies beside a run or above it. Pseudo labels name the
-//! labelled set that they were made with.
+//! How many known labels a model was trained on. A model stores the hash of its table of labels, not the
+//! rows. The rows are in the table itself, if it is in the folder of a run or in a folder above. Pseudo
+//! labels store the hash of the labelled set that they were made with.
 
 use super::runs::{Found, Run, place};
 use crate::artifact;
@@ -10,7 +10,7 @@ use crate::tables::table;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// Gives each run the number of its labels, and says of which files they are.
+/// Sets the number of labels of each run, and adds the tables it comes from to the files read.
 pub fn count(found: &mut Found) -> Result<()> {
     let tables = find(&found.root, &found.runs)?;
     give(&mut found.runs, &tables);
@@ -19,7 +19,7 @@ pub fn count(found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// A table that a model was trained on, or that those labels were made with.
+/// A table on which a model was trained, or with which its labels were made.
 struct LabelTable {
     path: PathBuf,
     hash: String,
@@ -28,13 +28,13 @@ struct LabelTable {
 
 /// The known labels of a table.
 enum Known {
-    /// All its rows.
+    /// All rows of the table.
     Rows(u64),
-    /// Those of the table with this hash.
+    /// The known labels of the table with this hash.
     Of(String),
 }
 
-/// The tables of labels of `runs` that lie in their folders or in those above, up to `root`.
+/// The tables of labels of `runs`, in the folders of the runs and the folders above, up to `root`.
 fn find(root: &Path, runs: &[Run]) -> Result<Vec<LabelTable>> {
     let above = |run: &Run| -> Vec<PathBuf> {
         let folders = run.path.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
@@ -45,7 +45,7 @@ fn find(root: &Path, runs: &[Run]) -> Result<Vec<LabelTable>> {
     for folder in folders {
         for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let path = entry.map_err(Error::io(&folder))?.path();
-            // Only what the footer calls a table of labels is read whole.
+            // Only a file whose footer says that it is a table of labels is read whole.
             if let Some(known) = known(&path) {
                 tables.push(LabelTable { hash: artifact::hash_file(&path)?, path, known });
             }
@@ -63,7 +63,7 @@ fn find(root: &Path, runs: &[Run]) -> Result<Vec<LabelTable>> {
     Ok(tables)
 }
 
-/// `None` for what is no table of labels.
+/// `None` for a file that is no table of labels.
 fn known(path: &Path) -> Option<Known> {
     if path.extension().is_none_or(|ending| ending != "parquet") {
         return None;
@@ -76,7 +76,7 @@ fn known(path: &Path) -> Option<Known> {
     }
 }
 
-/// The labels of a run are its own, or those that the model had which it began with.
+/// The labels of a run are its own, or those of the model from which it was initialized.
 fn give(runs: &mut [Run], tables: &[LabelTable]) {
     let known: HashMap<&str, &Known> = tables.iter().map(|t| (&*t.hash, &t.known)).collect();
     let rows = |hash: &String| match known.get(&**hash)? {
@@ -87,7 +87,7 @@ fn give(runs: &mut [Run], tables: &[LabelTable]) {
         },
     };
     let mut of_models: BTreeMap<String, u64> = BTreeMap::new();
-    // Each round knows at least one model more, or is the last.
+    // Each round adds at least one model, or is the last.
     loop {
         let before = of_models.len();
         for run in runs.iter_mut() {

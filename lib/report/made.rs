@@ -1,5 +1,5 @@
-//! How each row was made: the command that prints its lineage, its runs, its recipe. Nothing here varies
-//! between runs that give the same bytes.
+//! How each row was made: the command that prints its lineage, its runs, its recipe. Runs with the same
+//! bytes give the same text.
 
 use super::rows::TableRow;
 use super::runs::Run;
@@ -12,7 +12,7 @@ use indicatif::HumanCount;
 use serde_json::{Map, Value};
 use std::fmt::Write;
 
-/// The id of how the nth row was made.
+/// The HTML id for how the nth row was made.
 pub fn anchor(nth: usize) -> String {
     format!("made-{nth}")
 }
@@ -40,13 +40,12 @@ pub fn section(rows: &[TableRow]) -> String {
     html + "</section>"
 }
 
-/// Prints the lineage of an evaluation.
+/// The command that prints the lineage of an evaluation.
 fn command(run: &Run) -> String {
     format!("s4l-inspect --lineage {}", quoted(&run.place))
 }
 
-/// The figures of each run, and what it was made from, as the footer of its evaluation and the header of
-/// its model have it.
+/// The figures of each run and its lineage, from the footer of the evaluation and the header of the model.
 fn runs(row: &TableRow) -> String {
     let mut html = "<table class=lineage>\n<thead><tr><th scope=col>Seed<th scope=col>Top-1 %\
         <th scope=col>Balanced %<th scope=col>ECE %<th scope=col>Labels<th scope=col>Method\
@@ -71,7 +70,7 @@ fn runs(row: &TableRow) -> String {
     html + "</tbody>\n</table>"
 }
 
-/// What a footer or header says that a file was made from, a line each.
+/// The lineage in a footer or header, one line per entry.
 fn pairs<'a>(get: impl Fn(&str) -> Option<&'a String>) -> String {
     let value = |key: &str| get(key).map_or(String::new(), |value| escape(value));
     let mut html = format!("{} {}", value(schema::TOOL_KEY), value(schema::VERSION_KEY));
@@ -87,7 +86,7 @@ fn pairs<'a>(get: impl Fn(&str) -> Option<&'a String>) -> String {
     html
 }
 
-/// The settings of the row's first model, as a recipe has them.
+/// The settings of the row's first model, as a recipe.
 fn recipe(row: &TableRow) -> String {
     let model = row.runs.iter().find_map(|run| Some((run.summary.seed, run.model.as_ref()?)));
     match model.filter(|(_, model)| !model.settings.is_empty()) {
@@ -101,7 +100,7 @@ fn recipe(row: &TableRow) -> String {
     }
 }
 
-/// Settings are numbers, words and lists of them, which TOML writes as JSON does.
+/// Settings are numbers, strings and lists of these, for which JSON is also TOML.
 fn toml(settings: &Map<String, Value>) -> String {
     let given = settings.iter().filter(|(_, value)| !value.is_null());
     given.map(|(key, value)| format!("{key} = {value}\n")).collect()

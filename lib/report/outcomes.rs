@@ -1,5 +1,5 @@
-//! What the rows of evaluations say together: which class was taken for which, and how often the network
-//! was right for how sure it was.
+//! Outcomes over the rows of evaluations: which class was predicted for which, and how often predictions of
+//! each confidence were correct.
 
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{CALIBRATION_BINS, Prediction, Summary, calibration_bin};
@@ -16,7 +16,7 @@ pub struct Bin {
     pub confidence: f64,
 }
 
-/// Of the rows of one evaluation, or of several.
+/// Outcomes of one evaluation, or of several.
 #[derive(Debug, Clone, Default)]
 pub struct Outcomes {
     /// By label and prediction.
@@ -25,9 +25,9 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Of the rows of an `eval.parquet`, which are not kept, and which of them are classified rightly.
+    /// Outcomes of the rows of an `eval.parquet`, and per row whether it is classified correctly.
     ///
-    /// Errors: `BadData` if they are not what the summary is about.
+    /// Errors: `BadData` if the rows do not fit the summary.
     pub fn read(table: &Table, summary: &Summary) -> Result<(Outcomes, Vec<bool>)> {
         let classes = summary.per_class.len();
         let bad = |expected: String, found: String| {

@@ -1,5 +1,5 @@
-//! What a row has more or less than the supervised one, on the same images: their difficulty, which is most
-//! of what an interval of a single row is wide of, falls out.
+//! The difference of a row to the supervised one on the same images. Most of a single row's interval comes
+//! from how difficult the images are; in the difference this cancels out.
 
 use super::rows::{Difference, TableRow};
 use super::runs::Run;
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 const RESAMPLES: u64 = 1000;
 
-/// The supervised rows to compare with, the first that has the labels of a row.
+/// The rows to compare with: the first of these that has as many labels.
 const BASES: [&str; 3] = ["supervised_10p", "supervised", "supervised_1p"];
 
-/// Gives each row its difference to the supervised row of as many labels, if there is one, over the seeds
-/// that both have.
+/// Sets the difference of each row to the supervised row with as many labels, if there is one, over the
+/// seeds that both rows have.
 pub fn compare(rows: &mut [TableRow]) {
     let pairs: Vec<_> = rows.iter().map(|row| Some(pairs(row, base(row, rows)?))).collect();
     for (row, pairs) in rows.iter_mut().zip(pairs) {
@@ -27,7 +27,7 @@ fn base<'a, 'b>(row: &TableRow, rows: &'a [TableRow<'b>]) -> Option<&'a TableRow
     (base.name != row.name).then_some(base)
 }
 
-/// The runs of one seed of both rows, over the same images.
+/// Pairs of runs with the same seed, one of each row, on the same images.
 fn pairs<'a>(row: &TableRow<'a>, base: &TableRow<'a>) -> Vec<(&'a Run, &'a Run)> {
     let images = |run: &Run| {
         [input::SHARDS, input::LABELLED]
@@ -40,11 +40,11 @@ fn pairs<'a>(row: &TableRow<'a>, base: &TableRow<'a>) -> Vec<(&'a Run, &'a Run)>
     row.runs.iter().filter_map(|run| of(run)).collect()
 }
 
-/// Mean over seeds and images of how often the first is right where the second is not, less how often it is
-/// not where the second is.
+/// Mean over seeds and images of (first is right) - (second is right), each 0 or 1.
 fn difference(pairs: &[(&Run, &Run)]) -> Difference {
     let images = pairs[0].0.right.len();
-    // Most images have the same difference in all seeds, so they are counted by these.
+    // Most images have the same differences in all seeds, so images are counted by kind: their differences
+    // per seed.
     let mut kinds: BTreeMap<Vec<i8>, usize> = BTreeMap::new();
     let mut kind_of = Vec::with_capacity(images);
     for image in 0..images {

@@ -1,12 +1,12 @@
-//! The rows of the paper's table: order, titles, published figures, and what our runs say.
+//! The rows of the paper's table: order, titles, published figures, and the estimates of our runs.
 
 use super::outcomes::Outcomes;
 use super::runs::{Budget, Run};
 use crate::evaluate::metrics::{Summary, balanced_accuracy};
 use std::collections::BTreeMap;
 
-/// Figures in percent on ImageNet (ILSVRC-2012 validation, ResNet-50v2): the paper's and those that
-/// its authors got when they ran their published code again (README of google-research/s4l).
+/// Figures in percent on ImageNet (ILSVRC-2012 validation, ResNet-50v2): those of the paper, and those that
+/// its authors measured with their published code (README of google-research/s4l).
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
     pub paper_top5: Option<f64>,
@@ -19,7 +19,7 @@ impl Published {
     const NOTHING: Published =
         Published { paper_top5: None, paper_top1: None, rerun_top5: None, rerun_top1: None };
 
-    /// Of the paper only top-5 is known, of the re-run both.
+    /// The paper gives only top-5, the re-run both.
     const fn both(paper_top5: f64, rerun_top5: f64, rerun_top1: f64) -> Published {
         Published {
             paper_top5: Some(paper_top5),
@@ -47,10 +47,11 @@ const fn row(name: &'static str, title: &'static str, published: Published) -> P
     PaperRow { name, title, published }
 }
 
-/// The paper's table in its order, with 10% of the labels, then with 1%. MOAM's figures are of a network four times as wide.
+/// The paper's table in its order: first 10% of the labels, then 1%. MOAM's figures are of a network four
+/// times as wide.
 const PAPER: &[PaperRow] = &[
     row("supervised_10p", "Supervised (10% labels)", Published::both(80.43, 80.42, 56.36)),
-    // Of s4l-init, on all labels.
+    // Made by s4l-init, on all labels.
     row("supervised", "Supervised", Published::NOTHING),
     row("pseudo_labels", "Pseudo labels", Published::both(82.41, 82.86, 60.24)),
     row("vat", "VAT", Published::both(82.78, 82.71, 59.98)),
@@ -76,16 +77,16 @@ pub fn place(name: &str) -> usize {
     PAPER.iter().position(|row| row.name == name).unwrap_or(PAPER.len())
 }
 
-/// The runs of one method, one a seed.
+/// The runs of one method, one per seed.
 pub struct TableRow<'a> {
     pub name: &'a str,
     pub title: &'a str,
     pub published: Published,
     /// In order of the seeds; at least one.
     pub runs: Vec<&'a Run>,
-    /// What does not belong together, in words.
+    /// What does not belong together, as text.
     pub notes: Vec<String>,
-    /// To the supervised row with as many labels, once `paired::compare` has found one.
+    /// Difference to the supervised row with as many labels, once `paired::compare` has set it.
     pub difference: Option<Difference>,
 }
 
@@ -98,7 +99,7 @@ pub struct Difference {
     pub high: f64,
 }
 
-/// Mean over the runs of a row and, of two or more, the sample standard deviation.
+/// Mean over the runs of a row, and for two or more runs the sample standard deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     pub mean: f64,
@@ -106,7 +107,7 @@ pub struct Estimate {
 }
 
 impl TableRow<'_> {
-    /// Follows the title of a row that has notes.
+    /// The mark after the title of a row with notes.
     pub fn mark(&self) -> &'static str {
         if self.notes.is_empty() { "" } else { " *" }
     }
@@ -117,25 +118,25 @@ impl TableRow<'_> {
         estimate(&values)
     }
 
-    /// Estimate of the mean accuracy of the classes.
+    /// Estimate of the balanced accuracy.
     pub fn balanced_accuracy(&self) -> Estimate {
         self.estimate(|s| balanced_accuracy(&s.per_class))
     }
 
-    /// What all runs say together.
+    /// The outcomes of all runs together.
     pub fn outcomes(&self) -> Outcomes {
         let mut all = Outcomes::default();
         self.runs.iter().for_each(|run| all.add(&run.outcomes));
         all
     }
 
-    /// Mean number of labels, if that of every run is known.
+    /// Mean number of labels, if known for every run.
     pub fn labels(&self) -> Option<f64> {
         let counts: Option<Vec<f64>> = self.runs.iter().map(|r| Some(r.labels? as f64)).collect();
         Some(estimate(&counts?).mean)
     }
 
-    /// Mean budget, if that of every run is known.
+    /// Mean budget, if known for every run.
     pub fn budget(&self, count: impl Fn(&Budget) -> u64) -> Option<f64> {
         let counts = self.runs.iter().map(|run| Some(count(run.budget.as_ref()?) as f64));
         Some(estimate(&counts.collect::<Option<Vec<_>>>()?).mean)
@@ -148,7 +149,7 @@ impl TableRow<'_> {
         Some(estimate(&values?))
     }
 
-    /// The bootstrap interval of a single run's top-1.
+    /// The bootstrap interval of top-1, if the row has a single run.
     pub fn bootstrap(&self) -> Option<(f64, f64)> {
         match self.runs[..] {
             [run] => Some((run.summary.unrotated.top1_low, run.summary.unrotated.top1_high)),
@@ -156,14 +157,14 @@ impl TableRow<'_> {
         }
     }
 
-    /// How far top-1 may be off: one standard deviation over seeds, else the bootstrap interval.
+    /// The uncertainty of top-1: one standard deviation over seeds, else the bootstrap interval.
     pub fn top1_interval(&self) -> (f64, f64) {
         let top1 = self.estimate(|s| s.top1);
         let sd = top1.sd.unwrap_or(0.0);
         self.bootstrap().unwrap_or((top1.mean - sd, top1.mean + sd))
     }
 
-    /// Mean accuracy over the runs in each class, in the order of the classes.
+    /// Mean accuracy per class over the runs, in the order of the classes.
     pub fn per_class(&self) -> Vec<Option<f64>> {
         let classes = self.runs[0].summary.unrotated.per_class.len();
         (0..classes)
@@ -180,7 +181,8 @@ impl TableRow<'_> {
     }
 }
 
-/// Groups runs into rows, without notes: those of the paper in its order, then others by name.
+/// Groups runs into rows, without notes: first the rows of the paper, in its order, then all others by
+/// name.
 pub fn group(runs: &[Run]) -> Vec<TableRow<'_>> {
     let mut by_name: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     for run in runs {
@@ -190,19 +192,19 @@ pub fn group(runs: &[Run]) -> Vec<TableRow<'_>> {
         .into_iter()
         .map(|(name, mut runs)| {
             runs.sort_by_key(|r| r.summary.seed);
-            // A row that the paper does not know is called by its recipe.
+            // A row that is not in the paper is named after its recipe.
             let (title, published) = PAPER
                 .get(place(name))
                 .map_or((name, Published::NOTHING), |row| (row.title, row.published));
             TableRow { name, title, published, runs, notes: Vec::new(), difference: None }
         })
         .collect();
-    // Stable: rows that the paper does not know stay in the order of their names.
+    // A stable sort: rows that are not in the paper stay in the order of their names.
     rows.sort_by_key(|row| place(row.name));
     rows
 }
 
-/// Whether some classes have more images than others, so that balanced accuracy is not top-1.
+/// Whether classes differ in their number of images, so that balanced accuracy is not top-1.
 pub fn uneven(rows: &[TableRow]) -> bool {
     let classes = &rows[0].runs[0].summary.unrotated.per_class;
     let mut images = classes.iter().map(|class| class.images).filter(|&images| images > 0);

@@ -17,32 +17,32 @@ pub struct Run {
     /// Name of the folder that holds `eval.parquet`.
     pub row: String,
     pub path: PathBuf,
-    /// The same as seen from the folder that was searched.
+    /// The path relative to the folder that was searched.
     pub place: String,
     pub summary: EvalSummary,
     pub outcomes: Outcomes,
-    /// Of each image evaluated, whether it was classified rightly.
+    /// Per image, whether it was classified correctly.
     pub right: Vec<bool>,
     /// Footer of `eval.parquet`, without the summary.
     pub lineage: BTreeMap<String, String>,
     /// The model beside it, if there is one.
     pub model: Option<Model>,
-    /// From which the programs of both were built, as far as is known.
+    /// The commits from which the programs of both were built, as far as known.
     pub commits: Vec<String>,
-    /// Learning curves of the model beside it, name → (step, value); empty when there are none.
+    /// Learning curves of the model beside it, name → (step, value); empty if there are none.
     pub curves: BTreeMap<String, Vec<(i64, f64)>>,
-    /// How many known labels the model was trained on, where `labels::count` has found that.
+    /// How many known labels the model was trained on, if `labels::count` has found the number.
     pub labels: Option<u64>,
-    /// What it was trained with, where `budget::count` has found that.
+    /// The images seen in training, if `budget::count` has found the numbers.
     pub budget: Option<Budget>,
 }
 
-/// Images in the steps of a training, and of the trainings of the models that it began with.
+/// Images seen in the steps of a training, and in the trainings of the models that it was initialized from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// With a label, known or pseudo.
+    /// Images with a label, known or pseudo.
     pub labelled: u64,
-    /// All that the main passes see, each view one. VAT's passes besides are not counted.
+    /// All images of the main passes; each view counts as one. VAT's further passes are not counted.
     pub seen: u64,
 }
 
@@ -56,11 +56,11 @@ impl Add for Budget {
 
 /// A model as its folder describes it.
 pub struct Model {
-    /// Of the weights.
+    /// Hash of the weights.
     pub hash: String,
     pub header: HashMap<String, String>,
     pub settings: Map<String, Value>,
-    /// Of the images that it takes, where the configuration says so.
+    /// Channels of its images, if the configuration has them.
     pub channels: Option<usize>,
 }
 
@@ -74,7 +74,7 @@ pub struct Found {
 /// Reads every `eval.parquet` below `folder` with the metrics of the model beside it.
 pub fn find(folder: &Path) -> Result<Found> {
     let hint = "s4l-eval makes the eval.parquet files that --in is searched for";
-    // Resolved, since the row of `--in .` is named by the folder it stands for.
+    // Resolved, because the row of `--in .` is named after the folder.
     let root = folder.canonicalize().map_err(|_| Error::missing(folder, "folder", hint))?;
     let mut found = Found { root: root.clone(), runs: Vec::new(), hashes: BTreeMap::new() };
     for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
@@ -96,12 +96,12 @@ pub fn find(folder: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// A path as seen from the folder that was searched.
+/// A path relative to the folder that was searched.
 pub fn place(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).display().to_string()
 }
 
-/// The folder of the model that an evaluation lies beside.
+/// The folder of the model beside an evaluation.
 fn model_of(eval: &Path) -> PathBuf {
     eval.with_file_name(schema::MODEL)
 }
@@ -167,7 +167,7 @@ fn model(path: &Path) -> Result<Option<Model>> {
     Ok(Some(Model { hash: described.hash, header: described.metadata, settings, channels }))
 }
 
-/// The commits in what lies beside an evaluation and its model, each once.
+/// The commits in the provenance of an evaluation and its model, each once.
 fn commits(eval: &Path) -> Vec<String> {
     let commit = |path: PathBuf| {
         let text = std::fs::read(artifact::beside(&path, schema::PROVENANCE)).ok()?;
@@ -178,7 +178,7 @@ fn commits(eval: &Path) -> Vec<String> {
     found.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The points of each curve, by its name.
+/// The points of each curve, by name.
 fn points(metrics: &Table) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {
     let mut curves: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
     let steps = metrics.ints(schema::STEP)?;
@@ -189,8 +189,8 @@ fn points(metrics: &Table) -> Result<BTreeMap<String, Vec<(i64, f64)>>> {
     Ok(curves)
 }
 
-/// One table holds runs over the same images and classes, and each row and seed once: a mean over
-/// anything else would mean nothing.
+/// A table needs runs over the same images and classes, and each row and seed only once: any other mean
+/// would have no meaning.
 fn comparable(runs: &[Run]) -> Result<()> {
     let hint = "name a folder of comparable runs with --in";
     let first = &runs[0];
@@ -209,7 +209,7 @@ fn comparable(runs: &[Run]) -> Result<()> {
         let key = (&run.row, run.summary.seed);
         if let Some(other) = seen.insert(key, &run.path) {
             let expected = format!("one run of row {} with seed {}", key.0, key.1);
-            let found = format!("another in {}", other.display());
+            let found = format!("a second one in {}", other.display());
             return Err(Error::bad_data(&run.path, expected, found, hint));
         }
     }

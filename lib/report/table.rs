@@ -1,4 +1,4 @@
-//! The table as Markdown for people, as CSV and parquet for programs.
+//! The table as Markdown for people, and as CSV and parquet for programs.
 
 use super::rows::{Difference, Estimate, TableRow, uneven};
 use super::runs::Budget;
@@ -14,28 +14,28 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the ImageNet columns are, wherever they are shown.
+/// Note on the ImageNet columns.
 pub const PUBLISHED_NOTE: &str = "The ImageNet columns are published figures of ResNet-50v2 on the \
     1.28 million images of ILSVRC-2012 (MOAM: a network 4x as wide): another task and another \
     network, so the order of the rows compares, the absolute values do not. paper: arXiv 1905.03670; \
     re-run: its authors' figures for their published code.";
 
-/// What the column is whose head says only "4 rotations".
+/// Note on the column with the head "4 rotations".
 pub const ROTATIONS_NOTE: &str =
     "4 rotations: top-1 of the mean of the logits over four rotations of each image.";
 
-/// What the columns of differences and budgets are.
+/// Note on the columns of differences.
 pub const COMPARED_NOTE: &str = "To supervised: how many points top-1 is above that of the supervised row with \
     as many labels, by the same seeds; 95% bootstrap interval over seeds and images together, paired.";
 
-/// What the columns of budgets are.
+/// Note on the columns of budgets.
 pub const BUDGETS_NOTE: &str = "Labels seen, images seen: in the steps of training, with those of the models \
     that it began with; labels known or pseudo, each view an image, VAT's further passes not counted.";
 
-/// Of the table that is printed.
+/// Note for the printed table only.
 const MORE_NOTE: &str = "Other published figures: index.html, table.csv.";
 
-/// What balanced accuracy is, or that it is top-1.
+/// Note on balanced accuracy, or on its absence.
 pub fn balanced_note(uneven: bool) -> &'static str {
     match uneven {
         true => "Balanced: mean of the accuracies of the classes.",
@@ -43,18 +43,18 @@ pub fn balanced_note(uneven: bool) -> &'static str {
     }
 }
 
-/// What a mark on a row says.
+/// Note on the mark on a row.
 pub const MIXED_NOTE: &str = "Runs that do not belong together; their figures do not compare:";
 
 const SPREAD_NOTE: &str = "[low, high]: 95% bootstrap interval over images, one seed. \u{b1}: sample standard deviation \
      over seeds.";
 
-/// `82.9`, a fraction as percent.
+/// `82.9`: a fraction as percent.
 pub fn percent(fraction: f64) -> String {
     format!("{:.1}", fraction * 100.0)
 }
 
-/// `82.9 ± 0.4` of several runs, `82.9 [82.1, 83.6]` of one.
+/// `82.9 ± 0.4` for several runs, `82.9 [82.1, 83.6]` for one.
 pub fn top1(row: &TableRow) -> String {
     match row.bootstrap() {
         Some((low, high)) => {
@@ -65,7 +65,7 @@ pub fn top1(row: &TableRow) -> String {
     }
 }
 
-/// `82.9 ± 0.4`, or `82.9` of one run.
+/// `82.9 ± 0.4`, or `82.9` for one run.
 pub fn spread(estimate: Estimate, scale: f64, decimals: usize) -> String {
     let mean = estimate.mean * scale;
     match estimate.sd {
@@ -74,7 +74,7 @@ pub fn spread(estimate: Estimate, scale: f64, decimals: usize) -> String {
     }
 }
 
-/// `+0.6 [0.2, 1.1]`, nothing when there is nothing to compare with.
+/// `+0.6 [0.2, 1.1]`; empty if there is no difference.
 pub fn difference(row: &TableRow) -> String {
     let points = |fraction: f64| fraction * 100.0;
     row.difference.map_or(String::new(), |Difference { mean, low, high }| {
@@ -82,7 +82,7 @@ pub fn difference(row: &TableRow) -> String {
     })
 }
 
-/// `246 k`, nothing when it is not known.
+/// `246 k`; empty if unknown.
 pub fn budget(row: &TableRow, count: impl Fn(&Budget) -> u64) -> String {
     row.budget(count).map_or(String::new(), |count| match count {
         1e7.. => format!("{:.0} M", count / 1e6),
@@ -91,12 +91,12 @@ pub fn budget(row: &TableRow, count: impl Fn(&Budget) -> u64) -> String {
     })
 }
 
-/// A published figure as it was published, nothing when there is none.
+/// A published figure with the digits published; empty if there is none.
 pub fn published(figure: Option<f64>) -> String {
     figure.map_or(String::new(), |f| format!("{f:.2}"))
 }
 
-/// One sentence about what was evaluated.
+/// A sentence on what was evaluated.
 pub fn subject(rows: &[TableRow]) -> String {
     let summary = &rows[0].runs[0].summary;
     let runs: usize = rows.iter().map(|r| r.runs.len()).sum();
@@ -110,7 +110,7 @@ pub fn subject(rows: &[TableRow]) -> String {
     )
 }
 
-/// Which columns a table has: only those that say something.
+/// The optional columns of a table: only those with values.
 #[derive(Clone, Copy)]
 pub struct Shown {
     pub compared: bool,
@@ -129,7 +129,7 @@ impl Shown {
         }
     }
 
-    /// What the columns are whose heads do not say it.
+    /// Notes on the columns whose heads do not explain them.
     pub fn notes(self) -> String {
         let notes = [
             (self.compared, COMPARED_NOTE),
@@ -142,7 +142,7 @@ impl Shown {
     }
 }
 
-/// A Markdown table, padded so that it reads in a terminal too.
+/// A Markdown table, padded so that it is also readable in a terminal.
 pub fn markdown(rows: &[TableRow]) -> String {
     let shown = Shown::of(rows);
     let mut cells = vec![header(shown)];
@@ -187,7 +187,7 @@ fn header(shown: Shown) -> Vec<String> {
     cells.into_iter().flatten().map(String::from).collect()
 }
 
-/// The cells of a row, as `header` has them.
+/// The cells of a row, in the order of `header`.
 fn line(row: &TableRow, shown: Shown) -> Vec<String> {
     let rotations = row.rotation_averaged_top1().map(|e| spread(e, 100.0, 1));
     let cells = [
@@ -207,7 +207,7 @@ fn line(row: &TableRow, shown: Shown) -> Vec<String> {
     cells.into_iter().flatten().collect()
 }
 
-/// What does not belong together, if there is anything.
+/// The list of what does not belong together; empty if there is nothing to list.
 fn mixed(rows: &[TableRow]) -> String {
     let notes = rows.iter().flat_map(|row| row.notes.iter().map(move |note| (row, note)));
     let items: String =
@@ -261,7 +261,7 @@ fn columns(rows: &[TableRow]) -> Vec<Column> {
     ]
 }
 
-/// Text as RFC 4180 has it. Where a spreadsheet would take it for a formula, an apostrophe comes first.
+/// Text as RFC 4180 has it. If a spreadsheet would read it as a formula, an apostrophe comes first.
 fn csv_field(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = if formula { format!("'{text}") } else { text.to_string() };

@@ -109,7 +109,7 @@ impl Shards {
                 && !name.ends_with(".parquet")
                 && !name.starts_with(schema::TEMPORARY.0)
             {
-                return Err(not_ours(format!("a shard folder alone, as {name:?} is in it")));
+                return Err(not_ours(format!("a folder with only shards: {name:?} is in it")));
             }
         }
         Ok(())

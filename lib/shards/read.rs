@@ -410,7 +410,12 @@ fn checked_hashes(
 }
 
 fn changed(path: &Path, what: &str) -> Error {
-    Error::bad_data(path, format!("the {what} that s4l-shard wrote"), "others", AGAIN)
+    Error::bad_data(
+        path,
+        format!("the {what} that s4l-shard wrote"),
+        format!("other {what}"),
+        AGAIN,
+    )
 }
 
 /// Height and width of all rows of a file, checked against the shape of pixels.

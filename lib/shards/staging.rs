@@ -161,7 +161,7 @@ impl Staging {
             return Err(Error::bad_data(
                 &from,
                 format!("the file of {}", record::path(part, name).display()),
-                "none of its length and hash",
+                "no file with its length and hash",
                 "make the part again with s4l-shard --part and --force",
             ));
         };

@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Lineage};
 use crate::augment::Pipe;
-use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words};
+use crate::cli::{self, Computing, InputShards, Limits, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
@@ -32,10 +32,10 @@ EXAMPLES
   s4l-eval --in shards --split train --labelled val.parquet --model model --out val-eval.parquet
   s4l-eval --in shards --model model --out eval.parquet --part 3/8
                                                     one of 8 jobs; then:
-  s4l-eval --merge --out eval.parquet               the bytes of one run, in place of the parts
-Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy by class. A part has none.
-A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
-Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
+  s4l-eval --merge --out eval.parquet               joins the parts to the bytes of one run
+Prints a JSON summary: top-1 with a 95% bootstrap interval, top-5, NLL, ECE, accuracy per class. For a part there is
+no summary. A run that was stopped or killed continues after the last finished piece of 256 images.
+Memory: the model for 256 images, and at most 300 MB to join pieces; with --merge also the file of one part.";
 
 /// Evaluate a model on labelled images
 #[derive(Debug, clap::Parser)]
@@ -46,7 +46,7 @@ pub struct Args {
     /// Split to evaluate on
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
-    /// Evaluate on the images of this file (key, label) of the split only
+    /// Evaluate only the images of the split that this file (key, label) lists
     #[arg(long, value_name = "FILE")]
     labelled: Option<PathBuf>,
     /// Model to evaluate
@@ -61,7 +61,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-eval";
@@ -69,15 +69,15 @@ const TOOL: &str = "s4l-eval";
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct EvalSettings {
-    /// Absent: the model's own.
+    /// Absent: the setting of the model.
     augment_eval: Option<String>,
 }
 
 impl Keys for EvalSettings {}
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {
@@ -98,34 +98,34 @@ impl Stage for Args {
     }
 }
 
-/// What is evaluated: a model on some rows of a split.
+/// The work: a model, and the rows of a split to evaluate.
 struct Evaluation {
     device: Device,
     model: Model,
     about: About,
     split: Split,
     rows: Vec<u32>,
-    /// Of each row.
+    /// Per row.
     labels: Vec<u32>,
     pipe: Pipe,
-    /// Views of an image, and whether they are its four rotations.
+    /// Views per image, and whether they are its four rotations.
     views: usize,
     rotated: bool,
     lineage: Lineage,
 }
 
-/// What the summary says that is not in the rows.
+/// The part of the summary that does not come from the rows.
 #[derive(Serialize, Deserialize)]
 struct About {
     method: String,
-    /// Of the model.
+    /// The seed of the model.
     seed: u64,
     split: String,
     classes: Vec<String>,
 }
 
 impl Args {
-    /// Evaluates on the images, or on a part of them.
+    /// Evaluates all images, or a part of them.
     fn evaluate(&self, out: &Path, start: Instant) -> Result<()> {
         let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
         let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
@@ -176,7 +176,7 @@ impl Args {
         say(out, &summary)
     }
 
-    /// The summary of an evaluation that is there. A part has none.
+    /// Prints the summary of an existing evaluation. A part has none.
     fn print_again(&self, footer: &Pairs) -> Result<()> {
         match footer.get(schema::SUMMARY_KEY) {
             Some(summary) if self.parts.part.is_none() => cli::print(&format!("{summary}\n")),
@@ -207,7 +207,7 @@ impl Args {
                 labelled_rows(&table, &split, shards.classes().len(), schema::LABEL)?
             }
             None => {
-                // Which the hash of the shards does not cover.
+                // The hash of the shards does not cover the labels.
                 lineage = lineage.input(schema::input::LABELS, labels_hash(&split)?);
                 all_rows(&split, &self.shards.path)?
             }
@@ -235,7 +235,7 @@ impl Args {
 }
 
 impl Evaluation {
-    /// Evaluates on the images of the pieces that are missing.
+    /// Evaluates the images of the missing pieces.
     fn make_missing(&self, pieces: &mut Pieces) -> Result<()> {
         let images = pieces.missing_rows();
         if images == 0 {
@@ -255,8 +255,8 @@ impl Evaluation {
         Ok(())
     }
 
-    /// The columns of `schema::eval_piece`, of the logits `[rows, views, classes]` of some rows: those of the
-    /// first view of each image.
+    /// The columns of `schema::eval_piece`, from the logits `[rows, views, classes]` of some rows.
+    /// Predictions are of the first view of each image.
     fn columns(&self, piece: Range<usize>, logits: &[f32]) -> Vec<ArrayRef> {
         let classes = self.about.classes.len();
         let (rows, labels) = (&self.rows[piece.clone()], &self.labels[piece]);
@@ -283,18 +283,18 @@ impl Evaluation {
     }
 }
 
-/// What the model makes of the images.
+/// The predictions of the model.
 #[derive(Default)]
 struct Results {
     labels: Vec<u32>,
     /// Of the first view of each image.
     predictions: Vec<Prediction>,
-    /// Of the mean over the four rotations of each image, if the views are these.
+    /// Of the mean over the four rotations of each image, if these are the views.
     averaged: Vec<Prediction>,
 }
 
 impl Results {
-    /// Adds the images of some rows of pieces or parts.
+    /// Adds a batch of rows of a piece or part.
     fn add(&mut self, rows: &RecordBatch) {
         let of = |column: &ArrayRef, labels: &[u32]| -> Vec<Prediction> {
             let lists = column.as_fixed_size_list().iter().flatten().zip(labels);
@@ -312,7 +312,7 @@ impl Results {
         self.labels.extend(labels);
     }
 
-    /// `seed` draws the bootstrap's resamples.
+    /// `seed` is the seed of the bootstrap.
     fn summary(&self, about: About, row: String, seed: u64) -> EvalSummary {
         let About { method, split, classes, .. } = about;
         let summarize = |predictions| summarize(predictions, &classes, &self.labels, seed);
@@ -344,7 +344,7 @@ fn all_rows(split: &Split, path: &Path) -> Result<(Vec<u32>, Vec<u32>)> {
     Ok(((0..split.len() as u32).collect(), labels.collect::<Result<_>>()?))
 }
 
-/// The name of the folder that the evaluation lies in: the row of the table.
+/// The name of the folder of the evaluation: the name of the row in the table.
 fn row_name(out: &Path) -> String {
     std::path::absolute(out)
         .ok()
@@ -352,7 +352,7 @@ fn row_name(out: &Path) -> String {
         .unwrap_or_default()
 }
 
-/// The result of an evaluation, on stdout and for people.
+/// Prints the result of an evaluation: as JSON on stdout, and for people on stderr.
 fn say(out: &Path, summary: &EvalSummary) -> Result<()> {
     cli::print(&format!("{}\n", json(summary)?))?;
     let s = &summary.unrotated;

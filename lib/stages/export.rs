@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Lineage, Target, TemporaryFolder, UNSEEDED};
 use crate::augment::Act;
-use crate::cli::{self, Output, Stage, Words};
+use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::EvalSummary;
 use crate::lock::Lock;
@@ -48,7 +48,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-export";
@@ -92,8 +92,8 @@ impl Format {
 }
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn run(self) -> Result<()> {
@@ -169,7 +169,7 @@ fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     for entry in std::fs::read_dir(out).map_err(Error::io(out))? {
         let name = entry.map_err(Error::io(out))?.file_name();
         if !format.files().iter().any(|file| name == *file) {
-            return Err(not_ours(format!("an export alone, as {name:?} is in it")));
+            return Err(not_ours(format!("a folder with only an export: {name:?} is in it")));
         }
     }
     Ok(())

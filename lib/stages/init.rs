@@ -1,7 +1,7 @@
 //! `s4l-init`: from a folder of photographs to a pipeline that make runs.
 
 use crate::artifact;
-use crate::cli::{self, Limits, Stage, Words};
+use crate::cli::{self, Limits, Messages, Stage};
 use crate::error::{Error, Result};
 use crate::plan::choice::{self, MARK, Plan};
 use std::path::{Path, PathBuf};
@@ -38,15 +38,15 @@ pub struct Args {
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 /// What the Makefile includes; written last.
 const PIPELINE: &str = "pipeline.mk";
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {

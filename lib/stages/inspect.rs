@@ -5,7 +5,7 @@
 //! `--verify` it prints nothing and exits with 0 if all is good, else with 3, or with 65 if both are given.
 
 use crate::artifact;
-use crate::cli::{self, Output, Stage, Words};
+use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::inspect::sheet::{self, Draw};
 use crate::inspect::{folder, json, lineage, onnx, parquet, safetensors};
@@ -54,16 +54,16 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn quiet(&self) -> bool {
-        self.verify || self.words.quiet
+        self.verify || self.messages.quiet
     }
 
     fn run(self) -> Result<()> {
@@ -187,7 +187,7 @@ fn kind(path: &Path) -> Result<Kind> {
         _ => Err(Error::bad_data(
             path,
             "a parquet, safetensors, ONNX or JSON file",
-            "another kind",
+            "another kind of file",
             "see --help for what can be inspected",
         )),
     }

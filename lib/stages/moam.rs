@@ -1,6 +1,6 @@
 //! `s4l-moam`: steps 2 and 3 of MOAM ("mix of all models"), and distillation into a student.
 
-use crate::cli::{Limits, Stage, Words};
+use crate::cli::{Limits, Messages, Stage};
 use crate::error::{Error, Result};
 use crate::settings::Method;
 use crate::train::labels::LabelFile;
@@ -46,8 +46,8 @@ enum Step {
 }
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.options.words
+    fn messages(&self) -> &Messages {
+        &self.options.messages
     }
 
     fn limits(&self) -> Limits {

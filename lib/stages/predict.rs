@@ -1,7 +1,7 @@
 //! `s4l-predict`: predicts the labels of images that need not be sharded first.
 
 use crate::artifact::{self, Lineage, Target, UNSEEDED};
-use crate::cli::{self, COMPUTING, Limits, Output, Stage, Words};
+use crate::cli::{self, COMPUTING, Limits, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::softmax;
 use crate::evaluate::pictures::{self, Picture, Preparation};
@@ -59,7 +59,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-predict";
@@ -81,8 +81,8 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 64 << 20;
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {

@@ -1,6 +1,6 @@
 //! `s4l-pretrain`: trains a classifier from few labels by one of the paper's methods.
 
-use crate::cli::{Limits, Stage, Words};
+use crate::cli::{Limits, Messages, Stage};
 use crate::error::{Error, Result};
 use crate::methods;
 use crate::schema;
@@ -38,8 +38,8 @@ pub struct Args {
 }
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.options.words
+    fn messages(&self) -> &Messages {
+        &self.options.messages
     }
 
     fn limits(&self) -> Limits {

@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, Lineage};
 use crate::augment::{Mode, Pipe};
-use crate::cli::{self, Computing, InputShards, Limits, Output, Stage, Words, quoted};
+use crate::cli::{self, Computing, InputShards, Limits, Messages, Output, Stage, quoted};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::collapse;
@@ -32,16 +32,16 @@ EXAMPLES
   s4l-pseudolabel --in shards --model runs/model --labelled labelled.parquet --out labels.parquet
   s4l-pseudolabel --in shards --model runs/model --out labels.parquet --part 3/8
                                                     one of 8 jobs; then:
-  s4l-pseudolabel --merge --out labels.parquet      the bytes of one run, in place of the parts
+  s4l-pseudolabel --merge --out labels.parquet      joins the parts to the bytes of one run
 
-A run that was stopped or killed goes on behind the pieces of 256 images that are finished.
+A run that was stopped or killed continues after the last finished piece of 256 images.
 Settings (--recipe, --set):
-  views   the views of an image whose logits are averaged; the first one is the centre view
+  views   the views of each image whose logits are averaged; the first one is the centre view
           [default: 5 crops, resize_small(S)|multi_crop(H,W)|-1_to_1; times 4 rotations, |rotate, if the
           model learnt its classes on rotated images]
-A warning says so if a class has more than three times its share of the known labels (or of equal shares),
-or more than halfway from its share to all, or none though five would be its share.
-Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a file of a part with it.";
+Warns if a class gets more than three times its share (of the known labels, or an equal share without known
+labels), or more than halfway from its share to all labels, or none although its share is five or more.
+Memory: the model for 256 images, and at most 300 MB to join pieces; with --merge also the file of one part.";
 
 /// Label all images with a model
 #[derive(Debug, clap::Parser)]
@@ -49,7 +49,7 @@ Memory: the model for 256 images, and at most 300 MB to join pieces; --merge: a 
 pub struct Args {
     #[command(flatten)]
     shards: InputShards,
-    /// Model that labels
+    /// Model to label with
     #[arg(long, value_name = "MODEL", env = "S4L_MODEL", default_value = schema::MODEL)]
     model: PathBuf,
     /// Keep the known labels of this file
@@ -67,7 +67,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-pseudolabel";
@@ -82,8 +82,8 @@ struct PseudolabelSettings {
 impl Keys for PseudolabelSettings {}
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {
@@ -104,14 +104,14 @@ impl Stage for Args {
     }
 }
 
-/// What is labelled: a split, by the mean of a model over the views of each image.
+/// The work: a split, and the model and views to label it with.
 struct Labelling {
     device: Device,
     model: Model,
     split: Split,
     settings: PseudolabelSettings,
     pipe: Pipe,
-    /// Views of an image.
+    /// Views per image.
     views: usize,
     /// Row → label.
     known: HashMap<u32, u32>,
@@ -119,7 +119,7 @@ struct Labelling {
 }
 
 impl Args {
-    /// Labels the images, or a part of them.
+    /// Labels all images, or a part of them.
     fn label(&self, out: &Path, start: Instant) -> Result<()> {
         let inputs = [Some(self.shards.path.as_path()), Some(&self.model)];
         let files = [self.labelled.as_deref(), self.recipe.file.as_deref()];
@@ -156,7 +156,7 @@ impl Args {
         let schema = parts.schema.clone();
         parts.join(schema, None, start)?;
         cli::info(&format!("{}: {}", out.display(), labels.words()));
-        // Their names are in the shards.
+        // Numbers: the names of the classes are in the shards.
         let classes: Vec<String> = (0..labels.len).map(|class| class.to_string()).collect();
         labels.warn(out, &classes);
         Ok(())
@@ -197,7 +197,7 @@ impl Labelling {
         schema::labels(self.model.config.classes.len())
     }
 
-    /// The table of the split, or a part of it.
+    /// The table of the split, or a part of the table.
     fn making(&self, out: &Path, part: Option<Part>) -> Making {
         Making::new(out, self.schema(), &self.lineage, self.split.len(), part)
     }
@@ -213,7 +213,7 @@ impl Labelling {
         )
     }
 
-    /// Labels the images of the pieces that are missing; how many views went through the network.
+    /// Labels the images of the missing pieces. Returns how many views went through the network.
     fn make_missing(&self, pieces: &mut Pieces) -> Result<usize> {
         let images = pieces.missing_rows();
         if images == 0 {
@@ -239,14 +239,14 @@ impl Labelling {
     }
 }
 
-/// What is said of a table of labels.
+/// What the messages say about a table of labels.
 #[derive(Default)]
 struct Labels {
     images: usize,
     known: usize,
-    /// Of all.
+    /// Sum over the images.
     confidence: f64,
-    /// Number of classes; known and pseudo labels of each.
+    /// Number of classes; counts of known and of pseudo labels per class.
     len: i32,
     classes: BTreeMap<i64, [u64; 2]>,
 }
@@ -271,7 +271,7 @@ impl Labels {
         }
     }
 
-    /// Warns if the labels that are not known collapse.
+    /// Warns if the pseudo labels collapse.
     fn warn(&self, out: &Path, classes: &[String]) {
         let counts = |which: usize| -> Vec<u64> {
             let of_class = |class| self.classes.get(&class).map_or(0, |counts| counts[which]);
@@ -314,7 +314,7 @@ struct PseudoLabel {
 }
 
 impl PseudoLabel {
-    /// From the logits `[views, classes]` of an image: logits, not probabilities, are averaged.
+    /// From the logits `[views, classes]` of an image. Logits are averaged, not probabilities.
     fn new(logits: &[f32], classes: usize, known: Option<u32>) -> PseudoLabel {
         let views = logits.len() / classes;
         let mean = logits::mean_over_views(logits, classes);

@@ -9,7 +9,7 @@
 
 use crate::artifact::{self, Lineage, Target};
 use crate::audit::{self, labels::Sources};
-use crate::cli::{self, Output, Stage, Words};
+use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::page::frame::Page;
@@ -56,7 +56,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-report";
@@ -65,12 +65,12 @@ const TOOL: &str = "s4l-report";
 const RUNS: &str = "runs";
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn quiet(&self) -> bool {
-        self.check || self.words.quiet
+        self.check || self.messages.quiet
     }
 
     fn run(self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `s4l-shard`: images in any supported form → a shard folder.
 
 use crate::artifact::{self, Lineage, Target, UNSEEDED};
-use crate::cli::{self, Limits, Output, Stage, Words};
+use crate::cli::{self, Limits, Messages, Output, Stage};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::survey::Survey;
@@ -97,7 +97,7 @@ pub struct Args {
     /// JPEG quality for --resize-small
     #[arg(long, default_value_t = 90, value_name = "1..100", value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
-    /// Make part I of N, from 1; auto: that of this task of a Slurm array
+    /// Make part I of N, counted from 1; auto: the part of this Slurm array task
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     part: Option<Part>,
     /// Join the parts of --out
@@ -110,7 +110,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 /// Settings of the stage.
@@ -152,8 +152,8 @@ const OF_MAKING: [&str; 14] = [
 const ALLOWED_REJECTS: f64 = 0.01;
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {

@@ -1,7 +1,7 @@
 //! `s4l-subset`: chooses the images whose labels a training stage may know.
 
 use crate::artifact::{self, Lineage, Target};
-use crate::cli::{self, InputShards, Limits, Output, Seed, Stage, Words};
+use crate::cli::{self, InputShards, Limits, Messages, Output, Seed, Stage};
 use crate::error::{Error, Result};
 use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew, Validation};
 use crate::labelled::duplicates::{self, Leak, NamedRows};
@@ -83,7 +83,7 @@ pub struct Args {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    words: Words,
+    messages: Messages,
 }
 
 const TOOL: &str = "s4l-subset";
@@ -118,8 +118,8 @@ struct SubsetFile<'a> {
 }
 
 impl Stage for Args {
-    fn words(&self) -> &Words {
-        &self.words
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn limits(&self) -> Limits {
@@ -315,7 +315,7 @@ impl Args {
             }
             return Err(Error::bad_data(
                 &self.shards.path,
-                "no labelled image with the bytes of one to test on",
+                "no labelled image with the same bytes as a test image",
                 found,
                 "remove the copies from the input of s4l-shard, or pass --allow-duplicates",
             ));

@@ -1,5 +1,5 @@
-//! The stock parquet reader, on files that nobody vouches for. It panics on some damaged files, and
-//! makes room for, or walks through, whatever others claim. Here both are errors as any other.
+//! The stock parquet reader for files that may be damaged. For some damaged files the reader panics; for
+//! others it allocates, or walks through, whatever the file claims. Here both are ordinary errors.
 
 use crate::tables::thrift;
 use arrow::array::RecordBatch;
@@ -17,12 +17,12 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-/// Runs calls into the reader; whatever a panic leaves behind in them must not be used again.
+/// Runs calls into the reader. After a panic, the state of these calls must not be used again.
 ///
-/// Errors: what is wrong with the file, one line.
+/// Errors: one line on what is wrong with the file.
 pub fn contained<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     thread_local!(static INSIDE: Cell<bool> = const { Cell::new(false) });
-    // Nothing is said of a panic that becomes an error.
+    // A panic that becomes an error prints nothing.
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let others = take_hook();
@@ -38,11 +38,11 @@ pub fn contained<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(e.to_string().replace('\n', " ")),
-        Err(_) => Err("bytes that the parquet reader stumbles over".to_string()),
+        Err(_) => Err("bytes that the parquet reader cannot read".to_string()),
     }
 }
 
-/// A reader of a file in the making, whose page headers are looked at before it parses them.
+/// A builder of a reader that checks page headers before parsing them.
 pub type Builder<R> = ParquetRecordBatchReaderBuilder<Pages<R>>;
 
 /// Errors: as `contained`.
@@ -55,14 +55,14 @@ pub fn open<R: ChunkReader + 'static>(
     Ok(Builder::new_with_metadata(Pages(file), metadata))
 }
 
-/// Errors: as `contained`, after which there is nothing more to read.
+/// Errors: as `contained`; after an error there is nothing more to read.
 pub fn batches<R: ChunkReader + 'static>(
     builder: Builder<R>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, String>>, String> {
     let mut reader = contained(|| builder.build())?;
     Ok(std::iter::from_fn(move || {
         let batch = contained(|| reader.next().transpose()).transpose()?;
-        // If no column is read, there are as many rows as a footer claims.
+        // If no column is read, there would be as many rows as a footer claims.
         let nothing = batch.as_ref().is_ok_and(|b| b.num_columns() == 0);
         (!nothing).then_some(batch)
     }))
@@ -77,7 +77,7 @@ pub fn page_locations(index: &[u8]) -> Result<Vec<PageLocation>, String> {
     Ok(index.page_locations)
 }
 
-/// A file whose page headers are looked at before the reader parses them.
+/// A file whose page headers are checked before the reader parses them.
 pub struct Pages<R>(R);
 
 impl<R: ChunkReader> Length for Pages<R> {
@@ -89,8 +89,8 @@ impl<R: ChunkReader> Length for Pages<R> {
 impl<R: ChunkReader> ChunkReader for Pages<R> {
     type T = PageHeader<R::T>;
 
-    /// The reader asks for this for page headers, and once more behind one that it has read already,
-    /// but then it reads nothing.
+    /// The reader calls this for page headers. It also calls this for the bytes after a header that it has
+    /// already parsed, but then reads nothing.
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
         let rest = self.0.get_read(start)?;
         Ok(PageHeader { seen: None, rest })
@@ -101,9 +101,9 @@ impl<R: ChunkReader> ChunkReader for Pages<R> {
     }
 }
 
-/// A page header and what follows.
+/// A page header and the bytes that follow.
 pub struct PageHeader<R> {
-    /// The header once it has been looked at.
+    /// The header, once checked.
     seen: Option<Cursor<Vec<u8>>>,
     rest: R,
 }
@@ -114,14 +114,14 @@ impl<R: Read> PageHeader<R> {
         let rest = (&mut self.rest).take(MOST_HEADER);
         let page =
             thrift::page_header(&mut Kept(rest, &mut seen)).map_err(std::io::Error::other)?;
-        // The reader makes room for all that is claimed before it looks for the first of it.
+        // The reader allocates what the header claims before it reads the first byte.
         let most = MOST_TIMES.saturating_mul(page.compressed);
         if page.uncompressed > FREE_BYTES.saturating_add(most) {
-            let found = "a page of more bytes than it can have";
+            let found = "a page with more bytes than it can have";
             return Err(std::io::Error::other(found));
         }
         if page.dictionary > MOST_VALUES_A_BYTE.saturating_mul(page.compressed) {
-            let found = "a dictionary of more values than bytes for them";
+            let found = "a dictionary with more values than its bytes can hold";
             return Err(std::io::Error::other(found));
         }
         Ok(Cursor::new(seen))
@@ -144,7 +144,7 @@ impl<R: Read> Read for PageHeader<R> {
     }
 }
 
-/// Keeps what is read.
+/// Keeps the bytes that are read.
 struct Kept<'a, R>(R, &'a mut Vec<u8>);
 
 impl<R: Read> Read for Kept<'_, R> {
@@ -155,7 +155,7 @@ impl<R: Read> Read for Kept<'_, R> {
     }
 }
 
-/// Looks at a footer before the reader parses it. If there is none, it is the reader's to say so.
+/// Checks a footer before the reader parses it. If there is no footer, the reader reports it.
 fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
     const TAIL: u64 = 8;
     const MAGIC: &[u8] = b"PAR1";
@@ -173,13 +173,13 @@ fn check_footer(file: &impl ChunkReader) -> Result<(), ParquetError> {
     thrift::footer(&file.get_bytes(start, length as usize)?)
 }
 
-/// Bytes of a page header: statistics in it may have values as large as the column's.
+/// Most bytes of a page header: its statistics may have values as large as those of the column.
 const MOST_HEADER: u64 = 64 << 20;
 
-/// Distinct values of a dictionary for each of its bytes in the file. A million numbers in order have
-/// 1.6 under zstd 22.
+/// Most distinct values of a dictionary per byte in the file. A million numbers in order have 1.6 under
+/// zstd 22.
 const MOST_VALUES_A_BYTE: i64 = 256;
 
-/// A page is no larger than so many times its bytes in the file beyond so many bytes.
+/// A page has at most this many times its bytes in the file, plus this many bytes.
 const MOST_TIMES: i64 = 1000;
 const FREE_BYTES: i64 = 64 << 20;

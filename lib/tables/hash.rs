@@ -1,5 +1,5 @@
-//! The hash that a table of this project has in its footer, over the whole file: where its digits are,
-//! zeros count. Whichever byte is changed, reading says so.
+//! The hash of the whole file in the footer of each of our tables. For the hash, its own digits count as
+//! zeros. Any changed byte is an error when the file is read.
 
 use crate::schema::{self, FORMAT_KEY, HASH_KEY, NO_HASH};
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ pub const FORMAT: &str = "1";
 /// The last bytes of a parquet file: the length of its footer, and the magic.
 const TAIL: usize = 8;
 
-/// What a file is written through.
+/// A writer that hashes what is written to a file.
 pub struct Hashing<'a> {
     file: &'a mut File,
     hasher: blake3::Hasher,
@@ -25,7 +25,7 @@ impl Hashing<'_> {
         Hashing { file, hasher: blake3::Hasher::new() }
     }
 
-    /// Puts the hash into its place when all is written.
+    /// Writes the hash to its place, after everything else.
     pub fn seal(self) -> std::io::Result<()> {
         let length = self.file.metadata()?.len();
         let mut tail = [0; TAIL];
@@ -51,9 +51,9 @@ impl Write for Hashing<'_> {
     }
 }
 
-/// Errors with what is wrong with a file whose footer has these pairs. One of another program, or from
-/// before there were hashes, has neither of the two keys, and passes. They are looked for as bytes: a
-/// changed one may hide all pairs from those who read them.
+/// Errors with what is wrong with a file whose footer has these pairs. A file of another program, or from
+/// before hashes existed, has neither of the two keys and passes. The keys are searched as bytes: a changed
+/// byte may hide all pairs from a parser.
 pub fn check(bytes: &[u8], pairs: &HashMap<String, String>) -> Result<(), String> {
     let start = bytes.last_chunk::<TAIL>().map_or(0, footer_length);
     let start = bytes.len().saturating_sub(start as usize);
@@ -76,13 +76,13 @@ pub fn check(bytes: &[u8], pairs: &HashMap<String, String>) -> Result<(), String
     }
 }
 
-/// Bytes of the footer, and of what says how many.
+/// Bytes of the footer and of its length.
 fn footer_length(&[a, b, c, d, ..]: &[u8; TAIL]) -> u64 {
     u64::from(u32::from_le_bytes([a, b, c, d])) + TAIL as u64
 }
 
-/// Where a footer has the digits of the hash: in thrift's compact protocol, after the key, as the next
-/// field of its struct, a text of so many bytes.
+/// The place of the hash's digits in a footer. In thrift's compact protocol the value comes after the key,
+/// as the next field of the struct: a text and its length.
 fn digits(footer: &[u8], hash: &str) -> Option<Range<usize>> {
     const NEXT_FIELD_TEXT: u8 = 0x18;
     let head = [HASH_KEY.as_bytes(), &[NEXT_FIELD_TEXT, NO_HASH.len() as u8]].concat();

@@ -1,4 +1,4 @@
-//! Parquet tables other than shards, and what keeps the stock reader of parquet in bounds.
+//! Parquet tables other than shards, and the checks that keep the stock parquet reader in bounds.
 
 pub mod contained;
 mod hash;

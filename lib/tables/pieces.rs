@@ -1,8 +1,8 @@
-//! A table with a row an image in the making, `<out>.partial/`: its rows in pieces of 256, each a table of
-//! its own. A run that was stopped or killed goes on with the pieces that are missing. What a part of a
-//! run makes is such a table too, of more rows, and parts are joined as pieces are.
+//! An unfinished table with one row per image, `<out>.partial/`: its rows in pieces of 256, each a table
+//! itself. A run that was stopped or killed continues with the missing pieces. A part of a run makes such a
+//! table too, with more rows; parts are joined in the same way as pieces.
 //!
-//! Which rows a piece or a part has, its footer says: with the lineage of the whole, `s4l.part`.
+//! The footer of a piece or part tells its rows: it has the lineage of the whole table and `s4l.part`.
 
 use super::table::{self, Pairs};
 use crate::artifact::{self, Lineage, Target, beside};
@@ -21,36 +21,36 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Rows of a piece: what is lost of a run that is killed is less.
+/// Rows of a piece: a killed run loses fewer rows than this.
 const PIECE_ROWS: usize = 256;
 
 /// Some rows of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Piece {
-    /// Among all pieces.
+    /// Number among all pieces.
     place: Part,
     rows: Range<usize>,
 }
 
-/// What a run is to make, as it finds it.
+/// The state in which a run finds its output.
 pub enum Begun<T> {
-    /// Nothing is to be done; the footer of what is there, a table or the part of one.
+    /// Nothing is to be done; the footer of the existing table or part.
     UpToDate(Pairs),
     Open(T),
 }
 
-/// What a run makes, a table or a part of one.
+/// The output of a run: a table, or one part of it.
 pub struct Making {
     out: PathBuf,
     goal: PathBuf,
-    /// Of the pieces. A table may have the first of these columns only.
+    /// Of the pieces. The table may have only the first of these columns.
     schema: Arc<Schema>,
     lineage: Lineage,
     part: Option<Part>,
     pieces: Vec<Piece>,
 }
 
-/// The pieces of what a run makes that are there.
+/// The finished pieces of an output.
 pub struct Pieces {
     _lock: Lock,
     making: Making,
@@ -58,7 +58,7 @@ pub struct Pieces {
 }
 
 impl Making {
-    /// Of a table of `rows` rows at `out`, a part, or all.
+    /// For a table of `rows` rows at `out`: one part of it, or the whole.
     pub fn new(
         out: &Path,
         schema: Arc<Schema>,
@@ -88,9 +88,9 @@ impl Making {
         self.pieces.iter().map(|piece| piece.rows.len()).sum()
     }
 
-    /// Locks it, and finds what there is of it: nothing is to be done for a part of a table that is there.
+    /// Locks the output and finds what exists of it. If the whole table exists, a part of it is up to date.
     ///
-    /// Errors: as `artifact::target`, and `NotOurs` for a folder with something in it that is no piece.
+    /// Errors: as `artifact::target`, and `NotOurs` for a folder with a file that is no piece.
     pub fn begin(self, output: &Output) -> Result<Begun<Pieces>> {
         let tool = self.lineage.tool;
         if self.part.is_some()
@@ -111,7 +111,7 @@ impl Making {
         self.open(lock).map(Begun::Open)
     }
 
-    /// The pieces that earlier runs have finished; what is damaged or of something else is removed.
+    /// Finds the pieces that earlier runs finished; removes damaged pieces and pieces of another table.
     fn open(self, lock: Lock) -> Result<Pieces> {
         let mut finished = BTreeSet::new();
         for (path, nth) in there(&root(&self.goal))? {
@@ -130,7 +130,7 @@ impl Making {
 }
 
 impl Pieces {
-    /// Where the table or the part will be.
+    /// The path of the finished table or part.
     pub fn goal(&self) -> &Path {
         &self.making.goal
     }
@@ -140,14 +140,14 @@ impl Pieces {
         pieces.filter(|piece| !self.finished.contains(&piece.place.0)).cloned().collect()
     }
 
-    /// Number of rows that are still to be made.
+    /// Number of rows still to make.
     pub fn missing_rows(&self) -> usize {
         self.missing().iter().map(|piece| piece.rows.len()).sum()
     }
 
-    /// Makes the pieces that are missing, of the columns of their rows, and keeps each.
+    /// Makes each missing piece, from the columns of its rows, and keeps it.
     ///
-    /// Errors: `Paused` if it was stopped and some are kept.
+    /// Errors: `Paused` if the run was stopped and pieces are kept.
     pub fn make(
         &mut self,
         mut columns: impl FnMut(Range<usize>) -> Result<Vec<ArrayRef>>,
@@ -175,13 +175,13 @@ impl Pieces {
         self.making.pieces.iter().map(|piece| self.path(piece)).collect()
     }
 
-    /// Leaves the pieces for a later run, which is what to say if this one was stopped.
+    /// Leaves the pieces for a later run. The error says so if this run was stopped.
     fn leave(&self, error: Error) -> Error {
         let Making { goal, pieces, .. } = &self.making;
         let done = pieces.iter().filter(|piece| self.finished.contains(&piece.place.0));
         let done: usize = done.map(|piece| piece.rows.len()).sum();
         if done == 0 {
-            // What cannot be removed does no harm: the next run begins with it.
+            // An error does no harm: the next run starts with this folder.
             let _ = std::fs::remove_dir(root(goal));
         }
         match error {
@@ -196,13 +196,13 @@ impl Pieces {
         }
     }
 
-    /// Shows all rows, in order.
+    /// Calls `look` with all rows, in order.
     pub fn each(&self, look: impl FnMut(&RecordBatch)) -> Result<()> {
         table::each(&self.paths(), self.making.lineage.tool, look)
     }
 
-    /// Joins all pieces to what the run makes, a table of the columns of `schema` with `more` in its footer,
-    /// and removes them.
+    /// Joins all pieces into the output, a table with the columns of `schema` and `more` in its footer,
+    /// then removes the pieces.
     pub fn commit(
         self,
         schema: Arc<Schema>,
@@ -232,13 +232,13 @@ pub struct Parts {
     /// Of each part.
     pub schema: Arc<Schema>,
     pub lineage: Lineage,
-    /// What each says under `ABOUT_KEY`.
+    /// The value of `ABOUT_KEY` in each part.
     pub about: String,
 }
 
 impl Parts {
-    /// Locks `out`, which `tool` makes, and opens the parts of it: nothing is to be done where it was joined
-    /// of them.
+    /// Locks `out`, which `tool` makes, and opens its parts. If `out` was already joined from these parts,
+    /// nothing is to be done.
     ///
     /// Errors: as `part::all` and `artifact::target`, and `BadData` if a part is damaged or of another run.
     pub fn begin(
@@ -249,7 +249,7 @@ impl Parts {
     ) -> Result<Begun<Parts>> {
         let lock = Lock::of(out, output.update)?;
         let found = table::output(out, tool)?;
-        // Of parts that a killed merge has removed some of nothing is made again.
+        // If a killed merge has already removed some parts, `out` cannot be made again from the rest.
         let again = output.force && part::all(out, tool, artifact::is_file).is_ok();
         if let Some(made) = found.as_ref().filter(|_| !again)
             && let Some(left) = left_of(out, tool, made)?
@@ -261,7 +261,7 @@ impl Parts {
             return Ok(Begun::UpToDate(made.clone()));
         }
         let parts = Parts::open(out, tool, lock)?;
-        // Not up to date: it was not joined of these parts.
+        // Never up to date: `out` was not joined from these parts.
         artifact::target(output, out, &parts.lineage, found)?;
         Ok(Begun::Open(parts))
     }
@@ -289,12 +289,13 @@ impl Parts {
         Ok(Parts { _lock: lock, out: out.to_path_buf(), paths, pairs, schema, lineage, about })
     }
 
-    /// Shows all rows, in order.
+    /// Calls `look` with all rows, in order.
     pub fn each(&self, look: impl FnMut(&RecordBatch)) -> Result<()> {
         table::each(&self.paths, &self.made_by(), look)
     }
 
-    /// Joins them to a table of the columns of `schema` with `more` in its footer, and removes them.
+    /// Joins the parts into a table with the columns of `schema` and `more` in its footer, then removes the
+    /// parts.
     pub fn join(
         self,
         schema: Arc<Schema>,
@@ -310,7 +311,7 @@ impl Parts {
             let with = computed.into_iter().collect::<Vec<_>>().join(" and ");
             let out = out.display();
             cli::warn(&format!(
-                "{out}: parts computed with {with}: its bytes may be those of neither"
+                "{out}: parts computed with {with}: the bytes may differ from those of either"
             ));
         }
         Ok(())
@@ -321,8 +322,8 @@ impl Parts {
     }
 }
 
-/// The parts that are left of making the table `out` of `tool`, whose footer is `made`: `None` if it was not
-/// joined of them.
+/// The remaining parts of the table `out` of `tool`, whose footer is `made`. `None` if the table was not
+/// joined from these parts.
 fn left_of(out: &Path, tool: &'static str, made: &Pairs) -> Result<Option<Vec<PathBuf>>> {
     let mut left = Vec::new();
     for (path, _) in part::found(out, artifact::is_file)? {
@@ -340,14 +341,14 @@ fn remove_part(part: &Path) -> Result<()> {
     std::fs::remove_file(part).map_err(Error::io(part))
 }
 
-/// What a footer says, in its order.
+/// The pairs of a footer, in order.
 fn footer(pairs: BTreeMap<String, String>, more: Option<(&str, String)>) -> Vec<(String, String)> {
     let more = more.map(|(key, value)| (key.to_string(), value));
     pairs.into_iter().chain(more).collect()
 }
 
-/// Removes the pieces that are left of making what is at `goal`, of this lineage or of any, as far as they can
-/// be. Whoever calls it has the lock of the goal.
+/// Removes the remaining pieces of the output `goal`, of this lineage or (`None`) of any. Errors are
+/// ignored. The caller has the lock of the output.
 fn remove_left_over(goal: &Path, tool: &str, lineage: Option<&Lineage>) {
     let is_left = |(path, nth): &(PathBuf, usize)| match (table::output(path, tool), lineage) {
         (Err(_), _) => false,
@@ -366,15 +367,15 @@ fn remove_left_over(goal: &Path, tool: &str, lineage: Option<&Lineage>) {
     }
 }
 
-/// Where the pieces of what a run makes are.
+/// The folder with the pieces of an output.
 fn root(goal: &Path) -> PathBuf {
     beside(goal, schema::PARTIAL)
 }
 
-/// In place of the number of a piece: of what is left of writing one.
+/// The piece number that stands for a temporary file of a killed run.
 const UNFINISHED: usize = 0;
 
-/// The pieces that are there, with their numbers. Errors: `NotOurs` if something else is.
+/// The existing pieces with their numbers. Errors: `NotOurs` if the folder has another file.
 fn there(root: &Path) -> Result<Vec<(PathBuf, usize)>> {
     let entries = match std::fs::read_dir(root) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -396,7 +397,7 @@ fn there(root: &Path) -> Result<Vec<(PathBuf, usize)>> {
     Ok(there)
 }
 
-/// Removes the pieces, all that `there` finds.
+/// Removes all pieces that `there` finds, and the folder.
 fn remove(root: &Path) -> Result<()> {
     for (path, _) in there(root)? {
         std::fs::remove_file(&path).map_err(Error::io(&path))?;
@@ -407,13 +408,13 @@ fn remove(root: &Path) -> Result<()> {
     }
 }
 
-/// The pairs of a table that is part of one with `pairs`.
+/// The footer pairs of one part of a table with `pairs`.
 fn of_part(mut pairs: BTreeMap<String, String>, part: Part) -> BTreeMap<String, String> {
     pairs.insert(PART_KEY.to_string(), part.to_string());
     pairs
 }
 
-/// The pairs of a footer that say what the table is; `None` if it has no hash.
+/// The footer pairs that say what the table is; `None` if it has no hash.
 fn own(mut pairs: Pairs) -> Option<BTreeMap<String, String>> {
     pairs.remove(HASH_KEY)?;
     pairs.retain(|key, _| key != FORMAT_KEY && key != ARROW_SCHEMA_META_KEY);

@@ -1,4 +1,4 @@
-//! Parquet tables (labels, evaluations, metrics): written at once or joined from several, read whole.
+//! Parquet tables (labels, evaluations, metrics): written in one go or joined from several, read whole.
 
 use super::contained::{self, contained};
 use super::hash::{self, Hashing};
@@ -21,18 +21,18 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A table in memory takes no more than so many times its file beyond so many bytes: some bytes of a
-/// damaged one may claim billions of values.
+/// A table in memory has at most this many times the bytes of its file, plus this many bytes: a few bytes
+/// of a damaged file may claim billions of values.
 const MOST_TIMES: usize = 100;
 const FREE_BYTES: usize = 256 << 20;
 
-/// A row group has no more than so many rows, and so many values of lists: what is written is held in memory
-/// for as long.
+/// A row group has at most this many rows, and this many values of lists: it is held in memory until it is
+/// written.
 const GROUP_ROWS: usize = 1 << 16;
 const GROUP_VALUES: usize = 1 << 23;
 
-/// Writes one table, zstd-compressed, with the lineage, `extra` key-value pairs and a hash of the file in
-/// the footer.
+/// Writes one table, zstd-compressed. The footer has the lineage, the `extra` key-value pairs and a hash of
+/// the file.
 pub fn write(
     path: &Path,
     schema: Arc<Schema>,
@@ -47,11 +47,11 @@ pub fn write(
     write_groups(path, schema.clone(), pairs, groups)
 }
 
-/// Writes the rows of tables, one after the other, as one table with `pairs` in its footer: of the columns
-/// of `schema`, which are the first of theirs. However the rows are cut into tables, the bytes are those
-/// that `write` gives for all of them.
+/// Writes the rows of several tables, one after the other, as one table with `pairs` in its footer. It has
+/// the columns of `schema`, which are the first columns of the inputs. The bytes are the same however the
+/// rows are split into tables, and the same as `write` gives for all rows.
 ///
-/// Errors: `BadData` if a table is not whole, or has other columns.
+/// Errors: `BadData` if a table is damaged or has other columns.
 pub fn join(
     path: &Path,
     schema: Arc<Schema>,
@@ -84,7 +84,7 @@ pub fn join(
     write_groups(path, schema.clone(), pairs.into_iter(), groups)
 }
 
-/// The first columns of some rows of a table.
+/// The first columns of a batch of rows.
 fn first(
     rows: &RecordBatch,
     schema: &Arc<Schema>,
@@ -96,9 +96,10 @@ fn first(
     first.map_err(|e| not_parquet(table, &e.to_string(), made_by))
 }
 
-/// Shows the rows of tables, one after the other: the file of one is all that is held in memory.
+/// Calls `look` with the rows of the tables, one table after the other. Only the file of one table is held
+/// in memory.
 ///
-/// Errors: `BadData` if a table is not whole.
+/// Errors: `BadData` if a table is damaged.
 pub fn each(tables: &[PathBuf], made_by: &str, mut look: impl FnMut(&RecordBatch)) -> Result<()> {
     for table in tables {
         for rows in batches(table, made_by)? {
@@ -117,7 +118,7 @@ fn group_rows(schema: &Schema) -> usize {
     (GROUP_VALUES / values.max().unwrap_or(1).max(1)).clamp(1, GROUP_ROWS)
 }
 
-/// Writes a table of row groups.
+/// Writes a table row group by row group.
 fn write_groups(
     path: &Path,
     schema: Arc<Schema>,
@@ -182,7 +183,7 @@ pub fn read(path: &Path, made_by: &str) -> Result<Table> {
     Ok(Table { path: path.to_path_buf(), batch, metadata, hash })
 }
 
-/// The rows of a table of ours, some at a time: its file is all that is held in memory.
+/// The rows of one of our tables, batch by batch: only its file is held in memory.
 ///
 /// Errors: as `read`.
 fn batches(path: &Path, made_by: &str) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
@@ -192,29 +193,29 @@ fn batches(path: &Path, made_by: &str) -> Result<impl Iterator<Item = Result<Rec
     Ok(batches.map(move |batch| batch.map_err(bad)))
 }
 
-/// The footer's key-value pairs of a file that is whole. `made_by` and errors as in `read`.
+/// The footer's key-value pairs of an undamaged file. `made_by` and errors as in `read`.
 pub fn metadata(path: &Path, made_by: &str) -> Result<Pairs> {
     Ok(whole(path, made_by, as_stored())?.2)
 }
 
-/// The columns of a table of ours, as it was written, and its footer's key-value pairs. `made_by` and
+/// The columns of one of our tables, as written, and the key-value pairs of its footer. `made_by` and
 /// errors as in `read`.
 pub fn footer(path: &Path, made_by: &str) -> Result<(Arc<Schema>, Pairs)> {
     let (_, builder, pairs) = whole(path, made_by, ArrowReaderOptions::new())?;
     Ok((Arc::new(Schema::new(builder.schema().fields().clone())), pairs))
 }
 
-/// What the footer of a file claims, of which nothing else is read: key-value pairs, names of the columns,
-/// number of rows. `None` if it is no parquet file.
+/// The claims of a file's footer, without reading the rest: key-value pairs, names of the columns, number
+/// of rows. `None` if it is no parquet file.
 pub fn claims(path: &Path) -> Option<(Pairs, Vec<String>, u64)> {
     let (builder, pairs) = open(File::open(path).ok()?, as_stored()).ok()?;
     let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
     Some((pairs, columns, builder.metadata().file_metadata().num_rows().unsigned_abs()))
 }
 
-/// The footer's key-value pairs of an output of `tool`, or `None` if there is none that is whole.
+/// The footer's key-value pairs of an output of `tool`, or `None` if there is no undamaged output.
 ///
-/// Errors: `NotOurs` if there is something that `tool` has not made.
+/// Errors: `NotOurs` if there is a file that `tool` has not made.
 pub fn output(path: &Path, tool: &str) -> Result<Option<Pairs>> {
     let not_ours =
         || Error::NotOurs { path: path.to_path_buf(), what: format!("an output of {tool}") };
@@ -222,7 +223,7 @@ pub fn output(path: &Path, tool: &str) -> Result<Option<Pairs>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(path)(e)),
         Ok(file) if !file.is_file() => return Err(not_ours()),
-        // Nobody's work.
+        // An empty file is nobody's work.
         Ok(file) if file.len() == 0 => return Ok(None),
         Ok(_) => {}
     }
@@ -232,13 +233,13 @@ pub fn output(path: &Path, tool: &str) -> Result<Option<Pairs>> {
             Err(not_ours())
         }
         Ok((_, metadata)) => Ok(hash::check(&bytes, &metadata).is_ok().then_some(metadata)),
-        // It may have been ours before it was damaged.
+        // The file may have been ours before it was damaged.
         Err(_) if bytes.starts_with(MAGIC) => Ok(None),
         Err(_) => Err(not_ours()),
     }
 }
 
-/// How a parquet file begins.
+/// The first bytes of a parquet file.
 const MAGIC: &[u8] = b"PAR1";
 
 fn bytes(path: &Path, made_by: &str) -> Result<Vec<u8>> {
@@ -248,7 +249,7 @@ fn bytes(path: &Path, made_by: &str) -> Result<Vec<u8>> {
     })
 }
 
-/// The bytes of a table that is whole, a reader of it and its footer's key-value pairs.
+/// The bytes of an undamaged table, a reader of it, and the key-value pairs of its footer.
 fn whole(
     path: &Path,
     made_by: &str,
@@ -273,7 +274,7 @@ fn open<R: ChunkReader + 'static>(
     Ok((builder, pairs))
 }
 
-/// Types as stored: a file that another tool wrote may carry an Arrow schema of its own.
+/// Types as stored: a file of another tool may have an Arrow schema of its own.
 fn as_stored() -> ArrowReaderOptions {
     ArrowReaderOptions::new().with_skip_arrow_metadata(true)
 }

@@ -1,15 +1,15 @@
-//! The headers of parquet, structs in thrift's compact protocol, before the parquet reader parses them:
-//! is all there that they claim, and is each field of the type that the reader takes it for. It does not
-//! ask for the type of a field that it knows, so that it would read others than were looked at here; it
-//! passes over a list of truth values without a byte for each; and in a page header it passes over
-//! what is behind the end of the file.
+//! Checks the headers of parquet, structs in thrift's compact protocol, before the parquet reader parses
+//! them: everything that a header claims must exist, and each field must have the type that the reader
+//! assumes. The reader does not check the type of a field that it knows, so it would read other fields than
+//! those checked here. It skips a list of booleans without one byte per element. In a page header it skips
+//! past the end of the file.
 
 use FieldType::{Byte, Double, Int, List, Noted, Struct, Text, Truth};
 use parquet::errors::ParquetError;
 use std::io::Read;
 
-/// What a page header (parquet.thrift) claims: bytes of the page, bytes of it in the file, values of a
-/// dictionary; 0 if it does not say.
+/// The claims of a page header (parquet.thrift): bytes of the page, its bytes in the file, values of a
+/// dictionary. 0 if the header does not say.
 #[derive(Debug, Default)]
 pub struct PageClaims {
     pub uncompressed: i64,
@@ -17,10 +17,10 @@ pub struct PageClaims {
     pub dictionary: i64,
 }
 
-/// Looks at a page header.
+/// Checks a page header.
 pub fn page_header(bytes: &mut impl Read) -> Result<PageClaims, ParquetError> {
     let mut walk = HeaderWalk {
-        // There are none.
+        // A page header has no lists.
         elements: 0,
         page: PageClaims::default(),
     };
@@ -28,19 +28,19 @@ pub fn page_header(bytes: &mut impl Read) -> Result<PageClaims, ParquetError> {
     Ok(walk.page)
 }
 
-/// Looks at a footer.
+/// Checks a footer.
 pub fn footer(bytes: &[u8]) -> Result<(), ParquetError> {
     whole(bytes, FILE)
 }
 
-/// Looks at the offset index of a column chunk.
+/// Checks the offset index of a column chunk.
 pub fn offset_index(bytes: &[u8]) -> Result<(), ParquetError> {
     whole(bytes, OFFSET_INDEX)
 }
 
 fn whole(mut bytes: &[u8], fields: Fields) -> Result<(), ParquetError> {
     let mut walk = HeaderWalk {
-        // Each has a byte at least.
+        // Each element has at least one byte.
         elements: bytes.len() as u64,
         page: PageClaims::default(),
     };
@@ -51,12 +51,12 @@ fn broken(found: &str) -> ParquetError {
     ParquetError::General(format!("{found} in a header"))
 }
 
-/// What the reader takes a field for.
+/// The type that the reader assumes for a field.
 #[derive(Clone, Copy)]
 enum FieldType {
-    /// Of any size, and numbers of an enum.
+    /// Of any size; also the numbers of an enum.
     Int,
-    /// An `Int` that is handed on.
+    /// An `Int` that is returned.
     Noted(fn(&mut PageClaims) -> &mut i64),
     Byte,
     Double,
@@ -189,11 +189,11 @@ const BOUNDING_BOX: Fields = &[
 const KEY_VALUE: Fields = &[(1, Text), (2, Text)];
 const COLUMN_ORDER: Fields = TIME_UNIT;
 
-/// Structs in structs: there are some ten in a footer.
+/// Most levels of nested structs: a footer has about ten.
 const MAX_DEPTH: usize = 16;
 
 struct HeaderWalk {
-    /// Elements that lists may still have together.
+    /// Elements that lists may still have, in total.
     elements: u64,
     page: PageClaims,
 }
@@ -221,7 +221,7 @@ impl HeaderWalk {
             }
             let kind = known.iter().find(|(of, _)| *of == number);
             match (head & 0xf, kind.map(|(_, kind)| *kind)) {
-                // A truth value, which is all in its type.
+                // A boolean, whose value is in its type.
                 (1 | 2, None | Some(Truth)) => {}
                 (_, Some(Truth)) => return Err(broken("a field of another type")),
                 (code, kind) => self.value(bytes, code, kind, depth)?,
@@ -229,7 +229,7 @@ impl HeaderWalk {
         }
     }
 
-    /// Reads a value of the type `code`, which has to be that of a `kind`.
+    /// Reads a value of the type `code`, which must be a type of `kind`.
     fn value(
         &mut self,
         bytes: &mut impl Read,
@@ -244,7 +244,7 @@ impl HeaderWalk {
             (4..=6, None | Some(Int)) => {
                 int(bytes)?;
             }
-            // As the reader, which takes of a number what fits.
+            // Like the reader, which keeps the bits that fit.
             (4..=6, Some(Noted(place))) => *place(&mut self.page) = (int(bytes)? as i32).into(),
             (7, None | Some(Double)) => skip(bytes, 8)?,
             (8, None | Some(Text)) => {
@@ -258,13 +258,14 @@ impl HeaderWalk {
                     size => size.into(),
                 };
                 let left = self.elements.checked_sub(size);
-                self.elements = left.ok_or_else(|| broken("a list of more than there is"))?;
+                self.elements =
+                    left.ok_or_else(|| broken("a list with more elements than bytes"))?;
                 let kind = match kind {
                     Some(List(of)) => Some(*of),
                     _ => None,
                 };
-                // Truth values in a list are none of what is read, and the reader does not agree with
-                // the protocol on their size.
+                // No field that is read is a list of booleans, and the reader and the protocol disagree
+                // about the size of one.
                 for _ in 0..size {
                     self.value(bytes, head & 0xf, kind, depth - 1)?;
                 }
@@ -286,7 +287,7 @@ fn skip(bytes: &mut impl Read, length: u64) -> Result<(), ParquetError> {
     }
 }
 
-/// A number in zigzag: 0, -1, 1, -2 and on.
+/// A zigzag number: 0, -1, 1, -2 and so on.
 fn int(bytes: &mut impl Read) -> std::io::Result<i64> {
     let value = varint(bytes)?;
     Ok((value >> 1) as i64 ^ -((value & 1) as i64))

@@ -125,7 +125,7 @@ fn none_is_held_out(
             path,
             "images that are not in the validation set",
             format!("{:?}", split.key(row as usize)),
-            "draw both with one call of s4l-subset",
+            "draw both sets in one call of s4l-subset",
         )),
     }
 }

@@ -1,6 +1,6 @@
 //! The options that all training stages take.
 
-use crate::cli::{self, Computing, InputShards, Output, Words};
+use crate::cli::{self, Computing, InputShards, Messages, Output};
 use crate::error::Result;
 use crate::network::engine::Precision;
 use crate::recipe::{Recipe, SETTINGS};
@@ -39,7 +39,7 @@ pub struct TrainingOptions {
     #[command(flatten)]
     pub output: Output,
     #[command(flatten)]
-    pub words: Words,
+    pub messages: Messages,
 }
 
 /// A time in minutes, as 10 or 0.5.

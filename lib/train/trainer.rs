@@ -109,7 +109,7 @@ impl Run {
         let here = Isa::best().name();
         if !state.instructions.is_empty() && state.instructions != here {
             cli::warn(&format!(
-                "{}: begun with {}, going on with {here}: its bytes may be those of neither",
+                "{}: begun with {}, going on with {here}: the bytes may differ from those of either",
                 self.out.display(),
                 state.instructions
             ));

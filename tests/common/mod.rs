@@ -1,6 +1,6 @@
-//! What the tests of the stages share: a folder a test, and running the real binaries in it.
+//! Shared by the tests of the stages: one folder per test, and running the real binaries in it.
 
-// Each test file is a program of its own and uses a part of this.
+// Each test file is a program of its own and uses only a part of this.
 #![allow(dead_code)]
 
 pub mod training;
@@ -15,7 +15,7 @@ use s4l::stages;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The rows of a pipeline, one a recipe, in the order of the report.
+/// The rows of a pipeline, one per recipe, in the order of the report.
 pub fn rows(pipeline: &str) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(pipeline);
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
@@ -70,7 +70,7 @@ impl Scratch {
         }
     }
 
-    /// Names in the folder, hidden ones too: nothing half-written may be among them.
+    /// Names in the folder, including hidden ones: no unfinished file may be among them.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<_> =
@@ -87,7 +87,7 @@ impl Ran {
         self
     }
 
-    /// Failed with this code and one line which has all of `words`.
+    /// The run failed with this code and one line that contains all of `words`.
     #[track_caller]
     pub fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}", self.stderr);
@@ -150,7 +150,7 @@ pub fn jpeg(pixels: &[u8], side: u32) -> Vec<u8> {
     bytes
 }
 
-/// A progressive JPEG whose last scan comes 500 times more: each costs a pass over all pixels.
+/// A progressive JPEG whose last scan is repeated 500 times: each costs a pass over all pixels.
 pub fn many_scans() -> Vec<u8> {
     let path = "tests/golden/inputs/kinds/progressive.jpg";
     let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
@@ -211,7 +211,7 @@ pub fn batches(path: &Path) -> Vec<RecordBatch> {
     reader.build().unwrap().map(Result::unwrap).collect()
 }
 
-/// Key and name of the class, `-` for none, of each image of a split of `shards`.
+/// Key and class name (`-` for none) of each image of a split of `shards`.
 pub fn labelled_keys(scratch: &Scratch, split: &str) -> Vec<(String, String)> {
     let shards = Shards::open(&scratch.path("shards")).unwrap();
     let split = shards.split(split).unwrap();

@@ -1,4 +1,4 @@
-//! Running the stages from labelled images on: training, pseudo labels, evaluation.
+//! Running the stages that follow the shards: training, pseudo labels, evaluation.
 
 use super::{Ran, Scratch, contents, smoke_shards};
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -20,8 +20,8 @@ pub const PSEUDOLABEL: &str = env!("CARGO_BIN_EXE_s4l-pseudolabel");
 pub const EVAL: &str = env!("CARGO_BIN_EXE_s4l-eval");
 const SUBSET: &str = env!("CARGO_BIN_EXE_s4l-subset");
 
-/// A network of one unit at a quarter of the work, one thread (tests run side by side), no words
-/// but those of an error.
+/// A network of one unit at a quarter of the work, one thread (tests run side by side), and no messages
+/// except errors.
 pub const SMALL: [&str; 7] =
     ["-s", "units=[1]", "-s", "stem=small_stride2", "--threads", "1", "-q"];
 
@@ -30,7 +30,7 @@ pub fn recipe(row: &str) -> String {
     format!("{}/pipelines/smoke/{row}.toml", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Shards, `labelled.parquet` (10 of each class) and `val.parquet` of the embedded set.
+/// Shards, `labelled.parquet` (10 images per class) and `val.parquet` of the embedded set.
 pub fn labelled_shards() -> Scratch {
     let scratch = smoke_shards();
     scratch.run(SUBSET, &words(LABELLED)).ok();
@@ -58,7 +58,7 @@ pub fn pretrain_words(row: &str, out: &str, more: &str) -> String {
     )
 }
 
-/// `s4l-moam --step` with the recipe of that step.
+/// Runs `s4l-moam --step` with the recipe of that step.
 pub fn moam(scratch: &Scratch, step: &str, out: &str, more: &str) -> Ran {
     scratch.run(MOAM, &words(&moam_words(step, out, more)))
 }
@@ -76,7 +76,7 @@ pub fn moam_words(step: &str, out: &str, more: &str) -> String {
     )
 }
 
-/// `s4l-pseudolabel` of all images by `model`.
+/// Runs `s4l-pseudolabel` on all images with `model`.
 pub fn pseudolabel(scratch: &Scratch, model: &str, more: &str) -> Ran {
     let line = format!(
         "--in shards --model {model} --labelled labelled.parquet --threads 1 -q --out labels.parquet {more}"
@@ -112,7 +112,7 @@ pub fn curve(scratch: &Scratch, model: &str, name: &str) -> Vec<f64> {
     all.filter(|(n, _)| n == name).map(|(_, v)| v).collect()
 }
 
-/// Everything in a finished model's folder; that nothing else is in it.
+/// All files of a finished model's folder; checks that there is no other file.
 #[track_caller]
 pub fn model(scratch: &Scratch, name: &str) -> Vec<(String, Vec<u8>)> {
     let files = contents(&scratch.path(name));
@@ -129,7 +129,7 @@ pub fn model(scratch: &Scratch, name: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Writes a safetensors file again with other tensors or another header, as if it had been made so.
+/// Writes a safetensors file again with other tensors or another header, with a valid hash.
 pub fn rewrite(path: &Path, change: impl FnOnce(&mut BTreeMap<String, String>, &mut Vec<Tensor>)) {
     let bytes = std::fs::read(path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -166,7 +166,7 @@ pub fn differing(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) -> Vec<String
     pairs.map(|(a, _)| a.0.clone()).collect()
 }
 
-/// Starts a stage and sends it signals, one after the other, as soon as `file` exists and holds something.
+/// Starts a stage and sends it signals, one after the other, as soon as `file` exists and has content.
 pub fn signalled(
     scratch: &Scratch,
     program: &str,
@@ -181,7 +181,7 @@ pub fn signalled(
         .current_dir(scratch.path("."))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // Under nohup the tests ignore SIGHUP, and what they start would too.
+    // Under nohup the tests ignore SIGHUP, and so would the stages that they start.
     // SAFETY: `signal` may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
@@ -200,7 +200,7 @@ pub fn signalled(
     for &signal in signals {
         // SAFETY: the process is our child and has not been waited for.
         unsafe { libc::kill(child.id() as i32, signal) };
-        // Two of a kind are one if the second comes before the first is seen.
+        // Two signals of a kind count once if the second comes before the first is handled.
         std::thread::sleep(Duration::from_millis(2));
     }
     child.wait_with_output().unwrap()

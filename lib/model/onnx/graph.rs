@@ -15,13 +15,13 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// A length of an input or output: known, or named.
+/// A dimension of an input or output: known, or named.
 pub enum Length<'a> {
     Is(usize),
     Any(&'a str),
 }
 
-/// Nodes in the order in which they are added, which takes the names of nodes before.
+/// Nodes in order: a node may use only the outputs of earlier nodes.
 #[derive(Default)]
 pub struct Graph {
     proto: GraphProto,
@@ -33,13 +33,13 @@ impl Graph {
         self.proto
     }
 
-    /// Adds a node with one output, which has the name of the operator and of the node's place.
+    /// Adds a node with one output, named after the operator and the node's number.
     pub fn add(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> Name {
         let name = format!("{op}.{}", self.proto.node.len());
         self.add_named(&name, op, inputs, attributes)
     }
 
-    /// Adds a node with one output of that name.
+    /// Adds a node with one output of the name `name`.
     pub fn add_named(
         &mut self,
         name: &str,

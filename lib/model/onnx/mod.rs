@@ -1,4 +1,4 @@
-//! A model as an ONNX file: the preparation of `augment_eval`, the trunk, the head of the classes. Its
+//! A model as an ONNX file: the preparation of `augment_eval`, the trunk, the head of the classes. The
 //! metadata has the lineage, the names of the classes, and a hash of the whole file.
 
 mod graph;
@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 pub const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
-/// The most bytes that readers of protobuf take.
+/// Most bytes that protobuf readers accept.
 const MOST_BYTES: usize = (1 << 31) - 1;
 
-/// The file. `lineage`: of the export, for its metadata.
+/// The bytes of the file. `lineage`: of the export, for the metadata.
 ///
-/// Errors: `Recipe` if the preparation draws at random, or there are too many weights.
+/// Errors: `Recipe` if the preparation is random, or there are too many weights.
 pub fn bytes(model: &Model, lineage: BTreeMap<String, String>) -> Result<Vec<u8>> {
     let (config, layout) = (&model.config, &model.layout);
     let Some(head) = layout.head(head::CLASSES) else {
@@ -81,7 +81,7 @@ pub fn bytes(model: &Model, lineage: BTreeMap<String, String>) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// How `augment_eval` prepares an image.
+/// The steps by which `augment_eval` prepares an image.
 pub fn acts(augment_eval: &str) -> Result<Vec<Act>> {
     Pipe::parse(augment_eval, Mode::Eval)?.first_view()
 }
@@ -103,12 +103,12 @@ pub struct Described {
     pub metadata: HashMap<String, String>,
 }
 
-/// The file of a folder, or the file itself.
+/// The ONNX file in a folder, or the file itself.
 pub fn file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(schema::ONNX_MODEL) } else { path.to_path_buf() }
 }
 
-/// Reads a file, or the file of a folder. Errors: `BadData` if its bytes have changed.
+/// Reads a file, or the ONNX file in a folder. Errors: `BadData` if its bytes have changed.
 pub fn read(path: &Path) -> Result<Described> {
     let path = &file(path);
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -127,7 +127,7 @@ pub fn read(path: &Path) -> Result<Described> {
     Ok(Described { proto, metadata })
 }
 
-/// The position of a file's hash: in the metadata, which come last.
+/// The position of the hash in a file: in the metadata, at the end.
 fn digits(bytes: &[u8]) -> Option<Range<usize>> {
     let key = schema::HASH_KEY.as_bytes();
     // The key, then the tag and the length of its value.

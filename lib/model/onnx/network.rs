@@ -1,4 +1,4 @@
-//! The network as nodes, in evaluation: batch norm by its moving statistics.
+//! The network as nodes, for evaluation: batch norm with its moving statistics.
 
 use super::graph::{Attribute, Graph, Name};
 use crate::model::tensors::Place;
@@ -7,7 +7,7 @@ use crate::network::layout::{Conv, Head, Layout, Norm};
 use crate::network::weights::Weights;
 
 /// From images `[batch, channels, height, width]` to the pre-logits, named `representation`, and the logits
-/// of a head, which have its name.
+/// of a head, named after the head.
 pub fn add(
     graph: &mut Graph,
     images: &str,
@@ -77,7 +77,7 @@ impl Network<'_> {
         self.graph.add("Relu", &[&x], &[])
     }
 
-    /// 3x3 with stride 2 over zeros: MaxPool's own padding is below all values.
+    /// 3x3 with stride 2 and zero padding. MaxPool's own padding is below all values, so it cannot be used.
     fn pool(&mut self, x: &str) -> Name {
         let pads = self.graph.ints(&[0, 0, 1, 1, 0, 0, 1, 1]);
         let x = self.graph.add("Pad", &[x, &pads], &[]);

@@ -1,5 +1,5 @@
-//! The preparation of images as nodes: the arithmetic of `augment`, operator by operator, so that
-//! its result is what `s4l-eval` feeds to the network.
+//! The preparation of images as nodes: the arithmetic of `augment`, operator by operator, so the network
+//! gets the same input as in `s4l-eval`.
 
 use super::graph::{Attribute, Graph, Name};
 use super::proto::data_type;
@@ -10,8 +10,8 @@ use crate::pixels::Size;
 const ROWS: i64 = 1;
 const COLUMNS: i64 = 2;
 
-/// From bytes `[batch, height, width, channels]` of any one size to `[batch, channels, height, width]`
-/// of `size`, named `to`.
+/// From bytes `[batch, height, width, channels]` of any size to `[batch, channels, height, width]` of
+/// `size`, named `to`. All images of a batch have the same size.
 pub fn add(
     graph: &mut Graph,
     from: &str,
@@ -38,7 +38,7 @@ pub fn add(
             Act::Standardize => standardize(graph, &images),
         };
     }
-    // The size differs only if a crop did not fit: then this fails.
+    // The size differs only if a crop did not fit. Then this node fails.
     let shape = [0, size.height, size.width, channels].map(|n| n as i64);
     let shape = graph.ints(&shape);
     let images = graph.add("Reshape", &[&images, &shape], &[]);
@@ -81,7 +81,7 @@ fn crop_fraction(graph: &mut Graph, images: &str) -> Name {
     window(graph, images, &start, &end)
 }
 
-/// One axis by `Interpolation::LegacyBilinear`: index i of the output lies at i * n / `output`.
+/// One axis by `Interpolation::LegacyBilinear`: output index i is at i * n / `output`.
 fn linear(graph: &mut Graph, images: &str, axis: i64, output: usize) -> Name {
     let length = lengths(graph, images, axis, axis + 1);
     let indices: Vec<f32> = (0..output).map(|i| i as f32).collect();
@@ -97,7 +97,7 @@ fn linear(graph: &mut Graph, images: &str, axis: i64, output: usize) -> Name {
     let high = graph.add("Add", &[&low, &unit], &[]);
     let high = graph.add("Min", &[&high, &last], &[]);
     let fraction = graph.add("Sub", &[&position, &floor], &[]);
-    // So that it lies along the axis.
+    // So that the fraction varies along the axis.
     let behind: Vec<i64> = (1..=3 - axis).collect();
     let behind = graph.ints(&behind);
     let fraction = graph.add("Unsqueeze", &[&fraction, &behind], &[]);
@@ -110,7 +110,7 @@ fn linear(graph: &mut Graph, images: &str, axis: i64, output: usize) -> Name {
     graph.add("Add", &[&low, &high], &[])
 }
 
-/// The smaller side to `side`, by `resize::smaller_side` and `Interpolation::Area`.
+/// Resizes the smaller side to `side`, by `resize::smaller_side` and `Interpolation::Area`.
 fn resize_small(graph: &mut Graph, images: &str, side: usize, channels: usize) -> Name {
     let whole = lengths(graph, images, ROWS, COLUMNS + 1);
     let whole = cast(graph, &whole, data_type::FLOAT);
@@ -132,10 +132,10 @@ fn resize_small(graph: &mut Graph, images: &str, side: usize, channels: usize) -
     graph.add("MatMul", &[&columns, &images], &[])
 }
 
-/// The share of the box of each output that each input covers, `[output, input]`.
+/// For each output, the share of its box that each input covers: `[output, input]`.
 fn shares(graph: &mut Graph, input: &str, output: &str) -> Name {
     let (zero, one) = (graph.float(0.0), graph.float(1.0));
-    // What lies behind the last input has its value.
+    // Beyond the last input, its value is repeated.
     let far = graph.ints(&[1]);
     let endless = graph.float(f32::MAX);
     let endless = graph.add("Expand", &[&endless, &far], &[]);

@@ -1,4 +1,4 @@
-//! The messages of `onnx.proto` that a network needs, field by field as it numbers them.
+//! The messages of `onnx.proto` that a network needs, with their field numbers.
 
 use prost::Message;
 
@@ -39,7 +39,7 @@ pub struct StringStringEntryProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
-    /// Each node after those whose outputs it takes.
+    /// Each node comes after the nodes whose outputs it uses.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
     #[prost(string, optional, tag = "2")]
@@ -138,7 +138,7 @@ pub struct TensorShapeProto {
     pub dim: Vec<DimensionProto>,
 }
 
-/// `TensorShapeProto.Dimension`: a length, or the name of one that is known at run time.
+/// `TensorShapeProto.Dimension`: a length, or the name of a length known only at run time.
 #[derive(Clone, PartialEq, Message)]
 pub struct DimensionProto {
     #[prost(int64, optional, tag = "1")]

@@ -1,5 +1,5 @@
-//! One block of memory for all activations and their gradients: buffers whose lives do not overlap
-//! share their place. Placed before the first step, for one image; a batch scales it.
+//! One block of memory for all activations and their gradients. Buffers that are never needed at the same
+//! time share memory. The layout is computed before the first step, for one image; a batch scales it.
 
 use super::shared::Shared;
 use crate::error::Result;
@@ -15,7 +15,7 @@ pub struct Slot {
     len: usize,
 }
 
-/// Buffers to place: length, and the first and last moment at which they hold something.
+/// Buffers to place: length, and the first and last moment at which each one is needed.
 #[derive(Default)]
 pub struct Requests {
     buffers: Vec<(usize, RangeInclusive<usize>)>,
@@ -28,8 +28,8 @@ impl Requests {
         self.buffers.len() - 1
     }
 
-    /// Places the largest buffer first, each as low as those that it meets allow. Returns the
-    /// slots by number, and their total values per image.
+    /// Places the largest buffer first, each at the lowest offset that is free of the buffers of the same
+    /// time. Returns the slots by number, and the total number of values per image.
     pub fn place(&self) -> (Vec<Slot>, usize) {
         let mut order: Vec<usize> = (0..self.buffers.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.buffers[i].0));
@@ -61,7 +61,7 @@ impl Requests {
     }
 }
 
-/// Zeroed memory on huge pages where the kernel has them, grown as needed.
+/// Zeroed memory, on huge pages if the kernel has them, that grows as needed.
 pub struct Arena<E> {
     map: Option<MmapMut>,
     len: usize,
@@ -75,17 +75,17 @@ impl<E> Default for Arena<E> {
 }
 
 impl<E: Copy> Arena<E> {
-    /// Makes room for `len` values; what was there is lost if it grows.
+    /// Makes room for `len` values. If the memory grows, its content is lost.
     pub fn reserve(&mut self, len: usize) -> Result<()> {
         if len <= self.len {
             return Ok(());
         }
-        // The old memory goes first.
+        // The old memory is freed first.
         *self = Arena::default();
         let bytes = len * size_of::<E>();
         let map = MmapMut::map_anon(bytes)
             .map_err(|_| memory::lacking("activations need", bytes as u64))?;
-        // Only a hint: small pages do, too.
+        // Only a hint: small pages work too.
         let _ = map.advise(Advice::HugePage);
         self.map = Some(map);
         self.len = len;
@@ -96,7 +96,7 @@ impl<E: Copy> Arena<E> {
         Shared::new(self.values_mut())
     }
 
-    /// The first `len` values, whatever they hold.
+    /// The first `len` values, with any content.
     pub fn room(&mut self, len: usize) -> Result<&mut [E]> {
         self.reserve(len)?;
         Ok(&mut self.values_mut()[..len])
@@ -120,7 +120,7 @@ impl<E> Shared<E> {
     /// A slot's values for a batch of `n`.
     ///
     /// # Safety
-    /// Nobody else uses this slot now; slots that live at the same time do not overlap.
+    /// No other slice of this slot is alive; slots of the same time do not overlap.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slot(&self, slot: Slot, n: usize) -> &mut [E] {
         unsafe { self.slice(slot.start * n, slot.len * n) }
@@ -146,7 +146,7 @@ mod tests {
                 assert!(!meet || s.start + s.len <= t.start || t.start + t.len <= s.start);
             }
         }
-        // 30 + 20 + 5 live at the end.
+        // At the end, 30 + 20 + 5 values are needed.
         assert_eq!(total, 55);
     }
 }

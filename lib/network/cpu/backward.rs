@@ -1,4 +1,4 @@
-//! Backward of the convolutions, for weights and input in one pass.
+//! Backward pass of the convolutions, for weights and input together.
 
 use super::conv::{LayerInput, convolve};
 use super::convolve::Epilogue;
@@ -17,22 +17,21 @@ use super::workers::{KernelBuffers, Scratch, Workers};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Values of a pass over large buffers that one task takes.
+/// Values per task in a pass over large buffers.
 const TASK_VALUES: usize = 64 << 10;
-/// Parts into which the pixels are split for the weight gradient: enough for as many threads. The
-/// order of the sums follows from them, and so do the bytes of what is trained. All these partial
-/// sums may have so many weights.
+/// The pixels are split into this many parts for the weight gradient, so as many threads have work. The
+/// order of the sums depends on this number, and so do the bytes of trained models.
 const CHUNKS: usize = 64;
 const PARTIAL_WEIGHTS: usize = 512 << 10;
 
-/// The way back of one `conv::Forward`.
+/// The backward pass of one `conv::Forward`.
 pub struct Backward<'a, E> {
-    /// Items of the input.
+    /// Number of input items.
     pub items: usize,
     pub input: LayerInput<'a, E>,
-    /// Packed for this way.
+    /// Packed for this pass.
     pub weights: &'a [f32],
-    /// One of each convolution.
+    /// One per convolution.
     pub upstream: &'a [Upstream<'a, E>],
     pub downstream: Downstream<'a, E>,
 }
@@ -45,10 +44,10 @@ pub enum Upstream<'a, E> {
     Unit(UnitGradient<'a, E>),
 }
 
-/// The gradient of a bottleneck unit's output: through the batch norm that follows, plus the gradient
-/// of what the output is the residual of.
+/// The gradient of a bottleneck unit's output: the gradient through the batch norm that follows, plus the
+/// gradient through the next residual connection.
 pub struct UnitGradient<'a, E> {
-    /// The masked gradient, in whose place the gradient is left.
+    /// The masked gradient, which the computed gradient replaces.
     pub masked: Shared<E>,
     pub values: &'a [E],
     pub norm: &'a Affine,
@@ -56,18 +55,18 @@ pub struct UnitGradient<'a, E> {
 }
 
 impl<E: Element> UnitGradient<'_, E> {
-    /// Computes all of it, over `pixels` pixels.
+    /// Computes the gradient of `pixels` pixels.
     pub fn compute_all(&self, isa: Isa, pixels: usize) -> &[E] {
         let c = self.norm.scale.len();
         let task = (TASK_VALUES / c).max(1);
         (0..pixels.div_ceil(task)).into_par_iter().for_each(|i| {
             self.compute(isa, i * task * c..((i + 1) * task).min(pixels) * c);
         });
-        // SAFETY: nobody writes there after this.
+        // Nobody writes there after this.
         unsafe { self.masked.slice(0, pixels * c) }
     }
 
-    /// Computes a range of its values.
+    /// Computes a range of the gradient.
     fn compute(&self, isa: Isa, range: Range<usize>) -> &[E] {
         // SAFETY: the ranges of tasks are disjoint.
         let out = unsafe { self.masked.slice(range.start, range.len()) };
@@ -92,36 +91,36 @@ pub enum Downstream<'a, E> {
 
 /// Where the gradient of the parameters is added up.
 pub struct ParameterGradient<'a> {
-    /// The whole parameter vector's, or its trunk part; none where it is not wanted.
+    /// The sums of the whole parameter vector, or of its trunk part; `None` if no gradient is wanted.
     pub sums: Option<&'a mut [f32]>,
-    /// To work in.
+    /// Working memory.
     pub partial: &'a mut Vec<f32>,
 }
 
-/// How the work of a pass is split: tiles in chunks that have partial sums of their own, channels of
-/// the input in blocks.
+/// How the work of a pass is split: tiles into chunks, each with its own partial sums, and input channels
+/// into blocks.
 #[derive(Clone, Copy)]
 struct Grid {
     tiles: usize,
     chunks: usize,
-    /// Tiles of a chunk.
+    /// Tiles per chunk.
     chunk: usize,
     blocks: usize,
-    /// Channels of a block.
+    /// Channels per block.
     block: usize,
 }
 
-/// The channels of a tile that a task computes, and where its sums go.
+/// The channels of a tile that one task computes, and where the sums go.
 struct Task<'a> {
     tile: Tile,
     channels: Range<usize>,
-    /// Those of the input's norm: of the gradient, and of gradient * (x - mean).
+    /// The sums for the norm of the input: of the gradient, and of gradient * (x - mean).
     norm: Option<(&'a mut [f32], &'a mut [f32])>,
     weights: Option<PartialSums>,
 }
 
 impl Group {
-    /// Backward of `forward`: adds to the gradient of the parameters and writes that of the input.
+    /// Backward of `forward`: adds to the gradient of the parameters and writes the gradient of the input.
     /// Returns the sums that the backward pass of the input's norm needs.
     pub fn backward<E: Element>(
         &self,
@@ -130,7 +129,7 @@ impl Group {
         gradient: &mut ParameterGradient,
     ) -> [Vec<f64>; 2] {
         let grid = self.grid(pass.items, workers.threads());
-        // A unit's gradient is computed in place: by one task, or before all of them.
+        // A unit's gradient is computed in place: by the only task, or before all tasks.
         let direct;
         let upstream = match pass.upstream {
             [Upstream::Unit(unit)] if grid.blocks > 1 => {
@@ -184,7 +183,7 @@ impl Group {
         Grid { tiles, chunks, chunk, blocks: self.inputs.div_ceil(block), block }
     }
 
-    /// Adds the chunks' partial sums to the places of the weights in `out`.
+    /// Adds the partial sums of the chunks to the weights in `out`.
     fn add_chunks(&self, isa: Isa, partial: &[f32], out: &mut [f32]) {
         let mut start = 0;
         for conv in &self.convs {
@@ -309,8 +308,8 @@ impl Group {
 }
 
 impl TiledConv {
-    /// The gradient of this convolution's output for a tile: as it lies in memory where it can be,
-    /// else in `buffer`.
+    /// The gradient of this convolution's output for a tile: a slice of the stored gradient if possible,
+    /// else computed into `buffer`.
     fn upstream<'a, E: Element>(
         &self,
         isa: Isa,
@@ -338,7 +337,7 @@ impl TiledConv {
     }
 }
 
-/// Adds the chunks' partial sums to `out`, in their order.
+/// Adds the partial sums of the chunks to `out`, in order.
 fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
     let task = 4 << 10;
     out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
@@ -347,7 +346,7 @@ fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
     });
 }
 
-/// A weight gradient by products of pairs of pixels. `words`: to work in.
+/// A weight gradient by products of pairs of pixels. `words`: working memory.
 fn paired<E: Element>(isa: Isa, words: &mut [Vec<f32>; 2], single: WeightGradient<Single<E>>) {
     let WeightGradient { channels, stride, outputs, runs, width, .. } = single;
     let pairs = (runs.len() * width).div_ceil(2);

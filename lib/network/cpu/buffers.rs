@@ -1,21 +1,21 @@
-//! When each activation and each gradient is needed, and so where it lies.
+//! When each activation and each gradient is needed, and so its place in the arena.
 
 use super::arena::{Requests, Slot};
 
 /// Values per image of one bottleneck unit's buffers, and whether its shortcut is a convolution.
 #[derive(Debug, Clone, Copy)]
 pub struct UnitSizes {
-    /// Outputs of conv1, conv2 and of the unit.
+    /// Outputs of conv1, of conv2 and of the unit.
     pub z1: usize,
     pub z2: usize,
     pub y: usize,
     pub projects: bool,
 }
 
-/// Values per image of all buffers.
+/// Values per image of each buffer.
 #[derive(Debug, Clone, Default)]
 pub struct Sizes {
-    /// The stem's output where a pool follows, else 0; the first unit's input.
+    /// The stem's output if a pool follows, else 0; the first unit's input.
     pub stem: usize,
     pub y0: usize,
     pub units: Vec<UnitSizes>,
@@ -32,7 +32,7 @@ pub struct UnitSlots {
     pub input_gradient: Slot,
 }
 
-/// Where all buffers lie.
+/// The places of all buffers.
 #[derive(Debug, Clone, Default)]
 pub struct Slots {
     pub stem: Slot,
@@ -41,19 +41,19 @@ pub struct Slots {
     pub units: Vec<UnitSlots>,
     /// Gradient of the last output.
     pub gradient: Slot,
-    /// Values per image of all of them.
+    /// Values per image of all buffers together.
     pub total: usize,
 }
 
-/// The moments of a forward and a backward pass over so many units, in their order: stem, pool, three
-/// of each unit, the pre-logits, and the same way back.
+/// The moments of a forward and a backward pass over this many units. In order: the stem, the pool, three
+/// per unit, the pre-logits, then the same backward.
 #[derive(Clone, Copy)]
 struct Timeline {
     units: usize,
 }
 
 impl Timeline {
-    /// The first of a unit's three.
+    /// The first of a unit's three moments.
     fn unit(self, unit: usize) -> usize {
         2 + 3 * unit
     }
@@ -62,12 +62,12 @@ impl Timeline {
         self.unit(self.units)
     }
 
-    /// One of a unit's three on the way back.
+    /// One of a unit's three moments in the backward pass.
     fn back(self, unit: usize, step: usize) -> usize {
         self.pre_logits() + 1 + 3 * (self.units - 1 - unit) + step
     }
 
-    /// The stem's, on the way back.
+    /// The moment of the stem in the backward pass.
     fn end(self) -> usize {
         self.pre_logits() + 1 + 3 * self.units
     }
@@ -112,7 +112,7 @@ impl Slots {
     }
 }
 
-/// Requests z1, z2 and y of a unit, each until its own step back.
+/// Requests z1, z2 and y of a unit, each until its own backward step.
 fn activations(
     requests: &mut Requests,
     sizes: &Sizes,
@@ -130,7 +130,7 @@ fn activations(
     ]
 }
 
-/// Requests the gradients behind the norms of z2 and z1 of a unit, and that of its input.
+/// Requests the gradients behind the norms of z2 and z1 of a unit, and of its input.
 fn gradients(
     requests: &mut Requests,
     sizes: &Sizes,
@@ -147,8 +147,8 @@ fn gradients(
     ]
 }
 
-/// The last use of the gradient of a unit's output, which goes to its first convolution or past it;
-/// `None` for that of the stem's.
+/// The last use of the gradient of a unit's output, which goes to the first convolution of the unit or past
+/// it; `None`: of the stem's output.
 fn last_use(sizes: &Sizes, timeline: Timeline, unit: Option<usize>) -> usize {
     match unit {
         Some(i) if sizes.units[i].projects => timeline.back(i, 2),

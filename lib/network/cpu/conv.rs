@@ -1,8 +1,8 @@
-//! Convolutions over tiles of whole images (or, for 1x1, of pixels): forward with batch norm and
-//! ReLU applied on load and the statistics of the output gathered on store. `backward` has the way
-//! back.
+//! Convolutions over tiles of whole images (1x1 convolutions: of pixels). The forward pass applies batch
+//! norm and ReLU on load and gathers the statistics of the output on store. The backward pass is in
+//! `backward`.
 //!
-//! Work is split into tiles, and where there are few, into blocks of channels. Sums over pixels are
+//! The work is split into tiles, and into blocks of channels if there are few tiles. Sums over pixels are
 //! added up tile by tile in a fixed order.
 
 use super::convolve::{Convolve, Epilogue, Moments, Operand, Sink};
@@ -20,49 +20,49 @@ use super::workers::{Scratch, Workers};
 use half::bf16;
 use std::ops::Range;
 
-/// Tasks of a layer per thread, at least, if the layer is large enough.
+/// The least number of tasks per thread, if the layer is large enough.
 const TASKS: usize = 4;
-/// Channels of a block: whole weight panels of any instruction set, and enough to be worth loading
-/// the tile for.
+/// Channels per block: a whole number of weight panels of any instruction set, and enough to be worth
+/// loading the tile.
 const BLOCK: usize = 64;
 
 /// One pass of a group over its input.
 pub struct Forward<'a, E> {
-    /// Items of the input.
+    /// Number of input items.
     pub items: usize,
     pub input: LayerInput<'a, E>,
-    /// Packed for this way.
+    /// Packed for this pass.
     pub weights: &'a [f32],
-    /// One of each convolution.
+    /// One per convolution.
     pub outputs: &'a [LayerOutput<'a, E>],
 }
 
-/// What a group of convolutions reads.
+/// The input of a group of convolutions.
 #[derive(Clone, Copy)]
 pub enum LayerInput<'a, E> {
     Images(&'a [f32]),
-    /// relu(norm(x)); without a norm x as it is.
+    /// relu(norm(x)), or x itself without a norm.
     Activations(&'a [E], Option<&'a Affine>),
 }
 
-/// Where a convolution's output goes, and what is done on the way.
+/// Where a convolution's output goes, and what is applied to it.
 pub struct LayerOutput<'a, E> {
     pub values: Shared<E>,
-    /// Added to the output; it may be the output's own old content.
+    /// Added to the output; it may be the old content of the output.
     pub residual: Option<*const E>,
     pub then: Then<'a>,
 }
 
 pub enum Then<'a> {
     Nothing,
-    /// Statistics of the output are gathered: of one output of a group at most.
+    /// Gathers the statistics of the output. At most one output of a group has this.
     Statistics,
-    /// relu(norm(output)) is stored.
+    /// Stores relu(norm(output)).
     Activate(&'a Affine),
 }
 
-// SAFETY: the residual is only read, and where it is the output's old content, by the thread that
-// writes there.
+// SAFETY: the residual is only read. If it is the old content of the output, the thread that writes there
+// reads it.
 unsafe impl<E: Sync> Sync for LayerOutput<'_, E> {}
 
 impl<'a, E> LayerOutput<'a, E> {
@@ -70,10 +70,10 @@ impl<'a, E> LayerOutput<'a, E> {
         LayerOutput { values: Shared::new(values), residual: None, then }
     }
 
-    /// What becomes of the sums of a tile, whose values start at `start`. `moments` of the tile are
-    /// there where statistics are asked for.
+    /// The epilogue of a tile whose values start at `start`. `moments`: of the tile, if statistics are
+    /// gathered.
     fn epilogue(&self, start: usize, moments: Option<Moments<'a>>) -> Epilogue<'a, E> {
-        // SAFETY: the residual lies as the output does.
+        // SAFETY: the residual has the layout of the output.
         let residual = self.residual.map(|r| unsafe { r.add(start) });
         match (&self.then, moments, residual) {
             (Then::Activate(n), ..) => Epilogue::Activate { scale: &n.scale, shift: &n.shift },
@@ -87,8 +87,8 @@ impl<'a, E> LayerOutput<'a, E> {
 }
 
 impl Group {
-    /// Convolves the input with each convolution of the group. Returns the statistics of the output
-    /// that asks for them.
+    /// Convolves the input with each convolution of the group. Returns the statistics of the output that
+    /// has `Then::Statistics`.
     pub fn forward<E: Element>(
         &self,
         workers: &Workers<E>,
@@ -114,7 +114,7 @@ impl Group {
         })
     }
 
-    /// The same on this thread alone, for outputs without statistics.
+    /// `forward` on this thread only, for outputs without statistics.
     pub fn infer<E: Element>(&self, isa: Isa, scratch: &mut Scratch<E>, pass: &Forward<E>) {
         for t in 0..pass.items.div_ceil(self.tile) {
             let (tile, columns) = (self.tile(t, pass.items), 0..self.columns());
@@ -122,7 +122,7 @@ impl Group {
         }
     }
 
-    /// The block of columns of a tile. `moments`: of all tiles, for the output that asks for them.
+    /// Convolves a block of columns of a tile. `moments`: of all tiles, for the output with statistics.
     fn forward_tile<E: Element>(
         &self,
         isa: Isa,
@@ -172,26 +172,26 @@ impl Group {
         }
     }
 
-    /// Channels of a block: so many that `parts` parts of the work, each with all blocks of the
-    /// `channels`, are enough for the threads. No sum goes over blocks.
+    /// Channels per block: if the work has `parts` parts, each with all blocks of the `channels`, there are
+    /// enough tasks for the threads. No sum spans several blocks.
     pub fn block(&self, parts: usize, threads: usize, channels: usize) -> usize {
         let blocks = (TASKS * threads).div_ceil(parts).min(channels.div_ceil(BLOCK));
         channels.div_ceil(blocks).next_multiple_of(BLOCK / 2)
     }
 
-    /// The tile of this index, of so many items in all.
+    /// The tile of this index, of `items` items.
     pub fn tile(&self, index: usize, items: usize) -> Tile {
         let first = index * self.tile;
         Tile { index, first, count: self.tile.min(items - first) }
     }
 
-    /// Columns of all convolutions side by side, each starting at a block's.
+    /// Columns of all convolutions side by side, each starting at a block boundary.
     fn columns(&self) -> usize {
         let outputs = self.convs.iter().map(|c| c.conv.outputs);
         outputs.map(|o| o.next_multiple_of(BLOCK)).sum()
     }
 
-    /// Loads these channels of a tile: relu(norm(x)), or x as it is, inside the group's border.
+    /// Loads these channels of a tile, as relu(norm(x)) or as x itself, inside the group's border.
     pub fn load<E: Element>(
         &self,
         isa: Isa,
@@ -228,7 +228,7 @@ impl Group {
     }
 }
 
-/// Does a job by the tables of its `parts`, with an operand of each convolution.
+/// Runs a job by the tables of its `parts`, with one operand per convolution.
 pub fn convolve<E: Element, O: Element>(
     isa: Isa,
     buffers: &mut PatchBuffers,

@@ -1,4 +1,4 @@
-//! The convolution kernel: sums over taps in registers, and what becomes of them.
+//! The convolution kernel: sums over taps in registers, and the epilogue that stores them.
 
 use super::element::Element;
 use super::multiply::Multiply;
@@ -6,8 +6,8 @@ use super::registers::{LANES, for_rows, next_rows, register_rows};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
-/// Consecutive input values of a convolution: their offset from a pixel's own, their number, and
-/// their first row in a weight panel.
+/// Consecutive input values of a convolution: their offset from the pixel, their number, and their first
+/// row in a weight panel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tap {
     pub offset: usize,
@@ -15,7 +15,7 @@ pub struct Tap {
     pub row: usize,
 }
 
-/// One input of a convolution, with the weights that it meets.
+/// One input of a convolution, with its weights.
 #[derive(Clone, Copy)]
 pub struct Operand<'a, T> {
     pub input: *const T,
@@ -28,7 +28,7 @@ pub struct Operand<'a, T> {
 }
 
 impl<'a, T: Copy> Operand<'a, T> {
-    /// The same, with the input's values seen as `U`, which must be as large.
+    /// The same operand with the input's values seen as `U`, which must have the same size.
     pub fn cast<U>(self) -> Operand<'a, U> {
         Operand {
             input: self.input.cast(),
@@ -47,12 +47,12 @@ pub struct Moments<'a> {
     pub squares: &'a mut [f32],
 }
 
-/// What becomes of a convolution's sums. Per-channel vectors are as long as the output has
-/// channels; other tensors lie as the output does.
+/// What is done with the sums of a convolution. Per-channel vectors have one value per output channel;
+/// other tensors have the layout of the output.
 pub enum Epilogue<'a, E> {
     Store,
-    /// Adds the residual, stores, and adds to the moments; where they are `empty`, the pixel of
-    /// `to[0]` becomes what they are computed around.
+    /// Adds the residual, stores, and adds to the moments. If the moments are `empty`, they are computed
+    /// around the pixel of `to[0]`.
     Statistics {
         residual: Option<*const E>,
         moments: Moments<'a>,
@@ -65,8 +65,8 @@ pub enum Epilogue<'a, E> {
         scale: &'a [f32],
         shift: &'a [f32],
     },
-    /// Stores the sum where scale * x + shift > 0, else 0; adds up what it stores, and that times
-    /// (x - mean).
+    /// Stores the sum if scale * x + shift > 0, else 0. Adds up the stored values, and the stored values
+    /// times (x - mean).
     Mask {
         x: *const E,
         scale: &'a [f32],
@@ -77,14 +77,14 @@ pub enum Epilogue<'a, E> {
 }
 
 impl<E> Epilogue<'_, E> {
-    /// Says that part of the output is done.
+    /// Notes that part of the output is done.
     pub fn begun(&mut self) {
         if let Epilogue::Statistics { empty, .. } = self {
             *empty = false;
         }
     }
 
-    /// What is read where the output is written.
+    /// The values that are read at the offsets of the output.
     fn beside(&self) -> Option<*const E> {
         match self {
             Epilogue::Store | Epilogue::Activate { .. } => None,
@@ -93,7 +93,7 @@ impl<E> Epilogue<'_, E> {
         }
     }
 
-    /// The same, for the next part of the output.
+    /// The same epilogue, for the next part of the output.
     pub fn reborrow(&mut self) -> Epilogue<'_, E> {
         match self {
             Epilogue::Store => Epilogue::Store,
@@ -120,14 +120,14 @@ impl<E> Epilogue<'_, E> {
 ///
 /// Reads the inputs at the given offsets, writes the columns of `output` at the given offsets.
 pub struct Convolve<'a, P: Multiply, E> {
-    /// One or two.
+    /// One or two operands.
     pub operands: &'a [Operand<'a, P::Value>],
-    /// Starts at a multiple of two vectors, ends at one of `LANES`.
+    /// Starts at a multiple of two vectors, ends at a multiple of `LANES`.
     pub columns: Range<usize>,
     pub sink: Sink<'a, E>,
 }
 
-/// Where sums go: pixel m to `output[to[m]..]`.
+/// Where the sums go: pixel m to `output[to[m]..]`.
 pub struct Sink<'a, E> {
     pub output: *mut E,
     pub to: &'a [u32],
@@ -135,7 +135,7 @@ pub struct Sink<'a, E> {
 }
 
 impl<E> Sink<'_, E> {
-    /// Has the cache lines fetched that `finish` will want, while the sums are computed.
+    /// Prefetches the cache lines that `finish` needs, while the sums are computed.
     ///
     /// # Safety
     /// The sink has these pixels.
@@ -157,7 +157,7 @@ impl<E> Sink<'_, E> {
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Asks for a cache line, where there is an instruction for it.
+/// Prefetches a cache line, if there is an instruction for it.
 #[inline(always)]
 fn fetch<T>(line: *const T, to_write: bool) {
     #[cfg(target_arch = "x86_64")]
@@ -207,8 +207,8 @@ impl<P: Multiply, E: Element> WithSimd for Convolve<'_, P, E> {
     }
 }
 
-/// `convolve_rows` as a function of its own: with 16 registers it is faster so than beside all other
-/// sizes of a tile in one function.
+/// `convolve_rows` as a separate function: with 16 registers this is faster than one function with all tile
+/// sizes.
 ///
 /// # Safety
 /// As for `convolve_rows`.
@@ -233,14 +233,14 @@ unsafe fn apart<S: Simd, P: Multiply, const M: usize, const V: usize>(
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            // SAFETY: the caller's.
+            // SAFETY: as the caller promises.
             unsafe { convolve_rows::<S, P, M, V>(simd, self.0, self.1, self.2, self.3) }
         }
     }
     simd.vectorize(Rows::<P, _, M, V>(operands, first, column, sink));
 }
 
-/// M pixels from the `first` and V vectors from the `column` on.
+/// M pixels from `first` on, and V vectors from `column` on.
 ///
 /// # Safety
 /// Offsets lie inside the operands' and the sink's tensors.
@@ -280,14 +280,14 @@ unsafe fn convolve_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
     }
 }
 
-/// Sums of M pixels in V vectors.
+/// The sums of M pixels in V vectors.
 type Sums<S, const M: usize, const V: usize> = [[<S as Simd>::f32s; M]; V];
 
-/// Adds the `depth` values from each pixel's pointer on, times the rows of weights from `w` on. The
-/// compiler keeps the sums of a tile that fills 32 registers in them if one index counts for all pixels.
+/// Adds the products of the `depth` values from each pixel's pointer on with the rows of weights from `w`
+/// on. A tile that fills 32 registers stays in registers only if one index counts for all pixels.
 ///
 /// # Safety
-/// All are readable.
+/// All values are readable.
 #[inline(always)]
 unsafe fn by_index<S: Simd, P: Multiply, const M: usize, const V: usize>(
     simd: S,
@@ -313,7 +313,7 @@ unsafe fn by_index<S: Simd, P: Multiply, const M: usize, const V: usize>(
     sums
 }
 
-/// The same, where 16 registers are to be filled: there it needs a pointer that moves per pixel.
+/// The same for a tile that fills 16 registers: the compiler needs one moving pointer per pixel.
 ///
 /// # Safety
 /// As for `by_index`.
@@ -344,7 +344,7 @@ unsafe fn by_pointers<S: Simd, P: Multiply, const M: usize, const V: usize>(
 /// A row of V vectors of weights.
 ///
 /// # Safety
-/// It is readable.
+/// The row is readable.
 #[inline(always)]
 unsafe fn weights<S: Simd, const V: usize>(simd: S, from: *const f32) -> [S::f32s; V] {
     let mut row = [simd.splat_f32s(0.0); V];
@@ -357,18 +357,17 @@ unsafe fn weights<S: Simd, const V: usize>(simd: S, from: *const f32) -> [S::f32
 /// The values of one vector of channels, from the `j`-th on.
 ///
 /// # Safety
-/// `values` has them.
+/// `values` has that many values.
 #[inline(always)]
 pub unsafe fn channel<S: Simd>(values: &[f32], j: usize) -> S::f32s {
     unsafe { f32::load::<S>(values.as_ptr().add(j)) }
 }
 
-/// The epilogue of one vector of columns of the pixels from the `first` on.
+/// The epilogue of one vector of columns, for the pixels from `first` on.
 ///
 /// # Safety
 /// The sink's offsets lie inside its tensors.
-// Loops stand where closures would read better: a closure is compiled without the instruction set
-// of the function around it.
+// Loops, not closures: a closure is compiled without the instruction set of the function around it.
 #[inline(always)]
 pub unsafe fn finish<S: Simd, E: Element>(
     simd: S,

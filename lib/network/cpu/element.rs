@@ -3,7 +3,7 @@
 use half::bf16;
 use pulp::Simd;
 
-/// A stored value. Arithmetic is in float32 whatever the storage.
+/// A stored value. All arithmetic is in float32.
 pub trait Element: Copy + Default + Send + Sync + 'static {
     fn widen(self) -> f32;
     /// Rounds to nearest, ties to even.
@@ -12,19 +12,19 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Reads `S::F32_LANES` values from `p`.
     ///
     /// # Safety
-    /// They are readable.
+    /// The values are readable.
     unsafe fn load<S: Simd>(p: *const Self) -> S::f32s;
 
     /// Writes `S::F32_LANES` values to `p`.
     ///
     /// # Safety
-    /// They are writable.
+    /// The values are writable.
     unsafe fn store<S: Simd>(p: *mut Self, v: S::f32s);
 
-    /// Whether two of them can be multiplied as a pair.
+    /// Whether two values can be multiplied as a pair.
     const PAIRS: bool;
 
-    /// The values themselves, where they make pairs; else none.
+    /// The values themselves if they can be multiplied in pairs, else `None`.
     fn as_pairs(values: &[Self]) -> &[bf16];
 }
 
@@ -72,7 +72,7 @@ impl Element for bf16 {
     fn narrow(value: f32) -> bf16 {
         let bits = value.to_bits();
         let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        // A NaN stays one: its lowest bits may round away or over.
+        // A NaN stays a NaN: rounding could clear its lowest bits or carry out of them.
         let nan = (bits >> 16) | 0x40;
         let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
         bf16::from_bits(if is_nan { nan } else { rounded } as u16)

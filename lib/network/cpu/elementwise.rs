@@ -7,14 +7,14 @@ use super::registers::LANES;
 use half::bf16;
 use pulp::{Simd, WithSimd};
 
-/// `output = max(0, scale * input + shift)` over pixels, or `input` itself if there is no norm.
-/// Reads `scale.len()` channels of each pixel of `stride` values, writes them side by side.
+/// `output = max(0, scale * input + shift)` over pixels, or `input` itself if there is no norm. Reads
+/// `scale.len()` channels per pixel of `stride` values and writes them without gaps.
 pub struct NormRelu<'a, E> {
     /// From the first channel of the first pixel on.
     pub input: &'a [E],
     pub stride: usize,
     pub output: &'a mut [E],
-    /// Channels that are read.
+    /// Channels to read.
     pub channels: usize,
     /// Scale and shift of these channels.
     pub norm: Option<(&'a [f32], &'a [f32])>,
@@ -68,7 +68,7 @@ pub struct NormBackward<'a, E> {
     pub gradient: *const E,
     pub values: &'a [E],
     pub residual: Option<&'a [E]>,
-    /// May be `gradient`.
+    /// May be the same memory as `gradient`.
     pub output: *mut E,
     pub norm: Coefficients<'a>,
 }
@@ -101,15 +101,15 @@ impl<E: Element> WithSimd for NormBackward<'_, E> {
     }
 }
 
-/// The pixels of runs in pairs, for `multiply::Words`: word `[m, i]` holds channel i of the pixels
-/// 2 m and 2 m + 1 of all runs, one after the other; 0 behind the last one.
+/// The pixels of runs in pairs, for `multiply::Words`: word `[m, i]` holds channel i of the pixels 2 m and
+/// 2 m + 1 of all runs, one run after the other; 0 after the last pixel.
 pub struct PairPixels<'a, R> {
     /// For `channels` values per pixel.
     pub input: &'a [bf16],
     pub channels: usize,
     /// First pixels of the runs.
     pub runs: R,
-    /// Pixels of a run, and from one to the next.
+    /// Pixels per run, and pixels from one to the next.
     pub width: usize,
     pub step: usize,
     pub output: &'a mut [f32],
@@ -145,7 +145,7 @@ impl<R: Iterator<Item = u32>> WithSimd for PairPixels<'_, R> {
     }
 }
 
-/// Adds the values of all parts from the `start` on to `out`, in their order.
+/// Adds the values of all parts, from `start` on, to `out`, in order.
 pub struct AddAll<'a> {
     pub parts: &'a [&'a [f32]],
     pub start: usize,

@@ -1,4 +1,4 @@
-//! The CPU engine: the trunk, or what inference makes of it, over weights in host memory.
+//! The CPU engine: the trunk, or its inference form, over weights in host memory.
 
 use super::element::Element;
 use super::inference::Frozen;
@@ -12,8 +12,8 @@ use crate::network::update::Update;
 use crate::network::weights::Weights;
 use half::bf16;
 
-/// The engine for images of (height, width), on the given instruction set. It is behind the seam, so that
-/// the kernels are compiled once, in this library.
+/// The engine for images of (height, width), on the given instruction set. It is behind the `Engine` seam,
+/// so the kernels are compiled once, in this library.
 pub fn engine(
     layout: &Layout,
     size: (usize, usize),
@@ -31,7 +31,7 @@ pub fn engine(
 struct CpuEngine<E> {
     memory: HostMemory,
     trunk: Trunk<E>,
-    /// For the direction of images, where `E` is too coarse for it.
+    /// For the direction of images, if `E` is too coarse for it.
     exact: Option<Trunk<f32>>,
     frozen: Option<Frozen<E>>,
 }
@@ -49,7 +49,7 @@ impl<E: Element> CpuEngine<E> {
 }
 
 /// Bytes of the CPU engine's buffers for training on `n` images of (height, width) at once, and of the
-/// images, without weights and the threads' scratch.
+/// images. Weights and the threads' scratch are not counted.
 pub fn training_bytes(
     layout: &Layout,
     size: (usize, usize),
@@ -110,7 +110,7 @@ impl<E: Element> Engine for CpuEngine<E> {
 
     fn prepare(&mut self) -> Result<()> {
         let Weights { parameters, moving, .. } = &self.memory.weights;
-        // The old ones go first.
+        // The old buffers are freed first.
         self.frozen = None;
         let isa = self.trunk.workers.isa;
         self.frozen = Some(Frozen::new(&self.trunk.layers, isa, parameters, moving)?);

@@ -1,8 +1,7 @@
-//! What a convolution needs to know of its tiles before the first image: which input values meet
-//! which weights at which pixels, in both directions.
+//! What a convolution must know about its tiles before the first image: which input values meet which
+//! weights at which pixels, for forward and backward.
 //!
-//! Taps that fall on the zero padding are left out: pixels are sorted into parts by the taps that
-//! they have.
+//! Taps that fall on the zero padding are left out: pixels with the same taps form one part.
 
 use super::convolve::Tap;
 use super::isa::Isa;
@@ -13,28 +12,28 @@ use crate::network::layout::Conv;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Pixels of a tile: enough to amortize its set-up and the reading of the weights, where the inner
-/// cache allows.
+/// Pixels per tile: enough to amortize the tile's set-up and the reading of the weights, if the inner cache
+/// has room.
 const TILE_PIXELS: Range<usize> = 128..512;
-/// Input values of a tile of more than the least number of pixels.
+/// Most input values of a tile, unless the tile has the least number of pixels.
 const TILE_VALUES: usize = 96 << 10;
 
 /// Pixels with the same taps.
 pub struct Part {
     /// Offset in the output tile.
     pub to: Vec<u32>,
-    /// For each operand: offset in its tile, and taps.
+    /// Per operand: the pixel's offset in the tile of the operand, and its taps.
     pub from: Vec<(Vec<u32>, Vec<Tap>)>,
-    /// Pixels of one item of the tile.
+    /// Pixels per item of the tile.
     pub per_item: usize,
 }
 
-/// Pixels that one kernel position meets.
+/// Pixels that meet one position of the kernel.
 pub struct WeightTap {
     /// Consecutive rows of the kernel.
     pub row: usize,
     pub depth: usize,
-    /// Runs of pixels: the first one in the input, and in the gradient.
+    /// Runs of pixels: the first pixel in the input, and in the gradient.
     pub runs: Vec<(u32, u32)>,
     pub per_item: usize,
     pub width: usize,
@@ -45,9 +44,9 @@ pub struct TiledConv {
     pub conv: Conv,
     pub forward: Vec<Part>,
     pub weight_taps: Vec<WeightTap>,
-    /// Output pixels of an item.
+    /// Output pixels per item.
     pub out_pixels: usize,
-    /// In place of the tables above.
+    /// Used in place of the tables above.
     pub patches: Option<Patches>,
     /// Values are multiplied in pairs (see `multiply::Pairs`).
     pub pairs: bool,
@@ -113,20 +112,20 @@ impl TiledConv {
 
 /// One or two convolutions that read the same input.
 pub struct Group {
-    /// Of an item of the input.
+    /// Size of an input item.
     pub height: usize,
     pub width: usize,
     pub inputs: usize,
-    /// Zeros around an image in the tile: for the stem, whose few channels make its taps long.
+    /// Zeros around an image in the tile: only for the stem, whose few channels make its taps long.
     pub border: usize,
     /// A tile's items are single pixels, not whole images.
     pub pixels: bool,
-    /// Items of an image.
+    /// Items per image.
     pub image_items: usize,
-    /// Items of a tile.
+    /// Items per tile.
     pub tile: usize,
     pub convs: Vec<TiledConv>,
-    /// Input gradient: an operand for each convolution.
+    /// Input gradient: one operand per convolution.
     pub backward: Vec<Part>,
 }
 
@@ -136,8 +135,8 @@ fn inside(conv: &Conv, at: usize, size: usize, pad: usize) -> Range<usize> {
     pad.saturating_sub(first)..conv.kernel.min((size + pad).saturating_sub(first))
 }
 
-/// Kernel positions along one axis through which an input row meets an output row, descending, and
-/// the first of these output rows.
+/// Kernel positions along one axis through which an input row meets an output row, descending, and the
+/// first of these output rows.
 fn reaching(conv: &Conv, at: usize, size: usize) -> (Vec<usize>, usize) {
     let pad = conv.kernel / 2;
     let taps: Vec<usize> = (0..conv.kernel)
@@ -149,7 +148,7 @@ fn reaching(conv: &Conv, at: usize, size: usize) -> (Vec<usize>, usize) {
     (taps, first)
 }
 
-/// Joins taps that continue the tap before.
+/// Joins each tap that continues the previous one.
 fn joined(taps: impl Iterator<Item = Tap>) -> Vec<Tap> {
     let mut all: Vec<Tap> = Vec::new();
     for tap in taps {
@@ -192,7 +191,7 @@ impl Group {
         }
     }
 
-    /// Pixels of an item of the input, and with the border around it.
+    /// Pixels per input item, without and with the border around it.
     pub fn item_pixels(&self) -> usize {
         self.height * self.width
     }
@@ -223,7 +222,7 @@ impl Group {
     }
 }
 
-/// Output pixels by the taps that they have.
+/// Output pixels by their taps.
 fn forward_parts(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Vec<Part> {
     let (k, s, ci, co) = (conv.kernel, conv.stride, conv.inputs, conv.outputs);
     let (oh, ow) = (conv.output(h), conv.output(w));
@@ -255,10 +254,10 @@ fn forward_parts(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize
     classes.into_iter().map(part).collect()
 }
 
-/// Kernel rows and columns through which a pixel gets gradient.
+/// Kernel rows and columns through which a pixel receives gradient.
 type Reaching = (Vec<usize>, Vec<usize>);
 
-/// Input pixels by the taps through which they get gradient from each convolution.
+/// Input pixels by the taps through which they receive gradient from each convolution.
 fn backward_parts(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<Part> {
     let mut classes: BTreeMap<_, Vec<(usize, usize)>> = BTreeMap::new();
     for y in 0..h {
@@ -297,7 +296,7 @@ fn backward_parts(convs: &[&Conv], (h, w): (usize, usize), tile: usize) -> Vec<P
     classes.into_iter().map(part).collect()
 }
 
-/// The pixels that each kernel position meets.
+/// The pixels that meet each kernel position.
 fn weight_taps(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) -> Vec<WeightTap> {
     let (k, s, ci) = (conv.kernel, conv.stride, conv.inputs);
     let (oh, ow) = (conv.output(h), conv.output(w));
@@ -318,7 +317,7 @@ fn weight_taps(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) 
                 continue;
             }
         }
-        // Rows as long as the image go on in the next one.
+        // Rows as long as the image continue in the next row.
         let (starts, width) = if s == 1 && columns.len() == w && !rows.is_empty() {
             (rows.start..rows.start + 1, rows.len() * w)
         } else {

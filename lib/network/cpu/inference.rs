@@ -1,4 +1,4 @@
-//! Inference: a few images at a time go through a block of the network on one thread, so that their
+//! Inference: one thread takes a few images at a time through a block of the network, so that their
 //! activations stay in its cache.
 
 use super::arena::Arena;
@@ -17,19 +17,19 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Most images that go through at a time, and how many times as large as their activations the
-/// weights may be that they share: reading these again costs less than leaving the cache.
+/// The most images at a time, and how many times as large as the activations the shared weights may be:
+/// reading the weights again costs less than leaving the cache.
 const IMAGES: usize = 64;
 const WEIGHTS_TO_ACTIVATIONS: usize = 3;
 
-/// Units with outputs of one size. The first one's shortcut is a convolution; the others add to
+/// Units with outputs of the same size. The shortcut of the first one is a convolution; the others add to
 /// its output in place.
 struct Block {
     units: Range<usize>,
-    /// Images that go through at a time.
+    /// Images at a time.
     images: usize,
-    /// Values an image: of the input, of the largest first and second convolutions' outputs
-    /// together, of the output.
+    /// Values per image: of the input, of the largest outputs of the first and second convolution together,
+    /// of the output.
     input: usize,
     inner: usize,
     output: usize,
@@ -39,7 +39,7 @@ struct Block {
 pub struct Frozen<E> {
     isa: Isa,
     packed: Arena<f32>,
-    /// Of the stem, and of the three groups of each unit.
+    /// Of the stem, then of the three groups of each unit.
     ranges: Vec<Range<usize>>,
     affine: Vec<[Affine; 3]>,
     last: Affine,
@@ -47,7 +47,7 @@ pub struct Frozen<E> {
     threads: Vec<Mutex<Room<E>>>,
 }
 
-/// What one thread works in.
+/// Working memory of one thread.
 #[derive(Default)]
 struct Room<E> {
     scratch: Scratch<E>,
@@ -98,7 +98,7 @@ impl<E: Element> Frozen<E> {
         let n = images.len() / layers.image_values;
         let features = layers.layout.features;
         let mut out = vec![0f32; n * features];
-        // As many as are worth reading the weights for, and as much work for each thread.
+        // Enough images to be worth reading the weights, and equal work for each thread.
         let most = self.blocks.iter().map(|s| s.images).max().unwrap_or(1);
         let chunks = n.div_ceil(most).next_multiple_of(self.threads.len());
         let count = n.div_ceil(chunks.max(1)).max(1);
@@ -123,7 +123,7 @@ impl<E: Element> Frozen<E> {
         Ok(out)
     }
 
-    /// What the stem and the `blocks` make of a few images, on this thread. `inputs`: of the blocks.
+    /// Runs the stem and the `blocks` on a few images, on this thread. `inputs`: of the blocks.
     fn through(
         &self,
         layers: &Layers,
@@ -150,7 +150,7 @@ impl<E: Element> Frozen<E> {
         Ok(())
     }
 
-    /// A unit's packed weights for its `group`-th convolutions; the stem's before all.
+    /// The packed weights of a unit's `group`-th convolutions; the weights of the stem come first.
     fn weights(&self, unit: usize, group: usize) -> &[f32] {
         &self.packed.values()[self.ranges[1 + 3 * unit + group].clone()]
     }
@@ -183,7 +183,7 @@ impl<E: Element> Frozen<E> {
         Ok(())
     }
 
-    /// A group's convolutions of `n` images.
+    /// The convolutions of a group for `n` images.
     fn convolve(
         &self,
         scratch: &mut Scratch<E>,
@@ -225,7 +225,7 @@ impl<E: Element> Frozen<E> {
             let from = LayerInput::Activations(z1, None);
             let output = LayerOutput::new(z2, Then::Activate(a3));
             self.convolve(scratch, group2, n, self.weights(i, 1), from, &[output]);
-            // Where the shortcut left its values, the sum takes their place.
+            // The sum replaces the values of the shortcut.
             let residual = Some(out.as_ptr());
             let output = LayerOutput { residual, ..LayerOutput::new(out, Then::Nothing) };
             let from = LayerInput::Activations(z2, None);
@@ -235,7 +235,7 @@ impl<E: Element> Frozen<E> {
     }
 }
 
-/// The blocks of a network whose packed weights lie in these ranges.
+/// The blocks of a network whose packed weights are in these ranges.
 fn blocks(layers: &Layers, ranges: &[Range<usize>]) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut input = layers.sizes.y0;

@@ -22,7 +22,7 @@ impl Isa {
         Isa::from(pulp::Arch::new())
     }
 
-    /// What people call it.
+    /// The usual name.
     pub fn name(self) -> &'static str {
         match self.arch {
             #[cfg(target_arch = "x86_64")]
@@ -35,7 +35,7 @@ impl Isa {
         }
     }
 
-    /// Whether there are products of pairs of bfloat16.
+    /// Whether products of pairs of bfloat16 are supported.
     pub fn has_pairs(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.pairs.is_some();
@@ -47,7 +47,7 @@ impl Isa {
         self.arch.dispatch(op)
     }
 
-    /// Runs a kernel that multiplies pairs; `has_pairs` says that it can.
+    /// Runs a kernel that multiplies pairs; only if `has_pairs`.
     pub fn dispatch_pairs<O: WithSimd>(self, op: O) -> O::Output {
         #[cfg(target_arch = "x86_64")]
         if let Some(v4) = self.pairs {
@@ -60,7 +60,7 @@ impl Isa {
 }
 
 impl From<pulp::Arch> for Isa {
-    /// Just this one, for tests.
+    /// Only this instruction set, for tests.
     fn from(arch: pulp::Arch) -> Isa {
         Isa {
             arch,

@@ -1,5 +1,5 @@
-//! The network's layers as training and inference compute them: groups of convolutions, the pool, and
-//! the sizes of what each puts out. Weights and norms are elsewhere.
+//! The network's layers as training and inference compute them: groups of convolutions, the pool, and the
+//! sizes of their outputs. Weights and norms are elsewhere.
 
 use super::buffers::{Sizes, UnitSizes};
 use super::geometry::Group;
@@ -14,7 +14,7 @@ pub struct Layers {
     /// The max pool after the stem, if there is one.
     pub pool: Option<Pool>,
     pub units: Vec<UnitLayers>,
-    /// Values of an image; pixels of the first unit's input.
+    /// Values per image; pixels of the first unit's input.
     pub image_values: usize,
     pub y0_pixels: usize,
     pub sizes: Sizes,
@@ -24,12 +24,12 @@ pub struct Layers {
 pub struct UnitLayers {
     /// conv1 and the shortcut, if there is one; conv2; conv3.
     pub groups: [Group; 3],
-    /// Pixels of an image before and after the stride.
+    /// Pixels per image before and after the stride.
     pub pixels: (usize, usize),
 }
 
 impl UnitLayers {
-    /// Of input of (height, width).
+    /// For input of (height, width).
     fn new(unit: &Unit, (h, w): (usize, usize), pairs: bool) -> UnitLayers {
         let [c1, c2, c3] = &unit.convs;
         let (oh, ow) = (c2.output(h), c2.output(w));

@@ -1,10 +1,10 @@
 //! The fast engine on the CPU: whole-network forward and backward in NHWC over one preallocated arena.
 //! Batch norm and ReLU are fused into the convolutions; only the convolutions' outputs are stored.
 //!
-//! To read from the top: `engine` (what is behind the seam), `trunk` (the order of a pass) and
-//! `inference`; `layers`, then when and where their values lie: `buffers`, `arena`; convolutions over
+//! Reading order: `engine` (the implementation of the `Engine` trait), `trunk` (the order of a pass) and
+//! `inference`; `layers`; when and where the values are stored: `buffers`, `arena`; convolutions over
 //! tiles: `conv`, `backward`, their tables `geometry`, `tile`, `packing`, and `winograd`; `norm` and
-//! `pool`; the kernels: `convolve`, `products`, `elementwise`; under them `multiply`, `registers`,
+//! `pool`; the kernels: `convolve`, `products`, `elementwise`; below them `multiply`, `registers`,
 //! `element`, `isa`; the threads: `workers`, `shared`.
 //!
 //! Letters of shapes: n images of h x w pixels (oh x ow of an output) of c channels (ci in, co out); a

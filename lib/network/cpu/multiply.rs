@@ -1,15 +1,15 @@
-//! How kernels multiply what is stored.
+//! How kernels multiply the stored values.
 
 use super::element::Element;
 use half::bf16;
 use pulp::Simd;
 use std::marker::PhantomData;
 
-/// Multiplications of a register tile: a broadcast value against a vector, into float32 sums.
+/// Multiplications of a register tile: a broadcast value times a vector, added to float32 sums.
 pub trait Multiply: Copy + Send + Sync + 'static {
-    /// What lies in memory.
+    /// The stored value.
     type Value: Element;
-    /// Values that one multiplication takes from each side, and adds up.
+    /// Values that one multiplication takes from each side and adds up.
     const DEPTH: usize;
 
     /// # Safety
@@ -47,8 +47,8 @@ impl<E: Element> Multiply for Single<E> {
     }
 }
 
-/// Two neighbouring bfloat16 at once, for `Isa::dispatch_pairs`. Vectors of them are never read
-/// from where they are stored.
+/// Two neighbouring bfloat16 values at once, for `Isa::dispatch_pairs`. Vectors are never read directly
+/// from the stored values.
 #[derive(Clone, Copy)]
 pub struct Pairs;
 
@@ -72,7 +72,7 @@ impl Multiply for Pairs {
     }
 }
 
-/// Pairs of bfloat16 that lie as one word, as `pair` makes them.
+/// Pairs of bfloat16 stored as one word each, as `pair` makes them.
 #[derive(Clone, Copy)]
 pub struct Words;
 
@@ -109,7 +109,7 @@ fn dot<S: Simd>(simd: S, x: S::f32s, w: S::f32s, sum: S::f32s) -> S::f32s {
     if size_of::<S::f32s>() == 64 {
         use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
         use std::mem::transmute_copy;
-        // SAFETY: vectors of 64 bytes; `Isa::dispatch_pairs` runs this where the instruction is.
+        // SAFETY: vectors of 64 bytes; `Isa::dispatch_pairs` calls this only if the instruction exists.
         return unsafe {
             let out: __m512 = _mm512_dpbf16_ps(
                 transmute_copy::<S::f32s, __m512>(&sum),

@@ -1,4 +1,4 @@
-//! Batch-norm statistics and coefficients, per channel, in float64 where sums meet.
+//! Batch-norm statistics and coefficients, per channel. Sums of several tiles are in float64.
 
 use super::elementwise::Coefficients;
 use crate::network::engine::BATCH_NORM_EPSILON;
@@ -26,8 +26,8 @@ pub struct BatchStatistics {
     pub count: usize,
 }
 
-/// Merges the moments of tiles in their order (Chan et al.): `moments` holds, a tile, `channels`
-/// values that they are computed around, then the sums, then the squares; `counts` its pixels.
+/// Merges the moments of tiles in order (Chan et al.). `moments` has per tile: `channels` values around
+/// which the moments are computed, then the sums, then the squares. `counts`: pixels per tile.
 pub fn merge(
     moments: &[f32],
     channels: usize,
@@ -55,7 +55,7 @@ pub fn merge(
     BatchStatistics { mean, variance: squares, count: total }
 }
 
-/// Adds the tiles' two sums per channel (`channels` values each, one after the other) in their order.
+/// Adds the two sums per channel of all tiles (`channels` values each, one after the other) in order.
 pub fn fold_sums(partial: &[f32], channels: usize) -> [Vec<f64>; 2] {
     let mut folded = [vec![0f64; channels], vec![0f64; channels]];
     for tile in partial.chunks_exact(2 * channels) {
@@ -111,8 +111,8 @@ impl Affine {
         self.set(norm, parameters, |c| (f64::from(mean[c]), f64::from(variance[c])));
     }
 
-    /// Backward coefficients from the sums over the batch of the gradient and of gradient *
-    /// (x - mean). Adds the gradients of gamma and beta where wanted.
+    /// Backward coefficients from the sums over the batch of the gradient and of gradient * (x - mean).
+    /// Adds the gradients of gamma and beta if wanted.
     #[allow(clippy::needless_range_loop)] // a channel indexes many vectors
     pub fn set_backward(
         &mut self,

@@ -9,7 +9,7 @@ use half::bf16;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Which way a convolution's weights are used.
+/// The direction in which a convolution's weights are used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Way {
     Forward,
@@ -17,17 +17,17 @@ pub enum Way {
     Backward,
 }
 
-/// The kernel of a convolution as a matrix: a row for each value that meets a pixel, a column for
-/// each channel that comes of it.
+/// The kernel of a convolution as a matrix: one row per value that meets a pixel, one column per channel of
+/// the result.
 #[derive(Clone, Copy)]
 pub struct KernelMatrix<'a> {
     pub conv: &'a Conv,
-    /// Two rows are packed as one of words (see `multiply::Pairs`).
+    /// Two rows are packed as one row of words (see `multiply::Pairs`).
     pub pairs: bool,
 }
 
 impl KernelMatrix<'_> {
-    /// Rows and columns of values.
+    /// Rows and columns of the matrix.
     fn size(self, way: Way) -> (usize, usize) {
         let taps = self.conv.kernel * self.conv.kernel;
         match way {
@@ -46,8 +46,8 @@ impl KernelMatrix<'_> {
         self.rows(way) * padded(self.size(way).1)
     }
 
-    /// Packs the weights `[kernel, kernel, inputs, outputs]`; columns up to a whole number of vectors
-    /// are zero.
+    /// Packs the weights `[kernel, kernel, inputs, outputs]`; added columns, up to a whole number of
+    /// vectors, are zero.
     pub fn pack(self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (rows, width) = (self.rows(way), panel_width(isa));
         let panels = packed.par_chunks_mut(rows * width).enumerate();
@@ -70,7 +70,7 @@ struct Pack<'a> {
     /// `[kernel, kernel, inputs, outputs]`.
     weights: &'a [f32],
     way: Way,
-    /// First column, and columns.
+    /// First column, and number of columns.
     start: usize,
     width: usize,
     out: &'a mut [f32],
@@ -97,7 +97,7 @@ impl WithSimd for Pack<'_> {
                     }
                 }
             }
-            // The kernel turned by half a turn.
+            // The kernel rotated by 180 degrees.
             Way::Backward => {
                 self.out.fill(0.0);
                 let columns = width.min(inputs.saturating_sub(start));

@@ -1,5 +1,4 @@
-//! Pooling: the max pool behind the ImageNet stem, and the mean over pixels that makes the
-//! pre-logits.
+//! Pooling: the max pool behind the ImageNet stem, and the mean over pixels that gives the pre-logits.
 
 use super::convolve::channel;
 use super::element::Element;
@@ -8,8 +7,8 @@ use super::norm::{Affine, BatchStatistics, fold_sums, merge};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// The max pool behind the ImageNet stem: 3x3, stride 2, over zero padding of 1, where the zeros
-/// compete (reference models/resnet.py).
+/// The max pool behind the ImageNet stem: 3x3, stride 2, with zero padding of 1. The zeros take part in the
+/// maximum (reference models/resnet.py).
 pub struct Pool {
     /// Height and width.
     input: (usize, usize),
@@ -73,7 +72,7 @@ impl Pool {
             });
     }
 
-    /// The window of an output pixel: input pixels, `None` for the padding.
+    /// The window of an output pixel: its input pixels, `None` for padding.
     fn window(&self, p: usize) -> impl Iterator<Item = Option<usize>> {
         let ((h, w), (_, ow)) = (self.input, self.output);
         (0..9).map(move |t| {
@@ -89,7 +88,7 @@ struct MaxPool<'a, E> {
     values: &'a [E],
     out: &'a mut [E],
     channels: usize,
-    /// Of out: see `norm::merge`.
+    /// Moments of `out`: see `norm::merge`.
     moments: &'a mut [f32],
 }
 
@@ -132,7 +131,7 @@ struct MaxPoolBackward<'a, E> {
     values: &'a [E],
     pooled: &'a [E],
     gradient: &'a [E],
-    /// Added to.
+    /// The gradients are added to this.
     out: &'a mut [E],
     channels: usize,
 }
@@ -149,7 +148,7 @@ impl<E: Element> WithSimd for MaxPoolBackward<'_, E> {
                 // SAFETY: as in `MaxPool`.
                 unsafe {
                     let best = E::load::<S>(self.pooled.as_ptr().add(p * c + j));
-                    // What is left to give: the first maximum of the window takes all.
+                    // The gradient still to pass on: the first maximum of the window takes all of it.
                     let mut left = E::load::<S>(self.gradient.as_ptr().add(p * c + j));
                     for from in self.pool.window(p) {
                         let v = match from {
@@ -170,7 +169,7 @@ impl<E: Element> WithSimd for MaxPoolBackward<'_, E> {
     }
 }
 
-/// Mean over an image's pixels of relu(norm(y)), for one image.
+/// Mean over the pixels of one image of relu(norm(y)).
 pub fn pooled_features<E: Element>(isa: Isa, norm: &Affine, y: &[E], out: &mut [f32]) {
     isa.dispatch(MeanRelu { norm, y, out });
 }
@@ -246,7 +245,7 @@ impl<E: Element> WithSimd for Spread<'_, E> {
         let pixels = self.y.len() / c;
         let zero = simd.splat_f32s(0.0);
         for j in (0..c).step_by(S::F32_LANES) {
-            // SAFETY: as in `MeanRelu`; the gradient lies as y does.
+            // SAFETY: as in `MeanRelu`; the gradient has the layout of y.
             unsafe {
                 let scale = channel::<S>(&self.norm.scale, j);
                 let shift = channel::<S>(&self.norm.shift, j);

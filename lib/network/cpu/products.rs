@@ -7,13 +7,13 @@ use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
 /// Matrix products of single values: `output[m * columns.len() + j - columns.start] = sum over k < depth of
-/// input[m * depth + k] * weights[k, j]` for m < `rows` and the columns j, `count` times: with the
-/// inputs, weights and outputs that start a step further each time.
+/// input[m * depth + k] * weights[k, j]` for m < `rows` and the columns j. Done `count` times, with inputs,
+/// weights and outputs that start one step later each time.
 pub struct Products<'a, P: Multiply> {
     pub count: usize,
     pub rows: usize,
     pub depth: usize,
-    /// Starts at a multiple of two vectors, ends at one of `LANES`.
+    /// Starts at a multiple of two vectors, ends at a multiple of `LANES`.
     pub columns: Range<usize>,
     pub input: &'a [P::Value],
     pub input_step: usize,
@@ -104,9 +104,9 @@ unsafe fn product_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
 /// input[(runs[r].0 + x * stride) * channels + i] * gradient[(runs[r].1 + x) * outputs + j]`.
 pub struct WeightGradient<'a, P: Multiply> {
     pub input: &'a [P::Value],
-    /// Values of a pixel of `input`.
+    /// Values per pixel of `input`.
     pub channels: usize,
-    /// Pixels from one to the next.
+    /// Input pixels from one output pixel to the next.
     pub stride: usize,
     pub depth: usize,
     /// Gradient of the convolution's output.
@@ -115,7 +115,7 @@ pub struct WeightGradient<'a, P: Multiply> {
     pub outputs: usize,
     /// First pixels of matching runs in `input` and `gradient`.
     pub runs: &'a [(u32, u32)],
-    /// Pixels of a run.
+    /// Pixels per run.
     pub width: usize,
     /// `[depth, outputs]`.
     pub out: &'a mut [f32],
@@ -174,7 +174,7 @@ unsafe fn weight_rows<S: Simd, P: Multiply, const M: usize, const V: usize>(
                         acc[v] = P::multiply_add(simd, x, g[v], acc[v]);
                     }
                 }
-                // The last step leaves the run; the pointers are not read there.
+                // After the last step the pointers are outside the run; they are not read there.
                 a = a.wrapping_add(step);
                 b = b.wrapping_add(k.outputs);
             }

@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-/// Activations have a multiple of this many channels: the widest vector.
+/// The number of channels of activations is a multiple of this: the widest vector.
 pub const LANES: usize = 16;
 
 /// `channels` rounded up to a whole number of vectors.
@@ -48,8 +48,8 @@ macro_rules! for_rows {
     };
 }
 
-/// Rows of a register tile of `vectors` columns: as many as leave registers for a row of weights
-/// and a broadcast. Without vectors nothing is gained by many.
+/// Rows of a register tile of `vectors` columns: as many as leave registers for a row of weights and a
+/// broadcast value. Without vectors, many rows gain nothing.
 pub const fn register_rows<S: Simd>(vectors: usize) -> usize {
     match (S::F32_LANES, vectors) {
         (1, _) => 4,
@@ -60,7 +60,7 @@ pub const fn register_rows<S: Simd>(vectors: usize) -> usize {
     }
 }
 
-/// Splits `rows` into the fewest register tiles, of nearly equal size: the next one's rows.
+/// Splits `rows` into the fewest register tiles of nearly equal size: the rows of the next one.
 pub fn next_rows(rows: usize, most: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most))
 }

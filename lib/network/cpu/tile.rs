@@ -1,10 +1,10 @@
-//! A tile: consecutive items of a layer, which one task computes at a time.
+//! A tile: consecutive items of a layer that one task computes at a time.
 
 use super::convolve::Epilogue;
 use super::shared::Shared;
 use std::ops::Range;
 
-/// Consecutive items, and which of the layer's tiles they are.
+/// Consecutive items, and the index of their tile in the layer.
 #[derive(Clone, Copy)]
 pub struct Tile {
     pub index: usize,
@@ -14,12 +14,12 @@ pub struct Tile {
 
 /// A convolution over a tile.
 pub struct Job<'a, E, O> {
-    /// What each operand reads: `items` items.
+    /// The input of each operand: `items` items.
     pub inputs: &'a [&'a [E]],
     pub items: usize,
-    /// Packed, one operand's after the other's.
+    /// Packed weights, one operand after the other.
     pub weights: &'a [f32],
-    /// Channels of the output that are computed.
+    /// Output channels to compute.
     pub columns: Range<usize>,
     pub output: *mut O,
     pub epilogue: Epilogue<'a, O>,
@@ -27,11 +27,11 @@ pub struct Job<'a, E, O> {
 
 /// The weight gradient of a convolution over a tile.
 pub struct GradientJob<'a, E> {
-    /// These channels of the input: `items` items.
+    /// Input channels: `items` items.
     pub input: &'a [E],
     pub channels: Range<usize>,
     pub items: usize,
-    /// Of the convolution's output.
+    /// Gradient of the convolution's output.
     pub gradient: &'a [E],
     pub sums: PartialSums,
 }
@@ -41,6 +41,6 @@ pub struct GradientJob<'a, E> {
 pub struct PartialSums {
     pub values: Shared<f32>,
     pub start: usize,
-    /// They hold sums to add to.
+    /// Whether the sums are added to the present content.
     pub begun: bool,
 }

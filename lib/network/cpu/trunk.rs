@@ -1,5 +1,5 @@
-//! The trunk: images → pre-logits and back, with the statistics of the batch. Only the convolutions'
-//! outputs are stored; batch norm and ReLU are applied to them on load.
+//! The trunk: images → pre-logits, and the backward pass, with the statistics of the batch. Only the
+//! outputs of the convolutions are stored; batch norm and ReLU are applied to them on load.
 
 use super::arena::{Arena, Slot};
 use super::backward::{Backward, Downstream, ParameterGradient, UnitGradient, Upstream};
@@ -19,12 +19,12 @@ use crate::network::host::{Moving, TrunkBackward, TrunkForward, Wanted};
 use crate::network::layout::{Layout, Norm};
 use rayon::prelude::*;
 
-/// Activations and their gradients are stored as `E`. Holds what the way back of its last forward pass
-/// needs, but for the images.
+/// Activations and their gradients are stored as `E`. Keeps what the backward pass of the last forward pass
+/// needs, except for the images.
 pub struct Trunk<E> {
     pub layers: Layers,
     pub workers: Workers<E>,
-    /// The norms of each unit, and the one behind them all.
+    /// The norms of each unit, and the final norm.
     norms: Vec<[Affine; 3]>,
     last_norm: Affine,
     slots: Slots,
@@ -83,7 +83,7 @@ impl<E: Element> Trunk<E> {
         Ok(steps.features(&self.last_norm, output.values))
     }
 
-    /// The way back of the last `forward`.
+    /// The backward pass of the last `forward`.
     pub fn backward(&mut self, from: TrunkBackward) {
         let TrunkBackward { parameters, images, features, wanted } = from;
         let steps = Steps {
@@ -111,7 +111,7 @@ impl<E: Element> Trunk<E> {
     }
 }
 
-/// The steps of one pass over `n` images, and what they share.
+/// The steps of one pass over `n` images, and their shared state.
 struct Steps<'a, E> {
     layers: &'a Layers,
     slots: &'a Slots,
@@ -131,12 +131,12 @@ struct Activations<'a, E> {
 impl<E: Element> Steps<'_, E> {
     #[allow(clippy::mut_from_ref)]
     fn slot(&self, slot: Slot) -> &mut [E] {
-        // SAFETY: buffers that live at the same time lie apart (see `buffers`), and each step writes
-        // those that are its own.
+        // SAFETY: buffers of the same time do not overlap (see `buffers`), and each step writes only its
+        // own buffers.
         unsafe { self.arena.slot(slot, self.n) }
     }
 
-    /// The slot of the input of the `unit`-th unit: the output of the one before.
+    /// The slot of the input of the `unit`-th unit: the output of the previous one.
     fn input(&self, unit: usize) -> Slot {
         unit.checked_sub(1).map_or(self.slots.y0, |before| self.slots.units[before].y)
     }
@@ -146,7 +146,7 @@ impl<E: Element> Steps<'_, E> {
         self.slots.units.get(unit + 1).map_or(self.slots.gradient, |next| next.input_gradient)
     }
 
-    /// A group's packed weights, until the next call.
+    /// The packed weights of a group, valid until the next call.
     fn pack(&self, group: &Group, way: Way) -> &[f32] {
         // SAFETY: the next call comes after this group's convolutions.
         let out = unsafe { self.packed.slice(0, group.packed_words(way)) };
@@ -179,7 +179,7 @@ impl<E: Element> Steps<'_, E> {
         group.backward(self.workers, pass, gradient)
     }
 
-    /// Prepares a norm with the statistics of the batch, which the moving ones follow.
+    /// Prepares a norm with the statistics of the batch, and updates the moving statistics.
     fn normalize(
         &self,
         affine: &mut Affine,
@@ -236,7 +236,7 @@ impl<E: Element> Steps<'_, E> {
         let statistics = self.convolve(group2, from, &[output]);
 
         self.normalize(a3, norm3, statistics, moving);
-        // The shortcut's convolution has left its output where the sum goes.
+        // The shortcut's convolution left its output in the place of the sum.
         let residual = match unit.shortcut {
             Some(_) => y.as_ptr(),
             None => input.values.as_ptr(),
@@ -259,7 +259,7 @@ impl<E: Element> Steps<'_, E> {
         features
     }
 
-    /// From the gradient of the pre-logits to that of the last unit's output.
+    /// From the gradient of the pre-logits to the gradient of the last unit's output.
     fn features_backward<'a>(
         &'a self,
         affine: &'a mut Affine,
@@ -275,7 +275,8 @@ impl<E: Element> Steps<'_, E> {
         UnitGradient { masked: Shared::new(masked), values: y, norm: affine, residual: None }
     }
 
-    /// From the gradient of the `i`-th unit's output to that of its input, the output of the one before.
+    /// From the gradient of the `i`-th unit's output to the gradient of its input, which is the output of
+    /// the previous unit.
     fn unit_backward<'a>(
         &'a self,
         i: usize,
@@ -305,7 +306,7 @@ impl<E: Element> Steps<'_, E> {
         a2.set_backward(norm2, &sums, inner, gradient.sums.as_deref_mut());
 
         let (input, next) = (&*self.slot(self.input(i)), self.slot(slots.input_gradient));
-        // The third convolution has computed it in the masked one's place.
+        // The third convolution computed the gradient in the place of the masked one.
         let output_gradient = &*self.slot(self.output_gradient(i));
         let from = LayerInput::Activations(input, Some(a1));
         let to = Downstream::Norm(Shared::new(next), input, a1);
@@ -321,7 +322,7 @@ impl<E: Element> Steps<'_, E> {
         }
     }
 
-    /// From the gradient of the first unit's input to that of the images, where wanted.
+    /// From the gradient of the first unit's input to the gradient of the images, if wanted.
     fn stem_backward(
         &self,
         images: &[f32],

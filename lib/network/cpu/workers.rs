@@ -1,11 +1,11 @@
-//! What all layers compute with: the instruction set, and the threads with their scratch buffers.
+//! Shared by all layers: the instruction set, and the threads with their scratch buffers.
 
 use super::isa::Isa;
 use super::winograd::PatchBuffers;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers of one worker thread, grown as needed. What is stored as `E` is loaded as `E`.
+/// Buffers of one worker thread, grown as needed. Values stored as `E` are loaded as `E`.
 #[derive(Default)]
 pub struct Scratch<E> {
     pub input: Vec<E>,
@@ -13,13 +13,13 @@ pub struct Scratch<E> {
     pub kernels: KernelBuffers,
 }
 
-/// What the kernels work in.
+/// Working memory of the kernels.
 #[derive(Default)]
 pub struct KernelBuffers {
     pub patches: PatchBuffers,
     /// Pixels in pairs: of the input, and of the output's gradient.
     pub words: [Vec<f32>; 2],
-    /// The gradient of images, with channels up to a whole vector.
+    /// The gradient of images, with the channels padded to a whole vector.
     pub downstream: Vec<f32>,
 }
 
@@ -43,7 +43,7 @@ impl<E: Default + Send> Workers<E> {
     pub fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
         (0..tasks).into_par_iter().with_max_len(1).for_each(|t| {
             let thread = rayon::current_thread_index().unwrap_or(0);
-            // A poisoned scratch holds no state: its content is overwritten by each task.
+            // A poisoned scratch is safe to use: each task overwrites its content.
             let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
             task(t, &mut scratch);
         });

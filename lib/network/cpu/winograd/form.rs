@@ -2,27 +2,27 @@
 
 use std::ops::Range;
 
-/// Values of the transformed patches of a block, on one side.
+/// Values of a block's transformed patches, for the inputs or for the outputs.
 const BLOCK_VALUES: usize = 64 << 10;
-/// Those of one channel: at least as many as the matrix product of each position needs rows for.
+/// Patches of a block, per channel: at least as many as the matrix product of each position needs rows.
 const CHANNEL_VALUES: Range<usize> = 1008..4096;
 /// A pixel outside the image.
 pub const OUTSIDE: u32 = u32::MAX;
 
 /// The patches of a tile of whole images: `OUT` x `OUT` outputs of `IN` x `IN` inputs.
 pub struct Form<const IN: usize, const OUT: usize> {
-    /// Pixels of the inputs of each patch.
+    /// Input pixels of each patch.
     pub inputs: Vec<[[u32; IN]; IN]>,
-    /// Pixels of its outputs.
+    /// Output pixels of each patch.
     pub outputs: Vec<[[u32; OUT]; OUT]>,
-    /// Offsets of the outputs inside the image, patch by patch, and each patch's first one.
+    /// Offsets of the outputs inside the image, patch by patch, and the index of each patch's first one.
     pub to: Vec<u32>,
     pub first: Vec<u32>,
-    /// Patches of an image.
+    /// Patches per image.
     per_image: usize,
     /// Input and output channels.
     pub channels: usize,
-    /// Patches of a block.
+    /// Patches per block.
     block: usize,
 }
 
@@ -50,7 +50,7 @@ impl<const IN: usize, const OUT: usize> Form<IN, OUT> {
             let inside = patch.as_flattened().iter().filter(|&&p| p != OUTSIDE);
             to.extend(inside.map(|p| p * channels as u32));
         }
-        // A row or column before the first wraps round and is outside.
+        // A row or column before the first wraps around and is outside.
         let before = |i: usize, j: usize| (i + j).wrapping_sub(1);
         let inputs = all.map(|(image, y, x)| {
             std::array::from_fn(|i| {

@@ -13,7 +13,7 @@ use crate::network::cpu::shared::Shared;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
-/// Pointers to pixels of `channels` values, to zeros for those outside the image.
+/// Pointers to pixels of `channels` values; pixels outside the image point to zeros.
 #[inline(always)]
 fn pointers<E, const N: usize>(
     values: &[E],
@@ -30,7 +30,7 @@ fn pointers<E, const N: usize>(
     all
 }
 
-/// A transform along one side of what is read from the image.
+/// A transform along one side of the pixels of an image.
 pub trait Side<const FROM: usize, const IN: usize> {
     fn side<S: Simd>(&self, simd: S, values: [S::f32s; FROM]) -> [S::f32s; IN];
 }
@@ -72,8 +72,7 @@ pub struct Transform<'a, T, E, const FROM: usize, const IN: usize> {
     pub position: usize,
 }
 
-// Kernels use loops where closures would read better: a closure is compiled without the
-// instruction set of the function around it.
+// Loops, not closures: a closure is compiled without the instruction set of the function around it.
 impl<T: Side<FROM, IN>, E: Element, const FROM: usize, const IN: usize> WithSimd
     for Transform<'_, T, E, FROM, IN>
 {
@@ -87,7 +86,7 @@ impl<T: Side<FROM, IN>, E: Element, const FROM: usize, const IN: usize> WithSimd
         for (m, pixels) in self.pixels.iter().enumerate() {
             let from = pointers(self.values, c, pixels, &zeros);
             for j in (0..c).step_by(S::F32_LANES) {
-                // SAFETY: j + lanes <= c, the length of each pixel; out's was checked.
+                // SAFETY: j + lanes <= c, the length of each pixel; the length of out was checked.
                 unsafe {
                     let out = self.out.as_mut_ptr().add(m * c + j);
                     let mut rows = [[simd.splat_f32s(0.0); FROM]; IN];
@@ -113,12 +112,12 @@ impl<T: Side<FROM, IN>, E: Element, const FROM: usize, const IN: usize> WithSimd
     }
 }
 
-/// A' m A of the products m, and what becomes of the outputs.
+/// A' m A of the products m, and the epilogue of the outputs.
 pub struct TransformOutput<'a, E, const IN: usize, const OUT: usize> {
     pub products: &'a [f32],
     pub position: usize,
     pub pixels: &'a [[[u32; OUT]; OUT]],
-    /// Each patch's first output in the sink.
+    /// The first output of each patch in the sink.
     pub first: &'a [u32],
     pub columns: Range<usize>,
     pub sink: Sink<'a, E>,
@@ -137,7 +136,7 @@ where
         assert!(self.products.len() >= (IN * IN - 1) * self.position + self.pixels.len() * c);
         for j in (0..c).step_by(S::F32_LANES) {
             for (m, (pixels, &first)) in self.pixels.iter().zip(self.first).enumerate() {
-                // SAFETY: j + lanes <= c; products' length was checked; the sink's offsets lie
+                // SAFETY: j + lanes <= c; the length of products was checked; the offsets of the sink are
                 // inside the tile.
                 unsafe {
                     let products = self.products.as_ptr().add(m * c + j);
@@ -162,7 +161,7 @@ where
                         finish(simd, sink, out.as_flattened(), first, column);
                         continue;
                     }
-                    // At the image's end, what is inside.
+                    // At the edge of the image, only the outputs inside it.
                     let mut inside = [[zero; OUT]; OUT];
                     let inside = inside.as_flattened_mut();
                     let mut n = 0;
@@ -182,7 +181,7 @@ where
 /// G' s G of the sums s over all parts, added to the weight gradient.
 pub struct FoldGradient<'a, const IN: usize, const OUT: usize> {
     pub transformed: &'a [&'a [f32]],
-    /// Weights of a position, and which of them.
+    /// Weights per position, and the range to add.
     pub size: usize,
     pub range: Range<usize>,
     pub out: Shared<f32>,
@@ -236,7 +235,7 @@ where
 pub struct TransformWeights<'a, const IN: usize, const OUT: usize> {
     pub weights: &'a [f32],
     pub channels: usize,
-    /// Of one panel.
+    /// The kernels of one panel.
     pub columns: Range<usize>,
     pub way: Way,
     pub packed: Shared<f32>,
@@ -273,7 +272,7 @@ where
                     }
                 }
             }
-            // The kernel turned by half a turn.
+            // The kernel rotated by 180 degrees.
             Way::Backward => {
                 for (column, i) in self.columns.enumerate() {
                     for o in (0..c).step_by(LANES) {

@@ -17,8 +17,8 @@ use crate::network::cpu::tile::{GradientJob, Job};
 use crate::network::layout::Conv;
 use rayon::prelude::*;
 
-/// Larger patches are used where an image has this many of them: they save multiplications, and
-/// have twice the weights.
+/// Larger patches are used if an image has at least this many of them: they save multiplications, but have
+/// twice the weights.
 const LARGE: usize = 16;
 
 /// How a convolution is cut into patches.
@@ -31,7 +31,7 @@ pub enum Patches {
 #[derive(Default)]
 pub struct PatchBuffers([Vec<f32>; 2]);
 
-/// The same call for either form.
+/// The same call for both forms.
 macro_rules! forms {
     ($self:ident, $form:ident => $call:expr) => {
         match $self {
@@ -42,7 +42,7 @@ macro_rules! forms {
 }
 
 impl Patches {
-    /// For tiles of `tile` images, where the algorithm fits the convolution.
+    /// For tiles of `tile` images, if the algorithm fits the convolution.
     pub fn new(conv: &Conv, (h, w): (usize, usize), tile: usize) -> Option<Patches> {
         let channels = conv.inputs;
         if (conv.kernel, conv.stride, conv.outputs) != (3, 1, channels) || h < 4 || w < 4 {
@@ -59,8 +59,8 @@ impl Patches {
         forms!(self, f => f.packed_words())
     }
 
-    /// Transforms the weights `[3, 3, channels, channels]` and packs them: `[channels, channels]`
-    /// in panels for each position.
+    /// Transforms the weights `[3, 3, channels, channels]` and packs them: `[channels, channels]` in panels
+    /// per position.
     pub fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         forms!(self, f => f.pack(isa, weights, way, packed));
     }
@@ -75,8 +75,8 @@ impl Patches {
         forms!(self, f => f.convolve(isa, buffers, job));
     }
 
-    /// Weight gradient, transformed: for each position `[channels, channels]`, the rows of the
-    /// channels that the tile holds.
+    /// The transformed weight gradient: per position `[channels, channels]`, the rows of the channels that
+    /// the tile holds.
     pub fn weight_gradient<E: Element>(
         &self,
         isa: Isa,
@@ -86,7 +86,7 @@ impl Patches {
         forms!(self, f => f.weight_gradient(isa, buffers, job));
     }
 
-    /// Adds the weight gradient `[3, 3, channels, channels]` of transformed ones to `out`.
+    /// Adds the weight gradient `[3, 3, channels, channels]` of a transformed one to `out`.
     pub fn add_weight_gradient(&self, isa: Isa, transformed: &[&[f32]], out: &mut [f32]) {
         forms!(self, f => f.add_weight_gradient(isa, transformed, out));
     }
@@ -195,7 +195,7 @@ where
                     outputs: c,
                     runs: &[(0, 0)],
                     width: patches.len(),
-                    // SAFETY: tasks have chunks, or rows, of their own.
+                    // SAFETY: each task has its own chunks, or rows.
                     out: unsafe {
                         let start = sums.start + (p * c + rows.start) * c;
                         sums.values.slice(start, channels * c)

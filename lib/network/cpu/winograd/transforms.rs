@@ -18,8 +18,8 @@ pub trait Transforms<const IN: usize, const OUT: usize> {
     fn fold<S: Simd>(simd: S, v: [S::f32s; IN]) -> [S::f32s; 3];
 }
 
-/// A vector of each value; not by `map`: a closure is compiled without the instruction set of the
-/// function around it.
+/// One vector per value; not by `map`: a closure is compiled without the instruction set of the function
+/// around it.
 #[inline(always)]
 fn splats<S: Simd, const N: usize>(simd: S, values: [f32; N]) -> [S::f32s; N] {
     let mut all = [simd.splat_f32s(0.0); N];
@@ -67,8 +67,8 @@ impl Transforms<4, 2> for Form<4, 2> {
     }
 }
 
-/// Points 0, A, -A, B, -B, infinity with A = sqrt(1/2), B = sqrt(2): half the rounding of the
-/// usual 1 and 2.
+/// Points 0, A, -A, B, -B, infinity with A = sqrt(1/2), B = sqrt(2): half the rounding error of the usual 1
+/// and 2.
 impl Transforms<6, 4> for Form<6, 4> {
     #[inline(always)]
     fn input<S: Simd>(simd: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
