@@ -23,13 +23,13 @@ EXAMPLES
   s4l-export --model model --to huggingface --out share --eval eval.parquet
   python -c 'import timm; timm.create_model(\"local-dir:share\", pretrained=True)'
   python -c 'from transformers import pipeline; pipeline(\"image-classification\", model=\"./share\")'
-  s4l-eval --in shards --model share --out back.parquet          and back
+  s4l-eval --in shards --model share --out back.parquet          reads it back
   s4l-export --model model --to onnx --out onnx                 onnx/model.onnx
-huggingface is the folder of timm and transformers: config.json, model.safetensors, README.md; every stage takes
-it as --model or --init. It has timm's words for the preparation, and timm resizes by Pillow, ours is
-TensorFlow's: logits are the same within 1e-4 for the same pixels. Stems other than imagenet, and
-preparations without words in timm, are 78. onnx takes every stem, and has the preparation inside: bytes
-[batch, height, width, channels] in; classes (logits) and representation out.
+huggingface writes a folder for timm and transformers: config.json, model.safetensors, README.md. Every stage takes
+the folder as --model or --init. Its config.json describes the preparation in timm's terms. timm resizes with
+Pillow, s4l as TensorFlow does; for the same pixels, logits are equal within 1e-4. A stem other than imagenet, or a
+preparation that timm cannot express, is an error (78). onnx takes every stem and includes the preparation. Input:
+bytes [batch, height, width, channels]; outputs: classes (logits) and representation.
 Memory: five times the weights.";
 
 /// Write a model for other libraries
@@ -42,7 +42,7 @@ pub struct Args {
     /// Format to write
     #[arg(long, value_name = "FORMAT")]
     to: Format,
-    /// Evaluation of this model, whose figures go into README.md
+    /// Evaluation of this model, for the figures in README.md
     #[arg(long, value_name = "FILE")]
     eval: Option<PathBuf>,
     #[command(flatten)]
@@ -56,7 +56,7 @@ const TOOL: &str = "s4l-export";
 /// Formats of other libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// Folder for timm and for Hugging Face's transformers; timm is the same
+    /// Folder for timm and Hugging Face's transformers; timm is another name
     #[value(alias = "timm")]
     Huggingface,
     /// Folder with an ONNX file of opset 17

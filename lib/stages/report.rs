@@ -23,34 +23,34 @@ use std::time::Instant;
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-report --in runs --out report          all runs; also prints the table
-  s4l-report --in runs/seed0 -o report0 -q   one seed; nothing but the table is printed
+  s4l-report --in runs/seed0 -o report0 -q   one seed; prints only the table
   s4l-report --in runs --check && echo ok    do all runs belong together?
-  s4l-report --audit labels.parquet --in shards -o audit.html   are the pseudo labels any good?
+  s4l-report --audit labels.parquet --in shards -o audit.html   a page about pseudo labels
   s4l-report --audit step2/labels.parquet --before step1/labels.parquet --truth shards
-An audit is one page too: counts by class beside those of the labelled set, confidence, agreement over views,
-what has changed, how many are right, and images of the surest, the least sure and the changed.";
+An audit is also one page: counts per class beside those of the labelled set, confidence, agreement over views,
+changed labels, correct labels, and images with the highest confidence, the lowest confidence and changed labels.";
 
 /// Compare evaluated runs: a table beside the paper's, and one offline page
 #[derive(Debug, clap::Parser)]
 #[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Folder that is searched for eval.parquet files [default: runs]; with --audit the shards that the
-    /// labels are of [default: shards]
+    /// Folder to search for eval.parquet files [default: runs]; with --audit, the shards with the images
+    /// [default: shards]
     #[arg(long = "in", value_name = "DIR")]
     input: Option<PathBuf>,
-    /// Write nothing; exit 0 when all runs belong together, 3 when not
+    /// Write nothing; exit with 0 if all runs belong together, else with 3
     #[arg(long, conflicts_with_all = ["out", "force", "update", "dry_run"])]
     check: bool,
-    /// Look at these pseudo labels instead; writes one page, audit.html unless --out says otherwise
+    /// Write one page about these pseudo labels instead; without --out, audit.html
     #[arg(long, value_name = "LABELS", conflicts_with = "check")]
     audit: Option<PathBuf>,
-    /// The labelled set to compare with [default: the known labels among them]
+    /// Labelled set to compare with [default: the known labels in the file of --audit]
     #[arg(long, value_name = "FILE", requires = "audit")]
     labelled: Option<PathBuf>,
-    /// Pseudo labels of the same images by a model before: what has changed?
+    /// Pseudo labels of the same images by an earlier model, to show what has changed
     #[arg(long, value_name = "LABELS", requires = "audit")]
     before: Option<PathBuf>,
-    /// The right labels, which nothing but the audit sees: a table, or shards with the same images
+    /// True labels, used only for the audit: a table, or shards with the same images
     #[arg(long, value_name = "PATH", requires = "audit")]
     truth: Option<PathBuf>,
     #[command(flatten)]
