@@ -64,7 +64,7 @@ enum Format {
 }
 
 impl Format {
-    /// The output, when `--out` does not say otherwise.
+    /// The output path without `--out`.
     fn out(self) -> &'static str {
         match self {
             Format::Huggingface => schema::HUGGINGFACE,
@@ -80,7 +80,7 @@ impl Format {
         }
     }
 
-    /// The lineage in an export, or `None` where there is none that is whole.
+    /// The lineage of an export, or `None` if there is no undamaged one.
     fn header(self, out: &Path) -> Result<Option<HashMap<String, String>>> {
         match self {
             Format::Huggingface => folder::header(out),
@@ -134,8 +134,8 @@ impl Stage for Args {
     }
 }
 
-/// The figures of an evaluation, and the hash of its file. Errors: `BadData` unless it is one of this model,
-/// whose images were prepared as the model says.
+/// The figures of an evaluation, and the hash of its file. Errors: `BadData` unless it is of this model,
+/// with the model's own preparation of images.
 fn read_evaluation(path: &Path, model: &Model) -> Result<(Evaluation, String)> {
     let table = table::read(path, "s4l-eval")?;
     let value = |key: &str| table.metadata.get(key).map_or("", String::as_str);
@@ -156,7 +156,7 @@ fn read_evaluation(path: &Path, model: &Model) -> Result<(Evaluation, String)> {
     Ok((Evaluation { summary, shards: input(schema::input::SHARDS) }, table.hash.clone()))
 }
 
-/// `--force` replaces an export in the same format, never a folder of something else.
+/// `--force` replaces an export in the same format, never a folder with other files.
 fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     let not_ours = |what: String| Error::NotOurs { path: out.to_path_buf(), what };
     if !artifact::exists(out)? {
@@ -175,14 +175,14 @@ fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// What is written in a format.
+/// The content to write in a format.
 enum Content {
     Huggingface { config: Value, tensors: Vec<Tensor>, notes: Vec<String> },
     Onnx { notes: Vec<String> },
 }
 
 impl Content {
-    /// Errors: `Recipe` where the format cannot express the model.
+    /// Errors: `Recipe` if the format cannot express the model.
     fn of(format: Format, model: &Model) -> Result<Content> {
         Ok(match format {
             Format::Huggingface => {
@@ -199,7 +199,7 @@ impl Content {
         })
     }
 
-    /// What decides, with the model, what is in the files.
+    /// Together with the model, this determines the files.
     fn recipe(&self) -> String {
         match self {
             Content::Huggingface { config, .. } => recipe::hash(config),
@@ -232,7 +232,7 @@ impl Content {
         format!("{}: {what}, {} classes", out.display(), model.config.classes.len())
     }
 
-    /// Writes the folder under a temporary name, and gives it its own when all is in it.
+    /// Writes the folder under a temporary name, then renames it.
     fn write(&self, out: &Path, model: &Model, card: &Card, lineage: &Lineage) -> Result<()> {
         let folder = TemporaryFolder::beside(out)?;
         let mut metadata = lineage.metadata();

@@ -1,11 +1,10 @@
 //! `s4l-report`: every evaluated run below a folder → one table and one page.
 //!
-//! Reads each `eval.parquet` below `--in` (the name of its folder is the row of the table) and the
-//! learning curves in `model/metrics.parquet` beside it. Runs of one row with other seeds are
-//! averaged; what does not belong together is marked and said. Writes `table.parquet`, `table.md`,
-//! `table.csv` and last `index.html`, one file that
-//! needs no network: a folder that has it is complete. With `--audit` it reads pseudo labels, and writes one
-//! page about them.
+//! Reads each `eval.parquet` below `--in` (the row of the table is named after its folder) and the learning
+//! curves in `model/metrics.parquet` beside it. Runs of one row with different seeds are averaged. Runs
+//! that do not belong together are marked, with a warning. Writes `table.parquet`, `table.md`, `table.csv`,
+//! and last `index.html`, one file that needs no network: a folder with this file is complete. With
+//! `--audit` it reads pseudo labels and writes one page about them.
 
 use crate::artifact::{self, Lineage, Target};
 use crate::audit::{self, labels::Sources};
@@ -61,7 +60,7 @@ pub struct Args {
 
 const TOOL: &str = "s4l-report";
 
-/// The folder of runs when nobody names one.
+/// The default folder of runs.
 const RUNS: &str = "runs";
 
 impl Stage for Args {
@@ -164,7 +163,7 @@ fn checked(input: &Path, notes: usize) -> Result<()> {
     }
 }
 
-/// The footer of the figures in a folder, which are written first: a folder without them is not ours.
+/// The footer of the table in a folder. The table is written first: a folder without it is not ours.
 fn ours(out: &Path) -> Result<Option<HashMap<String, String>>> {
     let figures = out.join(schema::TABLE);
     let empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -174,7 +173,7 @@ fn ours(out: &Path) -> Result<Option<HashMap<String, String>>> {
     }
 }
 
-/// While the tables are replaced, no page says that the report is complete.
+/// While the tables are replaced, there is no page, which would say that the report is complete.
 fn remove_if_there(page: &Path) -> Result<()> {
     match std::fs::remove_file(page) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(page)(e)),
