@@ -1,7 +1,7 @@
-"""The other loaders of data.sh, and the rounds in which all take turns.
+"""The other loaders of data.sh, and the rounds in which all loaders take turns.
 
 data.py OURS PHOTOS [CASE ...]   the comparison; OURS is the program built from data.rs
-data.py --peer CASE VARIANT      one loader: seconds in by stdin, a line of JSON out
+data.py --peer CASE VARIANT      one loader: seconds on stdin, a line of JSON on stdout
 """
 
 import glob
@@ -23,7 +23,7 @@ THREADS = 2
 # Photographs of each size: number, width, height, JPEG quality.
 PHOTOS = {"photos500": (12000, 500, 375, 97), "photos1600": (1500, 1600, 1200, 92)}
 
-# Case: our program's case, threads and images; the others.
+# Case: our program's case, threads and images; the other loaders.
 CASES = {
     "rows28": ("rows", 1, "rows28", ["huggingface-datasets", "huggingface-datasets-arrow", "numpy-in-memory"]),
     "blobs": ("blobs", 1, "photos500", ["mosaicml-streaming", "huggingface-datasets", "huggingface-datasets-arrow"]),
@@ -34,7 +34,7 @@ CASES = {
 
 
 def photographs(job):
-    """Photographs made of one wallpaper: parts of it, scaled down."""
+    """Photographs made from one wallpaper: parts of it, scaled down."""
     from PIL import Image
 
     path, folder, numbers, width, height, quality = job
@@ -77,7 +77,7 @@ def make_photos(name, wallpapers):
 
 
 def make_rows28():
-    """70,000 images of 28x28: those of Fashion-MNIST that the project has, again and again."""
+    """70,000 images of 28x28: the project's part of Fashion-MNIST, repeated."""
     import gzip
     import struct
 
@@ -114,7 +114,7 @@ def answer(step, size):
 
 
 def permutations(n, size):
-    """Batches of indices, shuffled anew in each epoch."""
+    """Batches of indices, shuffled again in each epoch."""
     import numpy
 
     epoch = 0
@@ -139,7 +139,7 @@ def rows28(variant):
     import pyarrow
     import pyarrow.parquet
 
-    # Their library knows no fixed-size binary type: rows of any length are the nearest to it.
+    # Their library has no fixed-size binary type: rows of any length are the nearest one.
     path = f"{DATA}/rows28.parquet"
     if not os.path.exists(path):
         table = pyarrow.parquet.read_table(shards("rows28"), columns=["pixels"])
@@ -152,7 +152,7 @@ def rows28(variant):
         pixels = numpy.frombuffer(b"".join(rows), numpy.uint8).reshape(-1, 784)
 
         def step():
-            return pixels[next(batches)]  # the bytes alone
+            return pixels[next(batches)]  # only the bytes
 
     elif variant == "huggingface-datasets":
 
@@ -239,7 +239,7 @@ def jpeg(variant, name):
         endless = batches()
         return answer(lambda: next(endless), 64)
 
-    # Its decoder and crop in two threads, on files in memory: no loader around them.
+    # Its decoder and crop in two threads, on files in memory, without a loader.
     from concurrent.futures import ThreadPoolExecutor
 
     files = []
@@ -273,7 +273,7 @@ def ffcv(name):
     path = f"{DATA}/{name}.beton"
     if not os.path.exists(path):
         data = torchvision.datasets.ImageFolder(f"{DATA}/{name}/train")
-        # It writes all images anew.
+        # It writes all images again.
         quality = PHOTOS[name][3]
         fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=quality), "label": IntField()}
         DatasetWriter(path, fields, num_workers=THREADS).from_indexed_dataset(data)
@@ -312,7 +312,7 @@ PACKAGES = {
 
 
 def version(variant):
-    """The version of a variant's package; none where it is our own program, and None if absent."""
+    """The version of a variant's package; empty for our own program, None if it is absent."""
     if variant not in PACKAGES:
         return ""
     try:
@@ -322,7 +322,7 @@ def version(variant):
 
 
 class Side:
-    """A loader, which rests while the others have their turns: some would read ahead meanwhile."""
+    """A loader, stopped while the others have their turns: some would read ahead meanwhile."""
 
     def __init__(self, command):
         self.process = subprocess.Popen(

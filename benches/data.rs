@@ -1,5 +1,5 @@
-//! Our side of `data.sh`: reads images for as many seconds as each line of stdin says, and answers
-//! with a line of JSON, `{"rate": images a second}`. `data CASE SHARDS THREADS`.
+//! Our side of `data.sh`. Each line of stdin is a number of seconds; for so long it reads images, and
+//! answers with a line of JSON, `{"rate": images a second}`. `data CASE SHARDS THREADS`.
 
 use memmap2::Mmap;
 use parquet::file::reader::FileReader;
@@ -18,9 +18,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Rows of a batch of the cases without a pipe.
+/// Rows per batch in the cases without a pipe.
 const BATCH: usize = 32;
-/// Rows read after the page cache was emptied, and how far ahead of them the next ones are asked for.
+/// Rows read after the page cache was emptied, and the number of rows for which reading is requested in
+/// advance.
 const COLD_ROWS: usize = 2000;
 const LOOK_AHEAD: usize = 64;
 
@@ -51,7 +52,7 @@ fn split(folder: &Path) -> Split {
     shards.split("train").expect("a split")
 }
 
-/// Answers each line of stdin with the rate of `step`, which returns images read.
+/// Answers each line of stdin with the rate of `step`, which returns the number of images read.
 fn answer(mut step: impl FnMut() -> usize) {
     for line in std::io::stdin().lock().lines() {
         let seconds: f64 = line.expect("a line").parse().expect("seconds");
@@ -119,10 +120,10 @@ fn blobs(split: &Split) {
     });
 }
 
-/// Reads rows of a split, or where they lie in its files, into a buffer, one by one.
+/// Copies rows of a split, or rows at their places in the files, into a buffer, one by one.
 type Read = fn(&Split, &[Place], &[u32], &mut Vec<u8>);
 
-/// File, offset and length of the page of a row.
+/// File, offset and length of the page of each row.
 type Place = (Arc<File>, u64, usize);
 
 /// Shuffled rows of files that are not in the page cache, copied one by one.
@@ -142,7 +143,7 @@ fn cold(folder: &Path, read: Read) {
         let start = Instant::now();
         read(&split, &places, rows, &mut buffer);
         let rate = COLD_ROWS as f64 / start.elapsed().as_secs_f64();
-        // The next one cannot empty the cache of what is mapped.
+        // The next run cannot drop mapped files from the cache.
         drop(split);
         println!("{{\"rate\": {rate}}}");
     }
@@ -172,7 +173,7 @@ fn plain(_: &Split, places: &[Place], rows: &[u32], buffer: &mut Vec<u8>) {
         let (file, offset, length) = &places[row as usize];
         let found = maps.iter().position(|(of, _)| Arc::ptr_eq(of, file));
         let nth = found.unwrap_or_else(|| {
-            // SAFETY: nothing writes shards that are there.
+            // SAFETY: nothing writes to existing shards.
             let map = unsafe { Mmap::map(&**file) }.expect("a map");
             maps.push((file, map));
             maps.len() - 1
@@ -190,7 +191,7 @@ fn pread(_: &Split, places: &[Place], rows: &[u32], buffer: &mut Vec<u8>) {
     }
 }
 
-/// Where the images lie, one per page, from the offset index of each file.
+/// The places of the images, one per page, from the offset index of each file.
 fn places(folder: &Path) -> Vec<Place> {
     let entries = std::fs::read_dir(folder).expect("the folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Speed of the loader against other ones on this machine's CPU:
+# Speed of the loader compared with other loaders on this machine's CPU:
 # benches/data.sh [rows28|blobs|cold|jpeg500|jpeg1600 ...]. Nothing else should run meanwhile.
-# The others are installed into target/data-venv (some gigabytes); $PYTHON names one that has them.
+# The other loaders are installed into target/data-venv (some gigabytes); $PYTHON names a Python that has
+# them.
 # The photographs are crops of Debian's wallpapers, or of the JPEG files below $PHOTOS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,8 +13,8 @@ if [[ -z ${PYTHON:-} ]]; then
         python3 -m venv target/data-venv
         target/data-venv/bin/pip install --quiet torch==2.15.0 torchvision==0.29.1 \
             datasets==5.0.1 mosaicml-streaming==0.13.0 numpy==2.1.3 pyarrow==26.0.1 pillow==13.0.0
-        # FFCV has no wheels: it is beside the others where a C++ compiler, pkg-config, libopencv-dev and
-        # libturbojpeg0-dev let it be built.
+        # FFCV has no wheels: it takes part if a C++ compiler, pkg-config, libopencv-dev and
+        # libturbojpeg0-dev are there to build it.
         target/data-venv/bin/pip install --quiet ffcv || echo "benches/data.sh: without FFCV" >&2
         touch target/data-venv/complete
     fi

@@ -1,7 +1,7 @@
 """The peers' side of engine.sh, and the rounds in which both sides take turns.
 
 engine.py OURS NET ...      the comparison; OURS is the program built from engine.rs
-engine.py NET MODE VARIANT  one peer: seconds in by stdin, a line of JSON out
+engine.py NET MODE VARIANT  one peer: seconds on stdin, a line of JSON on stdout
 """
 
 import json
@@ -87,7 +87,7 @@ def network(name):
 
 
 def operations(name):
-    """Floating-point operations of the convolutions of a forward pass of one image."""
+    """Floating-point operations of the convolutions in a forward pass of one image."""
     import torch
 
     net = network(name)
@@ -171,7 +171,7 @@ def rates(work, step):
 
 
 class Side:
-    """A process that runs when told to."""
+    """A process that runs only when told to."""
 
     def __init__(self, label, command):
         self.label = label
@@ -192,7 +192,7 @@ class Side:
 
 
 def compare(what, ours, peers, unit=1.0):
-    """Both sides in turns; prints the ratio to the fastest peer."""
+    """Runs both sides in turn; prints the ratio to the fastest peer."""
     for p in peers:
         if not p.alive:
             print(f"# {what}: {p.label} does not run here", flush=True)
@@ -239,7 +239,7 @@ def main(program, names):
             best = compare(f"{what}/train", ours, peers)
             line(f"{what}/memory", ours.mib, best.mib, best.label)
             if precision == "f32":
-                # Forward, and two of the same size backward.
+                # One forward pass, and two passes of the same size backward.
                 achieved = ours.median() * 3 * operations(name) / 1e9
                 line(f"{what}/share", achieved, peak.median(), peak.label)
             for side in [ours, *peers]:

@@ -1,6 +1,6 @@
-//! Our side of `engine.sh`: a network that trains or infers for as many seconds as each line of
-//! stdin says, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or
-//! `engine gemm gemm f32`: GFLOP/s of the matrix product that candle uses.
+//! Our side of `engine.sh`. Each line of stdin is a number of seconds; for so long a network trains or
+//! infers, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or `engine gemm gemm f32`:
+//! GFLOP/s of the matrix product that candle uses.
 
 use candle_core::{DType, Tensor};
 use s4l::methods::supervised::cross_entropy;
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 const CLASSES: usize = 10;
 
-/// Architecture, image size and batch of training; inference takes 128 images.
+/// Architecture, image size and batch of training; inference uses 128 images.
 fn network(name: &str) -> Option<(Architecture, usize, usize)> {
     let (units, width_factor, stem, size, batch) = match name {
         "a16" => (vec![2, 2, 2, 2], 1, Stem::Small, 32, 128),
@@ -85,7 +85,7 @@ fn main() {
     rates(batch as f64, &mut step);
 }
 
-/// Answers each line of stdin: work a second, from the median step, and the process's peak memory.
+/// Answers each line of stdin: work a second, from the median step, and the peak memory of the process.
 fn rates(work: f64, step: &mut dyn FnMut()) {
     (0..3).for_each(|_| step());
     println!("{{}}");

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Training and inference speed and memory against PyTorch and ONNX Runtime on this machine's CPU:
+# Speed and memory of training and inference compared with PyTorch and ONNX Runtime on this machine's CPU:
 # benches/engine.sh [a16|a32|r50_64|r50_224 ...]. Nothing else should run meanwhile.
-# PyTorch is installed into target/bench-venv (some gigabytes); $PYTHON names one that has it.
+# PyTorch is installed into target/bench-venv (some gigabytes); $PYTHON names a Python that has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 ours=$(cargo bench --bench engine --no-run --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*engine-[^"]*\)".*/\1/p')
-# glibc gives PyTorch's large buffers back after each step otherwise, which costs it up to 40%.
+# Otherwise glibc returns PyTorch's large buffers to the system after each step, which costs PyTorch up to
+# 40%.
 export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184
 exec "$PYTHON" -W ignore benches/engine.py "$ours" "$@"

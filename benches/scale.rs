@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 const IMAGES: usize = 15_000_000;
 const PER_CLASS: usize = 1_000;
-/// Of a row group, as many as a file of the shards has.
+/// Rows per row group, as in a file of the shards.
 const ROWS: usize = 1 << 16;
-/// MB that none may take.
+/// Most MB that each may use.
 const MOST: f64 = 1500.0;
 
 fn main() {
@@ -52,7 +52,7 @@ fn name(image: usize) -> (String, String) {
     (format!("{class}_{nth}.JPEG"), class)
 }
 
-/// Class folders in a tar: names alone, which a plan is made of. Written as one it would take 8 GB.
+/// Class folders in a tar: only the names, from which a plan is made. The tar itself would take 8 GB.
 fn write_tar(path: &Path) {
     let file = zstd::Encoder::new(File::create(path).unwrap(), 1).unwrap();
     let mut tar = tar::Builder::new(file.auto_finish());
@@ -65,7 +65,7 @@ fn write_tar(path: &Path) {
     tar.finish().unwrap();
 }
 
-/// A line for each image.
+/// One line per image.
 fn write_list(path: &Path) {
     let mut list = BufWriter::new(File::create(path).unwrap());
     for (name, class) in (0..IMAGES).map(name) {
@@ -74,7 +74,7 @@ fn write_list(path: &Path) {
     list.flush().unwrap();
 }
 
-/// Images of one pixel, each of another colour.
+/// Images of one pixel, each with another colour.
 fn write_parquet(path: &Path) {
     let mut bmp = Vec::new();
     image::RgbImage::new(1, 1).write_with_encoder(BmpEncoder::new(&mut bmp)).unwrap();
@@ -111,7 +111,7 @@ fn shard(input: &Path) -> Command {
     command
 }
 
-/// The peak memory of a command in MB, of which its last words tell.
+/// The peak memory of a command in MB, from its closing line.
 fn peak(command: &mut Command) -> f64 {
     let output = command.output().unwrap();
     let words = String::from_utf8(output.stderr).unwrap();

@@ -14,11 +14,11 @@ const SHARD: &str = env!("CARGO_BIN_EXE_s4l-shard");
 fn main() {
     let folder = tempfile::tempdir_in("target").unwrap();
     let path = |name: &str| folder.path().join(name);
-    // Of 110 KB, as ImageNet's are on average.
+    // 110 KB each, as ImageNet's are on average.
     let tar = path("train.tar");
     let bytes = write_tar(&tar, 20_000, &photos(500, 375));
     let mut times: [Vec<f64>; 3] = Default::default();
-    // The first round warms up.
+    // The first round is a warm-up.
     for round in 0..=ROUNDS {
         for (case, times) in times.iter_mut().enumerate() {
             clean(&[&path("shards"), &path("copy.tar")]);

@@ -6,7 +6,7 @@
 #   BENCH data/plan_memory   peak MB of the plan of 15,000,000 images in a tar, against the limit of 1,500
 #   BENCH data/list_memory   the same with a list of labels of as many lines
 #   BENCH data/open_memory   the same of opening their shards
-# Needs 8 GB in target/. The page cache is warm; the disk's speed is in the first two.
+# Needs 8 GB in target/. The page cache is warm; the speed of the disk affects the first two lines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo install --quiet --locked --root target/b3sum --version ^1.8 b3sum

@@ -16,16 +16,16 @@ pub enum Error {
     /// Input that exists and is not valid.
     #[error("{}: expected {expected}, found {found}; {hint}", path.display())]
     BadData { path: PathBuf, expected: String, found: String, hint: String },
-    /// Input that is not there.
+    /// Missing input.
     #[error("{}: {what} not found; {hint}", path.display())]
     Missing { path: PathBuf, what: String, hint: String },
-    /// Output that is already there and was not made from the same inputs.
+    /// An existing output that was not made from the same inputs.
     #[error("{}: output exists and was made from other inputs or settings; pass --force to replace it", path.display())]
     Exists { path: PathBuf },
-    /// A model that is already there and was trained by another schedule.
+    /// An existing model that was trained with another schedule.
     #[error("{}: output exists and was trained by another schedule; to train it on, start from its weights with --init {} and name another --out, or pass --force to replace it", path.display(), model.display())]
     Trained { path: PathBuf, model: PathBuf },
-    /// Output that is already there and is of another kind: never replaced.
+    /// An existing output of another kind, which is never replaced.
     #[error("{}: exists and is not {what}; name another --out", path.display())]
     NotOurs { path: PathBuf, what: String },
     /// Another run has the output's lock; `holder` says which.
@@ -34,7 +34,7 @@ pub enum Error {
     /// A stage without checkpoints was told to stop.
     #[error("{}: stopped before it was complete, nothing was written; run the same command again", path.display())]
     Interrupted { path: PathBuf },
-    /// A stage was told to stop and keeps what is finished of its files or images.
+    /// A stage was told to stop; its finished files or images are kept.
     #[error("{}: stopped with {done} of {total} {what}; run the same command again to go on", path.display())]
     Paused { path: PathBuf, done: usize, total: usize, what: &'static str },
     /// A stage that prints as it goes was told to stop.
@@ -79,7 +79,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: an I/O error with the file that it concerns.
+    /// For `map_err`: an I/O error with its file.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }
@@ -97,7 +97,7 @@ impl Error {
         }
     }
 
-    /// Of a folder whose files were opened one by one while another was put in its place.
+    /// The error for a folder that was replaced while its files were opened one by one.
     pub fn replaced(path: &Path) -> Error {
         let what = "another was put in its place while it was opened; run the same command again";
         Error::io(path)(std::io::Error::other(what))

@@ -1,6 +1,6 @@
 //! Text in Markdown.
 
-/// Text that stands for itself in a line or in a cell of a table.
+/// Text escaped for a line or a table cell.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {

@@ -1,5 +1,5 @@
-//! Images in memory, which decoding, augmenting and shards share: sizes, windows, views of pixels, and
-//! what only moves them (windows, mirroring, quarter turns).
+//! Images in memory, shared by decoding, augmenting and shards: sizes, windows, views of pixels, and
+//! operations that only move pixels (windows, mirroring, quarter turns).
 
 /// Height and width in pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Window {
         Window { y, x, height: bottom - y, width: right - x }
     }
 
-    /// The same pixels, if this window is counted from the top left corner of `outer`.
+    /// The same pixels, if this window counts from the top left corner of `outer`.
     pub fn inside(self, outer: Window) -> Window {
         Window { y: self.y + outer.y, x: self.x + outer.x, ..self }
     }
@@ -66,14 +66,14 @@ pub struct Image {
     pub data: Vec<f32>,
 }
 
-/// Rows of HWC values that lie in a larger buffer: a whole image, or a window of one.
+/// Rows of HWC values in a larger buffer: a whole image, or a window of one.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a, T> {
     pub size: Size,
     pub channels: usize,
-    /// From the first pixel on, to the last one at least.
+    /// The values from the first pixel to at least the last one.
     pub data: &'a [T],
-    /// Values from row to row.
+    /// Values from one row to the next.
     pub stride: usize,
 }
 
@@ -98,7 +98,7 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
         &self.data[y * self.stride..][..self.size.width * self.channels]
     }
 
-    /// A copy; values are kept.
+    /// A copy with the same values.
     pub fn to_image(&self) -> Image {
         let Size { height, width } = self.size;
         let mut data = vec![0.0; height * width * self.channels];
@@ -106,13 +106,12 @@ impl<'a, T: Copy + Into<f32>> View<'a, T> {
         Image { height, width, channels: self.channels, data }
     }
 
-    /// Writes the values to `out`, row after row, mapped as the step `value_range` does if a range
-    /// is given.
+    /// Writes the values to `out`, row after row, mapped as by the step `value_range` if a range is given.
     pub fn write(&self, range: Option<(f32, f32)>, out: &mut [f32]) {
         let mut view = *self;
         let Size { height, width } = view.size;
         if view.stride == width * view.channels {
-            // Rows without a gap are one long row, which has one end to deal with.
+            // Rows without a gap are written as one long row, which has only one end to handle.
             view.size = Size { height: 1, width: height * width };
         }
         pulp::Arch::new().dispatch(Write { view, range, out });
@@ -210,7 +209,7 @@ pub fn flip_lr(values: &mut [f32], width: usize, channels: usize) {
     }
 }
 
-/// A way through the pixels of an image: the first one, and the steps from row to row and from pixel to
+/// A path through the pixels of an image: the first pixel, and the steps from row to row and from pixel to
 /// pixel.
 struct PixelWalk {
     start: isize,
@@ -233,14 +232,14 @@ fn copy_pixels(source: &[f32], walk: PixelWalk, width: usize, channels: usize, o
     }
 }
 
-/// A value 0..255 in `min`..`max`.
+/// Maps a value 0..255 to `min`..`max`.
 #[inline(always)]
 pub fn in_range(v: f32, min: f32, max: f32) -> f32 {
     min + share(v) * (max - min)
 }
 
-/// v / 255, rounded as the division is: a product and its correction by the exact remainder
-/// (Markstein), which take a fraction of the time.
+/// v / 255, rounded like the division: a product and its correction by the exact remainder (Markstein),
+/// which is several times faster.
 #[inline(always)]
 fn share(v: f32) -> f32 {
     const RECIPROCAL: f32 = 1.0 / 255.0;

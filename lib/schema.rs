@@ -1,5 +1,5 @@
-//! The contract between the stages, once: names of files, columns, metrics and metadata keys, and the
-//! Arrow schemas of the tables.
+//! The contract between the stages, in one place: names of files, columns, metrics and metadata keys, and
+//! the Arrow schemas of the tables.
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use std::ops::Range;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 // ---- Columns.
 
-/// Unique and stable name of an image: in every table with a row per image.
+/// Unique and stable name of an image, in every table with one row per image.
 pub const KEY: &str = "key";
-/// Index of a class: the known one, in `labels.parquet` the one to train on.
+/// Index of a class: the known one; in `labels.parquet` the one to train on.
 pub const LABEL: &str = "label";
 
 // Of shards.
 pub const IMAGE: &str = "image";
-/// The leaf of `IMAGE` that holds the file.
+/// The leaf of `IMAGE` that has the file.
 pub const IMAGE_BYTES: &str = "image.bytes";
 pub const PIXELS: &str = "pixels";
 pub const HEIGHT: &str = "height";
 pub const WIDTH: &str = "width";
-/// `short_hash` of an image's bytes, which are the file when images are encoded. Text, which every
-/// reader of parquet takes.
+/// `short_hash` of an image's bytes, which are the file if images are encoded. Text, which every parquet
+/// reader can read.
 pub const HASH: &str = "hash";
 
 // Of `rejects.parquet`.
@@ -36,11 +36,11 @@ pub const KNOWN: &str = "known";
 pub const LABEL_SINGLE: &str = "label_single";
 /// Largest of `PROBS`.
 pub const CONFIDENCE: &str = "confidence";
-/// Of `PROBS`, in nats.
+/// Entropy of `PROBS`, in nats.
 pub const ENTROPY: &str = "entropy";
 /// Share of views whose argmax is `LABEL`.
 pub const AGREEMENT: &str = "agreement";
-/// Softmax of the mean logits over the views.
+/// Softmax of the mean of the logits over the views.
 pub const PROBS: &str = "probs";
 
 // Of `eval.parquet`.
@@ -48,10 +48,10 @@ pub const PREDICTION: &str = "prediction";
 pub const TOP5: &str = "top5";
 pub const NLL: &str = "nll";
 pub const LOGITS: &str = "logits";
-/// Of its pieces and parts alone: the mean over the four rotations of an image.
+/// Only in its pieces and parts: the mean over the four rotations of an image.
 pub const AVERAGED_LOGITS: &str = "averaged_logits";
 
-// Of a table of predictions: `PATH`, `LABEL`, which is the name of a class here, and this.
+// Of a table of predictions, with `PATH` and `LABEL`, which is a class name here.
 pub const PROBABILITY: &str = "probability";
 
 // Of `metrics.parquet` and the lines of `metrics.jsonl`.
@@ -59,11 +59,11 @@ pub const STEP: &str = "step";
 pub const NAME: &str = "name";
 pub const VALUE: &str = "value";
 
-/// Names of the metrics of a run: the loss of a step, its unweighted terms, accuracies. A method names
-/// a term that only it has.
+/// Names of the metrics of a run: the loss of a step, its unweighted terms, accuracies. A term of only one
+/// method is named in the file of the method.
 pub mod metric {
     pub const LOSS: &str = "loss";
-    /// Before the name of each term.
+    /// Prefix of the name of each term.
     pub const LOSS_TERM: &str = "loss/";
     pub const LOSS_SUPERVISED: &str = "loss/supervised";
     pub const LOSS_ROTATION: &str = "loss/rotation";
@@ -75,17 +75,17 @@ pub mod metric {
     pub const LEARNING_RATE: &str = "learning_rate";
 }
 
-/// Heads of a network, as `config.json` and the names of the tensors have them.
+/// Heads of a network, as named in `config.json` and in the names of the tensors.
 pub mod head {
     pub const CLASSES: &str = "classes";
     pub const ROTATIONS: &str = "rotations";
     pub const EMBEDDINGS: &str = "embeddings";
 }
 
-/// Tensors of an ONNX file beside the logits, which have the name of their head.
+/// Tensors of an ONNX file besides the logits, which are named after their head.
 pub mod onnx {
     pub const IMAGES: &str = "images";
-    /// What the network is given.
+    /// The input of the network, after the preparation.
     pub const PREPARED: &str = "prepared";
     /// Pre-logits.
     pub const REPRESENTATION: &str = "representation";
@@ -93,14 +93,14 @@ pub mod onnx {
 
 // ---- Metadata: keys of parquet footers and safetensors headers.
 
-/// Keys of the lineage, and of what this project alone writes, begin so.
+/// Prefix of the keys of the lineage, and of the other keys that only this project writes.
 pub const METADATA_PREFIX: &str = "s4l.";
 pub const TOOL_KEY: &str = "s4l.tool";
 pub const VERSION_KEY: &str = "s4l.version";
 /// `recipe::hash` of the settings.
 pub const RECIPE_KEY: &str = "s4l.recipe";
 pub const SEED_KEY: &str = "s4l.seed";
-/// Before the name of an input; the value is the hash of its content.
+/// Prefix of the name of an input; the value is the hash of its content.
 pub const INPUT_PREFIX: &str = "s4l.input.";
 /// Format of a table of this project.
 pub const FORMAT_KEY: &str = "s4l.format";
@@ -112,19 +112,20 @@ pub const CONFIG_KEY: &str = "s4l.config";
 pub const SUMMARY_KEY: &str = "s4l.summary";
 /// `3/8` if a table has the third of eight parts of the rows.
 pub const PART_KEY: &str = "s4l.part";
-/// Of a part: what its stage is to know of the whole when it is joined (JSON).
+/// In a part: what its stage must know about the whole to join the parts (JSON).
 pub const ABOUT_KEY: &str = "s4l.about";
-/// Of an ONNX file: the names of the classes (a JSON list), and the pipe that prepares images.
+/// In an ONNX file: the names of the classes (a JSON list), and the pipe that prepares images.
 pub const CLASSES_KEY: &str = "s4l.classes";
 pub const PREPARATION_KEY: &str = "s4l.augment_eval";
-/// What was done to the images of shards.
+/// How the images of shards were changed.
 pub const RESIZED_KEY: &str = "s4l.resized";
-/// Under which Hugging Face datasets keep the features.
+/// The key under which Hugging Face datasets stores the features.
 pub const HUGGING_FACE: &str = "huggingface";
-/// Says to Hugging Face's loaders that tensors are PyTorch's.
+/// Tells Hugging Face's loaders that tensors are in PyTorch's layout.
 pub const PYTORCH: (&str, &str) = ("format", "pt");
 
-/// Names of inputs, after `INPUT_PREFIX`. Those of a report, and the images of predictions, are paths.
+/// Names of inputs, after `INPUT_PREFIX`. For reports and for the images of predictions, the names are
+/// paths.
 pub mod input {
     pub const IMAGES: &str = "images";
     pub const SHARDS: &str = "shards";
@@ -136,14 +137,14 @@ pub mod input {
     pub const INIT: &str = "init";
     pub const MODEL: &str = "model";
     pub const EVALUATION: &str = "evaluation";
-    /// From the images on, of what a report compares.
+    /// The inputs that a report compares, from the images on.
     pub const ALL: [&str; 9] =
         [IMAGES, SHARDS, LIST, NESTED_IN, LABELLED, LABELS, VALIDATION, INIT, MODEL];
 }
 
 // ---- Files.
 
-/// Outputs, when `--out` does not say otherwise.
+/// Default outputs, without `--out`.
 pub const SHARDS: &str = "shards";
 pub const LABELLED: &str = "labelled.parquet";
 pub const LABELS: &str = "labels.parquet";
@@ -154,50 +155,50 @@ pub const AUDIT: &str = "audit.html";
 pub const HUGGINGFACE: &str = "huggingface";
 pub const ONNX: &str = "onnx";
 
-/// After the name of an output: what varies between runs that give the same bytes.
+/// Ending of the provenance file of an output, with everything that varies between runs of the same bytes.
 pub const PROVENANCE: &str = ".prov.json";
-/// The keys in it for the words of the command, the directory that it was run in, and the commit that the
-/// program was built from.
+/// Keys of the provenance file: the arguments of the command, the folder in which the command ran, and the
+/// commit from which the program was built.
 pub const COMMAND: &str = "command";
 pub const DIRECTORY: &str = "directory";
 pub const COMMIT: &str = "commit";
-/// The key for the instructions that the kernels ran with.
+/// Key of the provenance file: the instruction set of the kernels.
 pub const INSTRUCTIONS: &str = "instructions";
-/// The key in that of a merged output for those of its parts.
+/// Key of the provenance file of a joined output: the provenance of the parts.
 pub const PARTS: &str = "parts";
-/// After the name of an output, while a run makes it: the file that it locks.
+/// Ending of the file that a run locks while it makes an output.
 pub const LOCK: &str = ".lock";
-/// Begin and end of the name under which an output is written.
+/// Prefix and ending of the temporary name under which an output is written.
 pub const TEMPORARY: (&str, &str) = (".s4l-", ".tmp");
 
 /// Names inside a shard folder.
 pub const DATASET_JSON: &str = "dataset.json";
 pub const MANIFEST: &str = "MANIFEST.b3";
-/// There when some images of the input are not in the shards.
+/// Exists if some images of the input are not in the shards.
 pub const REJECTS: &str = "rejects.parquet";
 
-/// After the name of an output: the folder in which it is made.
+/// Ending of the folder in which an output is made.
 pub const PARTIAL: &str = ".partial";
-/// Names inside that of shards: what is being made; the future shard folder; a record of each finished file.
+/// Names inside the folder for shards: the plan; the future shard folder; the records of finished files.
 pub const PLAN: &str = "plan.json";
 pub const FILES: &str = "files";
 pub const RECORDS: &str = "records";
-/// After the name of a file: the name of its record.
+/// Ending of the record of a file.
 pub const RECORD: &str = ".json";
 
 /// Names inside a model folder. `WEIGHTS` is written last: a folder that has it is complete.
 pub const CONFIG_JSON: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";
-/// Instead of `WEIGHTS` in folders that other programs write, and no stage reads.
+/// Written by other programs instead of `WEIGHTS`; no stage reads it.
 pub const PYTORCH_WEIGHTS: &str = "pytorch_model.bin";
 pub const METRICS_JSONL: &str = "metrics.jsonl";
 pub const METRICS: &str = "metrics.parquet";
-/// TensorBoard finds files by `tfevents` in their names.
+/// TensorBoard recognizes files by `tfevents` in their names.
 pub const EVENTS: &str = "events.out.tfevents.0.s4l";
 pub const MODEL_CARD: &str = "README.md";
-/// The weights and all else in an ONNX folder.
+/// The only file with weights in an ONNX folder.
 pub const ONNX_MODEL: &str = "model.onnx";
-/// There while the stage runs: a folder, and the last two states in it.
+/// Exists while the stage runs: a folder with the last two states.
 pub const CHECKPOINT: &str = "checkpoint";
 pub const STATE: &str = "state.safetensors";
 pub const PREVIOUS_STATE: &str = "previous.safetensors";
@@ -213,18 +214,18 @@ pub fn shard_file(split: &str, file: usize, files: usize) -> String {
     format!("{split}-{file:05}-of-{files:05}.parquet")
 }
 
-/// Name of a piece of a table in the making, counted from 1: `000003.parquet`.
+/// Name of a piece of an unfinished table, counted from 1: `000003.parquet`.
 pub fn piece_file(piece: usize) -> String {
     format!("{piece:06}.parquet")
 }
 
-/// The piece that has a name.
+/// The number of the piece with this name.
 pub fn piece_of(name: &str) -> Option<usize> {
     let piece = name.strip_suffix(".parquet")?.parse().ok()?;
     (piece_file(piece) == name).then_some(piece)
 }
 
-/// Errors with what is wrong with the name of a split, which begins names of files.
+/// Errors with what is wrong with the name of a split, which file names begin with.
 pub fn check_split(name: &str) -> Result<(), String> {
     match name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         true => Err(format!("{name:?}, which is no name of a file")),
@@ -232,7 +233,7 @@ pub fn check_split(name: &str) -> Result<(), String> {
     }
 }
 
-/// The split of a shard file by its name; the stem of any other file.
+/// The split of a shard file, from its name; for any other file, the stem.
 pub fn split_of(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let first = stem.rsplit_once("-of-").map(|(part, _)| part);
@@ -240,9 +241,9 @@ pub fn split_of(path: &Path) -> String {
     split.map_or(stem.to_string(), |(split, _)| split.to_string())
 }
 
-/// After the name of an output: part I of N of it, from 1, is `.part-I-of-N`.
+/// Infix of the name of a part: part I of N of an output, counted from 1, is `.part-I-of-N`.
 pub const PART: &str = ".part-";
-/// After the name of shards that are made in parts: what all parts need of the input.
+/// Ending for shards that are made in parts: the survey of the input that all parts need.
 pub const SURVEY: &str = ".survey";
 
 /// The first 16 hexadecimal digits of a BLAKE3 hash: its form in columns and metadata.
@@ -250,10 +251,10 @@ pub fn short_hash(hash: &blake3::Hash) -> String {
     hash.to_hex()[..16].to_string()
 }
 
-/// What stands in a file for the digits of its own hash while that is computed.
+/// The digits that stand for a file's hash while the hash is computed.
 pub const NO_HASH: &str = "0000000000000000";
 
-/// The `short_hash` of a file with `NO_HASH` where its digits are.
+/// The `short_hash` of a file with `NO_HASH` in place of the digits.
 pub fn hash_around(bytes: &[u8], digits: &Range<usize>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(&bytes[..digits.start]).update(NO_HASH.as_bytes());
@@ -263,12 +264,12 @@ pub fn hash_around(bytes: &[u8], digits: &Range<usize>) -> String {
 
 // ---- Tables.
 
-/// Shards: `pixels` of so many bytes when `size` is given, else encoded images (the Hugging Face
-/// Image feature).
+/// Shards: `pixels` of `size` bytes if `size` is given, else encoded images (the Hugging Face Image
+/// feature).
 pub fn shards(size: Option<usize>) -> Arc<Schema> {
     let image = match size {
         Some(size) => Field::new(PIXELS, DataType::FixedSizeBinary(size as i32), false),
-        // Nullable, though no image is null: else it is not the Image feature.
+        // Nullable although no image is null: otherwise this is not the Image feature.
         None => Field::new(IMAGE, DataType::Struct(image_fields()), true),
     };
     Arc::new(Schema::new(vec![
@@ -299,9 +300,8 @@ pub fn rejects() -> Arc<Schema> {
     ]))
 }
 
-/// The columns of shards as features of Hugging Face datasets, which then show images and names of
-/// classes. They have no type for pixels of a fixed size, and read them as `binary` when these
-/// features are handed to them.
+/// The columns of shards as features of Hugging Face datasets, which can then show images and class names.
+/// datasets has no type for pixels of a fixed size; with these features it reads them as `binary`.
 pub fn features(pixels: bool, classes: &[String]) -> String {
     let value = |kind: &str| serde_json::json!({"dtype": kind, "_type": "Value"});
     let image = match pixels {
@@ -353,7 +353,7 @@ pub fn eval(classes: usize) -> Arc<Schema> {
     ]))
 }
 
-/// Pieces and parts of `eval`: all that its summary is computed from.
+/// Pieces and parts of `eval`: everything from which its summary is computed.
 pub fn eval_piece(classes: usize, rotated: bool) -> Arc<Schema> {
     let mut fields = eval(classes).fields().to_vec();
     if rotated {
@@ -362,7 +362,7 @@ pub fn eval_piece(classes: usize, rotated: bool) -> Arc<Schema> {
     Arc::new(Schema::new(fields))
 }
 
-/// Predictions: the labels of each image; none of one that could not be read.
+/// Predictions: the labels of each image; no label for an image that could not be read.
 pub fn predictions() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new(PATH, DataType::Utf8, false),
@@ -380,8 +380,8 @@ pub fn metrics() -> Arc<Schema> {
     ]))
 }
 
-/// `table.parquet` and `table.csv`: one row per row of the report. Names say the unit unless it is a
-/// fraction or nats; an unknown figure is null.
+/// `table.parquet` and `table.csv`: one row per row of the report. Column names have the unit, except for
+/// fractions and nats. An unknown figure is null.
 pub fn report() -> Arc<Schema> {
     let text = |name| Field::new(name, DataType::Utf8, false);
     let count = |name| Field::new(name, DataType::Int64, false);

@@ -225,7 +225,7 @@ fn recipes_that_cannot_be_meant() {
     refuses(&scratch, PRETRAIN, line, 78, &["mine.toml"]);
 }
 
-/// The views do not have the format that the model takes.
+/// Labels with a key that is not in the shards.
 #[test]
 fn retraining_on_labels_of_other_shards() {
     let scratch = labelled_shards();

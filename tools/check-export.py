@@ -6,9 +6,9 @@
 
 Trains a small network of every stem and kind of preparation for some steps, exports it, and compares logits with
 those of s4l-eval, and prepared pixels with the formulas of TensorFlow 1 as they stand below. PHOTOS: a folder of
-JPEG files (of any sizes) in place of drawn images, to see how far timm's resizing is from ours on them.
+JPEG files (of any sizes) instead of drawn images, to measure the difference of timm's resizing from ours.
 
-One line a case: the largest difference of ONNX's pixels and logits; of the logits of timm and of transformers for
+One line per case: the largest difference of ONNX's pixels and logits; of the logits of timm and of transformers for
 the same pixels; and of pixels (-1..1, largest and mean) and logits for timm's own preparation. Exits with 1 where a
 difference is above 1e-4 that must not be: all but the last where timm resizes, which rounds to whole levels.
 """
@@ -33,11 +33,11 @@ from PIL import Image
 PROGRAMS = pathlib.Path(__file__).parents[1] / "target/release"
 TOLERANCE = 1e-4
 IMAGES = 24
-# Heights and widths; those of a model's own size are in each case.
+# Heights and widths of images; each case adds images of the model's size.
 SIZES = [(80, 96), (192, 64), (61, 77), (300, 211), (64, 64)]
 
-# Stem, units, width factor, channels, size, augment_eval, and what timm does: "same" pixels where they may be,
-# "near" ones where it resizes, None where it has no words for it.
+# Stem, units, width factor, channels, size, augment_eval, and what timm does: "same" pixels if possible,
+# "near" pixels if it resizes, None if it cannot express the pipe.
 CASES = [
     ("imagenet", [1, 1], 1, 3, (64, 64), "resize(64)|-1_to_1", "near"),
     ("imagenet", [1, 1], 1, 3, (64, 48), "resize(70,50)|crop(64,48)|-1_to_1", None),
@@ -143,7 +143,7 @@ def write_images(folder, photos, channels, sizes):
     random = np.random.default_rng(1905)
     folder.mkdir()
     if channels == 1:
-        # Files of images are coloured; IDX is grey, of one size.
+        # Image files are coloured; IDX images are grey and of one size.
         images = [draw(random, *sizes[0], 1) for _ in range(IMAGES)]
         labels = np.arange(IMAGES, dtype=np.uint8) % 2
         for name, array in (("images-idx3", np.stack(images)[..., 0]), ("labels-idx1", labels)):
@@ -209,7 +209,7 @@ def by_onnx(folder, images, pixels, logits, classes):
         sys.exit("other classes in the metadata")
     model.graph.output.append(onnx.ValueInfoProto(name="prepared"))
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    # Two of a batch are as one and one.
+    # A batch of two gives the same as two batches of one.
     found = [session.run(["prepared", "classes", "representation"], {"images": np.stack([i, i[::-1]])})
              for i in images]
     kernel, bias = (onnx.numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name))
@@ -246,7 +246,7 @@ def by_timm(folder, images, pixels, logits, classes):
 
 
 def back(folder, model_logits, classes):
-    """Largest difference of logits of the export, and of what timm saves of it, as s4l-eval reads them."""
+    """Largest difference of logits between the export and the copy that timm saves, both read by s4l-eval."""
     out = folder / "huggingface"
     _, read = evaluated(folder, out)
     model = timm.create_model(f"local-dir:{out}", pretrained=True)
@@ -279,7 +279,7 @@ def check(folder, photos, stem, units, width, channels, size, pipe, timms):
         line += (f" timm_logits={same:.1e} back={read:.1e} saved={saved:.1e} own_pixels={largest:.1e} "
                  f"mean={mean:.1e} own_logits={own:.1e}")
         must += [same, read] + ([largest, own, saved] if exact else [])
-        # timm has no word for a crop before the resize, which is another pipe when it is read back.
+        # timm cannot express a crop before the resize, so another pipe is read back.
         must += [saved] if "inception" not in pipe else []
     return max(must) <= TOLERANCE, f"{line} largest_logit={np.abs(logits).max():.1f}"
 
@@ -289,7 +289,7 @@ def main():
     if len(sys.argv) > 1 and not photos:
         sys.exit(f"{sys.argv[1]}: no JPEG files")
     cases = [(c, photos) for c in CASES]
-    # Where every image has the size of the network, all are the same.
+    # If every image has the size of the network, all are equal.
     cases += [((*c[:6], "same"), []) for c in CASES if c[6] == "near" and c[5].startswith(f"resize({c[4][0]}")
               and "crop" not in c[5]]
     equal = 0

@@ -87,7 +87,7 @@ TIP = """(() => {
 
 
 class Chromium:
-    """A browser at the other end of two pipes: messages of JSON, with a zero byte after each."""
+    """A browser at the other end of two pipes: JSON messages, each followed by a zero byte."""
 
     def __init__(self, program, profile):
         to_browser, self.write = os.pipe()
@@ -155,7 +155,7 @@ class Chromium:
                  deviceScaleFactor=1, mobile=False)
 
     def shot(self, path, width):
-        """The whole page, its first 12,000 pixels at most."""
+        """A picture of the page, of at most its first 12,000 pixels."""
         height = min(12000, self.value("document.documentElement.scrollHeight"))
         self.size(width, height)
         shot = self.ask("Page.captureScreenshot", format="png")
@@ -169,7 +169,7 @@ class Chromium:
 
 
 def click(browser, selector):
-    """With the pointer, as a reader does."""
+    """Clicks with the pointer, as a reader does."""
     browser.value(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
     x, y = browser.value(
         f"(b => [b.x + b.width / 2, b.y + b.height / 2])"
@@ -179,7 +179,7 @@ def click(browser, selector):
 
 
 def hover(browser, faults):
-    """Over a chart with the pointer, then through it by keys."""
+    """Moves the pointer over a chart, then steps through it by keys."""
     place = browser.value(CHART)
     if place is None:
         return 0

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Hours, bytes and cost of the rows of pipelines/imagenet, as docs/SCALE.md has them: `tools/cost.py` prints
-its tables. Arithmetic alone: the rates are those of docs/ENGINE.md and docs/LOADER.md, all else is
-said here."""
+"""Hours, bytes and cost of the rows of pipelines/imagenet, as in docs/SCALE.md: `tools/cost.py` prints
+its tables. Only arithmetic: the rates are those of docs/ENGINE.md and docs/LOADER.md, all other numbers
+are here."""
 
 # ResNet-50-v2 at 224 on two Zen 5 cores with AVX-512, measured: images a second.
 TRAIN, TRAIN_BF16, INFER = 17.3, 23.1, 66.3
-DECODE = 4360 / 2  # crops of 224 from JPEGs of 500 x 375, a core, measured
-# Assumed, never run: what 64 cores give of 32 times two, 16 nodes of 16 times one, 8 GPUs of 8 times one,
-# an H100, and prices in dollars.
+DECODE = 4360 / 2  # crops of 224 from JPEGs of 500 x 375, per core, measured
+# Assumed, never run: the share that 64 cores reach of 32 times two cores, 16 nodes of 16 times one node, and 8
+# GPUs of 8 times one GPU; the speed of an H100; prices in dollars.
 NODE, NODES, GPUS, H100 = 0.85, 0.85, 0.9, 2500.0
 CORE_HOUR, GPU_HOUR = 0.04, 2.50
 WIDE = 15.7  # operations of width factor 16 over those of 4
 IMAGES, JPEG, TEST = 1_281_167, 110e3, 50_000
 
-# Of `--dry-run`: steps, images of the main pass, of VAT, width, decoded images a step, MB of memory.
+# From `--dry-run`: steps, images of the main pass, of VAT, width, decoded images per step, MB of memory.
 ROWS = {
     "supervised_1p": (50_000, 256, 0, 1, 256, 11_333),
     "supervised_10p": (100_000, 256, 0, 1, 256, 11_333),
@@ -30,13 +30,13 @@ PARAMETERS = {1: 25_549_352, WIDE: 383_573_228}
 
 
 def units(main, vat):
-    """Training images that a step is worth. One is three passes: forward, and the gradients of inputs and of
-    weights. VAT's direction is two, its loss three."""
+    """The cost of a step in training images. A training image is three passes: forward, and the gradients of
+    inputs and of weights. VAT's direction takes two passes, its loss three."""
     return main + vat * 5 / 3
 
 
 def seconds(main, vat, width, bf16):
-    """Of a step on two cores. VAT's direction is computed in float32."""
+    """Seconds of a step on two cores. VAT's direction is computed in float32."""
     if not bf16:
         return units(main, vat) * width / TRAIN
     return width * (main / TRAIN_BF16 + vat * (1 / TRAIN_BF16 + 2 / 3 / TRAIN))

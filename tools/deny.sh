@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Licences, sources, versions and advisories of all crates, by deny.toml. Prints "CHECK deny crates=N ok"
-# or what is wrong, and exits with 3. Words after the name choose among: advisories licenses bans sources.
+# Licences, sources, versions and advisories of all crates, by deny.toml. Prints "CHECK deny crates=N ok",
+# or the errors and exits with 3. Arguments choose among: advisories licenses bans sources.
 # Advisories are fetched from GitHub. Install: cargo install --locked cargo-deny
 set -euo pipefail
 cd "$(dirname "$0")/.."

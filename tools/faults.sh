@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# faults.sh N [KIND [STAGE...]]: does N faults of a kind to the stages of the smoke pipeline, drawn by
-# $SEED (0), and looks whether they come back to the same bytes or say what is wrong. Kinds:
-#   fail    calls that fail (disk full and the like), short writes, words that cannot be written
+# faults.sh N [KIND [STAGE...]]: injects N faults of a kind into the stages of the smoke pipeline, drawn by
+# $SEED (0). Each stage must return to the same bytes or report an error. Kinds:
+#   fail    calls that fail (disk full and the like), short writes, messages that cannot be written
 #   flip    changed bits and cut files in what a stage reads
 #   signal  every signal and every pair, early and in the middle
 #   race    two runs at once with one output
 #   kill    as kill.sh
-# Without a kind N of each of the first four. Prints a line for each case that fails and
-# "CHECK KIND runs=N equal=N lost=0 silent=0 ..."; exits with 3 where one fails.
-# $BIN is a folder of programs to use in place of building them; $TMPDIR holds the files meanwhile.
+# Without a kind: N of each of the first four. Prints a line per case that fails and
+# "CHECK KIND runs=N equal=N lost=0 silent=0 ..."; exits with 3 if one fails.
+# $BIN is a folder of programs to use instead of building them; $TMPDIR holds the files meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${1:?faults.sh N [KIND [STAGE...]]}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Remakes the numbers of tests/golden/ from their scripts in target/golden and compares them with the
-# committed ones: prints "CHECK golden files=N equal=N", and exits with 3 where some differ.
-# TensorFlow and PyTorch are installed into target/golden-venv (some gigabytes); $PYTHON names one that
+# Makes the numbers of tests/golden/ again from their scripts, in target/golden, and compares them with the
+# committed ones. Prints "CHECK golden files=N equal=N", and exits with 3 if some differ.
+# TensorFlow and PyTorch are installed into target/golden-venv (some gigabytes); $PYTHON names a Python that
 # has them. Takes about 5 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -32,7 +32,7 @@ for split, info in description["splits"].items():
 
     features = None
     if description["shape"] is not None:
-        # datasets have no type for bytes of a fixed size, and take the features from the footer only by hand.
+        # datasets has no type for bytes of a fixed size, and reads the features in the footer only if asked.
         footer = json.loads(pyarrow.parquet.read_schema(files[0]).metadata[b"huggingface"])
         features = datasets.Features.from_dict(footer["info"]["features"])
     with tempfile.TemporaryDirectory() as cache:
@@ -43,7 +43,7 @@ for split, info in description["splits"].items():
         shown = "pixels"
         if description["shape"] is None:
             assert isinstance(rows.features["image"], datasets.Image), rows.features
-            # Each image is opened; its size is the one in the table, unless EXIF turns it.
+            # Each image opens, with the size in the table, unless EXIF turns it.
             for row in rows:
                 width, height = row["image"].size
                 assert sorted((height, width)) == sorted((row["height"], row["width"])), row

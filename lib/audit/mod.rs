@@ -1,5 +1,5 @@
-//! The audit of pseudo labels: what `labels.parquet` has, joined with all that it is compared with
-//! (`labels`), counted (`figures`), and shown as a page (`html`, with images, `gallery`).
+//! The audit of pseudo labels: `labels.parquet` joined with the tables to compare with (`labels`), counted
+//! (`figures`), and shown as a page (`html`, with images, `gallery`).
 
 mod figures;
 mod gallery;

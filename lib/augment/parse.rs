@@ -5,14 +5,14 @@ use crate::error::{Error, Result};
 use crate::pixels::Size;
 use std::sync::Arc;
 
-/// What each step is called, and its arguments.
+/// The names of the steps, with their arguments.
 pub const STEPS: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \
     crop_inception_patches(n,h[,w]), resize(h[,w][,randomize_method][,dct_scaling]), resize_small(s), flip_lr, \
     rotate, hsvnoise, inception_preprocess(h[,w]), crop_inception_preprocess_patches(n,h[,w]), \
     -1_to_1, 0_to_1, value_range([min[,max]]), to_gray[(p)], standardize, copy_label[(name)], \
     plain_preprocess";
 
-/// Far above any image, far below what could not be allocated.
+/// Far above any image, far below what memory could not hold.
 const MAX_SIDE: usize = 1 << 14;
 const MAX_VIEWS: usize = 1 << 10;
 
@@ -35,7 +35,7 @@ pub fn steps(pipe: &Arc<str>, mode: Mode) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The step of that name, or `None` if it does nothing in that mode.
+/// The step with that name, or `None` if it does nothing in that mode.
 fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
     let train = mode == Mode::Train;
     Ok(Some(match args.name {
@@ -78,7 +78,7 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
     }))
 }
 
-/// Why `op` makes no sense somewhere after `before`, if it makes none.
+/// Why `op` makes no sense after `before`; `None` if it does.
 fn conflict(before: &Op, op: &Op) -> Option<&'static str> {
     use Op::{HsvNoise, InceptionPreprocess, Standardize, ValueRange};
     let needs_pixels = matches!(op, HsvNoise | InceptionPreprocess { .. } | ValueRange { .. });
@@ -128,14 +128,14 @@ impl<'a> Args<'a> {
         Some(self.rest.remove(found).1)
     }
 
-    /// Whether the bare word is among the arguments, at any place.
+    /// Whether the bare word is among the arguments, at any position.
     fn flag(&mut self, word: &str) -> bool {
         let before = self.rest.len();
         self.rest.retain(|arg| *arg != (None, word));
         self.rest.len() < before
     }
 
-    /// A number that `fits`, which takes no NaN; the default if it is absent.
+    /// A number that `fits` (NaN never does); the default if it is absent.
     fn number(&mut self, key: &str, default: f32, fits: fn(&f32) -> bool) -> Result<f32> {
         let Some(text) = self.take(key) else {
             return Ok(default);

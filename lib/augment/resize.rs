@@ -1,9 +1,9 @@
 //! Resizing by the formulas of TensorFlow 1.
 //!
-//! All methods are separable: an output value is a weighted sum of input rows, and of columns. They
-//! differ in the taps of one axis only. Values keep their range, except that bicubic overshoots;
-//! nothing is rounded. Weights are f32, as in TensorFlow; the order of the sums differs, which
-//! moves a value of 0..255 by less than 1e-3.
+//! All methods are separable: an output value is a weighted sum of input rows, and of columns. The methods
+//! differ only in the taps of one axis. Values keep their range, except that bicubic overshoots; nothing is
+//! rounded. Weights are f32, as in TensorFlow. The order of the sums differs, which changes a value of
+//! 0..255 by less than 1e-3.
 
 use crate::pixels::{Image, Size, View, Window};
 use std::ops::Range;
@@ -32,7 +32,7 @@ struct Taps {
 }
 
 impl Taps {
-    /// Those of the output indices `part`.
+    /// The taps of the output indices `part`.
     fn new(method: Interpolation, input: usize, output: usize, part: Range<usize>) -> Taps {
         let legacy = input as f32 / output as f32;
         let scale = match method {
@@ -115,9 +115,9 @@ pub fn resize<T: Copy + Into<f32>>(image: View<T>, size: Size, method: Interpola
     resize.run(image.window(resize.source))
 }
 
-/// A window of a resized image, made from the part of the image that it depends on.
+/// A window of a resized image, computed from the part of the input on which it depends.
 pub struct Resize {
-    /// That part.
+    /// The part of the input.
     pub source: Window,
     size: Size,
     rows: Taps,
@@ -134,7 +134,7 @@ impl Resize {
         Resize { source: Window { y, x, height, width }, size: window.size(), rows, columns }
     }
 
-    /// `source`: the pixels of the window of that name.
+    /// `source`: the pixels of the window `source`.
     pub fn run<T: Copy + Into<f32>>(&self, source: View<T>) -> Image {
         let channels = source.channels;
         let mut data = vec![0.0; self.size.height * self.size.width * channels];
@@ -142,7 +142,7 @@ impl Resize {
         Image { height: self.size.height, width: self.size.width, channels, data }
     }
 
-    /// `run` with a place for the values, row after row.
+    /// As `run`, with memory for the values, row after row.
     pub(super) fn write<T: Copy + Into<f32>>(&self, source: View<T>, out: &mut [f32]) {
         pulp::Arch::new().dispatch(Fill { resize: self, source, data: out });
     }
@@ -211,8 +211,8 @@ fn sum_columns(row: &[f32], columns: &Taps, channels: usize, out: &mut [f32]) {
     }
 }
 
-/// `sum_columns` for two taps and three channels. Four values at a time, of which the last one
-/// belongs to the next pixel and is overwritten with it.
+/// `sum_columns` for two taps and three channels. Works on four values at a time; the last one belongs to
+/// the next pixel, which overwrites it.
 #[inline(always)]
 fn blend_rgb(row: &[f32], columns: &Taps, out: &mut [f32]) {
     let four = |values: &[f32], at: usize| -> [f32; 4] {

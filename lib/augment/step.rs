@@ -1,4 +1,4 @@
-//! A step of a pipe, and what it makes of views in memory.
+//! A step of a pipe, and its effect on views in memory.
 
 use super::color::{self, HsvNoise, InceptionColor};
 use super::crop;
@@ -23,7 +23,7 @@ pub struct Step {
     pub op: Op,
 }
 
-/// What a step does, with the mode settled.
+/// The operation of a step, with the mode already applied.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
     Crop(Crop),
@@ -49,7 +49,7 @@ pub enum Crop {
 }
 
 impl Op {
-    /// Views that come out for each that goes in.
+    /// Number of output views per input view.
     pub fn views(&self) -> usize {
         match *self {
             Op::MultiCrop(_) => 5,
@@ -65,8 +65,7 @@ impl Op {
 }
 
 impl Step {
-    /// The size of the views that come out, if that of those that go in is `size`; `None` if it
-    /// depends on the image.
+    /// The size of the output views for input views of `size`; `None` if it depends on the image.
     ///
     /// Errors: the step cannot take that size.
     pub fn size_after(&self, size: Option<Size>) -> Result<Option<Size>> {
@@ -98,7 +97,7 @@ impl Step {
         })
     }
 
-    /// Replaces each view by what the step makes of it, in order.
+    /// Replaces each view by the step's output for it, in order.
     ///
     /// Errors: a crop does not fit a view.
     pub fn apply(&self, views: &mut Vec<Image>, rng: &mut impl Rng) -> Result<()> {
@@ -120,7 +119,7 @@ impl Step {
             Op::InceptionPreprocess { views: n, size, mode } => {
                 expand(views, |v| repeat(n, || inception_preprocess(v, size, mode, rng)));
             }
-            // Pixels that were decoded before are not scaled by the decoder.
+            // Pixels that are already decoded are not scaled by the decoder.
             Op::Resize { size, randomize, .. } => {
                 let method = resize_method(randomize, rng);
                 views.iter_mut().for_each(|v| *v = resize::resize(v.view(), size, method));
@@ -149,7 +148,7 @@ impl Step {
         Ok(())
     }
 
-    /// The window that a crop keeps of an image of that size.
+    /// The window that a crop keeps of an image of this size.
     pub fn window(&self, crop: Crop, size: Size, rng: &mut impl Rng) -> Result<Window> {
         Ok(match crop {
             Crop::Inception => crop::inception(size, rng),
@@ -173,7 +172,7 @@ impl Step {
         Err(self.wrong(&expected, &found, "resize before it"))
     }
 
-    /// The error of a step that cannot take what comes to it.
+    /// The error of a step that cannot take its input.
     pub fn wrong(&self, expected: &str, found: &str, hint: &str) -> Error {
         Error::Recipe {
             recipe: self.pipe.to_string(),

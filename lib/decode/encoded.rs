@@ -1,5 +1,5 @@
-//! Encoded images (JPEG, PNG, WebP, GIF, BMP): are they whole, and how large are they. Nothing is
-//! decompressed, so the cost is a scan of the bytes, whatever size a header claims.
+//! Encoded images (JPEG, PNG, WebP, GIF, BMP): whether they are complete, and their size. Nothing is
+//! decompressed, so the cost is a scan of the bytes, for any size in the header.
 
 use super::Decoder;
 use super::jpeg::MAX_SCANS;
@@ -14,18 +14,18 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::Cursor;
 
-/// Checks the structure of an image file, which the content tells the kind of, and returns the size as
-/// the image is shown, that is after the rotation that its EXIF data asks for.
+/// Checks the structure of an image file, whose kind is recognized by content. Returns the size of the
+/// image as shown, after the rotation that its EXIF data asks for.
 ///
-/// - JPEG: the decoder takes its header, every marker within the compressed data is one that may stand
-///   there, the scans are not too many to be decoded, and the end marker is present. Other damage
-///   within the compressed data is not seen.
-/// - PNG: every chunk's checksum holds, up to the end chunk.
+/// - JPEG: the decoder accepts the header, every marker within the compressed data is allowed there, the
+///   scans are few enough to decode, and the end marker is present. Other damage within the compressed data
+///   is not detected.
+/// - PNG: every chunk's checksum is right, up to the end chunk.
 /// - WebP: the container is complete and its headers parse.
-/// - GIF: the first image is complete; that is the one that is shown.
-/// - BMP: the decoder takes its header, and the pixels are there unless they are compressed.
+/// - GIF: the first image, which is the one shown, is complete.
+/// - BMP: the decoder accepts the header, and uncompressed pixels are complete.
 ///
-/// Errors: what is wrong, for people; also an image of no pixels, or of more than are decoded.
+/// Errors: what is wrong, for people; also for an image without pixels, or with more than can be decoded.
 pub fn check(bytes: &[u8]) -> Result<Size, String> {
     let header = match Kind::of(bytes) {
         Some(Kind::Jpeg) => jpeg(bytes)?,
@@ -47,18 +47,18 @@ pub fn check(bytes: &[u8]) -> Result<Size, String> {
     Ok(header.upright())
 }
 
-/// Larger images were made smaller and encoded again as JPEG.
+/// Larger images were shrunk and encoded again as JPEG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resized {
     /// Pixels of the smaller side.
     pub small: u32,
-    /// Of the JPEG, 1 to 100.
+    /// JPEG quality, 1 to 100.
     pub quality: u8,
 }
 
 /// Decodes a whole image file of a known size, as `decode::Decoder` does.
 ///
-/// Errors: what the decoder says, one line; also that it finds another size.
+/// Errors: the message of the decoder, one line; also if it finds another size.
 pub fn decode_rgb(bytes: &[u8], size: Size) -> Result<image::RgbImage, String> {
     let mut decoder = Decoder::default();
     let found = decoder.size(bytes)?;
@@ -80,12 +80,12 @@ fn jpeg(bytes: &[u8]) -> Result<Header, String> {
     jpeg_end(bytes)?;
     let size = DECODER.with_borrow_mut(|decoder| decoder.size(bytes));
     let size = size.map_err(|e| format!("a JPEG that cannot be decoded: {e}"))?;
-    // The decoder has turned it.
+    // The decoder has already turned the image.
     Ok(Header { stored: size, orientation: Orientation::NoTransforms })
 }
 
-/// Walks over the segments and the compressed data of a JPEG up to its end marker FF D9. A decoder
-/// fills what a file cut short lacks with grey and says nothing, so it has to be found here.
+/// Walks over the segments and the compressed data of a JPEG up to its end marker FF D9. A decoder silently
+/// fills the missing part of a truncated file with grey, so truncation must be found here.
 fn jpeg_end(bytes: &[u8]) -> Result<(), String> {
     let (mut at, mut scans) = (2, 0);
     while let Some((place, kind)) = marker(bytes, at) {
@@ -113,13 +113,13 @@ fn jpeg_end(bytes: &[u8]) -> Result<(), String> {
     Err("a JPEG without its end".to_string())
 }
 
-/// The place of the first FF from `at` on that is none of the compressed data, for a byte other than 0
-/// follows it, and that byte.
+/// The position of the first FF from `at` on that does not belong to the compressed data, because a byte
+/// other than 0 follows, and that byte.
 fn marker(bytes: &[u8], mut at: usize) -> Option<(usize, u8)> {
     const STEP: usize = 64;
     let is_marker = |(&first, &second): (&u8, &u8)| first == 0xff && second != 0;
-    // Compressed data are full of FF 00, at which a search for FF alone would stop. There is no way out
-    // of the fold: the compiler makes vectors of it.
+    // Compressed data is full of FF 00, at which a search for FF would stop. The fold has no early exit, so
+    // that the compiler can vectorize it.
     while let Some(some) = bytes.get(at..at + STEP + 1) {
         let pairs = some.iter().zip(&some[1..]);
         if pairs.fold(false, |found, pair| found | is_marker(pair)) {
@@ -168,7 +168,7 @@ fn png(bytes: &[u8]) -> Result<Header, String> {
                 return Err(format!("a damaged PNG: chunk {name} out of place"));
             }
             (b"IDAT", ..) => data = true,
-            // Behind the data it comes too late for a decoder that begins to show the image.
+            // After the data it comes too late for a decoder that begins to show the image.
             (b"eXIf", ..) if !data && exif.is_none() => {
                 let orientation = Orientation::from_exif_chunk(body);
                 exif = Some(orientation.unwrap_or(Orientation::NoTransforms));
@@ -216,7 +216,7 @@ fn gif(bytes: &[u8]) -> Result<Header, String> {
         } else {
             at += 2;
         }
-        // Blocks of data, each with its length in front; one of 0 is the end.
+        // Blocks of data, each preceded by its length; a length of 0 is the end.
         while let length @ 1.. = byte(at)? {
             at += 1 + usize::from(length);
         }
@@ -236,7 +236,7 @@ fn bmp(bytes: &[u8]) -> Result<Header, String> {
         let bytes = bytes.get(at..at + size).unwrap_or_default();
         bytes.iter().rev().fold(0, |sum, &byte| (sum << 8) | usize::from(byte))
     };
-    // The oldest header has no compression and its fields elsewhere.
+    // The oldest header has no compression, and its fields are at other places.
     let (bits, compression) = match number(14, 4) {
         12 => (number(24, 2), 0),
         _ => (number(28, 2), number(30, 4)),
@@ -250,10 +250,10 @@ fn bmp(bytes: &[u8]) -> Result<Header, String> {
     Ok(Header { stored, orientation: Orientation::NoTransforms })
 }
 
-/// The image with its smaller side made `small` (the mean over the box of each pixel, aspect kept), as
-/// JPEG with its size; `None` if it is not larger than that: then it stays as it is.
+/// The image with its smaller side reduced to `small` (each pixel the mean over its box, aspect ratio
+/// kept), as JPEG with its size; `None` if the image is not larger than that and stays unchanged.
 ///
-/// Errors: what the decoder says.
+/// Errors: the message of the decoder.
 pub fn resize(
     bytes: &[u8],
     size: Size,

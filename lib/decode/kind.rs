@@ -1,6 +1,6 @@
-//! What a file is by its first bytes: an image of a kind that is read, or what people take for one.
+//! The kind of a file by its first bytes: an image that can be read, or a file that people take for one.
 
-/// A kind of image file that is read.
+/// A kind of image file that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Jpeg,
@@ -10,7 +10,7 @@ pub enum Kind {
     Bmp,
 }
 
-/// The kinds that are read, for people.
+/// The kinds that can be read, for messages.
 pub const KINDS: &str = "JPEG, PNG, WebP, GIF or BMP";
 
 impl Kind {
@@ -26,7 +26,7 @@ impl Kind {
     }
 }
 
-/// Whether 12 bytes begin an image that is read. Two letters alone would be too little for a BMP.
+/// Whether 12 bytes begin an image that can be read. A BMP is not recognized by its two letters only.
 pub fn is_image(start: &[u8]) -> bool {
     match Kind::of(start) {
         Some(Kind::Jpeg) => start.get(2) == Some(&0xff),
@@ -35,7 +35,7 @@ pub fn is_image(start: &[u8]) -> bool {
     }
 }
 
-/// What a file of no such kind is, for people.
+/// The name of a file of another kind, for messages.
 pub fn other(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "an empty file".to_string();
@@ -49,7 +49,7 @@ pub fn other(bytes: &[u8]) -> String {
     }
 }
 
-/// First bytes and what they begin.
+/// First bytes, and what begins with them.
 const STARTS: [(&[u8], &str); 18] = [
     (b"II*\0", "a TIFF"),
     (b"MM\0*", "a TIFF"),
@@ -71,7 +71,7 @@ const STARTS: [(&[u8], &str); 18] = [
     (b"P6", "a PPM"),
 ];
 
-/// The name of a kind that is no such image, for people.
+/// The name of a kind that cannot be read, for messages.
 pub fn of_other(bytes: &[u8]) -> Option<&'static str> {
     if let Some((_, kind)) = STARTS.iter().find(|(start, _)| bytes.starts_with(start)) {
         return Some(kind);

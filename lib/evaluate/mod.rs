@@ -1,4 +1,4 @@
-//! Evaluation: logits of whole sets of images, and what is measured on them. No file is written here.
+//! Evaluation: logits of sets of images, and their metrics. No file is written here.
 
 pub mod logits;
 pub mod metrics;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Of CIFAR-100 alone.
+/// Only in CIFAR-100.
 const CIFAR_100: &str = "fine_label_names.txt";
 
 #[derive(Debug)]
@@ -30,13 +30,13 @@ struct PixelFile {
     split: SplitName,
     /// Keys are `<name>-<row>`.
     name: &'static str,
-    /// Row of its first image under that name.
+    /// Row of its first image among the images of that name.
     first: u64,
     count: u64,
     labels: Option<LabelFile>,
 }
 
-/// Labels in a file of their own.
+/// Labels in a separate file.
 #[derive(Debug)]
 struct LabelFile {
     path: PathBuf,
@@ -161,7 +161,7 @@ impl Binary {
         }
     }
 
-    /// Bytes of a record.
+    /// Bytes per record.
     fn record(&self) -> usize {
         self.label_bytes + self.shape.iter().product::<usize>()
     }
@@ -175,12 +175,12 @@ impl Binary {
         self.files.iter().flat_map(both).chain(class_file)
     }
 
-    /// Each file with its split.
+    /// The files, each with its split.
     pub fn splits(&self) -> impl Iterator<Item = (SplitName, &Path)> {
         self.files.iter().map(|f| (f.split, f.path.as_path()))
     }
 
-    /// All images are read in any case, since they are found by their bytes alone.
+    /// All images are read in any case, because they are found only by their bytes.
     pub fn walk(&self, from: Position, visit: Visit) -> Walked {
         let mut record = vec![0; self.record()];
         for (nth, file) in self.files.iter().enumerate().skip(from.file) {
@@ -206,7 +206,7 @@ impl Binary {
         Ok(())
     }
 
-    /// Row-major HWC of planes.
+    /// Planes as row-major HWC.
     fn interleave(&self, planes: &[u8]) -> Vec<u8> {
         let [height, width, channels] = self.shape;
         let mut pixels = Vec::with_capacity(planes.len());
@@ -224,7 +224,7 @@ impl Binary {
 }
 
 impl PixelFile {
-    /// The class of an image, whose record has these labels.
+    /// The class of an image whose record has these labels.
     fn class(&self, at: u64, labels: &[u8]) -> Class {
         match (&self.labels, labels.last()) {
             (Some(file), _) => match file.labels[at as usize].checked_sub(1) {

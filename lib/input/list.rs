@@ -1,5 +1,5 @@
-//! Rows of a CSV file or of a text list: separated by commas, semicolons, tabs or runs of spaces,
-//! whichever its lines have.
+//! Rows of a CSV file or of a text list: separated by commas, semicolons, tabs or runs of spaces, as its
+//! lines require.
 
 use super::names::without_bom;
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ impl List {
         matches!(self.delimiter, None | Some(b' '))
     }
 
-    /// Visits all rows but empty ones.
+    /// Visits all rows except empty ones.
     ///
     /// Errors: those of `visit`, and `BadData` for a row that cannot be read.
     pub fn for_each(&self, visit: VisitRow) -> Result<()> {
@@ -75,7 +75,7 @@ impl List {
         Ok(())
     }
 
-    /// The lines, each a field, empty ones with them.
+    /// The lines, each as one field, including empty ones.
     pub fn lines(&self) -> Result<Vec<String>> {
         let text = std::fs::read_to_string(&self.path).map_err(|e| match e.kind() {
             std::io::ErrorKind::InvalidData => self.bad(&e),
@@ -95,8 +95,8 @@ impl List {
     }
 }
 
-/// What separates the fields of a list that begins so: what all of its lines have, else the first, else
-/// spaces if there are some.
+/// The separator of a list with this beginning: the one that all of its lines have, else the first one,
+/// else spaces if there are any.
 fn delimiter(start: &str) -> Option<u8> {
     let lines: Vec<&str> = start.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     let lines = &lines[..lines.len().min(20)];
@@ -108,7 +108,7 @@ fn delimiter(start: &str) -> Option<u8> {
     found.or(Some(' ').filter(|_| in_any(' '))).map(|c| c as u8)
 }
 
-/// A line without what stands in quotes.
+/// A line without its quoted parts.
 fn unquoted(line: &str) -> String {
     line.split('"').step_by(2).collect()
 }

@@ -1,13 +1,12 @@
-//! `meta.mat` of the ILSVRC-2012 devkit: which synset the number of a class stands for. A MATLAB 5
-//! file with one struct array `synsets`, of whose fields ILSVRC2012_ID, WNID and num_children are
-//! read.
+//! `meta.mat` of the ILSVRC-2012 devkit: the synset of each class number. A MATLAB 5 file with one struct
+//! array `synsets`, of which the fields ILSVRC2012_ID, WNID and num_children are read.
 
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-/// The devkit's holds 0.5 MB.
+/// The devkit's file has 0.5 MB.
 const MAX_BYTES: u64 = 64 << 20;
 
 const INT8: u32 = 1;
@@ -15,9 +14,9 @@ const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
 const STRUCT: u8 = 2;
 
-/// Number of the class, from 1 → WordNet id, for the classes that have no others below them.
+/// Number of the class, from 1 → WordNet id, for the classes without subclasses.
 ///
-/// Errors: `Missing` if the file is absent, `BadData` if it holds something else.
+/// Errors: `Missing` if the file is absent, `BadData` if it has other content.
 pub fn read(path: &Path) -> Result<BTreeMap<u64, String>> {
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::missing(
@@ -37,7 +36,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<u64, String>> {
     })
 }
 
-/// What `read` does, of the bytes of the file; `None` if they are no such struct.
+/// `read` for the bytes of the file; `None` if they have no such struct.
 pub fn synsets(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
     const HEADER: usize = 128;
     let mut rest = bytes.get(HEADER..)?;
@@ -83,7 +82,7 @@ struct DataElement<'a> {
     data: &'a [u8],
 }
 
-/// Splits the first element off.
+/// Splits off the first element.
 fn take<'a>(bytes: &mut &'a [u8]) -> Option<DataElement<'a>> {
     let (tag, rest) = bytes.split_first_chunk::<4>()?;
     let tag = u32::from_le_bytes(*tag);
@@ -96,7 +95,7 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<DataElement<'a>> {
     let (size, rest) = rest.split_first_chunk::<4>()?;
     let size = u32::from_le_bytes(*size) as usize;
     let (data, rest) = rest.split_at_checked(size)?;
-    // Padded to 8 bytes, compressed ones not.
+    // Padded to 8 bytes, unless compressed.
     let padding = match tag {
         COMPRESSED => 0,
         _ => size.next_multiple_of(8) - size,
@@ -106,7 +105,7 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<DataElement<'a>> {
 }
 
 impl<'a> DataElement<'a> {
-    /// What follows flags, dimensions and name of a matrix of this class.
+    /// The data after flags, dimensions and name of a matrix of this class.
     fn matrix(self, class: u8) -> Option<&'a [u8]> {
         let (found, body) = self.header()?;
         (found == class).then_some(body)

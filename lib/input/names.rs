@@ -1,4 +1,4 @@
-//! Names of images and of their folders, as people and systems write them.
+//! Names of images and of their folders, as people and operating systems write them.
 
 use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
@@ -8,7 +8,7 @@ pub fn base_name(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-/// Whether a name ends as that of an image file, of a kind that is read or not.
+/// Whether a name has the ending of an image file, of any kind.
 pub fn is_image_name(name: &str) -> bool {
     stem(name).len() < name.len()
 }
@@ -26,7 +26,7 @@ pub fn stem(name: &str) -> &str {
     }
 }
 
-/// Whether a file or folder of this name is the system's and no part of the data.
+/// Whether a file or folder of this name belongs to the operating system, not to the data.
 pub fn is_hidden(name: &str) -> bool {
     const OF_SYSTEMS: [&str; 7] = [
         "__MACOSX",
@@ -53,7 +53,7 @@ pub fn nfc(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Text without the mark with which some editors begin a file.
+/// Text without the byte order mark that some editors write first.
 pub fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }

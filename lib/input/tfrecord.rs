@@ -25,15 +25,15 @@ pub struct TfRecord {
     files: Vec<SplitFile>,
 }
 
-/// What is read of a record.
+/// The fields that are read from a record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Example<'a> {
     pub encoded: Option<&'a [u8]>,
     pub filename: Option<&'a [u8]>,
     pub label: Option<i64>,
-    /// Whether the label is TensorFlow Datasets', which counts from 0.
+    /// Whether the label is that of TensorFlow Datasets, which counts from 0.
     pub from_zero: bool,
-    /// Name of the class: the synset before the text.
+    /// Name of the class: the synset if there is one, else the text.
     pub class: Option<&'a [u8]>,
 }
 
@@ -68,7 +68,7 @@ impl TfRecord {
         self.files.iter().map(|f| (f.split, f.path.as_path()))
     }
 
-    /// The first file that can only be read from its start, and the command that unpacks it.
+    /// The first file that can only be read from its start, with the command that unpacks it.
     pub fn compressed(&self) -> Result<Option<(&Path, &'static str)>> {
         for SplitFile { path, .. } in &self.files {
             if let Some(compression) = Compression::of(path)? {
@@ -78,7 +78,7 @@ impl TfRecord {
         Ok(None)
     }
 
-    /// The name of an image that no other one has: its record's in front.
+    /// A unique name for an image: the name of its record, then its own.
     pub fn full_name(&self, item: &Item) -> String {
         let record = record_name(&self.files[item.position.file].path, item.position.at);
         match item.name == record {
@@ -87,7 +87,7 @@ impl TfRecord {
         }
     }
 
-    /// What there is in place of labels, by the first record.
+    /// The fields that the first record has instead of labels.
     pub fn instead_of_labels(&self) -> Result<Option<Instead>> {
         let Some(SplitFile { path, .. }) = self.files.first() else {
             return Ok(None);
@@ -150,7 +150,7 @@ fn record_name(path: &Path, at: u64) -> String {
     format!("{}@{at}", path.file_name().unwrap_or_default().display())
 }
 
-/// A file from a place on.
+/// A file from a position on.
 fn open_at(path: &Path, at: u64) -> Result<Box<dyn Read + Send>> {
     if Compression::of(path)?.is_some() {
         let mut stream = stream::open(path)?;
@@ -163,20 +163,20 @@ fn open_at(path: &Path, at: u64) -> Result<Box<dyn Read + Send>> {
     Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
 }
 
-/// What comes next in a stream of records.
+/// The next item in a stream of records.
 enum Next {
     Record {
         /// All of it.
         size: u64,
-        /// The data, or what is wrong with it alone.
+        /// The data, or what is wrong with this record only.
         data: std::result::Result<Vec<u8>, String>,
     },
     End,
-    /// Nothing after it can be found.
+    /// The following records cannot be found.
     Cut(String),
 }
 
-/// Up to `size` bytes; fewer at the end alone. The inner error: what a decompressor says.
+/// Up to `size` bytes; fewer only at the end. The inner error: the decompressor's message.
 fn take(
     stream: &mut dyn Read,
     size: usize,
@@ -224,7 +224,7 @@ fn next(stream: &mut dyn Read) -> std::io::Result<Next> {
     Ok(Next::Record { size: all, data })
 }
 
-/// Puts into an item what its record holds.
+/// Sets an item from the content of its record.
 fn fill(item: &mut Item, data: std::result::Result<Vec<u8>, String>) {
     let found = data.and_then(|data| {
         let example =
@@ -253,9 +253,9 @@ fn fill(item: &mut Item, data: std::result::Result<Vec<u8>, String>) {
     item.image = found.map_err(Fault::Image);
 }
 
-/// Parses a `tf.train.Example`; `None` if the data is none. Of the fields
-/// `Example { features: 1 }`, `Features { map<string, Feature>: 1 }`, `Feature { bytes_list: 1,
-/// float_list: 2, int64_list: 3 }`, each list `{ value: 1 }`.
+/// Parses a `tf.train.Example`; `None` if the data is not one. Of the fields `Example { features: 1 }`,
+/// `Features { map<string, Feature>: 1 }`, `Feature { bytes_list: 1, float_list: 2, int64_list: 3 }`, each
+/// list `{ value: 1 }`.
 pub fn example(data: &[u8]) -> Option<Example<'_>> {
     let mut example = Example::default();
     let (mut text, mut of_tfds) = (None, Example::default());
@@ -281,7 +281,7 @@ pub fn example(data: &[u8]) -> Option<Example<'_>> {
     Some(example)
 }
 
-/// Hands out name and value of each feature of an `Example`.
+/// Passes on name and value of each feature of an `Example`.
 fn features<'a>(
     data: &'a [u8],
     visit: &mut dyn FnMut(&'a [u8], &'a [u8]) -> Option<()>,
@@ -351,7 +351,7 @@ fn first_int(feature: &[u8]) -> Option<Option<i64>> {
 enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Of 4 or 8 bytes, which nothing here has.
+    /// Of 4 or 8 bytes; unused here.
     Fixed,
 }
 
@@ -364,7 +364,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Hands out number and value of each field of a protobuf message.
+/// Passes on number and value of each field of a protobuf message.
 fn fields<'a>(
     mut message: &'a [u8],
     visit: &mut dyn FnMut(u64, Field<'a>) -> Option<()>,

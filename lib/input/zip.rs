@@ -1,4 +1,4 @@
-//! What a zip holds.
+//! The files in a zip.
 
 use super::members::{Cut, Member, MemberKind, VisitMember};
 use super::stream::{Section, most_bytes, room_for};
@@ -9,10 +9,10 @@ use ::zip::{CompressionMethod, ZipArchive};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
-/// More of the content of one file is read at a time only if it is an image.
+/// Most bytes read from one file at a time, unless it is an image.
 const MOST_TEXT: u64 = 1 << 20;
 
-/// Whether a file begins as a zip.
+/// Whether a file begins like a zip.
 pub fn is_start(start: &[u8]) -> bool {
     start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06")
 }
@@ -55,7 +55,7 @@ impl Zip {
                 continue;
             }
             let mut path = entry.name_raw().to_vec();
-            // Old programs of Windows write its own separator.
+            // Old Windows programs write backslashes.
             if !path.contains(&b'/') {
                 path.iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
             }
@@ -85,7 +85,7 @@ impl Zip {
         self.archive.index_for_name_raw(name.as_bytes())
     }
 
-    /// Bytes of the file of that number, as the list says.
+    /// Bytes of the file with that number, according to the list.
     pub fn size(&self, nth: usize) -> u64 {
         self.archive.by_index_data(nth).map_or(0, |entry| entry.size())
     }
@@ -95,7 +95,7 @@ impl Zip {
         self.archive.clone()
     }
 
-    /// The content of the file of that number, from its start.
+    /// The content of the file with that number, from its start.
     pub fn content<'a>(
         &self,
         archive: &'a mut ZipArchive<Section>,
@@ -111,7 +111,7 @@ impl Zip {
     }
 }
 
-/// The first bytes of a file, looked up if they are asked for.
+/// The first bytes of a file, read only when needed.
 struct Content<'a> {
     archive: &'a mut ZipArchive<Section>,
     nth: usize,
@@ -119,7 +119,7 @@ struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// What cannot be read is empty; an image is read, and checked, another way.
+    /// Empty if it cannot be read; images are read and checked elsewhere.
     fn text(&mut self) -> Cursor<Vec<u8>> {
         let mut text = Vec::new();
         if let Ok(file) = self.archive.by_index(self.nth) {
@@ -144,7 +144,7 @@ pub struct ZipReader<'a> {
 }
 
 impl ZipReader<'_> {
-    /// The bytes of a file of that number and size. The inner error: what is wrong with it.
+    /// The bytes of a file with that number and size. The inner error: what is wrong with it.
     pub fn read(&mut self, nth: u64, size: u64) -> Result<std::result::Result<Vec<u8>, String>> {
         let damaged = |e: &dyn std::fmt::Display| Ok(Err(format!("damaged in the zip: {e}")));
         let file = match self.archive.by_index(nth as usize) {

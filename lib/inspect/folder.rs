@@ -39,8 +39,8 @@ pub fn describe_shards(folder: &Path) -> Result<String> {
     ))
 }
 
-/// `dataset.json` parses, every line of the manifest holds as for `b3sum -c`, and the manifest
-/// leaves out no shard.
+/// `dataset.json` parses, every line of the manifest is right as for `b3sum -c`, and the manifest names
+/// every shard.
 pub fn verify_shards(folder: &Path) -> Result<()> {
     json::read(&folder.join(DATASET_JSON))?;
     let path = folder.join(MANIFEST);
@@ -95,7 +95,7 @@ fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Configuration, metrics and weights, each as a file of its own.
+/// Configuration, metrics and weights, each described as a single file.
 pub fn describe_model(folder: &Path) -> Result<String> {
     let mut text = format!("{}: model folder\n", folder.display());
     let config = folder.join(CONFIG_JSON);
@@ -115,8 +115,8 @@ pub fn describe_model(folder: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Configuration, metrics and weights are there, whole, and of one model. Errors: `BadData`, also while
-/// training has not ended.
+/// Configuration, metrics and weights exist, are undamaged, and belong to one model. Errors: `BadData`,
+/// also while training is not finished.
 pub fn verify_model(folder: &Path) -> Result<()> {
     json::read(&folder.join(CONFIG_JSON))?;
     let metrics = folder.join(METRICS);

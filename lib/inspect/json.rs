@@ -6,16 +6,16 @@ use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
 
-/// More entries of a list than this are counted, not shown.
+/// Longer lists are counted, not shown.
 const MOST_ENTRIES: usize = 12;
 
-/// All of a file, as an outline.
+/// The whole file as an outline.
 pub fn describe(path: &Path) -> Result<String> {
     let value = read(path)?;
     Ok(title(path, "JSON", "")? + &outline(&value))
 }
 
-/// Reads a file. Errors: `Io`, `BadData` when it is not JSON.
+/// Reads a file. Errors: `Io`, `BadData` if it is not JSON.
 pub fn read(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&bytes)

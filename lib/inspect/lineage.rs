@@ -1,8 +1,8 @@
-//! The lineage of an output: what it was made from, and those files in turn, up to the images.
+//! The lineage of an output: its inputs, their inputs in turn, and so on up to the images.
 //!
-//! A footer or header names the inputs and their hashes; the provenance file beside has the command,
-//! which says where the inputs lay. They are looked for there as seen from the output, which may have been
-//! moved together with them, then where they were.
+//! A footer or header names the inputs and their hashes. The provenance file has the command, which names
+//! the paths of the inputs. These paths are first taken relative to the output, which may have been moved
+//! together with its inputs, then as they were.
 
 use super::folder::verify_shards;
 use crate::artifact::{self, beside};
@@ -25,8 +25,8 @@ pub fn tree(path: &Path) -> Result<String> {
     Ok(walk(path, false)?.text)
 }
 
-/// Hashes all that an output was made from anew. Errors: `BadData` for the first input that is changed,
-/// missing or another one.
+/// Hashes all inputs of an output again, and their inputs. Errors: `BadData` for the first input that is
+/// changed, missing or another one.
 pub fn verify(path: &Path) -> Result<()> {
     let faults = walk(path, true)?.faults;
     let more = match faults.len() {
@@ -61,7 +61,7 @@ struct Fault {
 
 #[derive(Default)]
 struct Walk {
-    /// Whether shards and images are read whole.
+    /// Whether shards and images are read completely.
     verify: bool,
     text: String,
     seen: BTreeSet<PathBuf>,
@@ -118,7 +118,7 @@ impl Walk {
         }
         let next = match is_read_from_shards(made, name) || name == inputs::IMAGES {
             true => None,
-            // What no stage has made ends here.
+            // A file that no stage has made ends the chain.
             false => Made::open(&place).ok(),
         };
         match next {
@@ -133,8 +133,8 @@ impl Walk {
         }
     }
 
-    /// Errors with what is found in place of an input. Shards and images are looked at as a whole only to
-    /// verify, and shards once.
+    /// Errors with what was found instead of an input. Shards and images are read completely only to
+    /// verify, and shards only once.
     fn check(
         &self,
         made: &Made,
@@ -171,7 +171,7 @@ impl Walk {
     }
 }
 
-/// The labels that s4l-subset draws from and s4l-eval compares with are no file.
+/// The labels that s4l-subset and s4l-eval read are in the shards, not in a file.
 fn is_read_from_shards(made: &Made, name: &str) -> bool {
     ["s4l-subset", "s4l-eval"].contains(&made.tool()) && name == inputs::LABELS
 }
@@ -180,18 +180,18 @@ fn is_read_from_shards(made: &Made, name: &str) -> bool {
 struct Made {
     /// The file, or the folder of shards, of a model or of a report.
     path: PathBuf,
-    /// Footer or header.
+    /// The metadata of the footer or header.
     metadata: BTreeMap<String, String>,
     command: Vec<String>,
-    /// The command that names the inputs.
+    /// The options of the command that names the inputs.
     options: Vec<String>,
-    /// Where it was run; empty if nobody knows.
+    /// The folder in which the command ran; empty if unknown.
     directory: PathBuf,
     commit: Option<String>,
 }
 
 impl Made {
-    /// Errors: `BadData` if no stage has made it.
+    /// Errors: `BadData` if no stage has made the file.
     fn open(path: &Path) -> Result<Made> {
         let path = output(&std::path::absolute(path).map_err(Error::io(path))?);
         let made_by = "the stage of its name";
@@ -255,7 +255,7 @@ impl Made {
             .or_else(|| words.next().map(String::as_str))
     }
 
-    /// Where an input is.
+    /// The present path of an input.
     fn place(&self, name: &str) -> Option<PathBuf> {
         if self.tool() == "s4l-report" {
             let folder = Path::new(self.option("--in").unwrap_or("runs"));
@@ -283,7 +283,7 @@ impl Made {
         self.find(Path::new(given?))
     }
 
-    /// A path of the command as it is now.
+    /// The present path of a path in the command.
     fn find(&self, given: &Path) -> Option<PathBuf> {
         let name = Path::new(self.path.file_name()?);
         let outs = ["--val-out", "--out", "-o"].map(|option| self.option(option).map(Path::new));
@@ -297,7 +297,7 @@ impl Made {
         [moved, was].into_iter().flatten().find(|path| is_there(path))
     }
 
-    /// The hash of images, read as the command says.
+    /// The hash of the images, read with the options of the command.
     fn images(&self, place: &Path) -> Result<String> {
         let format = self.option("--format").map(|name| Format::from_str(name, false));
         let file = |option| self.option(option).and_then(|file| self.find(Path::new(file)));
@@ -313,7 +313,7 @@ impl Made {
         input::open(place, &options)?.hash()
     }
 
-    /// The hash of the labels in shards, of the split that the command reads.
+    /// The hash of the labels in shards, for the split that the command reads.
     fn labels_in(&self, shards: &Path) -> Result<String> {
         let default = if self.tool() == "s4l-eval" { "test" } else { "train" };
         let split = self.option("--split").unwrap_or(default);
@@ -321,7 +321,7 @@ impl Made {
     }
 }
 
-/// The output that a path names, or that it is a file of.
+/// The output at a path, or the output to which the file at the path belongs.
 fn output(path: &Path) -> PathBuf {
     let of_report = [schema::TABLE, schema::TABLE_MD, schema::TABLE_CSV, schema::PAGE];
     let is_part = |folder: &&Path| {
@@ -334,7 +334,7 @@ fn output(path: &Path) -> PathBuf {
     normal(path.parent().filter(is_part).unwrap_or(path))
 }
 
-/// What cannot be looked at is there: whoever reads it says what is wrong.
+/// A path that cannot be examined counts as existing: reading it gives the error.
 fn is_there(path: &Path) -> bool {
     artifact::exists(path).unwrap_or(true)
 }
@@ -350,7 +350,7 @@ fn words(provenance: &Value) -> Vec<String> {
     words.filter_map(|word| word.as_str().map(str::to_string)).collect()
 }
 
-/// A path without `.` and, where they can go, without `..`.
+/// A path without `.`, and without `..` as far as possible.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
@@ -365,7 +365,7 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The way from a folder to a path.
+/// The relative path from a folder to a path.
 fn relative(to: &Path, from: &Path) -> Option<PathBuf> {
     if to.is_absolute() != from.is_absolute() {
         return None;
@@ -375,7 +375,7 @@ fn relative(to: &Path, from: &Path) -> Option<PathBuf> {
     Some(up.chain(to.components().skip(same)).collect())
 }
 
-/// From the working directory on, if it lies in there.
+/// Relative to the working directory if the path is inside it.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()

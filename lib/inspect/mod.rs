@@ -32,7 +32,7 @@ fn size(path: &Path) -> Result<u64> {
     Ok(metadata.len())
 }
 
-/// Names and what is known of each, in columns under a heading; nothing when there are none.
+/// Names and values, in columns under a heading; empty if there are none.
 fn section(heading: &str, lines: &[Vec<String>]) -> String {
     if lines.is_empty() {
         return String::new();
@@ -56,7 +56,7 @@ fn section(heading: &str, lines: &[Vec<String>]) -> String {
     text
 }
 
-/// The key-value pairs of a footer or header: what the file was made from, then the rest.
+/// The key-value pairs of a footer or header: the lineage, then the rest.
 fn made_from(pairs: &BTreeMap<String, String>) -> String {
     let lines: Vec<Vec<String>> =
         pairs.iter().map(|(key, value)| vec![key.clone(), value.clone()]).collect();

@@ -1,4 +1,4 @@
-//! Parquet files: schema, statistics of the columns that are small, lineage.
+//! Parquet files: schema, statistics of the small columns, lineage.
 
 use super::{count, made_from, section, title};
 use crate::error::{Error, Result};
@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-/// The values of a column are counted one by one up to so many.
+/// Most different values of a column that are counted one by one.
 const MOST_VALUES: usize = 20;
 
-/// Rows, statistics of each column, the evaluation that a footer sums up, lineage.
+/// Rows, statistics of each column, the evaluation summary in the footer, lineage.
 pub fn describe(path: &Path) -> Result<String> {
     let builder = open(path)?;
     let metadata = builder.metadata().clone();
@@ -61,7 +61,7 @@ pub fn describe(path: &Path) -> Result<String> {
     Ok(title(path, "parquet", &more)? + &section("columns", &lines) + &summary + &made_from(&pairs))
 }
 
-/// The bytes are those that were written, and every page of every column can be read.
+/// The bytes are as written, and every page of every column can be read.
 pub fn verify(path: &Path) -> Result<()> {
     table::metadata(path, "the stage that made it")?;
     for batch in batches(path, open(path)?)? {
@@ -70,7 +70,7 @@ pub fn verify(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Rows as the footer has them.
+/// Number of rows according to the footer.
 pub fn rows(path: &Path) -> Result<u64> {
     let builder = open(path)?;
     Ok(builder.metadata().file_metadata().num_rows().unsigned_abs())
@@ -162,7 +162,7 @@ impl Column {
     }
 }
 
-/// How often each value occurs while there are few, the ends of the range when there are many.
+/// Counts per value while there are few values; the range if there are many.
 #[derive(Default)]
 struct Tally<T> {
     counts: BTreeMap<T, u64>,
@@ -179,7 +179,7 @@ impl<T: Ord + std::fmt::Display> Tally<T> {
             };
             *self.counts.entry(value).or_default() += 1;
             if self.counts.len() > MOST_VALUES {
-                // Only the ends matter from now on.
+                // From now on only the range counts.
                 self.many = true;
                 let ends = [self.counts.pop_first(), self.counts.pop_last()];
                 self.counts.clear();

@@ -34,7 +34,7 @@ pub fn describe(path: &Path) -> Result<String> {
     Ok(title(path, "safetensors", &more)? + &section("tensors", &lines) + &made_from(&pairs))
 }
 
-/// The bytes are those that were written, header and sizes agree, and every value is finite.
+/// The bytes are as written, header and sizes agree, and every value is finite.
 pub fn verify(path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     check_hash(&bytes)
@@ -58,7 +58,7 @@ fn bad(path: &Path, e: &safetensors::SafeTensorError) -> Error {
 
 /// Index of the first infinity or NaN: a float whose exponent bits are all set.
 fn not_finite(dtype: Dtype, data: &[u8]) -> Option<usize> {
-    // The upper half of a little-endian float holds sign, exponent and, here unused, mantissa.
+    // The upper half of a little-endian float has sign, exponent and (unused here) mantissa.
     let (size, exponent) = match dtype {
         Dtype::F16 => (2, 0x7c00),
         Dtype::BF16 => (2, 0x7f80),

@@ -1,5 +1,5 @@
-//! A contact sheet: some images of each class with their keys, on one page that needs no network, so
-//! that a label that is wrong is seen.
+//! A contact sheet: some images of each class with their keys, on one page that needs no network, so that
+//! wrong labels can be seen.
 
 use super::count;
 use crate::error::Result;
@@ -13,19 +13,19 @@ use crate::tables::table;
 use indicatif::HumanCount;
 use std::path::Path;
 
-/// Images of each class, and of all classes if nobody says how many: a page of more is slow.
+/// Images per class, and of all classes, by default: a larger page is slow.
 const PER_CLASS: usize = 8;
 const MOST_IMAGES: usize = 8192;
 
-/// How images are drawn.
+/// How images are chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct Draw {
-    /// Of each class; fewer than `PER_CLASS` where there are many, if nobody says.
+    /// Images per class; by default fewer than `PER_CLASS` if there are many classes.
     pub per_class: Option<u32>,
     pub seed: u64,
 }
 
-/// What stands on the page of all splits of shards.
+/// The page for all splits of shards.
 pub fn of_shards(folder: &Path, draw: Draw) -> Result<String> {
     let shards = Shards::open(folder)?;
     let mut groups = Vec::new();
@@ -37,7 +37,7 @@ pub fn of_shards(folder: &Path, draw: Draw) -> Result<String> {
     Ok(body(&groups, draw))
 }
 
-/// What stands on the page of the images that a table has labels of.
+/// The page for the images of a table of labels.
 pub fn of_table(path: &Path, folder: &Path, draw: Draw) -> Result<String> {
     let shards = Shards::open(folder)?;
     let table = table::read(path, "s4l-subset")?;
@@ -56,7 +56,7 @@ fn body(sections: &[String], draw: Draw) -> String {
     )
 }
 
-/// The classes of a split, each with some of its images, and at the end those without a label.
+/// The classes of a split, each with some of its images; images without a label come last.
 fn section(
     shards: &Shards,
     name: &str,

@@ -1,5 +1,5 @@
-//! Images that stand twice: byte for byte, by the content hash of the shards, or nearly, by a
-//! perceptual hash of their pixels.
+//! Duplicate images: byte for byte, by the content hash of the shards, or nearly, by a perceptual hash of
+//! their pixels.
 
 use crate::augment::resize::{self, Interpolation};
 use crate::cli;
@@ -9,7 +9,7 @@ use crate::shards::Split;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 
-/// Rows of a split and what they are called in messages.
+/// Rows of a split, and their name in messages.
 pub struct NamedRows<'a> {
     pub name: String,
     pub split: &'a Split,
@@ -23,22 +23,22 @@ impl<'a> NamedRows<'a> {
     }
 }
 
-/// The rows of a split that have the bytes of one of `rows`, those among them.
+/// The rows of a split with the same bytes as one of `rows`, including `rows`.
 pub fn copies_of(rows: &[usize], hashes: &[String]) -> Vec<usize> {
     let known: HashSet<&str> = rows.iter().map(|&row| &*hashes[row]).collect();
     (0..hashes.len()).filter(|&row| known.contains(&*hashes[row])).collect()
 }
 
-/// Images to test on that have the bytes of a labelled one.
+/// Test images with the same bytes as a labelled image.
 pub struct Leak {
-    /// How many there are.
+    /// Number of images.
     pub count: usize,
-    /// Key of the first, and that of the labelled image.
+    /// Key of the first test image, and of the labelled image.
     pub key: String,
     pub labelled: String,
 }
 
-/// The images of `others` that have the bytes of a labelled one; `None` if there are none.
+/// The images of `others` with the same bytes as a labelled image; `None` if there are none.
 pub fn leak(labelled: &NamedRows, others: &NamedRows) -> Result<Option<Leak>> {
     let hashes = labelled.split.hashes()?;
     let known: HashMap<&str, usize> = labelled.rows.iter().map(|&r| (&*hashes[r], r)).collect();
@@ -60,11 +60,11 @@ type Perceptual = [u64; 4];
 
 const BOXES: Size = Size { height: 16, width: 17 };
 
-/// Grey levels of 255. Without it the noise of a clear sky would decide its bits.
+/// In grey levels of 255. Without this threshold, the noise of a clear sky would decide the bits.
 const STEP: f32 = 1.0;
 
 /// Images whose hashes differ in at most this many of the 256 bits count as nearly equal. Of 200
-/// photographs, 98% do so with themselves saved at JPEG quality 75 (87% at half the size).
+/// photographs, 98% match a copy of themselves saved at JPEG quality 75 (87% at half the size).
 const NEAR_BITS: u32 = 8;
 
 fn perceptual(split: &Split, row: usize) -> Result<Perceptual> {
@@ -97,7 +97,7 @@ fn perceptuals(set: &NamedRows) -> Result<Vec<Perceptual>> {
     .collect()
 }
 
-/// Whether a hash is near one of the known ones; with the processor's bit count if it has one.
+/// Whether a hash is near one of the known hashes. Uses the processor's bit count if there is one.
 struct IsNear<'a> {
     hash: &'a Perceptual,
     known: &'a [Perceptual],
@@ -119,7 +119,7 @@ impl pulp::WithSimd for IsNear<'_> {
     }
 }
 
-/// For each of `others`, how many of its images nearly equal a labelled one.
+/// For each of `others`, how many of its images are nearly equal to a labelled one.
 pub fn near(labelled: &NamedRows, others: &[NamedRows]) -> Result<Vec<usize>> {
     let known = &perceptuals(labelled)?;
     let arch = pulp::Arch::new();

@@ -1,11 +1,11 @@
-//! Everything that may know a label: which images have one, and which. A training stage takes its
-//! labels through `rows`, from a table that it is given, and never from the shards.
+//! The only place for labels: which images have one, and which one. A training stage takes its labels
+//! through `rows`, from a table that is given to the stage, and never from the shards.
 //!
-//! - `rows`: the rows and labels that a table (`labelled.parquet`, `labels.parquet`) names
-//! - `list`: the rows that a published list of names names
-//! - `draw`: which images are labelled, and which are validated on
+//! - `rows`: the rows and labels in a table (`labelled.parquet`, `labels.parquet`)
+//! - `list`: the rows in a published list of names
+//! - `draw`: which images are labelled, and which are for validation
 //! - `collapse`: whether pseudo labels are of a few classes only
-//! - `duplicates`: images that stand twice, to the byte or nearly
+//! - `duplicates`: images that occur twice, to the byte or nearly
 
 pub mod collapse;
 pub mod draw;

@@ -1,4 +1,4 @@
-//! The rows of a split that a table of labels names.
+//! The rows of a split in a table of labels.
 
 use crate::error::{Error, Result};
 use crate::schema;
@@ -16,25 +16,25 @@ pub fn labels_hash(split: &Split) -> Result<String> {
     Ok(schema::short_hash(&hasher.finalize()))
 }
 
-/// The split whose images a table has labels of, by its footer; `train` if that does not say.
+/// The split whose images a table labels, by the table's footer; `train` if the footer has none.
 pub fn split_of(table: &Table, shards: &Shards) -> Result<(String, Split)> {
     let made_from = table.metadata.get(&images_key());
     let splits = shards.contents();
     let found = splits.iter().find(|(_, content)| Some(**content) == made_from.map(String::as_str));
-    // Labels of other images than those of any split are refused by `labelled_rows`.
+    // `labelled_rows` refuses labels of images that are in no split.
     let name = found.map_or("train", |(name, _)| name);
     Ok((name.to_string(), shards.split(name)?))
 }
 
-/// Of the footer: the hash of the images.
+/// Key of the footer: the hash of the images.
 fn images_key() -> String {
     format!("{}{}", schema::INPUT_PREFIX, schema::input::SHARDS)
 }
 
-/// Rows of the split and labels that a table names in `schema::KEY` and a label column.
+/// Rows of the split and labels in the columns `schema::KEY` and `column` of a table.
 ///
-/// Errors: `BadData` if the table was made from other images, if there are no rows, if a key is not in the split or there twice, or if a label is
-/// outside of the classes.
+/// Errors: `BadData` if the table was made from other images, has no rows, has a key twice or one that is
+/// not in the split, or has a label outside the classes.
 pub fn labelled_rows(
     table: &Table,
     split: &Split,
@@ -84,7 +84,7 @@ pub fn labelled_rows(
     Ok((rows, labels.iter().map(|&l| l as u32).collect()))
 }
 
-/// The label of each row of a split, where a table has one. Errors: as `labelled_rows`.
+/// The label of each row of a split, if a table has one. Errors: as `labelled_rows`.
 pub fn by_row(table: &Table, split: &Split, classes: usize) -> Result<Vec<Option<u32>>> {
     let (rows, labels) = labelled_rows(table, split, classes, schema::LABEL)?;
     let mut all = vec![None; split.len()];
@@ -92,8 +92,8 @@ pub fn by_row(table: &Table, split: &Split, classes: usize) -> Result<Vec<Option
     Ok(all)
 }
 
-/// The right label of each row of a split, where it is known, for those who ask for it: from a table, or
-/// from a folder of shards of the same images.
+/// The true label of each row of a split, if known, only for callers that ask for it: from a table, or from
+/// a folder of shards with the same images.
 pub fn truth(path: &Path, split: &Split, classes: &[String]) -> Result<Vec<Option<u32>>> {
     if !path.is_dir() {
         return by_row(&table::read(path, "s4l-subset")?, split, classes.len());
@@ -112,8 +112,7 @@ pub fn truth(path: &Path, split: &Split, classes: &[String]) -> Result<Vec<Optio
     }
 }
 
-/// Errors if the table says that it was made from other images than those of the split, which may well
-/// have the same keys.
+/// Errors if the table was made from other images than those of the split, which may have the same keys.
 fn refuse_other_images(table: &Table, split: &Split) -> Result<()> {
     let (images, shards) = (split.content_hash(), split.path().display());
     match table.metadata.get(&images_key()) {

@@ -1,4 +1,4 @@
-//! A training batch: the images of one step, what its rows are, and the labels.
+//! A training batch: the images of one step, the meaning of its rows, and the labels.
 
 use crate::error::Result;
 use crate::settings::Settings;
@@ -7,10 +7,10 @@ use candle_core::Tensor;
 /// The images of one step, augmented.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[rows, height, width, channels]` in one buffer, in the order that `rows` says.
+    /// `[rows, height, width, channels]` in one buffer, in the order of `rows`.
     pub images: Vec<f32>,
     pub rows: Rows,
-    /// One of each labelled image.
+    /// One label per labelled image.
     pub labels: Labels,
 }
 
@@ -26,11 +26,11 @@ pub struct Rows {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Half {
     pub images: usize,
-    /// Views of an image.
+    /// Views per image.
     pub views: usize,
 }
 
-/// Some rows of a batch: so many, from the first on each `every`-th.
+/// Some rows of a batch: a number of rows, from the first one on, each `every`-th.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stride {
     pub rows: usize,
@@ -38,7 +38,7 @@ pub struct Stride {
 }
 
 impl Stride {
-    /// Of `[n, classes]`, whose first rows these are among.
+    /// These rows of `[n, classes]`.
     pub fn pick(self, logits: &Tensor) -> Result<Tensor> {
         let Stride { rows, every } = self;
         let first = logits.narrow(0, 0, rows * every)?.reshape((rows, every, ()))?;
@@ -57,7 +57,7 @@ impl Half {
         self.images * self.views
     }
 
-    /// The rows that have a class: all views of an image, or with `upright_classes` the first one.
+    /// The rows with a class: all views of an image, or with `upright_classes` only the first view.
     pub fn classes(&self, s: &Settings) -> Stride {
         match s.upright_classes {
             true => Stride { rows: self.images, every: self.views },
@@ -66,7 +66,7 @@ impl Half {
     }
 }
 
-/// Labels of images, one of each.
+/// Labels of images, one per image.
 #[derive(Debug, Clone)]
 pub enum Labels {
     /// Numbers of classes.
@@ -76,7 +76,7 @@ pub enum Labels {
 }
 
 impl Labels {
-    /// The labels of some of the images, in that order.
+    /// The labels of some of the images, in the given order.
     pub fn pick(&self, images: impl Iterator<Item = usize>) -> Labels {
         match self {
             Labels::Hard(labels) => Labels::Hard(images.map(|i| labels[i]).collect()),

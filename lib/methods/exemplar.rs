@@ -1,4 +1,4 @@
-//! S4L-Exemplar (reference exemplar.py): patches of one image lie closer to each other than to any
+//! S4L-Exemplar (reference exemplar.py): patches of one image should be closer to each other than to any
 //! patch of another image. Batch-hard triplet loss with a soft margin of 0.
 
 use super::main_pass::{MainPass, Term};
@@ -22,7 +22,7 @@ pub fn check(s: &Settings) -> Checked {
     Ok(())
 }
 
-/// Every image comes in as many patches, at least two.
+/// Every image gives at least two patches.
 pub fn check_views(s: &Settings, views: &Views) -> Checked {
     views.check_alike(s)?;
     match views.labelled.count() {

@@ -1,5 +1,5 @@
-//! What the terms of a loss are made from: the main pass of a step, in which all images of the batch
-//! go through the network together.
+//! The inputs of a loss's terms: the main pass of a step, in which all images of the batch go through the
+//! network together.
 
 use super::batch::{Batch, Half};
 use crate::error::Result;
@@ -28,8 +28,8 @@ pub struct MainPass<'a> {
 }
 
 impl MainPass<'_> {
-    /// The class logits `[rows, classes]` that have a class among those of a half that begins at row
-    /// `first`, and how many are of one image.
+    /// The class logits `[rows, classes]` of the rows with a class, in a half that begins at row `first`,
+    /// and the number of rows per image.
     pub fn class_logits(&self, first: usize, half: Half) -> Result<(Tensor, usize)> {
         let logits = self.logits.narrow(0, first, half.rows())?;
         let rows = half.classes(self.settings);
@@ -46,12 +46,12 @@ pub struct Term {
     pub value: Tensor,
 }
 
-/// A number that a step measured, by the name of its curve.
+/// A number measured in a step, under the name of its curve.
 #[derive(Debug, Clone, Copy)]
 pub struct Value {
     pub name: &'static str,
     pub value: f64,
 }
 
-/// What a step measured: the accuracy on hard labels, the unweighted terms, the loss.
+/// The measurements of a step: the accuracy on hard labels, the unweighted terms, the loss.
 pub type Record = Vec<Value>;

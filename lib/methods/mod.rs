@@ -1,5 +1,5 @@
-//! The methods: what each asks of a run and which terms make its loss. One file per method or loss; the
-//! table of methods and the step here; `batch`, `views` and `main_pass` hold what the methods share.
+//! The methods: the requirements of each on a run, and the terms of its loss. One file per method or loss;
+//! the table of methods and the step here; `batch`, `views` and `main_pass` are shared by the methods.
 
 pub mod batch;
 pub mod entropy_minimization;
@@ -22,7 +22,7 @@ use candle_core::Tensor;
 use main_pass::{At, MainPass, Record, Term, Value};
 use views::{Pipes, Views};
 
-/// What a method asks of a run, and the terms that it adds to the supervised one.
+/// The requirements of a method on a run, and the terms that it adds to the supervised one.
 struct Definition {
     /// Heads beside `classes`: names and outputs.
     heads: fn(&Settings) -> Vec<(String, usize)>,
@@ -38,7 +38,7 @@ struct Definition {
     check_views: fn(&Settings, &Views) -> Checked,
     /// Terms of the main pass.
     terms: fn(&MainPass) -> Result<Vec<Term>>,
-    /// With VAT: the rows that it moves.
+    /// With VAT: the rows that VAT perturbs.
     perturbed: Option<fn(&Settings, &Rows) -> Stride>,
 }
 
@@ -103,7 +103,8 @@ fn check_distill(s: &Settings) -> Checked {
     }
 }
 
-/// The network that a method trains: the trunk of the settings, the head `classes`, its own heads.
+/// The network that a method trains: the trunk from the settings, the head `classes`, and the method's
+/// heads.
 pub fn architecture(s: &Settings, channels: usize, classes: usize) -> Architecture {
     let mut heads = vec![(head::CLASSES.to_string(), classes)];
     heads.extend((definition(s.method).heads)(s));
@@ -134,8 +135,8 @@ pub fn check(s: &Settings) -> Checked {
 
 const WEIGHT_SUPERVISED: &str = "weight_supervised";
 
-/// Errors unless one of a method's own weights is above 0, and all others are 0 but that of the
-/// supervised term, which every method has.
+/// Errors unless one of the method's own weights is above 0, and all other weights are 0, except that of
+/// the supervised term, which every method has.
 fn check_weights(s: &Settings, own: &[&str]) -> Checked {
     let weights = [
         (WEIGHT_SUPERVISED, s.weight_supervised),
@@ -160,14 +161,14 @@ fn check_weights(s: &Settings, own: &[&str]) -> Checked {
     }
 }
 
-/// The views that a method makes of images of that many channels.
+/// The views that a method makes of images with this many channels.
 ///
 /// Errors: as `Views::new`.
 pub fn views(s: &Settings, channels: usize) -> Result<Views> {
     Views::new(&(definition(s.method).pipes)(s), channels)
 }
 
-/// Whether these views are of one size and what the method is about.
+/// Checks that these views have one size and are those that the method needs.
 pub fn check_views(s: &Settings, views: &Views) -> Checked {
     views.check_sizes(s)?;
     (definition(s.method).check_views)(s, views)
@@ -203,7 +204,7 @@ pub fn step(
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
     let mut loss = f64::from(network.differentiate(pass, main_loss)?);
     let weight = vat::weight(settings, at);
-    // A weight of 0, as at the start of a ramp, leaves nothing to differentiate.
+    // A term of weight 0, as at the start of a ramp, needs no gradient.
     if let Some((clean, every)) = clean.filter(|_| weight != 0.0) {
         let term = vat::term(network, settings, (&clean, every), at)?;
         loss += weight * term.value;
@@ -213,7 +214,7 @@ pub fn step(
     Ok(record)
 }
 
-/// The sum of at least one term; each unweighted term goes to the record.
+/// The sum of at least one term; each unweighted term is recorded.
 fn weighted_sum(terms: &[Term], record: &mut Record) -> Result<Tensor> {
     let mut total = (&terms[0].value * terms[0].weight)?;
     for term in &terms[1..] {

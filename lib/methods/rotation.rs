@@ -16,7 +16,7 @@ pub fn heads(_: &Settings) -> Vec<(String, usize)> {
     vec![(head::ROTATIONS.into(), ORIENTATIONS)]
 }
 
-/// Every image comes in its four orientations.
+/// Every image gives its four orientations.
 pub fn check_views(s: &Settings, views: &Views) -> Checked {
     views.check_alike(s)?;
     let first = views.labelled.first();

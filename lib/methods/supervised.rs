@@ -1,4 +1,4 @@
-//! Cross-entropy with hard labels (reference supervised.py), and with soft ones for distillation.
+//! Cross-entropy with hard labels (reference supervised.py), and with soft labels for distillation.
 
 use super::batch::Labels;
 use super::main_pass::{MainPass, Record, Term, Value};
@@ -7,9 +7,8 @@ use crate::schema::metric;
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::log_softmax;
 
-/// The term of every method: all views of a labelled image have its label, unless `upright_classes` says
-/// otherwise. Hard labels also give
-/// the training accuracy, which goes to `record`.
+/// The term of every method. All views of a labelled image have its label, unless `upright_classes` is set.
+/// With hard labels, `record` also gets the training accuracy.
 pub fn term(pass: &MainPass, record: &mut Record) -> Result<Term> {
     let rows = &pass.batch.rows;
     let (logits, views) = pass.class_logits(rows.unlabelled.rows(), rows.labelled)?;
@@ -43,7 +42,7 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     Ok((log_p * targets)?.sum(D::Minus1)?.mean_all()?.neg()?)
 }
 
-/// Share of rows whose largest logit is that of the label.
+/// Share of rows whose largest logit is at the label.
 fn accuracy(logits: &Tensor, labels: &[u32]) -> Result<f64> {
     let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
     let right = predicted.iter().zip(labels).filter(|(p, l)| p == l).count();

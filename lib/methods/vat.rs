@@ -15,9 +15,9 @@ use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-/// Root mean square per value of the step of the power iteration. The reference's norm of 1e-6 lies
-/// below float32 round-off. This is where the direction comes closest to that limit: smaller steps
-/// drown in round-off, larger ones leave the linear range (tests/methods.rs).
+/// Root mean square per value of the step of the power iteration. The reference's norm of 1e-6 is below
+/// float32 round-off. With this step the direction is closest to the limit of small steps: smaller steps
+/// are lost in round-off, larger ones leave the linear range (tests/methods.rs).
 const XI: f32 = 1e-4;
 /// Values of the image for which `vat_eps` is given: 224 x 224 x 3.
 const REFERENCE_VALUES: f64 = 150_528.0;
@@ -32,7 +32,7 @@ pub fn check(s: &Settings) -> Checked {
     }
 }
 
-/// Rows of VAT and entropy minimization.
+/// Rows for VAT and entropy minimization.
 pub fn perturbed(s: &Settings, rows: &Rows) -> Stride {
     let rows = match s.vat_labelled {
         true => rows.all(),
@@ -75,24 +75,24 @@ pub fn term(
     Ok(Value { name: metric::LOSS_VAT, value })
 }
 
-/// The logits `[n, classes]` of each `every`-th image by the statistics of these alone, as the perturbed
-/// passes have them. Those of the main pass are of other views too: by them the divergence would be large
-/// without any perturbation.
+/// The logits `[n, classes]` of each `every`-th image with the batch statistics of only these images, as in
+/// the perturbed passes. The main pass includes other views in its statistics, so its logits would give a
+/// large divergence even without a perturbation.
 fn unmoved(network: &mut Network, images: usize, every: usize) -> Result<Tensor> {
     network.engine.direction(vec![0.0; images * network.image_values], every);
     network.engine.along(0.0);
     Ok(network.forward(Pass::Perturbed)?.head(head::CLASSES)?.detach())
 }
 
-/// Norm of the perturbation of an image of `values` values: the root mean square per value of norm
+/// Norm of the perturbation for an image of `values` values: the same root mean square per value as norm
 /// `eps` on a 224 x 224 x 3 image.
 pub fn radius(eps: f64, values: usize) -> f64 {
     eps * (values as f64 / REFERENCE_VALUES).sqrt()
 }
 
-/// Mean over rows of KL(p_adversarial || p_clean), in this direction as the reference has it. No
-/// gradient flows into `clean`. Logits `[n, classes]`. Computed in float64: the terms of a sum, and
-/// those of a small step's gradient, are far larger than the sum.
+/// Mean over rows of KL(p_adversarial || p_clean), in this direction as in the reference. No gradient flows
+/// into `clean`. Logits `[n, classes]`. Computed in float64, because the terms of the sum, and of the
+/// gradient of a small step, are far larger than the sum.
 pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
     let double = |logits: &Tensor| logits.to_dtype(DType::F64);
     let p = softmax(&double(adversarial)?, D::Minus1)?;
@@ -102,8 +102,8 @@ pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
     Ok(mean.to_dtype(adversarial.dtype())?)
 }
 
-/// Moves each `every`-th image of the step by `radius` each in its adversarial direction: one gradient of
-/// the divergence an iteration, from a normal direction keyed by (seed, step, image). `clean`: the
+/// Moves each `every`-th image of the step by `radius` in its adversarial direction: one gradient of the
+/// divergence per iteration, starting from a normal direction keyed by (seed, step, image). `clean`: the
 /// logits `[n, classes]` of these images in the main pass.
 pub fn perturb(
     network: &mut Network,

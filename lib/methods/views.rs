@@ -1,10 +1,10 @@
-//! How a method sees images: the pipes that make the views of each image, for both halves of a batch.
+//! The views of a method: the pipes that make the views of each image, for both halves of a batch.
 
 use crate::augment::{Mode, Output, Pipe};
 use crate::error::Result;
 use crate::settings::{Checked, Fault, Settings};
 
-/// The pipes of each half, as a recipe spells them. Each image goes through all pipes of its half.
+/// The pipes of each half, as written in a recipe. Each image goes through all pipes of its half.
 pub struct Pipes<'a> {
     pub labelled: Vec<&'a str>,
     pub unlabelled: Vec<&'a str>,
@@ -21,7 +21,7 @@ pub struct Views {
 pub struct ImageViews(Vec<(Pipe, Output)>);
 
 impl Views {
-    /// The views of images of that many channels.
+    /// The views of images with this many channels.
     ///
     /// Errors: as `Pipe::parse` and `Pipe::output`.
     pub fn new(pipes: &Pipes, channels: usize) -> Result<Views> {
@@ -31,7 +31,7 @@ impl Views {
         })
     }
 
-    /// Images in the main pass of a step, each view one.
+    /// Images in the main pass of a step; each view counts as one.
     pub fn images_a_step(&self, s: &Settings) -> usize {
         s.batch * self.labelled.count() + s.unlabelled_batch * self.unlabelled.count()
     }
@@ -50,7 +50,7 @@ impl Views {
         }
     }
 
-    /// For losses that take the views of both halves for the same.
+    /// For losses that treat the views of both halves alike.
     pub fn check_alike(&self, s: &Settings) -> Checked {
         if s.unlabelled_batch == 0 || self.labelled.outputs().eq(self.unlabelled.outputs()) {
             return Ok(());
@@ -63,7 +63,7 @@ impl Views {
 }
 
 impl ImageViews {
-    /// Of at least one pipe.
+    /// Of one pipe or more.
     pub fn new(pipes: &[&str], channels: usize) -> Result<ImageViews> {
         let views = pipes.iter().map(|text| {
             let pipe = Pipe::parse(text, Mode::Train)?;
@@ -73,27 +73,27 @@ impl ImageViews {
         Ok(ImageViews(views.collect::<Result<_>>()?))
     }
 
-    /// The pipes in their order, with what each gives.
+    /// The pipes in order, with the output of each.
     pub fn pipes(&self) -> impl Iterator<Item = &(Pipe, Output)> {
         self.0.iter()
     }
 
-    /// What each pipe gives.
+    /// The output of each pipe.
     pub fn outputs(&self) -> impl Iterator<Item = &Output> {
         self.0.iter().map(|(_, output)| output)
     }
 
-    /// What the first pipe gives.
+    /// The output of the first pipe.
     pub fn first(&self) -> &Output {
         &self.0[0].1
     }
 
-    /// Views of an image.
+    /// Views per image.
     pub fn count(&self) -> usize {
         self.outputs().map(|o| o.views).sum()
     }
 
-    /// Values of all views of an image.
+    /// Values of all views of one image.
     pub fn values(&self) -> usize {
         self.outputs().map(Output::values).sum()
     }

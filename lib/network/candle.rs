@@ -1,4 +1,5 @@
-//! The engine in plain candle operations: runs on any candle device, and is the oracle of the tests.
+//! The engine in plain candle operations. It runs on any candle device, and the tests use it as the
+//! reference.
 
 use super::engine::{BATCH_NORM_EPSILON, Engine, Inner, Pass};
 use super::host::{HostMemory, TrunkBackward, TrunkForward, Wanted};
@@ -14,13 +15,13 @@ pub struct CandleEngine {
     memory: HostMemory,
     upload: Upload,
     tape: Option<Tape>,
-    /// Parameters and moving statistics to infer with.
+    /// Parameters and moving statistics for inference.
     prepared: Option<(Tensor, Tensor)>,
 }
 
 /// How host values become tensors.
 struct Upload {
-    /// Of an image: height, width, channels.
+    /// Of one image: height, width, channels.
     shape: (usize, usize, usize),
     device: Device,
     dtype: DType,
@@ -152,13 +153,13 @@ impl Engine for CandleEngine {
     }
 }
 
-/// A tensor's values in float32.
+/// The values of a tensor in float32.
 fn singles(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-/// Pre-logits `[n, features]` of images `[n, height, width, channels]`, and the batch mean and
-/// variance of each norm, concatenated like the moving statistics.
+/// Pre-logits `[n, features]` of images `[n, height, width, channels]`, and the batch mean and variance of
+/// each norm, concatenated in the order of the moving statistics.
 pub fn graph(
     layout: &Layout,
     parameters: &Tensor,
@@ -193,7 +194,7 @@ pub fn graph(
             .permute((3, 2, 0, 1))?
             .contiguous()?;
         let (_, _, h, w) = x.dims4()?;
-        // candle's backward pass of a strided convolution takes height and width for alike.
+        // candle's backward pass of a strided convolution assumes that height and width are equal.
         if h % c.stride == w % c.stride {
             return x.conv2d(&kernel, c.kernel / 2, c.stride, 1, 1);
         }
@@ -227,7 +228,7 @@ fn per_channel(x: &Tensor) -> candle_core::Result<Tensor> {
     x.reshape((1, x.elem_count(), 1, 1))
 }
 
-/// Every `stride`-th row and column from `first` on, `size / stride` of them, rounded up.
+/// Every `stride`-th row and column from `first` on: `size / stride` of them, rounded up.
 fn every(
     x: &Tensor,
     stride: usize,
@@ -241,8 +242,8 @@ fn every(
     x.index_select(&grid(first.0, size.0)?, 2)?.index_select(&grid(first.1, size.1)?, 3)
 }
 
-/// 3x3 stride-2 max over zero padding of 1, as the maximum of nine shifted grids: candle's own max
-/// pool has no backward pass where kernel and stride differ.
+/// 3x3 stride-2 max over zero padding of 1, as the maximum of nine shifted grids: candle's own max pool has
+/// no backward pass if kernel and stride differ.
 fn max_pool(x: &Tensor) -> candle_core::Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     let padded = x.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;

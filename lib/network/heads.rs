@@ -18,14 +18,14 @@ struct Linear {
 /// All heads of a network, in the order of its layout.
 #[derive(Default)]
 pub struct Heads {
-    /// As the parameters are; none before they are needed.
+    /// Copies of the parameters; empty until they are needed.
     layers: Vec<Linear>,
     /// Pre-logits `[n, features]` of the last `forward`.
     features: Option<Tensor>,
 }
 
 impl Heads {
-    /// To be called when the parameters have changed.
+    /// Must be called after the parameters have changed.
     pub fn forget(&mut self) {
         *self = Heads::default();
     }
@@ -44,8 +44,8 @@ impl Heads {
         logits
     }
 
-    /// The gradient of the pre-logits `[n, features]` from that of each head's logits. Adds that of
-    /// kernels and biases to their places in `gradient`, where wanted.
+    /// The gradient of the pre-logits `[n, features]` from the gradients of all heads' logits. Adds the
+    /// gradients of kernels and biases to `gradient`, if wanted.
     pub fn backward(
         &self,
         layout: &Layout,
@@ -70,7 +70,7 @@ impl Heads {
         Ok(upstream)
     }
 
-    /// The logits of the head at a place of the layout.
+    /// The logits of the head at an index of the layout.
     pub fn infer(
         &mut self,
         layout: &Layout,

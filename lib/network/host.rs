@@ -1,5 +1,5 @@
-//! What an engine holds that computes from host memory, and what is the same for all of these: the
-//! images and their moves, the heads, the optimizer.
+//! The part that all engines with host memory share: the images and their perturbations, the heads, the
+//! optimizer.
 
 use super::engine::{Inner, Pass};
 use super::heads::Heads;
@@ -14,36 +14,36 @@ use std::ops::Range;
 pub struct HostMemory {
     layout: Layout,
     pub weights: Weights,
-    /// Values of an image.
+    /// Values per image.
     image_values: usize,
     /// Parameters under weight decay.
     decayed: Vec<Range<usize>>,
     gradient: Vec<f32>,
     images: Vec<f32>,
-    /// Of each `every`-th image, and where they are along it.
+    /// The direction of each `every`-th image, and the images moved along it.
     direction: Vec<f32>,
     every: usize,
     moved: Vec<f32>,
     heads: Heads,
-    /// That of the last `forward`.
+    /// The pass of the last `forward`.
     pass: Pass,
 }
 
-/// What the trunk takes on the way forward.
+/// The inputs of the trunk's forward pass.
 pub struct TrunkForward<'a> {
     pub parameters: &'a [f32],
     pub images: &'a [f32],
-    /// To follow the statistics of the batch.
+    /// Updated with the statistics of the batch.
     pub moving: Option<Moving<'a>>,
 }
 
-/// The moving statistics, and the share of themselves that they keep.
+/// The moving statistics, and the share of the old value that stays in an update.
 pub struct Moving<'a> {
     pub statistics: &'a mut [f32],
     pub keep: f32,
 }
 
-/// What the trunk takes on the way back, after a `TrunkForward` of the same parameters and images.
+/// The inputs of the trunk's backward pass, after a `TrunkForward` with the same parameters and images.
 pub struct TrunkBackward<'a> {
     pub parameters: &'a [f32],
     pub images: &'a [f32],
@@ -52,11 +52,11 @@ pub struct TrunkBackward<'a> {
     pub wanted: Wanted<'a>,
 }
 
-/// The gradient that is wanted, and where it goes.
+/// The wanted gradient, and its destination.
 pub enum Wanted<'a> {
-    /// Added to the whole parameter vector's, or to its trunk part.
+    /// Added to this gradient of the whole parameter vector, or of its trunk part.
     Parameters(&'a mut [f32]),
-    /// Written over this, which is as large as the images.
+    /// Written to this buffer, which is as large as the images.
     Images(&'a mut [f32]),
 }
 
@@ -103,7 +103,7 @@ impl HostMemory {
         });
     }
 
-    /// What the trunk takes for a pass.
+    /// The inputs of the trunk for a pass.
     pub fn forward(&mut self, pass: Pass) -> TrunkForward<'_> {
         self.pass = pass;
         let statistics = &mut self.weights.moving[..];
@@ -119,7 +119,7 @@ impl HostMemory {
         self.heads.forward(&self.layout, &self.weights.parameters, features)
     }
 
-    /// What the trunk takes on the way back of the last `forward`, from the gradient of each head's
+    /// The inputs of the trunk's backward pass after the last `forward`, from the gradients of all heads'
     /// logits.
     pub fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<TrunkBackward<'_>> {
         let HostMemory { layout, heads, gradient, .. } = self;
@@ -145,7 +145,7 @@ impl HostMemory {
         self.heads.forget();
     }
 
-    /// The logits of a head from pre-logits that were inferred.
+    /// The logits of a head from inferred pre-logits.
     pub fn infer(&mut self, features: Vec<f32>, head: usize) -> Result<Vec<f32>> {
         self.heads.infer(&self.layout, &self.weights.parameters, features, head)
     }
@@ -159,9 +159,9 @@ impl HostMemory {
     }
 }
 
-/// image + length * direction / |direction|. Without a direction the image stays where it is.
+/// image + length * direction / |direction|. Without a direction the image is unchanged.
 fn add_along(image: &mut [f32], direction: &[f32], length: f64) {
-    // Scaled by the largest value first, so that tiny gradients do not underflow when squared.
+    // Scaled by the largest value first, so that the squares of tiny gradients do not underflow.
     let largest = direction.iter().fold(0f32, |m, v| m.max(v.abs()));
     if largest == 0.0 {
         return;

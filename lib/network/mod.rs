@@ -20,7 +20,7 @@ use engine::{Engine, Pass, Precision};
 use layout::{Architecture, Layout};
 use weights::Weights;
 
-/// The heads' logits of a pass, of which candle differentiates a loss.
+/// The heads' logits of a pass. A loss is made from them, and candle differentiates it.
 pub struct Outputs {
     heads: Vec<(String, Var)>,
 }
@@ -55,13 +55,13 @@ fn no_head(name: &str) -> Error {
     Error::Internal(format!("the network has no head {name:?}"))
 }
 
-/// A network that stays as it is while it infers.
+/// A network that does not change while it infers.
 pub struct Inference<'a> {
     network: &'a mut Network,
 }
 
 impl Inference<'_> {
-    /// Logits of a head by the moving statistics: `[n, outputs]`, row-major.
+    /// Logits of a head with the moving statistics: `[n, outputs]`, row-major.
     pub fn run(&mut self, images: &[f32], head: &str) -> Result<Vec<f32>> {
         let Network { layout, engine, .. } = &mut *self.network;
         let place = layout.heads.iter().position(|h| h.name == head);
@@ -72,14 +72,14 @@ impl Inference<'_> {
 /// An engine, and what it computes.
 pub struct Network {
     pub layout: Layout,
-    /// Values of an image.
+    /// Values per image.
     pub image_values: usize,
     pub engine: Box<dyn Engine>,
 }
 
 impl Network {
-    /// A network for images of (height, width): the fast engine on the CPU, candle's in float32
-    /// elsewhere. Errors: `Usage`, if the device is not there or cannot compute in this precision.
+    /// A network for images of (height, width): the fast engine on the CPU, candle's in float32 on other
+    /// devices. Errors: `Usage` if the device does not exist or cannot compute in this precision.
     pub fn new(
         architecture: &Architecture,
         size: (usize, usize),
@@ -107,14 +107,14 @@ impl Network {
         Ok(Network { image_values: size.0 * size.1 * architecture.channels, layout, engine })
     }
 
-    /// Takes the network as it is to infer with.
+    /// Borrows the network for inference.
     pub fn inference(&mut self) -> Result<Inference<'_>> {
         self.engine.prepare()?;
         Ok(Inference { network: self })
     }
 
-    /// Sets the moving statistics to the mean over batches of those of this one, the `index`-th. As
-    /// `Engine::images`, leaves another buffer in the images' place.
+    /// Sets the moving statistics to the mean over batches of the batch statistics; this batch is the
+    /// `index`-th. As `Engine::images`, leaves another buffer in place of the images.
     pub fn recompute_statistics(&mut self, images: &mut Vec<f32>, index: usize) -> Result<()> {
         self.engine.images(images);
         let keep = index as f32 / (index + 1) as f32;
@@ -127,8 +127,8 @@ impl Network {
         Outputs::new(&self.layout, self.engine.forward(pass)?)
     }
 
-    /// One pass forward and backward: `loss` makes a scalar of the heads' logits, the engine keeps the
-    /// gradient of the pass. Returns the loss.
+    /// One pass forward and backward. `loss` makes a scalar of the heads' logits, and the engine keeps the
+    /// gradient. Returns the loss.
     pub fn differentiate(
         &mut self,
         pass: Pass,

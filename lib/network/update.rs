@@ -4,7 +4,7 @@ use super::weights::Weights;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Parameters that one task updates: its parts of the vectors stay in the cache.
+/// Parameters that one task updates: few enough that its parts of the vectors stay in the cache.
 const TASK: usize = 16 << 10;
 
 /// How a step changes the weights.
@@ -14,12 +14,12 @@ pub struct Update {
     pub momentum: f64,
     /// Coefficient of sum(w^2)/2 over the parameters under weight decay.
     pub weight_decay: f64,
-    /// Half-life in steps of the averaged parameters; 0: no averaging.
+    /// Half-life of the averaged parameters, in steps; 0: no averaging.
     pub half_life: f64,
 }
 
-/// Takes one step along the gradient, which is left at 0 for the next one. Weight decay applies to the
-/// `decayed` ranges only, in ascending order: convolution and head kernels.
+/// Takes one step along the gradient and sets the gradient to 0. Weight decay applies only to the `decayed`
+/// ranges, in ascending order: convolution and head kernels.
 pub fn update(
     weights: &mut Weights,
     gradient: &mut [f32],
@@ -32,8 +32,8 @@ pub fn update(
     }
 }
 
-/// v <- momentum * v + g + weight_decay * w; w <- w - learning_rate * v; g <- 0. Weight decay enters the
-/// velocity.
+/// v <- momentum * v + g + weight_decay * w; w <- w - learning_rate * v; g <- 0. The weight decay is part
+/// of the velocity.
 fn momentum_sgd(
     weights: &mut Weights,
     gradient: &mut [f32],

@@ -1,7 +1,7 @@
 //! From images to a pipeline folder: what `s4l-init` finds, measures, decides and writes.
 //!
-//! - `contents`: which images and labels there are, and what cannot work
-//! - `recipes`: the recipes of a network for some data, as text
+//! - `contents`: the images and labels, and problems with them
+//! - `recipes`: the recipes of a network for the data, as text
 //! - `rate`: how long they take on this machine
 //! - `choice`: the network and the steps that fit into the time
 

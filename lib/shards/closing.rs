@@ -1,14 +1,14 @@
-//! What is in a shard folder, as a table for people: so that a label that went elsewhere is seen at once.
+//! The content of a shard folder, as a table for people, so that wrong labels are noticed at once.
 
 use super::identity::Identity;
 use std::collections::BTreeMap;
 
-/// What is in a split.
+/// The content of a split.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub images: u64,
     pub rejects: u64,
-    /// Images of each class that has some.
+    /// Number of images per class, without empty classes.
     pub classes: BTreeMap<u32, u64>,
 }
 
@@ -24,7 +24,7 @@ const HEAD: [&str; 9] = [
     "from",
 ];
 
-/// The lines of the table, and where the labels came from.
+/// The lines of the table, and the source of the labels.
 pub fn lines(identity: &Identity, splits: &BTreeMap<String, Counts>) -> Vec<String> {
     let mut rows = vec![HEAD.map(str::to_string)];
     rows.extend(splits.iter().map(|(split, counts)| row(identity, split, counts)));
@@ -49,7 +49,7 @@ fn row(identity: &Identity, split: &str, counts: &Counts) -> [String; 9] {
         }
         None => "-".to_string(),
     };
-    // The first of several that are equal.
+    // Of equal ones, the first.
     let smallest = counts.classes.iter().min_by_key(|(class, images)| (**images, **class));
     let largest = counts.classes.iter().rev().max_by_key(|(_, images)| **images);
     [

@@ -28,8 +28,8 @@ pub struct ShardFile {
 enum Images {
     /// Slices of the map.
     Mapped(ImagePages),
-    /// Another tool rewrote the file (compressed, dictionary, nullable): its rows decoded into
-    /// memory, row `i` at `ends[i - 1]..ends[i]`.
+    /// Another tool rewrote the file (compressed, dictionary, nullable), so its rows are decoded into
+    /// memory: row `i` is at `ends[i - 1]..ends[i]`.
     Memory { bytes: Vec<u8>, ends: Vec<usize> },
 }
 
@@ -49,8 +49,8 @@ impl ShardFile {
         let pages = ImagePages::find(&map, metadata, image).map_err(|e| damaged(path, &e))?;
         let images = match pages {
             Some(pages) => {
-                // Large rows are asked for. The system would read their neighbours too, which are the
-                // whole file if it reads far ahead.
+                // Large rows are requested one by one. Otherwise the system would read their neighbours
+                // too, or with far read-ahead the whole file.
                 if pages.width.is_none_or(|width| width >= PREFETCH_BYTES) {
                     advise(&map, libc::MADV_RANDOM);
                 }
@@ -63,8 +63,9 @@ impl ShardFile {
         Ok(file)
     }
 
-    /// Unmaps what was read, with its neighbours. It stays in the cache of the system; the small columns
-    /// of millions of images, with the images around them, would count as memory of the process.
+    /// Unmaps the pages that were read, with their neighbours. They stay in the page cache. Otherwise the
+    /// small columns of millions of images, with the images around them, would count as memory of the
+    /// process.
     fn let_go(&self) {
         advise(&self.map, libc::MADV_DONTNEED);
     }
@@ -83,7 +84,7 @@ impl ShardFile {
         slice.ok_or_else(|| damaged(&self.path, &format!("a broken page at row {row}")))
     }
 
-    /// Asks the system to have a row below `rows` in memory soon, without waiting for it.
+    /// Asks the system to load a row below `rows` into memory, without waiting for it.
     pub fn prefetch(&self, row: usize) {
         if let Some(place) = self.place(row)
             && place.len() >= PREFETCH_BYTES
@@ -92,7 +93,7 @@ impl ShardFile {
         }
     }
 
-    /// Asks the processor to have a small row below `rows` in its cache soon.
+    /// Asks the processor to load a small row below `rows` into its cache.
     pub fn touch(&self, row: usize) {
         if let Some(place) = self.place(row)
             && place.len() < PREFETCH_BYTES
@@ -101,7 +102,7 @@ impl ShardFile {
         }
     }
 
-    /// Where a row is in the map.
+    /// The place of a row in the map.
     fn place(&self, row: usize) -> Option<Range<usize>> {
         match &self.images {
             Images::Mapped(pages) => Some(pages.place(row)),
@@ -109,7 +110,7 @@ impl ShardFile {
         }
     }
 
-    /// All values of a column of text, none of which is null.
+    /// All values of a text column without nulls.
     ///
     /// Errors: `BadData` if the column is absent, damaged, or has a null.
     pub fn texts(&self, name: &str) -> Result<Vec<String>> {
@@ -134,7 +135,7 @@ impl ShardFile {
 
     /// The hashes of all images, as numbers.
     ///
-    /// Errors: `BadData` if the column is absent, damaged, or has something else.
+    /// Errors: `BadData` if the column is absent, damaged, or has other values.
     pub fn hashes(&self) -> Result<Vec<u64>> {
         let mut hashes = Vec::new();
         self.read(schema::HASH, &DataType::Utf8, |column| {
@@ -145,7 +146,7 @@ impl ShardFile {
         hashes.ok_or_else(|| damaged(&self.path, "a hash that is none"))
     }
 
-    /// Hands a column of one value per row, cast to `kind`, to `take`, piece by piece.
+    /// Passes a column with one value per row, cast to `kind`, to `take`, batch by batch.
     fn read(&self, name: &str, kind: &DataType, mut take: impl FnMut(&ArrayRef)) -> Result<()> {
         let mut rows = 0;
         for batch in batches(&self.path, &self.map, name)? {
@@ -164,13 +165,13 @@ impl ShardFile {
     }
 }
 
-/// Smaller rows come with their neighbours; asking for each would cost more than it brings.
+/// Smaller rows are read together with their neighbours; requesting each would cost more than it gains.
 const PREFETCH_BYTES: usize = 4096;
 
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE: usize = 64;
 
-/// Tells the system how a part of the map will be read.
+/// Tells the system how a range of the map will be read.
 fn advise(part: &[u8], advice: libc::c_int) {
     // SAFETY: the range is inside a map, and no advice of this file changes its contents. If it
     // fails, the bytes are read when they are used.
@@ -182,7 +183,7 @@ fn advise(part: &[u8], advice: libc::c_int) {
     }
 }
 
-/// Starts to load a part of the map, if the processor has an instruction for it.
+/// Starts to load a range of the map, if the processor has an instruction for it.
 fn touch(part: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in part.chunks(CACHE_LINE) {
@@ -257,7 +258,7 @@ fn batches(
     Ok(batches.map(move |batch| batch.map_err(damaged)))
 }
 
-/// Where a footer says that the pages of a column chunk are.
+/// The place of a column chunk's pages, according to the footer.
 fn chunk_range(chunk: &ColumnChunkMetaData) -> Option<Range<usize>> {
     let dictionary = chunk.dictionary_page_offset();
     let start = dictionary.unwrap_or(chunk.data_page_offset());

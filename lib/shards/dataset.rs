@@ -1,4 +1,4 @@
-//! `dataset.json`: what the files of a shard folder hold together, and what they are called.
+//! `dataset.json`: the common contents of the files of a shard folder, and the names.
 
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
@@ -16,16 +16,16 @@ pub struct Dataset {
     /// Height, width and channels of `pixels`; null for encoded images.
     pub shape: Option<[usize; 3]>,
     pub splits: BTreeMap<String, SplitInfo>,
-    /// Present if the images are not those of the input.
+    /// Present if the images were changed on the way from the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resized: Option<Resized>,
-    /// Where labels and splits came from, in words. Absent in older folders.
+    /// The source of labels and splits, as text. Absent in older folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<Taken>,
     pub lineage: BTreeMap<String, String>,
 }
 
-/// What `dataset.json` says of a split.
+/// The entry of a split in `dataset.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitInfo {
     pub images: usize,
@@ -41,10 +41,10 @@ pub struct SplitInfo {
 
 /// The format that is written.
 pub const FORMAT: u32 = 2;
-/// Has no hashes of rows and labels; nothing is checked with them.
+/// An older format without hashes of rows and labels; these are not checked.
 const WITHOUT_HASHES: u32 = 1;
 
-/// What to do about a folder without one of its files.
+/// The hint for a folder in which a file is missing.
 pub const INCOMPLETE: &str = "the folder is incomplete, make it again with s4l-shard --force";
 
 /// A line of `MANIFEST.b3`, as `b3sum` prints it.
@@ -53,8 +53,8 @@ pub fn manifest_line(name: &str, hash: &str) -> String {
 }
 
 impl Dataset {
-    /// Errors: `Missing` if there is no shard folder, `BadData` if `dataset.json` is damaged or not the one
-    /// of the manifest.
+    /// Errors: `Missing` if there is no shard folder, `BadData` if `dataset.json` is damaged or is not the
+    /// one in the manifest.
     pub fn read(folder: &Path) -> Result<Dataset> {
         let path = folder.join(schema::DATASET_JSON);
         let text = std::fs::read(&path).map_err(|e| match e.kind() {

@@ -1,4 +1,4 @@
-//! Writing the files of a run: several at once, each by the samples of its own items.
+//! Writing the files of a run: several at a time, each with the images of its own span.
 
 use super::record::{FileRecord, Reject};
 use super::staging::{Staging, check_rejects};
@@ -17,27 +17,27 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-/// Files made at once are half as many as threads, as each has one that reads and one that writes, and one
-/// more, since one waits for the disk; but not more than this, since each takes memory.
+/// Most files written at the same time, since each takes memory. The number is half the threads, because
+/// each file has a reader and a writer, plus one, because one file waits for the disk.
 const MAX_FILES: usize = 5;
 
-/// What a run is to write.
+/// The work of a run.
 pub struct Job<'a> {
-    /// Where the input is, for messages.
+    /// The path of the input, for messages.
     pub path: &'a Path,
     pub input: &'a Input,
     pub survey: &'a Survey,
     /// The files of this part.
     pub shards: &'a [FileSpan],
     pub staging: &'a Staging,
-    /// Whether every image is decoded whole.
+    /// Whether every image is decoded completely.
     pub decode: bool,
-    /// Share of rejects above which the run ends.
+    /// Share of rejects above which the run stops.
     pub allowed: f64,
 }
 
 impl Job<'_> {
-    /// Writes the files that are missing, several at once.
+    /// Writes the missing files, several at a time.
     pub fn run(&self, threads: usize) -> Result<()> {
         let writing = Writing {
             job: self,
@@ -52,12 +52,12 @@ impl Job<'_> {
     }
 }
 
-/// A job under way.
+/// A running job.
 struct Writing<'a> {
     job: &'a Job<'a>,
-    /// Of all files.
+    /// Number of rejects of all files.
     rejects: AtomicU64,
-    /// Of the file that failed first; the others end then.
+    /// The error of the file that failed first; the others then stop.
     error: OnceLock<Error>,
     bar: ProgressBar,
 }
@@ -81,7 +81,7 @@ impl Writing<'_> {
         Ok(missing)
     }
 
-    /// Writes files, or as many as there are until one fails.
+    /// Writes files until all are written or one fails.
     fn write_all(&self, missing: &[&FileSpan], threads: usize) {
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -106,7 +106,7 @@ impl Writing<'_> {
         let mut file = ShardWriter::create(&staging.path(&name), &staging.identity)?;
         let mut record = FileRecord::default();
         let (read, written) = std::thread::scope(|scope| {
-            // Of no places: a row group is filled while one is written, and no more wait.
+            // Without capacity: one row group is filled while another is written, and none waits.
             let (groups, full) = sync_channel::<Vec<ImageRow>>(0);
             let writer = scope.spawn(|| -> Result<ShardWriter> {
                 for rows in full {
@@ -118,13 +118,13 @@ impl Writing<'_> {
             drop(groups);
             (read, writer.join())
         });
-        // If both failed, writing is why reading was stopped.
+        // If both failed, the writing error is the cause of the reading error.
         let file = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         read?;
         staging.finished(&name, record, file.finish()?)
     }
 
-    /// Reads the images of a file and hands them on, a row group at a time.
+    /// Reads the images of a file and passes them on, one row group at a time.
     fn read(
         &self,
         shard: &FileSpan,
@@ -153,7 +153,7 @@ impl Writing<'_> {
         send(batch)
     }
 
-    /// The rows of the images that are good; the others are rejects.
+    /// The rows of the good images; the others become rejects.
     fn rows(&self, batch: Vec<Sample>, record: &mut FileRecord) -> Result<Vec<ImageRow>> {
         self.bar.inc(batch.len() as u64);
         let checked: Vec<_> = batch.into_par_iter().map(|sample| self.row(sample)).collect();
@@ -186,7 +186,7 @@ impl Writing<'_> {
         }
     }
 
-    /// An image as it will be stored, or what is wrong with it.
+    /// An image as it will be stored, or its error.
     fn checked(&self, image: Vec<u8>) -> std::result::Result<(Vec<u8>, Size), String> {
         if let Some([height, width, channels]) = self.job.survey.shape {
             return match image.len() == height * width * channels {
@@ -205,7 +205,7 @@ impl Writing<'_> {
         Ok(smaller.unwrap_or((image, size)))
     }
 
-    /// Adds rejects to those of all files, and ends the run if they are too many.
+    /// Adds rejects to those of all files, and stops the run if there are too many.
     fn count(&self, rejects: &[Reject]) -> Result<()> {
         let job = self.job;
         let new = rejects.len() as u64;

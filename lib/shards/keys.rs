@@ -1,4 +1,4 @@
-//! The keys of a split, one after the other: the images of large sets have millions.
+//! The keys of a split in one buffer: large sets have millions of images.
 
 /// Keys in row order.
 #[derive(Debug, Default)]
@@ -23,11 +23,11 @@ impl Keys {
         &self.text[start..self.ends[row]]
     }
 
-    /// Rows in the order of their keys, or two rows that have the same.
+    /// Rows sorted by key, or two rows with the same key.
     pub fn in_order(&self) -> Result<Vec<u32>, [u32; 2]> {
         let key = |row: u32| self.get(row as usize);
         let mut rows: Vec<u32> = (0..self.len() as u32).collect();
-        // Stable, since that is fast if the keys are sorted already, as they mostly are.
+        // A stable sort is fast if the keys are already sorted, as they usually are.
         rows.sort_by(|&a, &b| key(a).cmp(key(b)));
         match rows.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
             Some(pair) => Err([pair[0], pair[1]]),

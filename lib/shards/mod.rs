@@ -1,14 +1,14 @@
-//! Everything that knows what is inside a shard folder, and nothing that knows a stage or a network.
+//! The only module that knows the content of a shard folder. It knows no stage and no network.
 //!
-//! A shard folder holds `<split>-00000-of-00004.parquet`, `dataset.json` and `MANIFEST.b3`. It is
-//! mapped into memory, and valid parquet for every other reader. The image bytes lie uncompressed and
-//! PLAIN, and the offset index gives the place of every page, so a row is a slice of the map.
+//! A shard folder has `<split>-00000-of-00004.parquet`, `dataset.json` and `MANIFEST.b3`. It is mapped into
+//! memory, and is valid parquet for every other reader. The image bytes are uncompressed and PLAIN, and the
+//! offset index has the place of every page, so a row is a slice of the map.
 //!
 //! - reading: `dataset`; `read`, a split; `column`, one file; `pages`, its images in the map; `keys`
-//! - `digest`: hashes over rows, with which reading checks what making wrote
-//! - making: `identity`, what is made; `write`, one file; `record`, what is kept of it; `staging`, the
-//!   folder; `parts` of a run, joining them, and the `survey` that they share; `job`, the loop over the
-//!   files; `closing`, what is in them, for people
+//! - `digest`: hashes over rows, written when shards are made and checked when they are read
+//! - making: `identity`, what is made; `write`, one file; `record`, the record of a finished file;
+//!   `staging`, the folder; `parts` of a run, joining them, and the `survey` that they share; `job`, the
+//!   loop over the files; `closing`, the contents as a table for people
 
 mod closing;
 mod column;
@@ -58,16 +58,16 @@ impl Shards {
         self.dataset.splits.keys().cloned().collect()
     }
 
-    /// Hash of the content of each split, by its name.
+    /// Hash of the content of each split, by name.
     pub fn contents(&self) -> BTreeMap<&str, &str> {
         let splits = self.dataset.splits.iter();
         splits.map(|(name, info)| (name.as_str(), info.content.as_str())).collect()
     }
 
-    /// Opens all files of a split as one row space.
+    /// Opens all files of a split as one range of rows.
     ///
-    /// Errors: `Missing` for an unknown split or an absent file, `BadData` if the files do not hold
-    /// what `dataset.json` says, `Io` if other shards are in the place of these.
+    /// Errors: `Missing` for an unknown split or an absent file, `BadData` if the files do not have the
+    /// content that `dataset.json` states, `Io` if the shards were replaced meanwhile.
     pub fn split(&self, name: &str) -> Result<Split> {
         let info = self.dataset.splits.get(name).ok_or_else(|| {
             Error::missing(
@@ -77,7 +77,7 @@ impl Shards {
             )
         })?;
         let split = Split::open(&self.folder, name, info, &self.dataset);
-        // Its files were opened by their names.
+        // The files were opened by name.
         match Dataset::read(&self.folder) {
             Ok(now) if now == self.dataset => split,
             Err(e @ Error::Io { .. }) => Err(e),
@@ -85,14 +85,13 @@ impl Shards {
         }
     }
 
-    /// What the folder was made from, as `artifact::target` wants it; `None` if there are no shards.
+    /// The lineage of the folder, as `artifact::target` needs it; `None` if there are no shards.
     pub fn lineage(folder: &Path) -> Result<Option<HashMap<String, String>>> {
         let dataset = Error::unless_unreadable(Dataset::read(folder))?;
         Ok(dataset.map(|dataset| dataset.lineage.into_iter().collect()))
     }
 
-    /// Errors if there is something else than shards, or something else beside them: `--force` never
-    /// replaces that.
+    /// Errors if the folder is not a shard folder, or has other files too: `--force` never replaces those.
     pub fn refuse_foreign(folder: &Path) -> Result<()> {
         if !artifact::exists(folder)? {
             return Ok(());

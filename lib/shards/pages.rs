@@ -1,4 +1,4 @@
-//! The pages of a file's image column: where they are in the map, and where a row is in its page.
+//! The pages of a file's image column: their places in the map, and the places of rows in the pages.
 
 use crate::tables::contained;
 use parquet::basic::{Compression, Encoding, Type};
@@ -15,7 +15,7 @@ pub struct ImagePages {
     pub width: Option<usize>,
 }
 
-/// Place of a page in the map and its first row in the file: each encoded image has one.
+/// Place of a page in the map, and its first row in the file. Each encoded image has its own page.
 #[derive(Debug, Clone, Copy)]
 struct Page {
     start: usize,
@@ -52,7 +52,8 @@ impl ImagePages {
         if description.max_def_level() > 2 || description.max_rep_level() > 0 {
             return Ok(None);
         }
-        // A nullable column of pages of several rows has its values at no fixed place; of one, see `value`.
+        // In a nullable column, pages of several rows have no fixed places for values; for pages of one
+        // row, see `value`.
         let nullable = description.max_def_level() > 0;
         let width = match description.physical_type() {
             Type::FIXED_LEN_BYTE_ARRAY => Some(description.type_length().max(0) as usize),
@@ -101,13 +102,13 @@ impl ImagePages {
         Some(())
     }
 
-    /// The bytes of a row below the number of rows, `None` if its page is damaged.
+    /// The bytes of a row below the number of rows; `None` if the page is damaged.
     pub fn image<'a>(&self, map: &'a [u8], row: usize) -> Option<&'a [u8]> {
         let (page, rows) = self.page(row);
         value(payload(&map[page.place()])?, row - page.first_row(), rows, self.width)
     }
 
-    /// Where a row is in the map; with the head of its page, if sizes vary.
+    /// The place of a row in the map; with the start of its page, if sizes vary.
     pub fn place(&self, row: usize) -> Range<usize> {
         let (page, rows) = self.page(row);
         let place = page.place();
@@ -122,16 +123,16 @@ impl ImagePages {
         }
     }
 
-    /// The page that a row is on, and the number of rows on it.
+    /// The page of a row, and the number of rows on the page.
     fn page(&self, row: usize) -> (Page, usize) {
-        // The first page starts at row 0, so at least one is before any row.
+        // The first page starts at row 0, so every row has a page that starts at or before it.
         let nth = self.pages.partition_point(|p| p.first_row() <= row) - 1;
         let end = self.pages.get(nth + 1).map_or(self.rows, |p| p.first_row());
         (self.pages[nth], end - self.pages[nth].first_row())
     }
 }
 
-/// The offset index of a chunk of plain, uncompressed pages; `None` for a chunk of others, or without.
+/// The offset index of a chunk of plain, uncompressed pages; `None` for any other chunk.
 fn offset_index<'a>(
     map: &'a [u8],
     chunk: &ColumnChunkMetaData,
@@ -147,8 +148,8 @@ fn offset_index<'a>(
     index.map(Some).ok_or_else(|| "an offset index beyond its end".to_string())
 }
 
-/// The values of an uncompressed data page: what follows its thrift header, whose length is what
-/// the header's third field, the payload's size, leaves of the page.
+/// The values of an uncompressed data page. They follow its thrift header; the third field of the header is
+/// their size, and they end the page.
 fn payload(page: &[u8]) -> Option<&[u8]> {
     const DATA_PAGE: u64 = 0;
     const DATA_PAGE_V2: u64 = 3;
@@ -163,7 +164,8 @@ fn payload(page: &[u8]) -> Option<&[u8]> {
     page.get(start..)
 }
 
-/// Reads one field of thrift's compact protocol: type i32, number one above the last, not negative.
+/// Reads one field of thrift's compact protocol: type i32, number one above the previous field, not
+/// negative.
 fn i32_field(bytes: &mut &[u8]) -> Option<u64> {
     const NEXT_FIELD_I32: u8 = 0x15;
     let (&head, mut rest) = bytes.split_first()?;
@@ -192,8 +194,8 @@ fn value(payload: &[u8], nth: usize, rows: usize, width: Option<usize>) -> Optio
         Some(_) => None,
         None => {
             let mut rest = payload;
-            // A page with one value of a nullable struct's nullable field begins with its level, 2.
-            // A page that is nothing but a value of two bytes is shorter.
+            // A page with one value of a nullable field in a nullable struct begins with the level of the
+            // value, 2. A page with only a value of two bytes is shorter than that.
             const ONE_PRESENT: [u8; 6] = [2, 0, 0, 0, 2, 2];
             if rows == 1 && payload.len() > ONE_PRESENT.len() {
                 rest = payload.strip_prefix(&ONE_PRESENT).unwrap_or(payload);
@@ -206,7 +208,7 @@ fn value(payload: &[u8], nth: usize, rows: usize, width: Option<usize>) -> Optio
     }
 }
 
-/// Splits a length-prefixed value off.
+/// Splits off a length-prefixed value.
 fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)

@@ -1,4 +1,5 @@
-//! Joining the parts of a run, each a folder `<out>.part-I-of-N` beside the shards that they become.
+//! Joining the parts of a run. Each part is a folder `<out>.part-I-of-N` beside the shards that are made
+//! from them.
 
 use super::Shards;
 use super::identity::Identity;
@@ -7,10 +8,10 @@ use crate::error::Result;
 use crate::part::{self, Part};
 use std::path::{Path, PathBuf};
 
-/// The parts that are left of making the shards `out`, which are whole: `None` if these were not joined of
-/// them, or are not there.
+/// The remaining parts of the undamaged shards `out`: `None` if the shards were not joined from them, or do
+/// not exist.
 ///
-/// Errors: those of opening shards of which parts are left.
+/// Errors: those of opening shards of which parts remain.
 pub fn left_of(out: &Path) -> Result<Option<Vec<PathBuf>>> {
     let Some(made) = Shards::lineage(out)? else {
         return Ok(None);
@@ -33,15 +34,14 @@ fn all(out: &Path) -> Result<Vec<(PathBuf, Part)>> {
     part::all(out, "s4l-shard", staging::is_one)
 }
 
-/// Whether there are all parts of `out`.
+/// Whether all parts of `out` exist.
 pub fn are_there(out: &Path) -> bool {
     all(out).is_ok()
 }
 
-/// Joins all parts of `out`, whose files are linked, not copied, if the file system can, and says where they
-/// are.
+/// Joins all parts of `out` and returns their paths. Files are linked, not copied, if the file system can.
 ///
-/// Errors: as `part::all`, and `BadData` if they are not parts of one run.
+/// Errors: as `part::all`, and `BadData` if the parts are not of one run.
 pub fn merge(out: &Path) -> Result<(Staging, Vec<PathBuf>)> {
     let parts = all(out)?;
     let first = &parts[0].0;

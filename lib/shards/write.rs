@@ -1,5 +1,5 @@
-//! Writing one shard file: the same rows give the same bytes. Its images go straight from the rows to
-//! the file, page by page, so a row group is all that is held in memory.
+//! Writing one shard file: the same rows give the same bytes. Images go directly from the rows to the file,
+//! page by page, so only one row group is held in memory.
 
 use super::identity::Identity;
 use crate::error::{Error, Result};
@@ -23,11 +23,10 @@ use std::sync::Arc;
 const PIXEL_PAGE_ROWS: usize = 256;
 const PIXEL_GROUP_ROWS: usize = 8192;
 const ENCODED_GROUP_ROWS: usize = 1000;
-/// A row group ends before it has all its rows if large images would fill the memory and leave the
-/// cache.
+/// A row group ends early if large images would fill the memory and leave the cache.
 pub const GROUP_BYTES: usize = 16 << 20;
-/// Bytes hashed and written at once: whole subtrees of BLAKE3, whole pages of the file, and little
-/// enough for the second-level cache.
+/// Bytes hashed and written at once: whole subtrees of BLAKE3 and whole pages of the file, and few enough
+/// for the second-level cache.
 const BLOCK: usize = 256 << 10;
 
 /// Rows of a full row group.
@@ -47,13 +46,13 @@ pub struct ImageRow {
     pub label: Option<u32>,
     pub height: u32,
     pub width: u32,
-    /// Row-major HWC uint8 if the shards have a shape, else the file as it was.
+    /// Row-major HWC uint8 if the shards have a shape, else the unchanged file.
     pub image: Vec<u8>,
     /// BLAKE3 of `image`.
     pub content: blake3::Hash,
 }
 
-/// A shard file in the making.
+/// An unfinished shard file.
 pub struct ShardWriter {
     path: PathBuf,
     pixels: bool,
@@ -61,7 +60,7 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins a file of the shards of an identity.
+    /// Begins a file of shards with this identity.
     pub fn create(path: &Path, identity: &Identity) -> Result<ShardWriter> {
         let size = identity.shape.map(|shape| shape.iter().product());
         let schema = schema::shards(size);
@@ -82,7 +81,7 @@ impl ShardWriter {
         })
     }
 
-    /// Writes a row group, none if there are no rows.
+    /// Writes a row group; nothing if there are no rows.
     pub fn group(&mut self, rows: Vec<ImageRow>) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
@@ -106,7 +105,7 @@ impl ShardWriter {
             } else {
                 let names: Vec<ByteArray> = rows.iter().map(|r| text(&r.name)).collect();
                 let images: Vec<_> = rows.into_iter().map(|r| ByteArray::from(r.image)).collect();
-                // The struct is there, and so is its field.
+                // Neither the struct nor its field is null.
                 let levels = vec![2; names.len()];
                 column::<ByteArrayType>(&mut group, &images, Some(&levels))?;
                 drop(images);
@@ -124,7 +123,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Ends the file, which is on the disk then, and gives its BLAKE3 hash.
+    /// Ends the file and syncs it; returns its BLAKE3 hash.
     pub fn finish(self) -> Result<blake3::Hash> {
         let mut file = self.writer.into_inner().map_err(failed(&self.path))?;
         let done = file.write_block().and_then(|()| file.file.sync_all());
@@ -133,8 +132,7 @@ impl ShardWriter {
     }
 }
 
-/// Writes the next column of a row group. `levels`: the definition level of each row of a nullable
-/// column.
+/// Writes the next column of a row group. `levels`: the definition level per row of a nullable column.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Hashing>,
     values: &[T::T],
@@ -161,8 +159,7 @@ impl Hashing {
         Ok(())
     }
 
-    /// Lets the disk begin with what is written, so that there is little left for `finish` to wait
-    /// for.
+    /// Lets the disk start writing, so that `finish` waits less.
     fn start_writeback(&self) {
         // SAFETY: a system call on an open file that changes no bytes. If it fails, nothing is lost.
         #[cfg(target_os = "linux")]
@@ -183,7 +180,7 @@ impl Write for Hashing {
         Ok(taken)
     }
 
-    /// Does nothing: parquet asks for it after each column, and what it waits for is `finish`.
+    /// Does nothing. parquet calls this after each column, but only `finish` syncs.
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
@@ -193,7 +190,7 @@ fn failed(path: &Path) -> impl FnOnce(ParquetError) -> Error + '_ {
     move |e| Error::io(path)(std::io::Error::other(e))
 }
 
-/// The layout that makes a row a slice of the file: image bytes PLAIN, neither compressed nor in a
+/// The layout that makes a row a slice of the file: image bytes are PLAIN, without compression or
 /// dictionary, in pages that the offset index finds.
 fn properties(identity: &Identity) -> Result<WriterProperties> {
     let (image, page_rows) = match identity.shape {
@@ -215,14 +212,14 @@ fn properties(identity: &Identity) -> Result<WriterProperties> {
         .set_compression(Compression::ZSTD(level))
         // `group` ends row groups.
         .set_max_row_group_row_count(None)
-        // The writer looks at the limit of rows per page only after each batch.
+        // The writer checks the limit of rows per page only after each batch.
         .set_write_batch_size(page_rows)
         .set_column_data_page_row_count_limit(image.clone(), page_rows)
         .set_column_compression(image.clone(), Compression::UNCOMPRESSED)
         .set_column_encoding(image.clone(), Encoding::PLAIN)
         .set_column_dictionary_enabled(image.clone(), false)
         .set_column_statistics_enabled(image, EnabledStatistics::None)
-        // Keys and hashes are unique: a dictionary of them would only be written and given up.
+        // Keys and hashes are unique: a dictionary for them would be written and then abandoned.
         .set_column_dictionary_enabled(ColumnPath::from(schema::KEY), false)
         .set_column_dictionary_enabled(ColumnPath::from(schema::HASH), false)
         .build())

@@ -23,13 +23,13 @@ EXAMPLES
   s4l-export --model model --to huggingface --out share --eval eval.parquet
   python -c 'import timm; timm.create_model(\"local-dir:share\", pretrained=True)'
   python -c 'from transformers import pipeline; pipeline(\"image-classification\", model=\"./share\")'
-  s4l-eval --in shards --model share --out back.parquet          and back
+  s4l-eval --in shards --model share --out back.parquet          reads it back
   s4l-export --model model --to onnx --out onnx                 onnx/model.onnx
-huggingface is the folder of timm and transformers: config.json, model.safetensors, README.md; every stage takes
-it as --model or --init. It has timm's words for the preparation, and timm resizes by Pillow, ours is
-TensorFlow's: logits are the same within 1e-4 for the same pixels. Stems other than imagenet, and
-preparations without words in timm, are 78. onnx takes every stem, and has the preparation inside: bytes
-[batch, height, width, channels] in; classes (logits) and representation out.
+huggingface writes a folder for timm and transformers: config.json, model.safetensors, README.md. Every stage takes
+the folder as --model or --init. Its config.json describes the preparation in timm's terms. timm resizes with
+Pillow, s4l as TensorFlow does; for the same pixels, logits are equal within 1e-4. A stem other than imagenet, or a
+preparation that timm cannot express, is an error (78). onnx takes every stem and includes the preparation. Input:
+bytes [batch, height, width, channels]; outputs: classes (logits) and representation.
 Memory: five times the weights.";
 
 /// Write a model for other libraries
@@ -42,7 +42,7 @@ pub struct Args {
     /// Format to write
     #[arg(long, value_name = "FORMAT")]
     to: Format,
-    /// Evaluation of this model, whose figures go into README.md
+    /// Evaluation of this model, for the figures in README.md
     #[arg(long, value_name = "FILE")]
     eval: Option<PathBuf>,
     #[command(flatten)]
@@ -56,7 +56,7 @@ const TOOL: &str = "s4l-export";
 /// Formats of other libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// Folder for timm and for Hugging Face's transformers; timm is the same
+    /// Folder for timm and Hugging Face's transformers; timm is another name
     #[value(alias = "timm")]
     Huggingface,
     /// Folder with an ONNX file of opset 17
@@ -64,7 +64,7 @@ enum Format {
 }
 
 impl Format {
-    /// The output, when `--out` does not say otherwise.
+    /// The output path without `--out`.
     fn out(self) -> &'static str {
         match self {
             Format::Huggingface => schema::HUGGINGFACE,
@@ -80,7 +80,7 @@ impl Format {
         }
     }
 
-    /// The lineage in an export, or `None` where there is none that is whole.
+    /// The lineage of an export, or `None` if there is no undamaged one.
     fn header(self, out: &Path) -> Result<Option<HashMap<String, String>>> {
         match self {
             Format::Huggingface => folder::header(out),
@@ -134,8 +134,8 @@ impl Stage for Args {
     }
 }
 
-/// The figures of an evaluation, and the hash of its file. Errors: `BadData` unless it is one of this model,
-/// whose images were prepared as the model says.
+/// The figures of an evaluation, and the hash of its file. Errors: `BadData` unless it is of this model,
+/// with the model's own preparation of images.
 fn read_evaluation(path: &Path, model: &Model) -> Result<(Evaluation, String)> {
     let table = table::read(path, "s4l-eval")?;
     let value = |key: &str| table.metadata.get(key).map_or("", String::as_str);
@@ -156,7 +156,7 @@ fn read_evaluation(path: &Path, model: &Model) -> Result<(Evaluation, String)> {
     Ok((Evaluation { summary, shards: input(schema::input::SHARDS) }, table.hash.clone()))
 }
 
-/// `--force` replaces an export in the same format, never a folder of something else.
+/// `--force` replaces an export in the same format, never a folder with other files.
 fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     let not_ours = |what: String| Error::NotOurs { path: out.to_path_buf(), what };
     if !artifact::exists(out)? {
@@ -175,14 +175,14 @@ fn refuse_foreign(out: &Path, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// What is written in a format.
+/// The content to write in a format.
 enum Content {
     Huggingface { config: Value, tensors: Vec<Tensor>, notes: Vec<String> },
     Onnx { notes: Vec<String> },
 }
 
 impl Content {
-    /// Errors: `Recipe` where the format cannot express the model.
+    /// Errors: `Recipe` if the format cannot express the model.
     fn of(format: Format, model: &Model) -> Result<Content> {
         Ok(match format {
             Format::Huggingface => {
@@ -199,7 +199,7 @@ impl Content {
         })
     }
 
-    /// What decides, with the model, what is in the files.
+    /// Together with the model, this determines the files.
     fn recipe(&self) -> String {
         match self {
             Content::Huggingface { config, .. } => recipe::hash(config),
@@ -232,7 +232,7 @@ impl Content {
         format!("{}: {what}, {} classes", out.display(), model.config.classes.len())
     }
 
-    /// Writes the folder under a temporary name, and gives it its own when all is in it.
+    /// Writes the folder under a temporary name, then renames it.
     fn write(&self, out: &Path, model: &Model, card: &Card, lineage: &Lineage) -> Result<()> {
         let folder = TemporaryFolder::beside(out)?;
         let mut metadata = lineage.metadata();

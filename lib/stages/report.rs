@@ -1,11 +1,10 @@
 //! `s4l-report`: every evaluated run below a folder → one table and one page.
 //!
-//! Reads each `eval.parquet` below `--in` (the name of its folder is the row of the table) and the
-//! learning curves in `model/metrics.parquet` beside it. Runs of one row with other seeds are
-//! averaged; what does not belong together is marked and said. Writes `table.parquet`, `table.md`,
-//! `table.csv` and last `index.html`, one file that
-//! needs no network: a folder that has it is complete. With `--audit` it reads pseudo labels, and writes one
-//! page about them.
+//! Reads each `eval.parquet` below `--in` (the row of the table is named after its folder) and the learning
+//! curves in `model/metrics.parquet` beside it. Runs of one row with different seeds are averaged. Runs
+//! that do not belong together are marked, with a warning. Writes `table.parquet`, `table.md`, `table.csv`,
+//! and last `index.html`, one file that needs no network: a folder with this file is complete. With
+//! `--audit` it reads pseudo labels and writes one page about them.
 
 use crate::artifact::{self, Lineage, Target};
 use crate::audit::{self, labels::Sources};
@@ -23,34 +22,34 @@ use std::time::Instant;
 const EXAMPLES: &str = "\
 EXAMPLES
   s4l-report --in runs --out report          all runs; also prints the table
-  s4l-report --in runs/seed0 -o report0 -q   one seed; nothing but the table is printed
+  s4l-report --in runs/seed0 -o report0 -q   one seed; prints only the table
   s4l-report --in runs --check && echo ok    do all runs belong together?
-  s4l-report --audit labels.parquet --in shards -o audit.html   are the pseudo labels any good?
+  s4l-report --audit labels.parquet --in shards -o audit.html   a page about pseudo labels
   s4l-report --audit step2/labels.parquet --before step1/labels.parquet --truth shards
-An audit is one page too: counts by class beside those of the labelled set, confidence, agreement over views,
-what has changed, how many are right, and images of the surest, the least sure and the changed.";
+An audit is also one page: counts per class beside those of the labelled set, confidence, agreement over views,
+changed labels, correct labels, and images with the highest confidence, the lowest confidence and changed labels.";
 
 /// Compare evaluated runs: a table beside the paper's, and one offline page
 #[derive(Debug, clap::Parser)]
 #[command(name = TOOL, version, before_help = EXAMPLES)]
 pub struct Args {
-    /// Folder that is searched for eval.parquet files [default: runs]; with --audit the shards that the
-    /// labels are of [default: shards]
+    /// Folder to search for eval.parquet files [default: runs]; with --audit, the shards with the images
+    /// [default: shards]
     #[arg(long = "in", value_name = "DIR")]
     input: Option<PathBuf>,
-    /// Write nothing; exit 0 when all runs belong together, 3 when not
+    /// Write nothing; exit with 0 if all runs belong together, else with 3
     #[arg(long, conflicts_with_all = ["out", "force", "update", "dry_run"])]
     check: bool,
-    /// Look at these pseudo labels instead; writes one page, audit.html unless --out says otherwise
+    /// Write one page about these pseudo labels instead; without --out, audit.html
     #[arg(long, value_name = "LABELS", conflicts_with = "check")]
     audit: Option<PathBuf>,
-    /// The labelled set to compare with [default: the known labels among them]
+    /// Labelled set to compare with [default: the known labels in the file of --audit]
     #[arg(long, value_name = "FILE", requires = "audit")]
     labelled: Option<PathBuf>,
-    /// Pseudo labels of the same images by a model before: what has changed?
+    /// Pseudo labels of the same images by an earlier model, to show what has changed
     #[arg(long, value_name = "LABELS", requires = "audit")]
     before: Option<PathBuf>,
-    /// The right labels, which nothing but the audit sees: a table, or shards with the same images
+    /// True labels, used only for the audit: a table, or shards with the same images
     #[arg(long, value_name = "PATH", requires = "audit")]
     truth: Option<PathBuf>,
     #[command(flatten)]
@@ -61,7 +60,7 @@ pub struct Args {
 
 const TOOL: &str = "s4l-report";
 
-/// The folder of runs when nobody names one.
+/// The default folder of runs.
 const RUNS: &str = "runs";
 
 impl Stage for Args {
@@ -164,7 +163,7 @@ fn checked(input: &Path, notes: usize) -> Result<()> {
     }
 }
 
-/// The footer of the figures in a folder, which are written first: a folder without them is not ours.
+/// The footer of the table in a folder. The table is written first: a folder without it is not ours.
 fn ours(out: &Path) -> Result<Option<HashMap<String, String>>> {
     let figures = out.join(schema::TABLE);
     let empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -174,7 +173,7 @@ fn ours(out: &Path) -> Result<Option<HashMap<String, String>>> {
     }
 }
 
-/// While the tables are replaced, no page says that the report is complete.
+/// While the tables are replaced, there is no page, which would say that the report is complete.
 fn remove_if_there(page: &Path) -> Result<()> {
     match std::fs::remove_file(page) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(page)(e)),

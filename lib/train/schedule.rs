@@ -2,7 +2,7 @@
 
 use crate::settings::Settings;
 
-/// Learning rate by step: linear warm-up from 0, then constant, then decays.
+/// Learning rate per step: linear warm-up from 0, then constant, then decays.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     base: f64,
@@ -34,7 +34,7 @@ impl Schedule {
         }
     }
 
-    /// The learning rate behind warm-up and before decay.
+    /// The learning rate after warm-up and before decay.
     pub fn base(&self) -> f64 {
         self.base
     }

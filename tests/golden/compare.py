@@ -1,7 +1,7 @@
 """Compares two folders of golden numbers: compare.py COMMITTED REMADE.
 
-Files are equal where everything but floating-point numbers is, and those are within 1e-6 of their
-largest neighbour: another processor rounds another way, and images are kept to 1e-4 grey levels.
+Files count as equal if everything except floating-point numbers is equal, and these differ by at most 1e-6
+of the largest number beside them: processors round differently, and images are kept to 1e-4 grey levels.
 """
 
 import json
@@ -41,7 +41,7 @@ def main():
     committed, remade = map(pathlib.Path, sys.argv[1:3])
     kinds = (".json", ".safetensors", ".jpg")
     files = (p.relative_to(committed) for p in committed.rglob("*") if p.suffix in kinds)
-    # Samples of input formats: those of their libraries, no numbers.
+    # Samples of input formats, written by libraries: no numbers to compare.
     files = sorted(f for f in files if f.parts[0] != "inputs")
     same = 0
     for name in files:

@@ -1,5 +1,5 @@
 """Training by PyTorch in float64, for curves.rs: the same images, initial weights, batches and noise as
-`s4l-pretrain --recipe curve_<method>.toml`, whose loss at every step it has to have.
+`s4l-pretrain --recipe curve_<method>.toml`, which must give the same loss at every step.
 
 The images are the embedded photographs with noise of up to 64 grey levels. Over their flat background
 all pixels cross a ReLU's kink at once, so that rounding decides the curve: without the noise PyTorch
@@ -46,7 +46,7 @@ def rough(pixels):
 
 
 def draws(order, n, batch, step):
-    """Rows of a step: epochs of permutations, one after the other."""
+    """The rows of a step, from permutations of one epoch after the other."""
     at = range(step * batch, (step + 1) * batch)
     epochs = {i // n: None for i in at}
     epochs = {e: keyed.Keyed(SEED, order, e).permutation(n) for e in epochs}

@@ -7,10 +7,10 @@ use crate::{floats, path, rows};
 use s4l::rng::{RngExt, Stream, rng};
 use s4l::shards::Shards;
 
-/// Images that have a label: the first ones.
+/// Number of labelled images: the first ones.
 const LABELLED: usize = 100;
 
-/// Shards of the embedded images with noise of up to 64 grey levels, for the reason that curves.py gives.
+/// Shards of the embedded images with noise of up to 64 grey levels; curves.py says why.
 fn rough_shards() -> Scratch {
     let scratch = Scratch::new();
     let mut images = smoke(IMAGES);
@@ -27,8 +27,8 @@ fn rough_shards() -> Scratch {
     scratch
 }
 
-/// The loss at each of 50 steps within 1e-3; its terms, which a step near a ReLU's kink moves more,
-/// within 1e-2. VAT's own term hangs on an adversarial direction that float32 rounds.
+/// The loss at each of 50 steps within 1e-3. Its terms within 1e-2, since a step near a ReLU's kink moves
+/// them more. VAT's term depends on an adversarial direction that float32 rounds.
 #[test]
 fn training_follows_pytorch_step_by_step() {
     let scratch = rough_shards();

@@ -1,9 +1,9 @@
-"""Numbers that judge the image operations, for images.rs.
+"""Expected results of the image operations, for images.rs.
 
     python tests/golden/images.py [FOLDER]
 
-TensorFlow judges resizing, cropping, flipping, colour and standardization, with its version-1 ops
-where version 2 changed the meaning; NumPy judges rotations (np.rot90) and value ranges (float64).
+TensorFlow computes resizing, cropping, flipping, colour and standardization, with its version-1 ops
+if version 2 changed the meaning; NumPy computes rotations (np.rot90) and value ranges (float64).
 The pipelines around the ops are written here from the formulas of the S4L preprocessing.
 """
 
@@ -30,7 +30,7 @@ def photo(height, width, channels=3):
 
 
 def case(kind, image, output, level=1.0, **parameters):
-    """`level` is what one grey level of 255 is in the units of the output."""
+    """`level` is one grey level of 255 in the units of the output."""
     output = np.asarray(output, np.float64)
     decimals = 4 - math.floor(math.log10(level))
     cases.append({
@@ -168,12 +168,12 @@ DRAWS = 20_000
 
 
 def counts(values):
-    """Values and how often each came, in ascending order."""
+    """Values and their counts, in ascending order."""
     return [column.tolist() for column in np.unique(values, return_counts=True)]
 
 
 def crops(height, width):
-    """What 20,000 draws of TensorFlow's op look like, as counts of integers."""
+    """20,000 draws of TensorFlow's op, as counts of integers."""
     boxes = tf.zeros([0, 0, 4])
     windows = np.zeros((DRAWS, 4), np.int64)
     for i in range(DRAWS):

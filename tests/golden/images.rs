@@ -1,4 +1,4 @@
-//! The image operations, judged by TensorFlow and NumPy.
+//! The image operations, compared with TensorFlow and NumPy.
 
 use crate::{float, rows, singles};
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
@@ -24,7 +24,7 @@ fn image(value: &Value) -> Image {
     }
 }
 
-/// What this project makes of a case.
+/// This project's result for a case.
 fn ours(case: &Value) -> Vec<f32> {
     let mut image = image(&case["input"]);
     let per_pixel = |image: &Image, f: fn([f32; 3]) -> [f32; 3]| {
@@ -76,7 +76,7 @@ fn ours(case: &Value) -> Vec<f32> {
     image.data
 }
 
-/// Every operation within 1e-3 grey levels of 255, far inside the one level asked for. The committed
+/// Every operation within 1e-3 grey levels of 255, far below the one level that is required. The committed
 /// numbers are rounded to 1e-4 levels.
 #[test]
 fn operations_equal_tensorflow_and_numpy() {
@@ -114,8 +114,8 @@ pub fn distance(a: &BTreeMap<i64, u64>, b: &BTreeMap<i64, u64>) -> f64 {
     far
 }
 
-/// What the distance of two samples of `n` may be at a significance level of 1e-3 for all
-/// `comparisons` together (Bonferroni). Ties only make the test more conservative.
+/// The largest distance of two samples of `n` at a significance level of 1e-3 for all `comparisons`
+/// together (Bonferroni). Ties only make the test more conservative.
 pub fn bound(n: usize, comparisons: usize) -> f64 {
     const LEVEL: f64 = 1e-3;
     let critical = (-(LEVEL / comparisons as f64 / 2.0).ln() / 2.0).sqrt();

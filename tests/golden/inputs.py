@@ -1,4 +1,4 @@
-"""Samples of every input format, written by the libraries that people write them with.
+"""Samples of every input format, written by the libraries that people use for them.
 
     python tests/golden/inputs.py        (pillow, webdataset, tensorflow, datasets, scipy, zstandard)
 
@@ -118,7 +118,7 @@ for name, rows in [("train", range(12)), ("validation", range(12, 16))]:
     }
     datasets.Dataset.from_dict(table, features=features).to_parquet(folder / f"{name}-00000-of-00001.parquet")
 
-# Kinds of images, and what Pillow makes of them: height, width, and the mean of red, green and blue.
+# Kinds of images, and Pillow's result for each: height, width, and the mean of red, green and blue.
 folder = OUT / "kinds"
 folder.mkdir(exist_ok=True)
 colour = Image.fromarray(np.stack([images[1], images[5], images[8]], axis=2)[:, 4:24])

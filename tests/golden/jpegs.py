@@ -1,12 +1,12 @@
-"""JPEG files of every kind, and what libjpeg-turbo makes of them, for tests/decode.rs.
+"""JPEG files of every kind, and libjpeg-turbo's result for each, for tests/decode.rs.
 
     pip install pillow==13.0.0 numpy zstandard && python tests/golden/jpegs.py [FOLDER]
 
 writes jpegs/*.jpg and jpegs.json into FOLDER (default: beside this script). The same versions give
 the same bytes.
 
-The picture is a mosaic of the product photographs in pipelines/smoke/data, three for each tile, one
-a colour. Pillow, which uses libjpeg-turbo, decodes each file and turns it upright; jpegs.json has
+The picture is a mosaic of the product photographs in pipelines/smoke/data, three per tile, one
+per colour. Pillow, which uses libjpeg-turbo, decodes each file and turns it upright; jpegs.json has
 the CRC-32 of the RGB bytes, and of the picture at 1/2, 1/4 and 1/8. CMYK goes to RGB by the formula of TensorFlow's decode_jpeg.
 """
 
@@ -61,7 +61,7 @@ for name, (picture, options) in jpegs.items():
     picture.save(path, **{"quality": 80, **options})
     decoded = ImageOps.exif_transpose(Image.open(path))
     if decoded.mode == "CMYK":
-        # Pillow has turned Adobe's inverted values round already.
+        # Pillow has already inverted Adobe's inverted values.
         light = 255 - np.asarray(decoded, np.uint32)
         pixels = (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
     else:

@@ -131,7 +131,7 @@ def main():
                      "below": [Keyed(*key).below(n) for n in (1, 2, 10, 1000, 2**31 + 7)],
                      "permutation": Keyed(*key).permutation(100),
                      "normals": normals[:300], "largest": np.abs(normals).max(),
-                     # Where it is after all of them: as many draws were rejected.
+                     # The position after all draws shows that as many draws were rejected.
                      "sum": normals.astype(np.float64).sum()})
     store.write("keyed.json", rows)
 

@@ -1,4 +1,4 @@
-//! The keyed random numbers, bit by bit: they let another framework train with the same initial
+//! The keyed random numbers, bit by bit. With them another framework can train from the same initial
 //! weights, batches and noise.
 
 use crate::{float, floats, rows, singles};

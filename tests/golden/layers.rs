@@ -21,8 +21,8 @@ fn architecture(channels: usize, units: &[usize], width_factor: usize, stem: Ste
     }
 }
 
-/// A network without units, whose stem passes its 16 channels on as they are: all that is left is the
-/// last norm, ReLU and the mean over pixels. TensorFlow's op computes in float32, as the fast trunk.
+/// A network without units, whose stem passes its 16 channels on unchanged. What remains is the last norm,
+/// ReLU and the mean over pixels. TensorFlow's op computes in float32, as the fast trunk does.
 #[test]
 fn batch_norm_is_tensorflow_s() {
     let golden = Tensors::read("batch_norm.safetensors");
@@ -53,7 +53,7 @@ fn batch_norm_is_tensorflow_s() {
             is("gradient_images", &image_gradient);
             is("gradient_gamma", &gradient[layout.norm.gamma()]);
             is("gradient_beta", &gradient[layout.norm.beta()]);
-            // The gradient begins anew; the weights stay.
+            // The gradient starts again from zero; the weights stay.
             let still =
                 Update { learning_rate: 0.0, momentum: 0.0, weight_decay: 0.0, half_life: 0.0 };
             engine.update(&still).unwrap();
@@ -61,8 +61,8 @@ fn batch_norm_is_tensorflow_s() {
     }
 }
 
-/// Two-sample Kolmogorov-Smirnov tests of every kind of kernel against draws of `GlorotUniform`, and
-/// that both go as far.
+/// Two-sample Kolmogorov-Smirnov tests of every kind of kernel against draws of `GlorotUniform`, and that
+/// both have the same range.
 #[test]
 fn initial_kernels_have_the_distribution_of_tensorflow() {
     let layouts = [
@@ -90,7 +90,7 @@ fn initial_kernels_have_the_distribution_of_tensorflow() {
         assert!(far < bound, "{shape:?}: {far} >= {bound}");
         let largest = ours.iter().fold(0f32, |m, w| m.max(w.abs()));
         let ratio = f64::from(largest) / float(&case["largest"]);
-        // The largest of n uniform draws is within 20 / n of the limit, but once in e^20.
+        // The largest of n uniform draws is within 20 / n of the limit, except with probability e^-20.
         assert!((ratio - 1.0).abs() < 20.0 / ours.len() as f64, "{shape:?}: {ratio}");
     }
 }

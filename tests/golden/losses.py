@@ -68,7 +68,7 @@ def case(loss, inputs, **arguments):
 
 
 def perturbation(seed, step, radius, images):
-    """r = radius * l2_normalize(d) an image: VAT without a power iteration."""
+    """r = radius * l2_normalize(d) per image: VAT without a power iteration."""
     noise = [keyed.Keyed(seed, keyed.VAT_DIRECTION, step, i).normals(images[0].size)
              for i in range(len(images))]
     moved = images + radius * tf.nn.l2_normalize(np.float64(noise), axis=1)
@@ -78,7 +78,7 @@ def perturbation(seed, step, radius, images):
 
 def main():
     embeddings = normal(15, 7) * np.exp(normal(15, 1))
-    embeddings[4] *= 1e-8  # shorter than what it is divided by
+    embeddings[4] *= 1e-8  # shorter than the smallest divisor
     soft = np.abs(normal(6, 5))
     soft[0] = [0, 1, 0, 0, 0]
     store.write("losses.json", [

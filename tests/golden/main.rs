@@ -1,6 +1,6 @@
-//! This project against other frameworks. Each module reads numbers that the script of its name made
-//! (`tools/golden.sh` makes them anew): TensorFlow's own operations where it has them, else PyTorch
-//! in float64, written from the formulas.
+//! This project against other frameworks. Each module reads numbers made by the script of the same name
+//! (`tools/golden.sh` makes them again): TensorFlow's own operations if there are any, else PyTorch in
+//! float64, written from the formulas.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -44,7 +44,7 @@ fn floats(value: &Value) -> Vec<f64> {
     }
 }
 
-/// As they enter this project.
+/// The numbers as this project takes them: float32.
 fn singles(value: &Value) -> Vec<f32> {
     floats(value).into_iter().map(|v| v as f32).collect()
 }
@@ -95,7 +95,7 @@ fn error<T: Copy + Into<f64>>(got: &[T], expected: &[f64]) -> f64 {
     (difference / norm).sqrt()
 }
 
-/// Fails where the error is above `bound`, or not a number.
+/// Fails if the error is above `bound`, or not a number.
 #[track_caller]
 fn close<T: Copy + Into<f64>>(what: &str, got: &[T], expected: &[f64], bound: f64) {
     let far = error(got, expected);

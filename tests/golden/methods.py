@@ -49,7 +49,7 @@ def entropy(logits):
 
 
 def perturbation(network, images, clean, eps, iterations, seed, step):
-    """r, one per image: of norm `eps` for 224 x 224 x 3 values, else of the same mean square."""
+    """r per image: norm `eps` for 224 x 224 x 3 values, otherwise the same mean square."""
     values = images[0].numel()
     draws = [keyed.Keyed(seed, keyed.VAT_DIRECTION, step, i).normals(values)
              for i in range(len(images))]
@@ -77,7 +77,7 @@ def step(method, s, weights, moving, images, labels, views, unlabelled, seed, at
     if method == "exemplar":
         terms["exemplar"] = of_parts(lambda e: exemplar(e, views), out["embeddings"], unlabelled)
     if method in ("vat", "moam"):
-        # MOAM's consistency is about unlabelled images only.
+        # MOAM uses only unlabelled images for its consistency term.
         rows = len(images) if method == "vat" else unlabelled
 
         def network(x):

@@ -15,7 +15,7 @@ random = np.random.default_rng(50)
 def case(name, images, units, stem):
     channels = images[-1]
     weights, moving = resnet.initial(1, channels, units, 1, stem, {})
-    # Away from gamma 1 and beta 0, which hide much.
+    # Away from gamma 1 and beta 0, which would hide errors.
     for key, value in weights.items():
         if key.endswith(("gamma", "beta")):
             value += np.float32(random.normal(0, 0.2, value.shape))

@@ -1,5 +1,5 @@
-//! ResNet-v2 forward and backward, by the fast engine in float32 and by candle's in float64. The one
-//! head passes the pre-logits on as they are, so logits are features.
+//! ResNet-v2 forward and backward, by the fast engine in float32 and by candle's in float64. The only head
+//! passes the pre-logits on unchanged, so logits are features.
 
 use crate::{Tensors, close};
 use candle_core::{DType, Device};
@@ -9,8 +9,8 @@ use s4l::network::engine::{BATCH_NORM_MOMENTUM, Engine, Inner, Pass, Precision};
 use s4l::network::layout::{Architecture, Layout, Stem};
 use s4l::network::weights::Weights;
 
-/// The layout of an architecture with a head as wide as the pre-logits, whose kernel is the identity
-/// among weights that are otherwise 0.
+/// The layout of an architecture with a head as wide as the pre-logits. The kernel of the head is the
+/// identity; all other weights are 0.
 pub fn with_identity(mut architecture: Architecture) -> (Layout, Weights) {
     let features = Layout::new(&architecture).features;
     architecture.heads = vec![("features".into(), features)];
@@ -21,8 +21,8 @@ pub fn with_identity(mut architecture: Architecture) -> (Layout, Weights) {
     (layout, weights)
 }
 
-/// A step's forward and backward pass. Returns the features and the gradient of the parameters, then
-/// that of the images.
+/// A step's forward and backward pass. Returns the features, the gradient of the parameters, and the
+/// gradient of the images.
 pub fn gradients(
     engine: &mut dyn Engine,
     images: &[f32],
@@ -32,7 +32,7 @@ pub fn gradients(
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
     let features = engine.forward(pass).unwrap().remove(0);
     engine.backward(&[Some(upstream.to_vec())]).unwrap();
-    // The same images, moved by nothing.
+    // The same images, with a zero perturbation.
     engine.direction(vec![1.0; images.len()], 1);
     engine.along(0.0);
     engine.forward(Pass::Direction).unwrap();
@@ -60,7 +60,7 @@ fn agrees(file: &str, units: &[usize], stem: Stem) {
     let size = (shape[1], shape[2]);
     let candle = CandleEngine::new(&layout, size, weights.clone(), Device::Cpu, DType::F64);
     let fast = cpu::engine(&layout, size, weights, Precision::F32, Isa::best());
-    // Candle's results pass through float32 on their way out, and the momentum is one: 0.99 + 1e-8.
+    // Candle's results are returned as float32, and the momentum is rounded too: 0.99 + 1e-8.
     let engines: [(&str, Box<dyn Engine>, f64); 2] =
         [("fast", fast, 1e-5), ("candle", Box::new(candle), 1e-6)];
     for (name, mut engine, bound) in engines {

@@ -60,7 +60,7 @@ fn averages_are_tensorflow_s() {
     }
 }
 
-/// Exactly, as the float32 that the optimizer multiplies with.
+/// Exactly: the float32 by which the optimizer multiplies.
 #[test]
 fn the_schedule_is_that_of_the_reference() {
     for case in cases("schedule") {

@@ -29,7 +29,7 @@ def layers(channels, units, width_factor, stem, heads):
         outputs = 4 * middle
         for unit in range(count):
             name = f"blocks.{block}.{unit}"
-            if unit == 0:  # here the channels change, and the stride is 2 behind the first block
+            if unit == 0:  # here the channels change, and the stride is 2 after the first block
                 kernels[f"{name}.shortcut.kernel"] = (1, 1, inputs, outputs)
             kernels[f"{name}.conv1.kernel"] = (1, 1, inputs, middle)
             kernels[f"{name}.conv2.kernel"] = (3, 3, middle, middle)
@@ -66,8 +66,8 @@ def double(arrays):
 
 
 def forward(weights, images, units, stem, moving=None, training=True, heads=()):
-    """Pre-logits [n, features], or with `heads` the outputs of each. In training by the statistics
-    of the batch, which `moving` follows where it is given; else by `moving`."""
+    """Pre-logits [n, features], or with `heads` the outputs of each. In training with the statistics
+    of the batch, which also update `moving` if it is given; otherwise with `moving`."""
 
     def conv(x, name, stride=1):
         kernel = weights[f"{name}.kernel"].permute(3, 2, 0, 1)
@@ -83,7 +83,7 @@ def forward(weights, images, units, stem, moving=None, training=True, heads=()):
 
     x = conv(images.permute(0, 3, 1, 2), "stem.conv", STEMS[stem][1])
     if stem == "imagenet":
-        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)  # the zeros compete
+        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)  # the zeros take part in the maximum
     for block, count in enumerate(units):
         for unit in range(count):
             name = f"blocks.{block}.{unit}"

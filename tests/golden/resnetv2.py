@@ -4,7 +4,7 @@
 
 writes resnetv2/config.json, resnetv2/model.safetensors and resnetv2/logits.json into FOLDER (default:
 beside this script): a small ResNetV2(stem_type="fixed") as timm saves it, with random weights and
-moving statistics, and what it answers to the first four training images of pipelines/smoke/data. The
+moving statistics, and its logits for the first four training images of pipelines/smoke/data. The
 same versions give the same bytes.
 """
 
@@ -52,7 +52,7 @@ def main():
     pixels = torch.frombuffer(bytearray(raw[16:16 + IMAGES * 28 * 28]), dtype=torch.uint8)
     images = pixels.reshape(IMAGES, 1, 28, 28).double() / 255 * 2 - 1
     with torch.no_grad():
-        # Double precision: the tolerance is all ours.
+        # In float64, so that the tolerance covers only our rounding.
         logits = model.double()(images)
     (folder / "logits.json").write_text(json.dumps(logits.tolist()) + "\n")
 

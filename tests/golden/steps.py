@@ -46,7 +46,7 @@ if __name__ == "__main__":
     case("supervised", "supervised", 1, 0, 6)
     case("rotation", "rotation", 4, 3, 2)
     case("exemplar", "exemplar", 3, 3, 2)
-    # Without an iteration the direction is the keyed noise: nothing but the loss is judged.
+    # Without an iteration the direction is the keyed noise, so only the loss is compared.
     case("vat_noise", "vat", 1, 4, 3, iterations=0)
     case("moam_noise", "moam", 4, 3, 2, iterations=0)
     case("vat", "vat", 1, 4, 3)

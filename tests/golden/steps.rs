@@ -1,4 +1,4 @@
-//! A training step of each method: every term, the joint loss, its gradients, the moving statistics.
+//! A training step of each method: every term, the total loss, its gradients, the moving statistics.
 
 use crate::{Tensors, close};
 use s4l::methods::batch::{Batch, Half, Labels, Rows};
@@ -14,8 +14,8 @@ use s4l::settings::{Method, Settings};
 const CLASSES: usize = 5;
 const EMBEDDING: usize = 6;
 
-/// `exact` bounds everything but what hangs on the direction of VAT's power iteration, which is
-/// bounded by `adversarial`.
+/// `exact` bounds everything except what depends on the direction of VAT's power iteration; `adversarial`
+/// bounds that.
 fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversarial: f64) {
     const EXACT: f64 = 1e-5;
     let golden = Tensors::read(&format!("step_{name}.safetensors"));
@@ -112,8 +112,8 @@ fn moam() {
     agrees("moam_noise", Method::Moam, 4, 0, 1e-5);
 }
 
-/// In the adversarial direction: the reference's step of norm 1e-6 in float64 against a step that
-/// float32 can take.
+/// In the adversarial direction: the reference takes a step of norm 1e-6 in float64, we take a larger step
+/// that float32 can represent.
 #[test]
 fn vat_with_a_power_iteration() {
     agrees("vat", Method::Vat, 1, 1, 1e-2);

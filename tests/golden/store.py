@@ -1,5 +1,5 @@
-"""Where the scripts of this folder put their numbers: beside them, or in the folder that is named on
-the command line."""
+"""Where the scripts of this folder write their numbers: beside the scripts, or in the folder given on the
+command line."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ FOLDER = FOLDER if FOLDER.is_dir() else FOLDER.parent
 
 
 def plain(value):
-    """Arrays as lists, floats with 12 digits: what is behind them depends on the machine."""
+    """Arrays as lists, floats with 12 digits: further digits depend on the machine."""
     if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items()}
     if hasattr(value, "numpy"):
@@ -34,5 +34,5 @@ def write(name, rows):
 
 
 def write_tensors(name, tensors):
-    """Arrays by name: float32 and integers as they are, float64 scalars as they are."""
+    """Arrays by name, unchanged: float32, integers and float64 scalars."""
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, FOLDER / name)

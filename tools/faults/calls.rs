@@ -1,4 +1,4 @@
-//! Which system calls count, and the file of each.
+//! The system calls that count, and the file of each.
 
 use libc::user_regs_struct;
 use seccompiler::{
@@ -10,7 +10,7 @@ use std::io::{Error, Result};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// What is counted.
+/// The calls that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Counted {
     /// Calls that change a regular file, or a folder
@@ -21,15 +21,15 @@ pub enum Counted {
     Words,
 }
 
-/// A call that was counted.
+/// A counted call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub name: &'static str,
-    /// The file; of a rename or link the new name.
+    /// The file; for a rename or link, the new name.
     pub path: PathBuf,
 }
 
-/// Where among the arguments a call names its file.
+/// The argument by which a call names its file.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     /// As an open file.
@@ -41,12 +41,12 @@ enum Place {
 }
 use Place::{At, Fd, Path as Name};
 
-/// An open of a file counts by its flags.
+/// An open counts only with certain flags.
 #[derive(Debug, Clone, Copy)]
 enum Flags {
     None,
     Argument(usize),
-    /// In the structure that this argument points to.
+    /// In the structure to which this argument points.
     Behind(usize),
 }
 
@@ -100,13 +100,12 @@ fn flags(number: libc::c_long) -> Flags {
     }
 }
 
-/// A seccomp program that stops a process at the calls that may count, and at no others: reading costs
-/// nothing.
+/// A seccomp program that stops a process only at the calls that may count, so reading costs nothing.
 pub fn filter(counted: Counted) -> Result<BpfProgram> {
     let calls = CALLS.iter().map(|&(number, _, _)| {
         let rules = match flags(number) {
             Flags::Argument(argument) if counted == Counted::Changes => changing(argument)?,
-            // No rule: at every call.
+            // No rule: every call counts.
             _ => Vec::new(),
         };
         Ok((number, rules))
@@ -117,7 +116,7 @@ pub fn filter(counted: Counted) -> Result<BpfProgram> {
     filter.and_then(BpfProgram::try_from).map_err(Error::other)
 }
 
-/// One rule a flag.
+/// One rule per flag.
 fn changing(argument: usize) -> seccompiler::Result<Vec<SeccompRule>> {
     let rules = CHANGING.iter().map(|&flag| {
         let flag = flag as u64;
@@ -171,7 +170,7 @@ fn path_of(thread: i32, place: Place, arguments: &[u64; 6]) -> Option<PathBuf> {
             ((kind.is_file() || kind.is_dir()) && !in_memory).then_some(path)
         }
         Name(argument) => text(thread, arguments[argument]),
-        // Times are also set by the open file alone.
+        // Times are also set through the open file only.
         At(folder, argument) if arguments[argument] == 0 => path_of(thread, Fd(folder), arguments),
         At(folder, argument) => {
             let path = text(thread, arguments[argument])?;
@@ -184,7 +183,7 @@ fn path_of(thread: i32, place: Place, arguments: &[u64; 6]) -> Option<PathBuf> {
     }
 }
 
-/// What an open file of a thread is; empty for none.
+/// The path of a thread's open file; empty if there is none.
 fn open_file(thread: i32, fd: u64) -> PathBuf {
     std::fs::read_link(format!("/proc/{thread}/fd/{fd}")).unwrap_or_default()
 }
@@ -198,7 +197,7 @@ fn text(thread: i32, address: u64) -> Option<PathBuf> {
     Some(Path::new::<std::ffi::OsStr>(text).to_path_buf())
 }
 
-/// Reads at an address of a thread, and returns how many bytes there are.
+/// Reads at an address of a thread; returns the number of bytes read.
 pub fn read(thread: i32, address: u64, bytes: &mut [u8]) -> Result<usize> {
     File::open(format!("/proc/{thread}/mem"))?.read_at(bytes, address)
 }

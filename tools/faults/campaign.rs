@@ -1,4 +1,4 @@
-//! Many cases, several at a time, and a line of what became of them.
+//! Many cases, several at a time, and a summary line.
 
 use super::case::Case;
 use super::perform::perform;
@@ -16,9 +16,9 @@ pub struct Summary {
     pub runs: usize,
     pub equal: usize,
     pub refused: usize,
-    /// Cases with each class.
+    /// Number of cases with each class.
     classes: [usize; Class::ALL.len()],
-    /// A line each.
+    /// One line per failed case.
     pub failing: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Carries cases out, `jobs` at a time. `failed` gets each line of a case that fails, as it comes.
+/// Runs cases, `jobs` at a time. `failed` gets the lines of a failed case at once.
 pub fn run(
     world: &World,
     cases: &[Case],

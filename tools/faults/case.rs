@@ -31,12 +31,12 @@ pub struct Case {
 
 #[derive(Debug, Clone)]
 pub enum What {
-    /// Killed before a call. Then, with `other`, a run for another output is killed before that call.
+    /// Killed before a call. With `other`, a run for another output is then killed before that call too.
     Kill {
         at: usize,
         other: Option<usize>,
     },
-    /// A call fails by this error, or is a short write.
+    /// A call fails with this error, or is a short write.
     Fail {
         counted: Counted,
         at: usize,
@@ -52,13 +52,14 @@ pub enum What {
         at: u64,
         file: String,
     },
-    /// Signals before a call, 0 for the first open of a file that is the user's.
+    /// Signals before a call; 0 stands for the first open of a file of the user.
     Signal {
         at: usize,
         signals: Vec<Signal>,
         pause: Duration,
     },
-    /// Another run starts at a call of the first, which is held there with `held` until the other's end.
+    /// Another run starts at a call of the first run. With `held`, the first run waits there for the
+    /// other's end.
     Race {
         at: usize,
         output: bool,
@@ -96,7 +97,7 @@ fn value<T: Copy>(names: &[(T, &'static str)], name: &str) -> Option<T> {
 
 /// An error by its name in C.
 pub fn errno(name: &str) -> Option<nix::Error> {
-    // Debug has that name; 133 is the last on Linux.
+    // Debug prints this name; 133 is the last error on Linux.
     (1..=133).map(nix::Error::from_raw).find(|errno| format!("{errno:?}") == name)
 }
 

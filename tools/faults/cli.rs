@@ -36,7 +36,7 @@ of campaigns and cases 0, or 3 when something is wrong. Words of this program ar
 enum Args {
     /// Count the calls of a command
     Count {
-        /// Print each of them
+        /// Print each call
         #[arg(long)]
         list: bool,
         #[command(flatten)]
@@ -46,7 +46,7 @@ enum Args {
     Kill {
         #[arg(long, value_name = "N")]
         at: usize,
-        /// When the call returns, in place of before it
+        /// Kill after the call returns, instead of before it
         #[arg(long)]
         after: bool,
         #[command(flatten)]
@@ -79,7 +79,7 @@ enum Args {
         /// TERM, INT, HUP, USR1, USR2 ...; repeatable
         #[arg(long, required = true, value_name = "NAME", value_parser = signal)]
         signal: Vec<Signal>,
-        /// Milliseconds between them
+        /// Milliseconds between the signals
         #[arg(long, value_name = "MS", default_value_t = 0)]
         pause: u64,
         #[command(flatten)]
@@ -101,7 +101,7 @@ enum Args {
     },
     /// Do one kind of fault to the stages of the smoke pipeline, many times
     Campaign(Campaign),
-    /// Do one fault of a campaign again, say what was run, and keep the folder
+    /// Repeat one fault of a campaign, print the commands, and keep the folder
     Case {
         case: Case,
         /// Folder of the programs
@@ -116,12 +116,12 @@ struct Campaign {
     /// Folder of the programs
     #[arg(long, value_name = "DIR")]
     bin: PathBuf,
-    /// At most so many; where there are fewer crash points, each comes once
+    /// Most cases; if there are fewer crash points, each is used once
     #[arg(long, value_name = "N")]
     runs: usize,
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// At a time
+    /// Cases at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: usize,
     /// Stages [default: all]
@@ -131,7 +131,7 @@ struct Campaign {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// What is counted
+    /// Calls to count
     #[arg(long, value_enum, default_value_t = Counted::Changes)]
     calls: Counted,
     #[arg(last = true, required = true, value_name = "COMMAND")]

@@ -1,4 +1,4 @@
-//! Files with a bit changed, or without their end.
+//! Files with a changed bit, or cut short.
 
 use std::fs::OpenOptions;
 use std::io::{Error, Result};
@@ -13,7 +13,7 @@ pub fn flip(path: &Path, at: u64, bit: u8) -> Result<()> {
     file.write_all_at(&[byte[0] ^ 1 << bit], at)
 }
 
-/// Leaves the first `at` bytes.
+/// Cuts a file to its first `at` bytes.
 pub fn cut(path: &Path, at: u64) -> Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     if at >= file.metadata()?.len() {

@@ -1,4 +1,5 @@
-//! Which cases a campaign has: all crash points in an order drawn by a seed, or a draw of what has no end.
+//! The cases of a campaign: all crash points in an order drawn by a seed, or a sample of faults without a
+//! finite list.
 
 use super::calls::{Call, Counted};
 use super::case::{Case, Error, Kind, What};
@@ -45,8 +46,8 @@ pub fn cases(
     Ok(cases)
 }
 
-/// The calls at which something is done: all, but of a row of equal ones, such as the writes of one file,
-/// the first, the last and one between.
+/// The calls to use: all, except that of several equal calls in a row, such as the writes of one file, only
+/// the first, the last and one between are used.
 fn points(calls: &[Call], rng: &mut ChaCha8Rng) -> Vec<usize> {
     let mut points = Vec::new();
     let mut first = 1;
@@ -64,7 +65,7 @@ fn points(calls: &[Call], rng: &mut ChaCha8Rng) -> Vec<usize> {
 
 type Add<'a> = &'a mut dyn FnMut(Mode, What);
 
-/// Each crash point without and with `--force`; and a quarter as many runs A, B, A, but of merges.
+/// Each crash point without and with `--force`; and a quarter as many runs A, B, A, except of merges.
 fn kills(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -> Result<()> {
     let mut points =
         |mode| world.calls(stage, mode, Counted::Changes).map(|calls| points(&calls, rng));
@@ -72,7 +73,7 @@ fn kills(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -
     for (mode, points) in [(Mode::Plain, &plain), (Mode::Force, &force)] {
         points.iter().for_each(|&at| add(mode, What::Kill { at, other: None }));
     }
-    // What a merge joins is gone after it: once another output took its place, nothing is left to be made.
+    // A merge removes its parts: after another output took its place, it cannot be made again.
     let others = if stage.is_merge() { 0 } else { make.len().div_ceil(4) };
     for _ in 0..others {
         let at = make[rng.random_range(0..make.len())];
@@ -82,8 +83,8 @@ fn kills(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -
     Ok(())
 }
 
-/// Each call that changes a file by each error, once and from there on; each write cut short; words that
-/// cannot be written; inputs that cannot be opened.
+/// Each call that changes a file with each error, once and from there on; each write cut short; messages
+/// that cannot be written; inputs that cannot be opened.
 fn fails(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -> Result<()> {
     let mut fail = |mode, counted, at, error, onwards| {
         add(mode, What::Fail { counted, at, error, onwards });
@@ -119,7 +120,7 @@ fn fails(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -
     Ok(())
 }
 
-/// Bits of the files that a stage reads, four to each file that is cut.
+/// Bits of the files that a stage reads, four per cut file.
 fn flips(
     world: &World,
     stage: &'static Stage,
@@ -141,7 +142,7 @@ fn flips(
     Ok(())
 }
 
-/// Every signal and every pair, early and in the middle.
+/// Every signal and every pair of signals, early and in the middle.
 fn signals(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -> Result<()> {
     let calls = world.calls(stage, Mode::Plain, Counted::Changes)?;
     let points = points(&calls, rng);
@@ -157,8 +158,8 @@ fn signals(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add)
     Ok(())
 }
 
-/// A second run at each call of the first: of the same command, also while the first is held there; or
-/// for another output by `--update`, which waits for the first.
+/// A second run at each call of the first: with the same command, also while the first is held there; or
+/// for another output with `--update`, which waits for the first.
 fn races(world: &World, stage: &'static Stage, rng: &mut ChaCha8Rng, add: Add) -> Result<()> {
     for (mode, output, held) in
         [(Mode::Plain, false, false), (Mode::Plain, false, true), (Mode::Make, true, false)]

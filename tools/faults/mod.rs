@@ -1,5 +1,5 @@
-//! Runs a command and lets something go wrong at a moment of one's choice; and does so thousands of times
-//! to the stages of the smoke pipeline, each of which must come back to the same bytes.
+//! Runs a command and injects a fault at a chosen moment. Does so thousands of times to the stages of the
+//! smoke pipeline, each of which must return to the same bytes.
 //!
 //! ```text
 //! calls   which system calls count            case      one fault, and its name

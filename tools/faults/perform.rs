@@ -1,4 +1,4 @@
-//! Carries a case out, and judges what becomes of it.
+//! Runs a case and judges its result.
 
 use super::calls::Counted;
 use super::case::{Case, Error, What};
@@ -14,11 +14,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What an input or its damage may end in, and an output that another run makes.
+/// The exit codes for damaged input, and for an output that another run makes.
 const REFUSALS: [i32; 6] = [2, 3, 65, 66, 74, 78];
 const BUSY: [i32; 3] = [73, 74, 75];
 
-/// Does a case in a folder of its own. With `keep` the folder stays, and the verdict's steps name it.
+/// Runs a case in a folder of its own. With `keep` the folder stays, and the steps of the verdict name it.
 pub fn perform(world: &World, case: &Case, keep: bool) -> Result<Verdict> {
     let mut trial = Trial::new(world, case.stage, case.mode)?;
     let mut verdict = Verdict::default();
@@ -70,7 +70,7 @@ fn begun(trial: &Trial, ran: &Ran, at: usize) -> bool {
     trial.stage.trains && (at_start || world::checkpoints(&ran.calls).iter().any(|&n| n < at))
 }
 
-/// A checkpoint is gone on with, or its loss is said.
+/// A run must continue from a checkpoint, or say that the checkpoint is lost.
 fn went_on(again: &Ran, verdict: &mut Verdict) {
     let said = ["going on from step", "up to date", "warning"];
     if again.end == End::Exit(0) && !said.iter().any(|words| again.stderr.contains(words)) {
@@ -99,7 +99,7 @@ fn fail(
         match counted {
             Counted::Changes => verdict.documented("failed", &ran, &[74]),
             Counted::Opens => verdict.documented("failed", &ran, &REFUSALS),
-            // There are no words.
+            // The messages cannot be written.
             Counted::Words if [0, 74].contains(&ran.end.code()) => (),
             Counted::Words => {
                 verdict.wrong(Class::Words, format!("exit {}", ran.end.code()));
@@ -121,9 +121,9 @@ fn fail(
     Ok(())
 }
 
-/// Runs a stage over damaged input: it says so, or does as if there were none.
+/// Runs a stage on damaged input: it must report the damage, or give the result of undamaged input.
 fn damaged(trial: &Trial, file: &str, verdict: &mut Verdict) -> Result<()> {
-    // Before the run: it removes a checkpoint.
+    // Taken before the run, which removes a checkpoint.
     let whole = match trial.verifies(file)? {
         true => "--verify finds nothing",
         false => "--verify finds it",
@@ -170,7 +170,7 @@ fn signal(
         match ran.end {
             End::Killed(signal) => verdict.wrong(Class::Died, format!("ended by {signal}")),
             End::Exit(0) => trial.compare(Output::Its, verdict)?,
-            // A second interrupt ends at once.
+            // A second interrupt ends the stage at once.
             End::Exit(130) if interrupts == 2 => (),
             _ => {
                 stopped = true;
@@ -185,19 +185,19 @@ fn signal(
     Ok(())
 }
 
-/// The number of the first open that is not the loader's.
+/// The number of the first open that is not by the dynamic loader.
 fn first_open(world: &World, trial: &Trial) -> Result<usize> {
     let calls = world.calls(trial.stage, Mode::Plain, Counted::Opens)?;
     let at = calls.iter().position(|call| is_users(&call.path));
     Ok(at.map_or(1, |at| at + 1))
 }
 
-/// Whether a file is one that the user named.
+/// Whether a file is one of those that the user named.
 pub fn is_users(path: &Path) -> bool {
     !["/lib", "/lib64", "/usr", "/etc"].iter().any(|root| path.starts_with(root))
 }
 
-/// How the two runs ended, and when.
+/// How and when the two runs ended.
 type Two = [(Ran, Instant); 2];
 
 fn race(trial: &Trial, at: usize, output: bool, held: bool, verdict: &mut Verdict) -> Result<()> {
@@ -221,7 +221,7 @@ fn race(trial: &Trial, at: usize, output: bool, held: bool, verdict: &mut Verdic
     trial.again(verdict).map(drop)
 }
 
-/// Runs a stage, and when it is at a call a second one for `output`.
+/// Runs a stage, and starts a second one for `output` when the first is at a call.
 fn two(trial: &Trial, output: Output, at: usize, held: bool) -> Result<Two> {
     let run = |output, watch: Watch| {
         trial.run(output, Counted::Changes, &Fault::None, watch).map(|ran| (ran, Instant::now()))
@@ -243,7 +243,7 @@ fn two(trial: &Trial, output: Output, at: usize, held: bool) -> Result<Two> {
                 }
             }
         });
-        // If the first has not come so far.
+        // If the first run has not reached the call.
         let _ = start.send(());
         let second = second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok([first?, second?])

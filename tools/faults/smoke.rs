@@ -1,22 +1,23 @@
-//! The stages of the smoke pipeline, each small enough to be run thousands of times.
+//! The stages of the smoke pipeline, each small enough for thousands of runs.
 
 /// A stage, with paths relative to the folder in which it runs.
 #[derive(Debug)]
 pub struct Stage {
     pub name: &'static str,
     pub program: &'static str,
-    /// Its command line. `{smoke}` is the folder of the pipeline, `{small}` what makes training quick.
+    /// The command line. `{smoke}` is the folder of the pipeline, `{small}` the settings for a quick
+    /// training.
     pub line: &'static str,
-    /// The command line of another output of the same name is `line` with one text in place of another.
+    /// The command line of another output of the same name is `line` with one text replaced by another.
     pub other: (&'static str, &'static str),
-    /// What it reads.
+    /// The inputs.
     pub inputs: &'static [&'static str],
-    /// What is there before it, under another name in the world: an output that it goes on with.
+    /// An existing output from which the stage continues, under another name in the world.
     pub begun: Option<(&'static str, &'static str)>,
     pub outputs: &'static [&'static str],
-    /// It leaves a checkpoint where it is stopped.
+    /// The stage leaves a checkpoint when it is stopped.
     pub trains: bool,
-    /// Commands that make inputs which no stage before it makes.
+    /// Commands for inputs that no earlier stage makes.
     pub before: &'static [(&'static str, &'static str)],
 }
 
@@ -35,7 +36,7 @@ const STAGE: Stage = Stage {
 pub const SMALL: &str = "-s units=[1] -s stem=small_stride2 -s checkpoint_every=2 -s log_every=1 \
                          -s batch=10 --threads 1 --seed 0";
 
-/// File sizes for as many files, cut elsewhere.
+/// File sizes that give the same number of files, cut elsewhere.
 const FILE_BYTES: (&str, &str) = ("file_bytes=100000", "file_bytes=90000");
 
 pub static STAGES: [Stage; 15] = [
@@ -169,7 +170,7 @@ pub static STAGES: [Stage; 15] = [
         line: "--in shards --split test --model model --out moam_step1/eval.parquet \
                --threads 1 --seed 0",
         inputs: &["shards", "model"],
-        // The table names a row by its folder.
+        // The row in the table has the name of the folder.
         outputs: &["moam_step1"],
         ..STAGE
     },
@@ -222,7 +223,7 @@ pub static STAGES: [Stage; 15] = [
 ];
 
 impl Stage {
-    /// Whether it joins parts, and takes them away.
+    /// Whether the stage joins parts and removes them.
     pub fn is_merge(&self) -> bool {
         self.line.starts_with("--merge")
     }
@@ -231,20 +232,20 @@ impl Stage {
         STAGES.iter().find(|stage| stage.name == name)
     }
 
-    /// The words of its command line.
+    /// The arguments of the command line.
     pub fn words(&self) -> Vec<String> {
         words(self.line)
     }
 
-    /// The words of the command line of another output.
+    /// The arguments of the command line for another output.
     pub fn other_words(&self) -> Vec<String> {
-        // `{small}` has the seed.
+        // `{small}` contains the seed.
         let line = self.line.replace("{small}", SMALL);
         words(&line.replace(self.other.0, self.other.1))
     }
 }
 
-/// The words of a line, with what its names in braces stand for.
+/// The arguments in a line, with the names in braces replaced.
 pub fn words(line: &str) -> Vec<String> {
     let smoke = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/smoke");
     let line = line.replace("{small}", SMALL).replace("{smoke}", smoke);

@@ -1,7 +1,7 @@
-//! Runs a command under ptrace, and does something to it at one of its calls.
+//! Runs a command under ptrace, and injects a fault at one of its calls.
 //!
-//! seccomp stops the threads of the command, and of all its children, at the calls that may count, one
-//! at a time; so a call has a number over all of them, whichever library makes it and however.
+//! seccomp stops the threads of the command and of all its children at the calls that may count, one at a
+//! time. So calls are numbered over all threads, whichever library makes them.
 
 use super::calls::{self, Call, Counted};
 use nix::sys::ptrace::{self, Event, Options};
@@ -21,7 +21,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// What happens at a call; calls are numbered from 1.
+/// What is done at a call. Calls are numbered from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -30,7 +30,7 @@ pub enum Fault {
         at: usize,
         after: bool,
     },
-    /// The call fails, and all later ones with `onwards`.
+    /// The call fails; with `onwards`, all later calls fail too.
     Fail {
         at: usize,
         errno: i32,
@@ -40,7 +40,7 @@ pub enum Fault {
     Short {
         at: usize,
     },
-    /// The process group gets these signals before the call, with a pause between them.
+    /// The process group receives these signals before the call, with a pause between them.
     Signal {
         at: usize,
         signals: Vec<Signal>,
@@ -56,7 +56,7 @@ pub enum End {
 }
 
 impl End {
-    /// As shells have it.
+    /// The exit code as shells report it.
     pub fn code(self) -> i32 {
         match self {
             End::Exit(code) => code,
@@ -65,23 +65,23 @@ impl End {
     }
 }
 
-/// What a command did.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub end: End,
     pub calls: Vec<Call>,
-    /// Number of calls at which something was done.
+    /// Number of calls that were changed.
     pub injected: usize,
-    /// It was killed at the limit of time.
+    /// Killed at the time limit.
     pub hung: bool,
-    /// Empty unless it was piped.
+    /// Empty unless output was piped.
     pub stderr: String,
 }
 
-/// What is called at each call that counts, before it goes on, with its number.
+/// Called at each counted call before it continues, with its number.
 pub type Watch<'a> = &'a mut dyn FnMut(usize, &Call);
 
-/// Runs a command to its end, and to that of all that it started.
+/// Runs a command until it and all its children have ended.
 pub fn run(
     mut command: Command,
     counted: Counted,
@@ -98,11 +98,11 @@ pub fn run(
             seccompiler::apply_filter(&filter).map_err(Error::other)
         });
     }
-    // Where exec fails, its error would have to pass the calls that now stop, with nobody to go on.
+    // If exec failed, reporting the error would need calls that now stop, and nobody would continue them.
     executable(command.get_program())?;
     let mut child = command.spawn()?;
     let main = Pid::from_raw(child.id() as i32);
-    // It stands at the end of exec.
+    // The command has stopped at the end of exec.
     let WaitStatus::Stopped(..) = waitpid(main, None)? else {
         return Err(Error::other("the command may not be traced"));
     };
@@ -125,7 +125,7 @@ pub fn run(
     Ok(Ran { end, calls: tracer.calls, injected: tracer.injected, hung, stderr })
 }
 
-/// Checks that there is such a program.
+/// Checks that the program exists.
 fn executable(program: &OsStr) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).map(|folder| folder.join(program));
@@ -155,13 +155,13 @@ struct Tracer<'a> {
     counted: Counted,
     fault: &'a Fault,
     watch: Watch<'a>,
-    /// All threads that live.
+    /// All living threads.
     threads: HashSet<Pid>,
     calls: Vec<Call>,
     injected: usize,
-    /// The thread at whose return from a call all are killed.
+    /// The thread whose return from a call kills the process group.
     leaving: Option<Pid>,
-    /// Between signals.
+    /// Pause between signals.
     pauses: Vec<JoinHandle<()>>,
 }
 
@@ -180,10 +180,10 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// Follows all threads until none is left, and returns how the command ended.
+    /// Follows all threads until none is left; returns how the command ended.
     fn follow(&mut self) -> Result<End> {
         let mut end = None;
-        // Children of this thread only: others of this process may trace too.
+        // Only children of this thread: other threads of this process may trace too.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
             match waitpid(Pid::from_raw(-1), Some(flags)) {
@@ -204,8 +204,7 @@ impl<'a> Tracer<'a> {
         end.ok_or_else(|| Error::other("the command's end was not seen"))
     }
 
-    /// Lets a thread go on that has stopped. A thread that was killed meanwhile gives errors here, and
-    /// its end later.
+    /// Continues a stopped thread. A thread that was killed meanwhile gives errors here, and its end later.
     fn stopped(&mut self, status: WaitStatus) {
         const SECCOMP: i32 = Event::PTRACE_EVENT_SECCOMP as i32;
         let _ = match status {
@@ -217,7 +216,7 @@ impl<'a> Tracer<'a> {
                 ptrace::cont(thread, None)
             }
             WaitStatus::PtraceEvent(thread, ..) => ptrace::cont(thread, None),
-            // A new thread begins by stopping.
+            // A new thread starts stopped.
             WaitStatus::Stopped(thread, Signal::SIGSTOP) if self.threads.insert(thread) => {
                 ptrace::cont(thread, None)
             }
@@ -246,7 +245,7 @@ impl<'a> Tracer<'a> {
             &Fault::Fail { at, errno, onwards } if number == at || onwards && number > at => {
                 self.injected += 1;
                 let mut registers = registers;
-                // No such call, and what the call returns.
+                // A call number that does not exist, and the result of the call.
                 registers.orig_rax = u64::MAX;
                 registers.rax = i64::from(-errno) as u64;
                 ptrace::setregs(thread, registers)?;
@@ -265,7 +264,7 @@ impl<'a> Tracer<'a> {
         ptrace::cont(thread, None)
     }
 
-    /// The process group, and whatever has left it.
+    /// The process group, and the processes that have left it.
     fn kill(&self) {
         let _ = killpg(self.main, Signal::SIGKILL);
         for &thread in &self.threads {
@@ -292,13 +291,13 @@ impl<'a> Tracer<'a> {
     }
 }
 
-/// The registers for half of a write, `None` where it is no write, or of one byte.
+/// The registers for half of a write; `None` if the call is no write, or writes one byte.
 fn shortened(thread: Pid, mut registers: libc::user_regs_struct) -> Option<libc::user_regs_struct> {
     let length = match registers.orig_rax as libc::c_long {
         libc::SYS_write | libc::SYS_pwrite64 => &mut registers.rdx,
         libc::SYS_sendfile => &mut registers.r10,
         libc::SYS_copy_file_range | libc::SYS_splice => &mut registers.r8,
-        // Half of the first of its pieces.
+        // Half of the first of its buffers.
         libc::SYS_writev => {
             let mut piece = [0; 16];
             calls::read(thread.as_raw(), registers.rsi, &mut piece).ok()?;
@@ -316,7 +315,7 @@ fn shortened(thread: Pid, mut registers: libc::user_regs_struct) -> Option<libc:
     (*length > 0).then_some(registers)
 }
 
-/// Kills a process group at a limit of time.
+/// Kills a process group at a time limit.
 struct Watchdog {
     thread: JoinHandle<()>,
     hung: Arc<AtomicBool>,
@@ -337,7 +336,7 @@ impl Watchdog {
         Watchdog { thread, hung, ended }
     }
 
-    /// Whether the limit was reached.
+    /// Whether the time limit was reached.
     fn stop(self) -> bool {
         drop(self.ended);
         let _ = self.thread.join();

@@ -16,7 +16,7 @@ pub struct Trial<'w> {
     folder: TempDir,
 }
 
-/// Which output a stage is told to make.
+/// The output that a stage has to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     Its,
@@ -54,20 +54,20 @@ impl<'w> Trial<'w> {
         trace::run(command, counted, fault, LIMIT, watch)
     }
 
-    /// The stage with a fault at a call that changes files.
+    /// Runs the stage with a fault at a call that changes files.
     pub fn disturbed(&self, fault: &Fault) -> Result<Ran> {
         self.run(Output::Its, Counted::Changes, fault, &mut |_, _| ())
     }
 
-    /// Runs the same command undisturbed; all must be as if nothing had been.
+    /// Runs the same command undisturbed; the result must be as without the fault.
     pub fn again(&self, verdict: &mut Verdict) -> Result<Ran> {
         let ran = self.undisturbed(Output::Its, verdict)?;
         self.others_as_before(Output::Its, verdict)?;
         Ok(ran)
     }
 
-    /// Runs the same command undisturbed, then that of the other output, whose work the first one leaves
-    /// alone; all must be as if nothing had been.
+    /// Runs the same command undisturbed, then that of the other output, whose unfinished work the first
+    /// command must leave alone; the result must be as without the fault.
     pub fn both_again(&self, verdict: &mut Verdict) -> Result<()> {
         self.undisturbed(Output::Its, verdict)?;
         let equal = verdict.equal;
@@ -91,8 +91,8 @@ impl<'w> Trial<'w> {
         Ok(ran)
     }
 
-    /// Inputs are as they were, but for the parts that a merge takes away, and nothing is there but they and an
-    /// output.
+    /// The inputs must be unchanged, except for the parts that a merge removes, and the only other file may
+    /// be an output.
     fn others_as_before(&self, output: Output, verdict: &mut Verdict) -> Result<()> {
         let outputs = self.expected(output)?;
         let mut inputs = self.world.inputs(self.stage)?;
@@ -140,8 +140,7 @@ impl<'w> Trial<'w> {
         Ok(())
     }
 
-    /// Which of its outputs is there as a whole, if any is. A folder that is neither must not pass for
-    /// whole.
+    /// The output that exists undamaged, if any. A folder with neither output must not pass as undamaged.
     pub fn standing(&self, verdict: &mut Verdict) -> Result<Option<Output>> {
         let there = world::outputs(self.folder.path(), self.stage)?;
         let holds = |tree: &Tree| {
@@ -163,7 +162,7 @@ impl<'w> Trial<'w> {
         Ok(None)
     }
 
-    /// Whether a file passes for whole, with the shards or the model that it belongs to.
+    /// Whether a file passes as undamaged, with the shards or the model to which it belongs.
     pub fn verifies(&self, file: &str) -> Result<bool> {
         let folder = Path::new(file).parent().filter(|folder| {
             let marked = ["dataset.json", "config.json"].map(|name| self.path(&folder.join(name)));

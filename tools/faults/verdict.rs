@@ -1,4 +1,4 @@
-//! What is wrong after a fault.
+//! The kinds of errors after a fault.
 
 use super::case::Case;
 use super::trace::{End, Ran};
@@ -6,19 +6,19 @@ use std::fmt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// The same command again fails, an output or an input is gone, or work that was done is done again.
+    /// The same command fails again, an output or an input is missing, or finished work is done again.
     Lost,
-    /// Exit code 0, and other bytes; or a mixture that passes for whole.
+    /// Exit code 0 with other bytes; or a mixture that passes as undamaged.
     Silent,
     /// Exit code 101, or an end by a signal that nobody sent.
     Panic,
     /// A file too many after the next run.
     Leftover,
-    /// A signal ended the process where it should have stopped.
+    /// A signal ended the process, which should have stopped by itself.
     Died,
-    /// Not one line and a documented exit code.
+    /// Not one line with a documented exit code.
     Words,
-    /// No end.
+    /// The run did not end.
     Hang,
 }
 
@@ -48,17 +48,17 @@ impl fmt::Display for Class {
     }
 }
 
-/// What became of one case.
+/// The result of one case.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub found: Vec<(Class, String)>,
-    /// The outputs were those of an undisturbed run in the end.
+    /// In the end, the outputs were those of an undisturbed run.
     pub equal: bool,
-    /// Damage was found and said.
+    /// Damage was found and reported.
     pub refused: bool,
-    /// The call at which something was done.
+    /// The call at which the fault was injected.
     pub fault: String,
-    /// What was run, and how it ended.
+    /// The commands, and how they ended.
     pub steps: Vec<String>,
 }
 
@@ -74,14 +74,14 @@ impl Verdict {
         }
     }
 
-    /// A line for each thing that is wrong.
+    /// One line per error.
     pub fn lines(&self, case: &Case) -> Vec<String> {
         let fault = &self.fault;
         let lines = self.found.iter().map(|(class, what)| format!("{class} {case}{fault}: {what}"));
         lines.collect()
     }
 
-    /// Notes a run, and ends that are wrong whatever was done to it. Returns whether it is one of those.
+    /// Notes a run, and ends that are always wrong. Returns whether the end is one of those.
     pub fn crashed(&mut self, what: &str, ran: &Ran) -> bool {
         let said = last_line(&ran.stderr);
         self.steps.push(format!("{what}: exit {}: {said}", ran.end.code()));
@@ -89,7 +89,7 @@ impl Verdict {
             _ if ran.hung => Class::Hang,
             End::Exit(101) => Class::Panic,
             _ if ran.stderr.contains("panicked at") => Class::Panic,
-            // What the tool itself sends is judged by who sent it.
+            // The caller judges signals that the tool sent.
             End::Killed(signal) if !SENT.contains(&signal.as_str()) => Class::Panic,
             _ => return false,
         };
@@ -97,7 +97,7 @@ impl Verdict {
         true
     }
 
-    /// An end of one line and one of these exit codes; 0 is for the caller to judge.
+    /// An end with one line and one of these exit codes; the caller judges 0.
     pub fn documented(&mut self, what: &str, ran: &Ran, codes: &[i32]) {
         let code = ran.end.code();
         let errors = ran.stderr.lines().filter(|line| line.starts_with("error: ")).count();

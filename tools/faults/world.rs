@@ -1,5 +1,5 @@
-//! The smoke pipeline's files as an undisturbed run makes them, and folders in which one stage of it is
-//! run again.
+//! The files of the smoke pipeline as an undisturbed run makes them, and folders in which one of its stages
+//! is run again.
 
 use super::calls::{Call, Counted};
 use super::smoke::{STAGES, Stage, words};
@@ -14,22 +14,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// No stage takes a tenth of it.
+/// Ten times longer than any stage needs.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is there before a stage runs, and whether it is told to replace it.
+/// The output that exists before a stage runs, and the option for replacing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// No output.
     Plain,
     /// Another output, which `--force` replaces.
     Force,
-    /// No output; `--update`, as make has it.
+    /// No output; with `--update`, as make runs it.
     Make,
 }
 
 impl Mode {
-    /// What is added to a command line.
+    /// Options added to a command line.
     pub fn option(self) -> Option<String> {
         match self {
             Mode::Plain => None,
@@ -42,7 +42,7 @@ impl Mode {
 /// The hash of each file below a folder, `None` for a folder.
 pub type Tree = BTreeMap<PathBuf, Option<blake3::Hash>>;
 
-/// The calls of one stage undisturbed.
+/// The calls of one undisturbed stage.
 type Known = HashMap<(&'static str, Mode, Counted), Arc<Vec<Call>>>;
 
 pub struct World {
@@ -52,7 +52,7 @@ pub struct World {
 }
 
 impl World {
-    /// Runs the pipeline by the programs in `bin`, and each of `stages` once more for another output.
+    /// Runs the pipeline with the programs in `bin`, and each of `stages` again for another output.
     pub fn new(bin: &Path, stages: &[&'static Stage]) -> Result<World> {
         let folder = tempfile::Builder::new().prefix("s4l-faults-").tempdir()?;
         let world = World { folder, bin: fs::canonicalize(bin)?, calls: Mutex::default() };
@@ -69,7 +69,7 @@ impl World {
                     let kept = world.empty_scratch()?;
                     world.copy_inputs(stage, kept.path())?;
                     world.undisturbed(stage.program, &stage.words(), &world.files())?;
-                    // A merge takes its parts away.
+                    // A merge removes its parts.
                     copy(kept.path(), &world.files())?;
                 }
             }
@@ -80,7 +80,7 @@ impl World {
         Ok(world)
     }
 
-    /// Keeps all after the end.
+    /// Keeps the files after the end.
     pub fn keep(&mut self) {
         self.folder.disable_cleanup(true);
     }
@@ -96,7 +96,8 @@ impl World {
     pub fn command(&self, program: &str, words: &[String], folder: &Path) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command.args(words).current_dir(folder).env_remove("S4L_MODEL");
-        // Of cargo's tests: where the loader would look for libraries before the stage begins.
+        // Set by cargo for tests: the dynamic loader would search for libraries there before the stage
+        // begins.
         command.env_remove("LD_LIBRARY_PATH");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
@@ -112,7 +113,7 @@ impl World {
         Err(Error::other(format!("{program} {words}: {}, undisturbed: {stderr}", ran.status)))
     }
 
-    /// Leaves the output of a training stage that was stopped at its second checkpoint.
+    /// Keeps the output of a training stage that was stopped at its second checkpoint.
     fn begin(&self, stage: &'static Stage, kept: &str, out: &str) -> Result<()> {
         let scratch = self.empty_scratch()?;
         self.copy_inputs(stage, scratch.path())?;
@@ -153,7 +154,7 @@ impl World {
         inputs.into_iter().try_for_each(|name| copy(&self.files().join(name), &to.join(name)))
     }
 
-    /// A folder with all that a stage needs.
+    /// A folder with everything that a stage needs.
     pub fn scratch(&self, stage: &Stage, mode: Mode) -> Result<TempDir> {
         let scratch = self.empty_scratch()?;
         self.copy_inputs(stage, scratch.path())?;
@@ -166,7 +167,7 @@ impl World {
         Ok(scratch)
     }
 
-    /// The calls of a stage that is not disturbed.
+    /// The calls of an undisturbed stage.
     pub fn calls(
         &self,
         stage: &'static Stage,
@@ -197,7 +198,7 @@ impl World {
         Ok(calls)
     }
 
-    /// The files of its own that a stage reads, with their sizes.
+    /// The files in its own folder that a stage reads, with their sizes.
     pub fn read_by(&self, stage: &'static Stage) -> Result<Vec<(String, u64)>> {
         let scratch = self.scratch(stage, Mode::Plain)?;
         let calls = self.calls(stage, Mode::Plain, Counted::Opens)?;
@@ -210,7 +211,7 @@ impl World {
         Ok(files.collect())
     }
 
-    /// The output of a stage as it should be.
+    /// The correct output of a stage.
     pub fn expected(&self, stage: &Stage) -> Result<Tree> {
         outputs(&self.files(), stage)
     }
@@ -230,7 +231,7 @@ impl World {
     }
 }
 
-/// At which of the calls a checkpoint was complete.
+/// The call at which a checkpoint was complete.
 pub fn checkpoints(calls: &[Call]) -> Vec<usize> {
     let numbered = (1..).zip(calls);
     let renames = numbered.filter(|(_, call)| {
@@ -240,7 +241,7 @@ pub fn checkpoints(calls: &[Call]) -> Vec<usize> {
     renames.map(|(number, _)| number).collect()
 }
 
-/// The outputs of a stage that are in a folder.
+/// The outputs of a stage that exist in a folder.
 pub fn outputs(folder: &Path, stage: &Stage) -> Result<Tree> {
     let mut tree = Tree::new();
     for name in stage.outputs {
@@ -249,7 +250,7 @@ pub fn outputs(folder: &Path, stage: &Stage) -> Result<Tree> {
     Ok(tree)
 }
 
-/// All that is in a folder.
+/// All files in a folder.
 pub fn everything(folder: &Path) -> Result<Tree> {
     let mut tree = Tree::new();
     for entry in fs::read_dir(folder)? {
@@ -259,8 +260,8 @@ pub fn everything(folder: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Adds a file, or a folder with all in it. Sidecars tell of time and host, and are left out, as is what
-/// parts share until they are merged.
+/// Adds a file, or all files of a folder. Provenance files have time and host and are left out, and so is
+/// the survey that parts share until they are merged.
 fn add(root: &Path, name: &str, tree: &mut Tree) -> Result<()> {
     if name.ends_with(".prov.json") || name.ends_with(".survey") {
         return Ok(());
@@ -280,8 +281,8 @@ fn add(root: &Path, name: &str, tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file, or a folder into one of that name, and leaves what is there: a run that is to replace a
-/// model writes nothing under its names.
+/// Copies a file, or a folder into one of that name, keeping existing files: a run that is to replace a
+/// model writes nothing under the names of its files.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;

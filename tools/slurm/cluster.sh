@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# cluster.sh up DIR [NODES] | cluster.sh down DIR: a throw-away Slurm on this machine, its nodes on
-# loopback, two cores each: no systemd, no control groups, no accounting. Everything is in DIR;
-# `. DIR/env.sh` leads srun and sbatch to it.
+# cluster.sh up DIR [NODES] | cluster.sh down DIR: a temporary Slurm on this machine. Its nodes are on
+# loopback, with two cores each: no systemd, no control groups, no accounting. All files are in DIR;
+# after `. DIR/env.sh`, srun and sbatch use it.
 #
 # Needs root and, on Debian:
 #   apt-get install -y --no-install-recommends slurm-wlm slurm-wlm-basic-plugins munge
@@ -10,14 +10,14 @@ usage() { echo "cluster.sh up DIR [NODES] | cluster.sh down DIR" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 
 down() {
-  # Jobs would go on without their daemons.
+  # Jobs would continue without their daemons.
   if [ -e "$1/env.sh" ] && . "$1/env.sh" && scancel -u "$(id -un)" 2>/dev/null; then
     for _ in $(seq 1 60); do
       [ -n "$(squeue -h -t running,completing 2>/dev/null)" ] || break
       sleep 0.5
     done
   fi
-  # Only what `up` started, by its pid.
+  # Only the processes that `up` started, by pid.
   for file in "$1"/slurmd-*.pid "$1"/slurmctld.pid "$1"/munge/pid; do
     [ -s "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
   done
@@ -32,7 +32,7 @@ up() {
       exit 1
     }
   done
-  # A folder with something in it is not ours to fill.
+  # A folder with files in it is not ours to fill.
   mkdir -p "$dir" && rmdir "$dir" || exit 73
   mkdir -p "$dir"/{munge,state,spool,log}
   chmod 755 "$dir"
@@ -40,7 +40,7 @@ up() {
   dir=$(cd "$dir" && pwd)
   head -c 128 /dev/urandom >"$dir/munge/key"
   chmod 400 "$dir/munge/key"
-  # cred_expire: else a requeue waits two minutes. TmpFS: else the nodes share one folder.
+  # cred_expire: otherwise a requeue waits two minutes. TmpFS: otherwise the nodes share one folder.
   cat >"$dir/slurm.conf" <<CONF
 ClusterName=s4l
 SlurmctldHost=$(hostname -s)(127.0.0.1)
@@ -92,7 +92,7 @@ PartitionName=urgent Nodes=ALL MaxTime=60 State=UP OverSubscribe=NO PriorityTier
 CONF
   echo "CgroupAutomount=no" >"$dir/cgroup.conf"
   printf 'export SLURM_CONF=%q\n' "$dir/slurm.conf" >"$dir/env.sh"
-  # Workflow programs take SLURM_* out of the environment, and there is no /etc/slurm here.
+  # Workflow programs remove SLURM_* from the environment, and there is no /etc/slurm here.
   printf '#!/bin/sh\necho export SLURM_CONF=%s\n' "$dir/slurm.conf" >"$dir/prolog.sh"
   chmod +x "$dir/prolog.sh"
   . "$dir/env.sh"

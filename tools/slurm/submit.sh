@@ -1,14 +1,15 @@
 #!/bin/bash
-# submit.sh PIPELINE OUT "SEEDS" [PARTS]: a table as jobs of Slurm: shards as an array of PARTS (4), their
-# merge, a job a row and seed, pseudo labels of moam_step1 as an array too, the report last, whose job it
-# prints. Wait for that with `srun -d afterany:JOB true`. To be run from the folder of the Makefile.
-#   DATA=FOLDER       images, where the pipeline brings none
+# submit.sh PIPELINE OUT "SEEDS" [PARTS]: a table as jobs of Slurm. The shards are an array of PARTS (4) and
+# their merge; then one job per row and seed; pseudo labels of moam_step1 are an array too; the report comes
+# last. The number of its job is printed. Wait for it with `srun -d afterany:JOB true`. Run this in the
+# folder of the Makefile.
+#   DATA=FOLDER       images, if the pipeline has none
 #   BIN=FOLDER        the stage programs [target/release]
-#   CPUS=N            of each stage [1]
-#   SHARD_OPTIONS=..  more of s4l-shard
-#   SBATCH_OPTIONS=.. more of every job, as "--time=12:00:00 --mem=32G"
+#   CPUS=N            per stage [1]
+#   SHARD_OPTIONS=..  more options of s4l-shard
+#   SBATCH_OPTIONS=.. more options of every job, as "--time=12:00:00 --mem=32G"
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 pipeline=$1 out=$2 seeds=$3 parts=${4:-4}
 here=$(dirname "$(realpath "$0")") cpus=${CPUS:-1} bin=${BIN:-target/release}
 case $pipeline in */*) folder=$pipeline ;; *) folder=pipelines/$pipeline ;; esac
@@ -17,7 +18,7 @@ mkdir -p "$out/logs"
 
 # srun does not take -c from sbatch.
 run="srun -N1 -n1 -c$cpus --exact --"
-# The shards are there when make is asked: it uses them as they are.
+# The shards exist when make runs, so make uses them unchanged.
 make=(make PIPELINE="$pipeline" OUT="$out" BIN="$bin" DATA= SEEDS="$seeds" RUN="$run")
 
 # job NAME AFTER OPTION...: submits a job that begins when those of AFTER (a:b) have succeeded.
@@ -41,7 +42,7 @@ for seed in $seeds; do
   subset=$(chain "subset-$seed" "$shards" "$at/labelled_10p.parquet")
   supervised=$(row supervised_10p "$subset" "$at/supervised_10p/labels.parquet")
   rows+=("$supervised" "$(row pseudo_labels "$supervised")")
-  # Where the first step starts from supervised_10p it has to wait for it.
+  # If the first step starts from supervised_10p, it must wait for that row.
   step1=$(row moam_step1 "$supervised")
   label="$bin/s4l-pseudolabel --in '$out/shards' --model '$at/moam_step1/model' \
     --labelled '$at/labelled_10p.parquet' --out '$at/moam_step1/labels.parquet' --seed $seed --part auto"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# test.sh [DIR]: the smoke pipeline on a throw-away Slurm of two nodes (cluster.sh says what to install):
+# test.sh [DIR]: the smoke pipeline on a temporary Slurm of two nodes (cluster.sh says what to install):
 # side by side, by submit.sh, by the README's pipeline.mk, killed, requeued, preempted, out of time, and by
-# Snakemake where $SNAKEMAKE names it. Each run's files are compared with those of a run without Slurm.
+# Snakemake if $SNAKEMAKE names it. The files of each run are compared with those of a run without Slurm.
 #
-# Prints a line a run and "CHECK slurm runs=N equal=N", and exits with 3 where one differs or was not
-# disturbed as it was to be. $BIN is a folder of programs to use in place of building them. DIR keeps
-# everything; without it a folder in /tmp does, until all are equal. 10 minutes on two cores and more.
+# Prints a line per run and "CHECK slurm runs=N equal=N", and exits with 3 if a run differs or was not
+# disturbed as intended. $BIN is a folder of programs to use instead of building them. DIR keeps all files;
+# without DIR, a folder in /tmp keeps them until all runs are equal. Takes 10 minutes or more on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 slurm=tools/slurm
@@ -32,7 +32,7 @@ batch() {
   sbatch --parsable $2 --output="$dir/$1.log" $slurm/make.sbatch make PIPELINE="${pipeline:-smoke}" \
     BIN="$BIN" OUT="$dir/$1" "${@:3}"
 }
-# Waits until a job is over, and says how it ended.
+# Waits until a job is over, and prints how it ended.
 ended() {
   for _ in $(seq 1 900); do
     state=$(squeue -h -t all -j "$1" -o %T)
@@ -57,7 +57,7 @@ check() {
   runs=$((runs + 1)) why=
   [ "$3" = yes ] || why="not disturbed as it was to be ($3);"
   for row in $2; do
-    # MOAM has no use for the pseudo labels of supervised_10p.
+    # MOAM does not use the pseudo labels of supervised_10p.
     found=$(diff -r -x '*.prov.json' "$dir/${4:-local}/seed0/$row" "$dir/$1/seed0/$row" 2>&1 || true)
     [ -z "$(grep -v ': labels.parquet$' <<<"$found" | head -c1)" ] || why+=" $found;"
   done
@@ -77,14 +77,14 @@ all=$(cd "$dir/local/seed0" && echo */)
 job=$(batch side-by-side "-N2 -n4" -j4 RUN="$steps" table)
 check side-by-side "$all" "$(is "$(ended "$job")" COMPLETED)"
 
-# Each row a job, shards and pseudo labels by arrays of four.
+# One job per row, shards and pseudo labels by arrays of four.
 job=$(BIN=$BIN SHARD_OPTIONS=$cuts $slurm/submit.sh smoke "$dir/submit" 0 4)
 check submit "$all" "$(is "$(ended "$job")" COMPLETED)"
 for part in shards report/table.parquet report/table.csv; do
   diff -r "$dir/local/$part" "$dir/submit/$part" >/dev/null || { equal=$((equal - 1)); echo "submit: $part differs"; }
 done
 
-# The README's pipeline.mk, as it stands: each training a step with the name of its row.
+# The README's pipeline.mk, unchanged: each training is a step with the name of its row.
 pipeline=$dir/named-pipeline
 cp -r pipelines/smoke "$pipeline"
 sed -n '/^```make$/,/^```$/{//!p}' $slurm/README.md >>"$pipeline/pipeline.mk"
@@ -114,7 +114,7 @@ for row in moam_step1 moam_step2; do
 done
 check requeued "$moam" "$(is "$(ended "$job") $(restarts "$job")" "COMPLETED 2")"
 
-# Asked to stop with nothing in RUN: make hands it on.
+# Asked to stop with an empty RUN: make passes it on.
 job=$(batch stopped "" moam_step3)
 training stopped moam_step1
 scancel --batch --signal=USR1 "$job"
@@ -126,7 +126,7 @@ training preempted moam_step1
 srun -p urgent -N2 --exclusive true
 check preempted "$moam" "$(is "$(ended "$job") $(restarts "$job")" "COMPLETED 1")"
 
-# Out of time. Slurm looks every half minute only, so this training has to be longer.
+# Out of time. Slurm checks only every half minute, so this training has to be longer.
 pipeline=$dir/long
 cp -r pipelines/smoke "$pipeline"
 sed -i 's/^schedule.*/schedule = [0.5, 1, 40]/' "$pipeline/moam_step1.toml"

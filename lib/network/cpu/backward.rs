@@ -62,7 +62,7 @@ impl<E: Element> UnitGradient<'_, E> {
         (0..pixels.div_ceil(task)).into_par_iter().for_each(|i| {
             self.compute(isa, i * task * c..((i + 1) * task).min(pixels) * c);
         });
-        // Nobody writes there after this.
+        // SAFETY: nobody writes there after this.
         unsafe { self.masked.slice(0, pixels * c) }
     }
 

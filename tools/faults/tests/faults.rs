@@ -1,5 +1,6 @@
-//! The fault injector, and a sample of what it does to the stages:
-//! `BIN=$PWD/target/release cargo test --release --manifest-path tools/faults/Cargo.toml`.
+//! The fault injector, and a sample of its campaigns on the stages:
+//!
+//!     BIN=$PWD/target/release cargo test --release --manifest-path tools/faults/Cargo.toml
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -85,7 +86,7 @@ fn a_call_fails_once_or_from_there_on() {
         let folder = tempfile::tempdir().unwrap();
         let ran = script(folder.path(), Counted::Changes, &Fault::Fail { at, errno, onwards });
         assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
-        // mkdir, mv and rm; ln finds no file to link.
+        // mkdir, mv and rm; ln finds no file to link to.
         assert_eq!(ran.injected > 1, onwards);
         assert_eq!(names(folder.path()), there);
     }
@@ -95,7 +96,7 @@ fn a_call_fails_once_or_from_there_on() {
 fn a_short_write_writes_half() {
     let folder = tempfile::tempdir().unwrap();
     let ran = script(folder.path(), Counted::Changes, &Fault::Short { at: 2 });
-    // The shell writes the other half then.
+    // The shell then writes the other half.
     assert_eq!((ran.end, ran.injected, ran.calls.len()), (End::Exit(0), 1, 9));
     assert_eq!(ran.calls[1], ran.calls[2]);
     assert_eq!(std::fs::read_to_string(folder.path().join("d/b")).unwrap(), "one\ntwo\n");
