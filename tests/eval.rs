@@ -101,6 +101,9 @@ fn models_of_rotations_report_both_figures() {
             plain_table.float_lists("logits").unwrap(),
             table.float_lists("logits").unwrap()
         );
+        // Rotated images have no class for a model of upright ones.
+        pretrain(&scratch, row, "run/model", "--force -s upright_classes=true").ok();
+        assert!(eval(&scratch, "--force").0.rotation_averaged.is_none());
     }
 }
 

@@ -108,7 +108,7 @@ struct Evaluation {
     /// Per row.
     labels: Vec<u32>,
     pipe: Pipe,
-    /// Views per image, and whether they are its four rotations.
+    /// Views per image, and whether they are its four rotations, over which there is a mean.
     views: usize,
     rotated: bool,
     lineage: Lineage,
@@ -214,6 +214,8 @@ impl Args {
         };
         let output = pipe.output(split.channels())?;
         let config = &model.config;
+        // A model of upright classes knows no class of a rotated image.
+        let rotated = output.rotated && !config.settings.upright_classes;
         Ok(Evaluation {
             device,
             about: About {
@@ -228,7 +230,7 @@ impl Args {
             labels,
             pipe,
             views: output.views,
-            rotated: output.rotated,
+            rotated,
             lineage,
         })
     }
