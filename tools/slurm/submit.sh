@@ -40,19 +40,28 @@ for seed in $seeds; do
   # row NAME AFTER [TARGET...]: its model and evaluation.
   row() { chain "$1-$seed" "$2" "$at/$1/eval.parquet" "${@:3}"; }
   subset=$(chain "subset-$seed" "$shards" "$at/labelled_10p.parquet")
-  supervised=$(row supervised_10p "$subset" "$at/supervised_10p/labels.parquet")
-  rows+=("$supervised" "$(row pseudo_labels "$supervised")")
-  # If the first step starts from supervised_10p, it must wait for that row.
-  step1=$(row moam_step1 "$supervised")
-  label="$bin/s4l-pseudolabel --in '$out/shards' --model '$at/moam_step1/model' \
-    --labelled '$at/labelled_10p.parquet' --out '$at/moam_step1/labels.parquet' --seed $seed --part auto"
-  labels=$(stage "labels-$seed" "$step1" "--array=1-$parts" "$label")
-  labels=$(stage "join-$seed" "$labels" "" "$bin/s4l-pseudolabel --merge --out '$at/moam_step1/labels.parquet'")
-  step2=$(row moam_step2 "$labels")
-  rows+=("$step2" "$(row moam_step3 "$step2")")
+  # block 10p "", block 1p _1p: the chains of the rows with as many labels.
+  block() {
+    labelled=$at/labelled_$1.parquet first=$at/moam_step1$2
+    supervised=$(row "supervised_$1" "$subset" "$at/supervised_$1/labels.parquet")
+    rows+=("$supervised" "$(row "pseudo_labels$2" "$supervised")")
+    # If the first step starts from the supervised row, it must wait for that row.
+    step1=$(row "moam_step1$2" "$supervised")
+    label="$bin/s4l-pseudolabel --in '$out/shards' --model '$first/model' \
+      --labelled '$labelled' --out '$first/labels.parquet' --seed $seed --part auto"
+    labels=$(stage "labels$2-$seed" "$step1" "--array=1-$parts" "$label")
+    labels=$(stage "join$2-$seed" "$labels" "" "$bin/s4l-pseudolabel --merge --out '$first/labels.parquet'")
+    step2=$(row "moam_step2$2" "$labels")
+    rows+=("$step2" "$(row "moam_step3$2" "$step2")")
+  }
+  block 10p ""
+  [ ! -e "$folder/moam_step3_1p.toml" ] || block 1p _1p
   for recipe in "$folder"/*.toml; do
     name=$(basename "$recipe" .toml)
     case $name in supervised_10p | pseudo_labels | moam_step[123]) ;;
+    supervised_1p | pseudo_labels_1p | moam_step[123]_1p)
+      # Without that chain supervised_1p is a row like any other.
+      [ "$name" != supervised_1p ] || [ -e "$folder/moam_step3_1p.toml" ] || rows+=("$(row "$name" "$subset")") ;;
     *) rows+=("$(row "$name" "$subset")") ;;
     esac
   done
