@@ -353,7 +353,7 @@ fn say(level: &str, message: &str) {
 }
 
 fn write(line: &str) {
-    // The work goes on if the log is full or closed.
+    // The work continues if the log is full or closed.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

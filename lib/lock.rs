@@ -1,5 +1,5 @@
 //! One run at a time for an output: an operating-system lock on a file beside it. It ends with the
-//! process that holds it, on whichever node that runs; the text in the file is for people only.
+//! process that holds it, on any node; the text in the file is for people only.
 
 use crate::artifact;
 use crate::cli;

@@ -37,7 +37,7 @@ impl Pseudo {
         self.before.is_some_and(|before| before != self.label)
     }
 
-    /// Whether it is right, where that can be told.
+    /// Whether the label is right, if the true label is known.
     pub fn right(&self) -> Option<bool> {
         Some(self.truth? == self.label)
     }

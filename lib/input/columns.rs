@@ -249,7 +249,7 @@ impl Found<'_> {
             .ok_or_else(|| self.bad(&format!("a column {name:?}"), &format!("correct {option}")))
     }
 
-    /// The column of names, `None` if the list is labels alone.
+    /// The column of names, `None` if the list has only labels.
     fn key(&self, given: &Columns) -> Result<Option<usize>> {
         if let Some(name) = &given.key {
             return self.said("--key-column", name).map(Some);
@@ -258,7 +258,7 @@ impl Found<'_> {
             let name = bare(&self.seen.first[at]);
             KEYS.iter().position(|k| self.header && *k == name).map_or(0, |k| KEYS.len() - k)
         };
-        // Labels alone may be numbers that images have for names.
+        // A list of only labels may be of numbers that are also names of images.
         let alone = self.seen.first.len() == 1;
         let names = |c: &SeenColumn| !c.surely.is_empty() || !c.named.is_empty() && !alone;
         let columns = self.seen.columns.iter().enumerate();

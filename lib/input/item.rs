@@ -60,7 +60,7 @@ impl Class {
         !matches!(self, Class::Unknown | Class::Folder(_))
     }
 
-    /// The name of a class that has one alone.
+    /// The name of a class that has only a name.
     pub fn name(&self) -> Option<&String> {
         match self {
             Class::Name(name) => Some(name),

@@ -299,7 +299,7 @@ impl Input {
         Box::new(files.chain(labels).chain(self.class_file.clone()))
     }
 
-    /// Visits the items from `from` on, in an order that depends on the input alone, until `visit`
+    /// Visits the items from `from` on, in an order that depends only on the input, until `visit`
     /// stops. With `read` the images' bytes come with them. `splits` gives the split and class of images in
     /// folders.
     fn walk(&self, splits: &Splits, from: Position, read: bool, visit: Visit) -> Result<()> {

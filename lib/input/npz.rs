@@ -91,7 +91,7 @@ impl Npz {
         Some(Instead { found, like_labels: true, hint: "" })
     }
 
-    /// All images are read in any case, since they are found by their bytes alone.
+    /// All images are read in any case, because they are found only by their bytes.
     pub fn walk(&self, from: Position, visit: Visit) -> Walked {
         let size = self.shape.iter().product::<usize>();
         for (nth, split) in self.splits.iter().enumerate().skip(from.file) {

@@ -73,7 +73,7 @@ impl SeenClasses {
     /// classes, nor, in a tar, if all lie in one folder. Beside a list of labels only images that are
     /// not in it are seen by their folders, and those are classes if the list has one of their names.
     ///
-    /// Errors: `BadData` if folders and a list have no class in common and nobody names the classes.
+    /// Errors: `BadData` if folders and a list have no class in common and no option names the classes.
     pub fn are_folders(&self, input: &Input) -> Result<bool> {
         let Some(labels) = &input.labels else {
             let one_folder = input.is_archive() && self.folders.len() == 1;

@@ -182,7 +182,7 @@ pub struct TarReader<'a> {
 impl TarReader<'_> {
     /// The bytes at a place that was listed. The inner error: a compressed tar ends before.
     pub fn read(&mut self, at: u64, size: u64) -> Result<std::result::Result<Vec<u8>, String>> {
-        // A stream goes forward alone.
+        // A stream can only go forward.
         if at < self.source.at && matches!(self.source.bytes, Bytes::Stream(_)) {
             self.source = self.tar.source()?;
         }
@@ -257,7 +257,7 @@ impl Read for Source {
 }
 
 impl Seek for Source {
-    /// In a stream, forward alone.
+    /// In a stream, only forward.
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         let to = match to {
             SeekFrom::Start(at) => Some(at),

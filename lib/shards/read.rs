@@ -296,7 +296,7 @@ impl Split {
         thread_local! {
             static DECODER: RefCell<Decoder> = RefCell::default();
         }
-        // All of it at once, if nobody asked for it ahead.
+        // Loads all of the row at once, if it was not prefetched before.
         self.prefetch(row);
         let stored = self.stored(row)?;
         DECODER.with_borrow_mut(|decoder| f(&mut RowSource { split: self, row, stored, decoder }))

@@ -318,7 +318,7 @@ impl Args {
         let _lock = Lock::of(out, self.output.update)?;
         Shards::refuse_foreign(out)?;
         artifact::remove_left_over(out);
-        // Of parts that a killed merge has removed some of nothing is made again.
+        // If a killed merge has already removed some parts, `out` cannot be made again from the rest.
         let again = self.output.force && parts::are_there(out);
         if !again && artifact::exists(out)? {
             if let Some(left) = parts::left_of(out)? {
@@ -353,7 +353,7 @@ impl Args {
         }
     }
 
-    /// The share of bad images up to which a run goes on.
+    /// Largest share of bad images with which a run continues.
     fn allowed(&self) -> f64 {
         self.allow_rejects.unwrap_or(ALLOWED_REJECTS)
     }

@@ -1,4 +1,4 @@
-//! What a run measures while it goes on: means over the steps between two points of the curves, and
+//! The measurements during a run: means over the steps between two points of the curves, and
 //! the files that grow with them, `metrics.jsonl` and TensorBoard's.
 
 use super::tfevents::EventFile;
@@ -31,7 +31,7 @@ impl RunningMeans {
         }
     }
 
-    /// The means so far as metrics of `step`; all of them begin anew.
+    /// The means so far as metrics of `step`; then all of them start again.
     pub fn take(&mut self, step: u64) -> Vec<Metric> {
         let means = std::mem::take(&mut self.0).into_iter();
         let metric = |(name, mean): (String, Mean)| {

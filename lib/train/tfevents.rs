@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An event file that grows while a run goes on. Each write ends with a whole record.
+/// An event file that grows during a run. Each write ends with a whole record.
 pub struct EventFile {
     path: PathBuf,
     file: File,
@@ -202,7 +202,7 @@ mod tests {
         let found = times(&clock, 4);
         assert_eq!((clock.len(), &found[..2]), (whole.len(), &[1.0, 2.0][..]));
         assert!(found[2..].iter().all(|&time| time > 1e9), "{found:?}");
-        // The clock's times are kept by who asks for them, and by nobody else.
+        // Wall-clock times are kept only if they are asked for.
         std::fs::write(&path, &clock).unwrap();
         let again = EventFile::open(&path, &all, true).unwrap();
         assert_eq!(times(again.bytes(), 4), found);
