@@ -314,7 +314,7 @@ fn damaged_parquet_and_binary_files_are_named() {
     // A field that the reader takes for the header of a data page, as text.
     let text = [0x15, 0, 0x15, 100, 0x15, 100, 0x28, 1, 0, 0];
     for (header, found) in [
-        (&list[..], "more than there is"),
+        (&list[..], "more elements than bytes"),
         (&text, "another type"),
         (&dictionary, "more values than its bytes can hold"),
         (&page, "more bytes than it can have"),
