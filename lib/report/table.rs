@@ -14,11 +14,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Note on the ImageNet columns.
-pub const PUBLISHED_NOTE: &str = "The ImageNet columns are published figures of ResNet-50v2 on the \
-    1.28 million images of ILSVRC-2012 (MOAM: a network 4x as wide): another task and another \
-    network, so the order of the rows compares, the absolute values do not. paper: arXiv 1905.03670; \
-    re-run: its authors' figures for their published code.";
+/// Note on the ImageNet column.
+pub const PUBLISHED_NOTE: &str = "The ImageNet column is the paper's (arXiv 1905.03670), of ResNet-50v2 on the \
+    1.28 million images of ILSVRC-2012 (MOAM: a network 4x as wide): another task and another network, so \
+    the order of the rows compares, the absolute values do not. Other published figures: table.csv.";
 
 /// Note on the column with the head "4 rotations".
 pub const ROTATIONS_NOTE: &str =
@@ -31,9 +30,6 @@ pub const COMPARED_NOTE: &str = "To supervised: how many points top-1 is above t
 /// Note on the columns of budgets.
 pub const BUDGETS_NOTE: &str = "Labels seen, images seen: in the steps of training, with those of the models \
     that it began with; labels known or pseudo, each view an image, VAT's further passes not counted.";
-
-/// Note for the printed table only.
-const MORE_NOTE: &str = "Other published figures: index.html, table.csv.";
 
 /// Note on balanced accuracy, or on its absence.
 pub fn balanced_note(uneven: bool) -> &'static str {
@@ -166,7 +162,7 @@ pub fn markdown(rows: &[TableRow]) -> String {
         text.push_str("|\n");
     }
     let (subject, mixed, notes) = (escape(&subject(rows)), mixed(rows), shown.notes());
-    format!("{text}\n{mixed}{subject}. {SPREAD_NOTE} {notes}\n\n{PUBLISHED_NOTE} {MORE_NOTE}\n")
+    format!("{text}\n{mixed}{subject}. {SPREAD_NOTE} {notes}\n\n{PUBLISHED_NOTE}\n")
 }
 
 fn header(shown: Shown) -> Vec<String> {
