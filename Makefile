@@ -237,6 +237,7 @@ $(eval $(call block,labelled_1p,_1p,$(filter %_1p,$(PLAIN)),supervised_1p,$(MOAM
 
 ifneq ($(filter tune,$(MAKECMDGOALS)),)
 TRIALS ?= 12
+$(if $(call strip_digits,$(TRIALS),$(digits)),$(error TRIALS=$(TRIALS): expected a number of recipes to draw))
 ranges := $(TUNE_$(ROW))
 $(if $(filter $(ROWS),$(ROW)),,$(error ROW=$(ROW): name a row of $(pipeline): $(ROWS)))
 $(if $(ranges),,$(error $(pipeline)/pipeline.mk: set TUNE_$(ROW), the ranges to draw from, for example TUNE_$(ROW) := learning_rate=0.03:0.3))

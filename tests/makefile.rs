@@ -396,8 +396,9 @@ fn tune_draws_recipes_from_ranges_and_goes_on_with_more_of_them() {
     let ran = bench.ran(&["tune", "ROW=vat", "TRIALS=4"]);
     assert_eq!(ran.len(), 3, "{ran:?}");
     for (arguments, words) in [
-        (["tune", "ROW=vta"], "ROW=vta: name a row of"),
-        (["tune", "ROW=vat_entmin"], "set TUNE_vat_entmin, the ranges to draw from"),
+        (["tune", "ROW=vat", "TRIALS=many"], "TRIALS=many: expected a number"),
+        (["tune", "ROW=vta", "TRIALS=3"], "ROW=vta: name a row of"),
+        (["tune", "ROW=vat_entmin", "TRIALS=3"], "set TUNE_vat_entmin, the ranges to draw from"),
     ] {
         let (output, _) = bench.make(&arguments);
         assert_eq!(output.status.code(), Some(2));

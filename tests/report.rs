@@ -134,6 +134,21 @@ fn the_table_has_the_papers_rows_in_order_and_means_over_seeds() {
     assert_eq!(cells[4][7..], [""]);
 }
 
+/// Nothing says how many labels these rows have but their names.
+#[test]
+fn rows_of_other_labels_are_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    for (row, right) in [("supervised_10p", 27), ("supervised_1p", 15), ("vat_1p", 18), ("vat", 24)]
+    {
+        write_eval(&folder.path().join("runs/seed0").join(row), 0, right, "test");
+    }
+    let out = report(folder.path(), &[]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let cells = first_cells(&text(&out.stdout));
+    let compared: Vec<_> = cells[2..].iter().map(|c| c[2].split(' ').next().unwrap()).collect();
+    assert_eq!(compared, ["", "-10.0", "", "+10.0"]);
+}
+
 /// Two seeds. With one, the row is right on three images on which the supervised row is wrong; with the
 /// other, both are equal.
 #[test]

@@ -7,7 +7,8 @@ use crate::rng::{self, RngExt, Stream};
 use serde::{Deserialize, Serialize};
 
 pub const CALIBRATION_BINS: usize = 15;
-const RESAMPLES: u64 = 1000;
+/// Of each bootstrap.
+pub const RESAMPLES: u64 = 1000;
 
 /// What `eval.parquet` says about itself. The headline figure is `unrotated`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

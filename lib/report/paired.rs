@@ -3,14 +3,10 @@
 
 use super::rows::{Difference, TableRow};
 use super::runs::Run;
+use crate::evaluate::metrics::RESAMPLES;
 use crate::rng::{self, RngExt, Stream};
 use crate::schema::{INPUT_PREFIX, input};
 use std::collections::BTreeMap;
-
-const RESAMPLES: u64 = 1000;
-
-/// The rows to compare with: the first of these that has as many labels.
-const BASES: [&str; 3] = ["supervised_10p", "supervised", "supervised_1p"];
 
 /// Sets the difference of each row to the supervised row with as many labels, if there is one, over the
 /// seeds that both rows have.
@@ -21,10 +17,14 @@ pub fn compare(rows: &mut [TableRow]) {
     }
 }
 
+/// By the names of the rows. Where the numbers of labels are known, these must be equal too.
 fn base<'a, 'b>(row: &TableRow, rows: &'a [TableRow<'b>]) -> Option<&'a TableRow<'b>> {
-    let named = BASES.iter().filter_map(|name| rows.iter().find(|base| base.name == *name));
-    let base = named.into_iter().find(|base| base.labels() == row.labels())?;
-    (base.name != row.name).then_some(base)
+    let names: &[&str] = match row.name.ends_with("_1p") {
+        true => &["supervised_1p"],
+        false => &["supervised_10p", "supervised"],
+    };
+    let base = names.iter().find_map(|name| rows.iter().find(|base| base.name == *name))?;
+    (base.name != row.name && base.labels() == row.labels()).then_some(base)
 }
 
 /// Pairs of runs with the same seed, one of each row, on the same images.
