@@ -3,6 +3,7 @@
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::network::cpu::Isa;
+use crate::usage::Usage;
 use crate::{recipe, schema};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -382,26 +383,32 @@ pub fn host() -> String {
 }
 
 /// Writes `<out>.prov.json`: what varies between runs that give the same bytes (command line and
-/// directory, time, host, duration, threads, instructions, the job of Slurm). The output is there already:
-/// if this fails, a warning says so.
+/// directory, time, host, seconds, memory, threads, instructions, the job of Slurm). The output is there
+/// already: if this fails, a warning says so.
 pub fn write_provenance(out: &Path, start: Instant) {
-    write_record(out, provenance(start));
+    write_provenance_of_runs(out, Usage::since(start));
+}
+
+/// `write_provenance` for an output that took several runs.
+pub fn write_provenance_of_runs(out: &Path, used: Usage) {
+    write_record(out, provenance(used));
 }
 
 /// `write_provenance` for an output joined from parts, with the provenance of each part.
 pub fn write_provenance_of_parts(out: &Path, start: Instant, parts: &[PathBuf]) {
-    let mut record = provenance(start);
-    record[schema::PARTS] = parts.iter().map(|part| record_of(part)).collect();
+    let mut record = provenance(Usage::since(start));
+    record[schema::PARTS] = parts.iter().map(|part| provenance_of(part)).collect();
     write_record(out, record);
 }
 
 /// The instruction sets that outputs were computed with, as far as their provenance files say.
 pub fn instructions<'a>(outputs: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet<String> {
-    let of = |out: &PathBuf| Some(record_of(out)?[schema::INSTRUCTIONS].as_str()?.to_string());
+    let of = |out: &PathBuf| Some(provenance_of(out)?[schema::INSTRUCTIONS].as_str()?.to_string());
     outputs.into_iter().filter_map(of).collect()
 }
 
-fn record_of(out: &Path) -> Option<serde_json::Value> {
+/// What `<out>.prov.json` says, if it is there and whole.
+pub fn provenance_of(out: &Path) -> Option<serde_json::Value> {
     let bytes = std::fs::read(beside(out, schema::PROVENANCE)).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
@@ -415,7 +422,7 @@ fn write_record(out: &Path, record: serde_json::Value) {
 }
 
 /// What `<out>.prov.json` says of this run.
-fn provenance(start: Instant) -> serde_json::Value {
+fn provenance(used: Usage) -> serde_json::Value {
     let command: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let directory = std::env::current_dir().ok();
@@ -425,13 +432,15 @@ fn provenance(start: Instant) -> serde_json::Value {
         schema::DIRECTORY: directory.map(|path| path.to_string_lossy().into_owned()),
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        "host": host(),
+        schema::HOST: host(),
         schema::INSTRUCTIONS: Isa::best().name(),
         "job": slurm("SLURM_JOB_ID"),
         "nodes": slurm("SLURM_JOB_NODELIST"),
         "restarts": slurm("SLURM_RESTART_COUNT"),
-        "seconds": start.elapsed().as_secs_f64(),
-        "threads": rayon::current_num_threads(),
+        schema::SECONDS: used.seconds,
+        schema::CPU_SECONDS: used.cpu_seconds,
+        schema::PEAK_MEMORY: used.peak_memory_mb,
+        schema::THREADS: rayon::current_num_threads(),
         "version": env!("CARGO_PKG_VERSION"),
     })
 }

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::schema;
+use crate::usage::Usage;
 use clap::ValueEnum;
 use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -175,7 +176,7 @@ pub fn main<S: Stage>() -> ExitCode {
     let stage = S::parse();
     let result = signals.and_then(|()| prepare(&stage, start)).and_then(|()| stage.run());
     if result.is_ok() && !UP_TO_DATE.load(Ordering::Relaxed) {
-        info(&format!("{}: {}", program(), usage(start)));
+        info(&format!("{}: done in {}", program(), Usage::since(start)));
     }
     finish(result)
 }
@@ -396,20 +397,4 @@ fn bar(bar: ProgressBar, what: &'static str, style: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar.with_message(what)
-}
-
-/// Wall and CPU seconds and peak memory of this process so far.
-fn usage(start: Instant) -> String {
-    // SAFETY: getrusage fills the struct that it is given.
-    let (cpu, peak) = unsafe {
-        let mut r: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut r);
-        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-        (seconds(r.ru_utime) + seconds(r.ru_stime), r.ru_maxrss)
-    };
-    format!(
-        "done in {:.1} s (CPU {cpu:.1} s, peak memory {} MB)",
-        start.elapsed().as_secs_f64(),
-        peak / 1024
-    )
 }

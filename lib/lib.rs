@@ -31,3 +31,4 @@ pub mod shards;
 pub mod stages;
 pub mod tables;
 pub mod train;
+pub mod usage;

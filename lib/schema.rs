@@ -162,8 +162,14 @@ pub const PROVENANCE: &str = ".prov.json";
 pub const COMMAND: &str = "command";
 pub const DIRECTORY: &str = "directory";
 pub const COMMIT: &str = "commit";
-/// Key of the provenance file: the instruction set of the kernels.
+/// Keys of the provenance file: what the runs used that made the output, and where. The instruction set is
+/// that of the kernels.
+pub const SECONDS: &str = "seconds";
+pub const CPU_SECONDS: &str = "cpu_seconds";
+pub const PEAK_MEMORY: &str = "peak_memory_mb";
+pub const THREADS: &str = "threads";
 pub const INSTRUCTIONS: &str = "instructions";
+pub const HOST: &str = "host";
 /// Key of the provenance file of a joined output: the provenance of the parts.
 pub const PARTS: &str = "parts";
 /// Ending of the file that a run locks while it makes an output.
@@ -207,6 +213,8 @@ pub const PREVIOUS_STATE: &str = "previous.safetensors";
 pub const TABLE_MD: &str = "table.md";
 pub const TABLE_CSV: &str = "table.csv";
 pub const TABLE: &str = "table.parquet";
+pub const COST_CSV: &str = "cost.csv";
+pub const COST_PAGE: &str = "cost.html";
 pub const PAGE: &str = "index.html";
 
 /// Name of a shard file: `train-00000-of-00004.parquet`.

@@ -111,7 +111,8 @@ fn rows_and_seeds_side_by_side_end_with_the_same_bytes() {
         let paths = files.map(|entry| entry.unwrap().into_path()).filter(|path| path.is_file());
         let named = paths.map(|path| (path.strip_prefix(&out).unwrap().to_path_buf(), path));
         // These contain times and commands.
-        let varies = [".prov.json", "data.txt", "report/index.html"];
+        let varies =
+            [".prov.json", "data.txt", "report/index.html", "report/cost.csv", "report/cost.html"];
         named
             .filter(|(name, _)| !varies.iter().any(|end| name.to_string_lossy().ends_with(end)))
             .map(|(name, path)| (name, std::fs::read(path).unwrap()))

@@ -492,6 +492,52 @@ fn programs_of_two_commits_are_said() {
     }
 }
 
+/// What stages used is in files of its own, also if the report is up to date: the page has the same bytes.
+#[test]
+fn the_cost_is_that_of_the_provenance_files() {
+    let folder = runs_with_models();
+    let run = folder.path().join("runs/seed1/vat");
+    assert!(report(folder.path(), &[]).status.success());
+    let read =
+        |file: &str| std::fs::read_to_string(folder.path().join("report").join(file)).unwrap();
+    let page = read("index.html");
+    // Of older versions, which did not write what they used.
+    assert!(read("cost.csv").lines().nth(2).unwrap() == "vat,1,seed1/vat/eval.parquet,,,,,,,");
+    let write = |name: &str, text: &str| {
+        std::fs::write(run.join(format!("{name}.prov.json")), text).unwrap();
+    };
+    write(
+        "model",
+        r#"{"command": ["bin/s4l-pretrain", "-q"], "seconds": 12.34, "cpu_seconds": 20.06,
+            "peak_memory_mb": 70, "threads": 2, "instructions": "avx2", "host": "<a>"}"#,
+    );
+    // Joined from two parts.
+    write(
+        "labels.parquet",
+        r#"{"command": ["s4l-pseudolabel"], "seconds": 1, "cpu_seconds": 1, "peak_memory_mb": 5,
+            "host": "a", "parts": [{"seconds": 2, "cpu_seconds": 3, "peak_memory_mb": 9, "host": "c"},
+            {"seconds": 3, "cpu_seconds": 4, "peak_memory_mb": 8, "host": "b"}, null]}"#,
+    );
+    let again = report(folder.path(), &[]);
+    assert!(text(&again.stderr).contains("up to date"), "{}", text(&again.stderr));
+    assert_eq!(read("index.html"), page);
+    let csv = read("cost.csv");
+    assert_eq!(
+        csv.lines().collect::<Vec<_>>(),
+        [
+            "row,seed,output,stage,seconds,cpu_seconds,peak_memory_mb,threads,instructions,host",
+            "vat,0,seed0/vat/eval.parquet,,,,,,,",
+            "vat,1,seed1/vat/model,s4l-pretrain,12.3,20.1,70,2,avx2,<a>",
+            "vat,1,seed1/vat/labels.parquet,s4l-pseudolabel,6.0,8.0,9,,,a b c",
+            "vat,1,seed1/vat/eval.parquet,,,,,,,",
+            "vat,2,seed2/vat/eval.parquet,,,,,,,",
+        ]
+    );
+    let cost = read("cost.html");
+    assert!(cost.contains("<td>s4l-pretrain<td>12.3<td>20.1<td>70<td>2<td>avx2<td>&lt;a&gt;"));
+    assert!(page.contains("<a href='cost.html'>"));
+}
+
 #[test]
 fn a_damaged_model_beside_an_evaluation_is_65() {
     for file in ["model.safetensors", "config.json"] {

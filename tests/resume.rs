@@ -256,25 +256,32 @@ fn what_changes_no_weight_drops_no_checkpoint() {
     assert!(weights("whole") == weights("killed"));
 }
 
-/// The time of earlier runs counts. Continuing on another kind of machine gives a warning.
+/// What earlier runs used counts. Continuing on another kind of machine gives a warning.
 #[test]
-fn a_checkpoint_knows_its_seconds_and_its_instructions() {
+fn a_checkpoint_knows_what_was_used_and_its_instructions() {
     let scratch = labelled_shards();
     let line = killed_with_two_checkpoints(&scratch);
     let previous = scratch.path("killed/checkpoint/previous.safetensors");
     let newest = previous.with_file_name("state.safetensors");
     std::fs::rename(previous, &newest).unwrap();
     rewrite(&newest, |header, _| {
-        assert!(header["seconds"].parse::<f64>().unwrap() > 0.0);
-        header.insert("seconds".into(), "5000".into());
+        for (key, value) in
+            [("seconds", "5000"), ("cpu_seconds", "7000"), ("peak_memory_mb", "123456789")]
+        {
+            assert!(header[key].parse::<f64>().unwrap() > 0.0);
+            header.insert(key.into(), value.into());
+        }
         header.insert("instructions".into(), "abacus".into());
     });
     let ran = scratch.run(PRETRAIN, &words(&line)).ok();
     assert!(ran.stderr.contains("warning: killed: begun with abacus, going on with "));
     let sidecar = std::fs::read(scratch.path("killed.prov.json")).unwrap();
     let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
-    let seconds = sidecar["seconds"].as_f64().unwrap();
-    assert!((5000.0..6000.0).contains(&seconds), "{seconds}");
+    for (key, earlier) in [("seconds", 5000.0), ("cpu_seconds", 7000.0)] {
+        let value = sidecar[key].as_f64().unwrap();
+        assert!((earlier..earlier + 1000.0).contains(&value), "{key} {value}");
+    }
+    assert_eq!(sidecar["peak_memory_mb"], 123_456_789);
 }
 
 /// `--force` drops a checkpoint with a message. The old checkpoint stays until it is replaced, so the

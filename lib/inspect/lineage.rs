@@ -323,7 +323,14 @@ impl Made {
 
 /// The output at a path, or the output to which the file at the path belongs.
 fn output(path: &Path) -> PathBuf {
-    let of_report = [schema::TABLE, schema::TABLE_MD, schema::TABLE_CSV, schema::PAGE];
+    let of_report = [
+        schema::TABLE,
+        schema::TABLE_MD,
+        schema::TABLE_CSV,
+        schema::PAGE,
+        schema::COST_CSV,
+        schema::COST_PAGE,
+    ];
     let is_part = |folder: &&Path| {
         path.is_file()
             && (is_there(&folder.join(schema::DATASET_JSON))

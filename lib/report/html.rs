@@ -10,6 +10,7 @@ use crate::evaluate::metrics::{CALIBRATION_BINS, Summary};
 use crate::page::chart::{self, Bar, Dot, Place};
 use crate::page::frame::{Page, escape, section};
 use crate::page::matrix;
+use crate::schema::{COST_CSV, COST_PAGE};
 use indicatif::HumanCount;
 use std::fmt::Write;
 
@@ -27,6 +28,7 @@ pub fn page(rows: &[TableRow]) -> String {
         confusion(rows),
         calibration(rows),
         made::section(rows),
+        cost(),
     ];
     let note = "<p class=note>From the eval.parquet and metrics.parquet of each run. The same figures: \
         table.md, table.csv, table.parquet.</p>\n";
@@ -314,6 +316,16 @@ fn confusion(rows: &[TableRow]) -> String {
         "Which class was taken for which: percent of the images of a class, all seeds together; of many \
          classes the pairs that are confused most.",
         &html,
+    )
+}
+
+/// Runs with the same bytes take other times, so a page of its own has them.
+fn cost() -> String {
+    let note = "Seconds and memory of every stage, as the provenance files say.";
+    section(
+        "Cost",
+        note,
+        &format!("<p><a href='{COST_PAGE}'>{COST_PAGE}</a>, {COST_CSV}: beside this page.</p>"),
     )
 }
 

@@ -102,7 +102,7 @@ pub fn place(root: &Path, path: &Path) -> String {
 }
 
 /// The folder of the model beside an evaluation.
-fn model_of(eval: &Path) -> PathBuf {
+pub fn model_of(eval: &Path) -> PathBuf {
     eval.with_file_name(schema::MODEL)
 }
 
@@ -170,8 +170,7 @@ fn model(path: &Path) -> Result<Option<Model>> {
 /// The commits in the provenance of an evaluation and its model, each once.
 fn commits(eval: &Path) -> Vec<String> {
     let commit = |path: PathBuf| {
-        let text = std::fs::read(artifact::beside(&path, schema::PROVENANCE)).ok()?;
-        let record: Value = serde_json::from_slice(&text).ok()?;
+        let record = artifact::provenance_of(&path)?;
         record.get(schema::COMMIT)?.as_str().map(str::to_string)
     };
     let found = [eval.to_path_buf(), model_of(eval)].into_iter().filter_map(commit);

@@ -258,7 +258,7 @@ fn columns(rows: &[TableRow]) -> Vec<Column> {
 }
 
 /// Text as RFC 4180 has it. If a spreadsheet would read it as a formula, an apostrophe comes first.
-fn csv_field(text: &str) -> String {
+pub fn csv_field(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = if formula { format!("'{text}") } else { text.to_string() };
     match text.contains([',', '"', '\n', '\r']) {

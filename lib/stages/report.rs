@@ -3,8 +3,9 @@
 //! Reads each `eval.parquet` below `--in` (the row of the table is named after its folder) and the learning
 //! curves in `model/metrics.parquet` beside it. Runs of one row with different seeds are averaged. Runs
 //! that do not belong together are marked, with a warning. Writes `table.parquet`, `table.md`, `table.csv`,
-//! and last `index.html`, one file that needs no network: a folder with this file is complete. With
-//! `--audit` it reads pseudo labels and writes one page about them.
+//! and last `index.html`, one file that needs no network: a folder with this file is complete. What the
+//! stages used, which varies between runs of the same bytes, is in `cost.csv` and `cost.html`. With `--audit`
+//! it reads pseudo labels and writes one page about them.
 
 use crate::artifact::{self, Lineage, Target};
 use crate::audit::{self, labels::Sources};
@@ -12,7 +13,7 @@ use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::page::frame::Page;
-use crate::report::{budget, check, html, labels, paired, rows, runs, table};
+use crate::report::{budget, check, cost, html, labels, paired, rows, runs, table};
 use crate::schema;
 use crate::tables::table as parquet;
 use std::collections::HashMap;
@@ -112,11 +113,16 @@ impl Args {
         artifact::remove_left_over(&out);
         let has_page = artifact::exists(&page)?;
         let made_from = ours(&out)?.filter(|_| has_page);
-        if artifact::target(&self.output, &page, &lineage, made_from)? == Target::Write {
+        let target = artifact::target(&self.output, &page, &lineage, made_from)?;
+        if target == Target::Write {
             remove_if_there(&page)?;
             table::parquet(&figures, &rows, &lineage)?;
             artifact::write_bytes(&out.join(schema::TABLE_MD), markdown.as_bytes())?;
             artifact::write_bytes(&out.join(schema::TABLE_CSV), table::csv(&rows).as_bytes())?;
+        }
+        // Evaluations that are the same may have been made anew.
+        cost::write(&out, &rows)?;
+        if target == Target::Write {
             artifact::write_bytes(&page, html::page(&rows).as_bytes())?;
             artifact::write_provenance(&out, start);
             cli::info(&format!("{}: {}", page.display(), table::subject(&rows)));

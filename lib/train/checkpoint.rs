@@ -11,9 +11,11 @@ use crate::network::cpu::Isa;
 use crate::network::weights::Weights;
 use crate::schema;
 use crate::train::log::{Mean, RunningMeans};
+use crate::usage::Usage;
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// State of a run after `step` steps, but for the weights.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,8 +25,8 @@ pub struct State {
     pub metrics: Vec<Metric>,
     /// What is measured but not logged yet.
     pub means: RunningMeans,
-    /// What the runs before this one took.
-    pub seconds: f64,
+    /// What the runs before this one used.
+    pub used: Usage,
     /// The instructions that the last of them computed with.
     pub instructions: String,
 }
@@ -43,15 +45,14 @@ fn previous(model: &Path) -> PathBuf {
 const IDENTITY: &str = "identity";
 const STEP: &str = "step";
 const RECORDS: &str = "records";
-const SECONDS: &str = "seconds";
 
-/// Saves the state of a run, which took so many seconds, and its weights; what was saved last becomes the
+/// Saves the state of a run, which has used so much, and its weights; what was saved last becomes the
 /// previous one.
 pub fn save(
     model: &Path,
     identity: &Identity,
     state: &State,
-    seconds: f64,
+    used: Usage,
     weights: &Weights,
 ) -> Result<()> {
     let to_json_error = |e: serde_json::Error| Error::Internal(e.to_string());
@@ -76,7 +77,9 @@ pub fn save(
             (IDENTITY.to_string(), identity),
             (STEP.to_string(), state.step.to_string()),
             (RECORDS.to_string(), records),
-            (SECONDS.to_string(), seconds.to_string()),
+            (schema::SECONDS.to_string(), used.seconds.to_string()),
+            (schema::CPU_SECONDS.to_string(), used.cpu_seconds.to_string()),
+            (schema::PEAK_MEMORY.to_string(), used.peak_memory_mb.to_string()),
             (schema::INSTRUCTIONS.to_string(), Isa::best().name().to_string()),
         ]),
     )?;
@@ -193,6 +196,10 @@ fn entry<'a>(header: &'a HashMap<String, String>, key: &str) -> OrDamage<&'a str
     header.get(key).map(String::as_str).ok_or(format!("no {key:?} in its header"))
 }
 
+fn number<T: FromStr + Default>(header: &HashMap<String, String>, key: &str) -> T {
+    header.get(key).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 fn state(header: &HashMap<String, String>) -> OrDamage<State> {
     let (metrics, means): (Vec<StoredMetric>, Vec<StoredMean>) =
         serde_json::from_str(entry(header, RECORDS)?).map_err(|e| e.to_string())?;
@@ -201,7 +208,11 @@ fn state(header: &HashMap<String, String>) -> OrDamage<State> {
         metrics: metrics.into_iter().map(metric).collect(),
         means: RunningMeans(means.into_iter().map(mean).collect()),
         // Which older ones do not have.
-        seconds: header.get(SECONDS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        used: Usage {
+            seconds: number(header, schema::SECONDS),
+            cpu_seconds: number(header, schema::CPU_SECONDS),
+            peak_memory_mb: number(header, schema::PEAK_MEMORY),
+        },
         instructions: header.get(schema::INSTRUCTIONS).cloned().unwrap_or_default(),
     })
 }

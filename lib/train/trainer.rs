@@ -28,6 +28,7 @@ use crate::train::loader::{ImageSet, TrainingImages};
 use crate::train::log::MetricsLog;
 use crate::train::progress::Progress;
 use crate::train::schedule::Schedule;
+use crate::usage::Usage;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,9 +86,7 @@ impl Run {
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
         self.commit(&state.metrics, log.events())?;
-        // Of all runs up to the end.
-        let earlier = self.began.checked_sub(Duration::from_secs_f64(state.seconds));
-        artifact::write_provenance(&self.out, earlier.unwrap_or(self.began));
+        artifact::write_provenance_of_runs(&self.out, self.used(&state));
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
             "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
@@ -225,6 +224,11 @@ impl Run {
         }
     }
 
+    /// What all runs up to now have used.
+    fn used(&self, state: &State) -> Usage {
+        Usage::since(self.began).and(state.used)
+    }
+
     /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
     /// from: they are an error, and the last checkpoint stays.
     fn save(&mut self, state: &mut State, step: u64) -> Result<()> {
@@ -235,8 +239,7 @@ impl Run {
             return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
         }
         state.step = step;
-        let seconds = state.seconds + self.began.elapsed().as_secs_f64();
-        checkpoint::save(&self.out, &self.identity, state, seconds, &weights)?;
+        checkpoint::save(&self.out, &self.identity, state, self.used(state), &weights)?;
         self.saved = Instant::now();
         Ok(())
     }

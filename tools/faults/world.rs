@@ -260,10 +260,10 @@ pub fn everything(folder: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Adds a file, or all files of a folder. Provenance files have time and host and are left out, and so is
-/// the survey that parts share until they are merged.
+/// Adds a file, or all files of a folder. Provenance files have time and host and are left out, as is what a
+/// report takes from them, and the survey that parts share until they are merged.
 fn add(root: &Path, name: &str, tree: &mut Tree) -> Result<()> {
-    if name.ends_with(".prov.json") || name.ends_with(".survey") {
+    if [".prov.json", ".survey", "/cost.csv", "/cost.html"].iter().any(|end| name.ends_with(end)) {
         return Ok(());
     }
     let path = root.join(name);
