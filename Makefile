@@ -11,6 +11,7 @@
 ##   make vat_entmin      the same with entropy minimization
 ##   make s4l_rotation    predicting rotations as a second task
 ##   make s4l_exemplar    recognizing patches of the same image as a second task
+##   make fixmatch        FixMatch: confident predictions as labels of strongly augmented views
 ##   make NAME            any other recipe of the pipeline, NAME.toml, on 10 % of the labels
 ##   make table           all rows
 ##   make report          the table and the curves of the rows made so far

@@ -69,6 +69,7 @@ pub mod metric {
     pub const LOSS_ROTATION: &str = "loss/rotation";
     pub const LOSS_EXEMPLAR: &str = "loss/exemplar";
     pub const LOSS_VAT: &str = "loss/vat";
+    pub const LOSS_FIXMATCH: &str = "loss/fixmatch";
     pub const LOSS_ENTMIN: &str = "loss/entmin";
     pub const TRAIN_TOP1: &str = "train/top1";
     pub const VALIDATION_TOP1: &str = "validation/top1";

@@ -22,6 +22,8 @@ pub enum Method {
     Vat,
     /// Rotation + VAT + entropy minimization (MOAM step 1).
     Moam,
+    /// Confident predictions for weak views as labels of strong views.
+    Fixmatch,
     /// Cross-entropy against the soft labels of a teacher.
     Distill,
 }
@@ -120,6 +122,9 @@ settings! {
     augment_labelled: String = "inception_crop|resize(224)|flip_lr|-1_to_1".into(), Range::Pipe;
     /// Preparation and augmentation of unlabelled images.
     augment_unlabelled: String = "inception_crop|resize(224)|flip_lr|-1_to_1".into(), Range::Pipe;
+    /// Preparation and augmentation of the strong view of unlabelled images (`fixmatch`).
+    augment_strong: String =
+        "inception_crop|resize(224)|flip_lr|randaugment(2)|cutout(112)|-1_to_1".into(), Range::Pipe;
     /// Preparation of images for evaluation.
     augment_eval: String = "resize_small(256)|crop(224)|-1_to_1".into(), Range::Pipe;
 
@@ -161,6 +166,11 @@ settings! {
     vat_power_iterations: usize = 1, FROM_0;
     /// Apply VAT and entropy minimization to labelled images too (not in `moam`, as in the reference).
     vat_labelled: bool = true, Range::Either;
+
+    /// Weight of FixMatch: the class predicted for a weak view is the label of a strong view of the same image.
+    weight_fixmatch: f64 = 0.0, FROM_0;
+    /// Predictions for weak views with a lower probability are no labels (`fixmatch`).
+    fixmatch_threshold: f64 = 0.95, PROBABILITY;
 
     /// Class labels, VAT and entropy minimization use the upright view only, for images that have one right
     /// way up, like most photographs; false: all four rotations, as in the paper (`rotation`, `moam`).
@@ -209,6 +219,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("img_size", "resize(N) in augment_labelled, augment_unlabelled and augment_eval"),
     ("init", "the option --init"),
     ("l2", "weight_decay"),
+    ("lambda_u", "weight_fixmatch"),
     ("layers", "units"),
     ("lr", "learning_rate"),
     ("lr_decay", "decay_factor"),
@@ -223,7 +234,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("seed", "the option --seed"),
     ("steps", "schedule, in epochs of the labelled images"),
     ("threads", "the option --threads"),
-    ("threshold", "min_confidence"),
+    ("threshold", "fixmatch_threshold, or min_confidence for pseudo labels"),
     ("uratio", "unlabelled_batch, in images"),
     ("warmup", "schedule, whose first number is the epochs of warm-up"),
     ("warmup_epochs", "schedule, whose first number is the epochs of warm-up"),

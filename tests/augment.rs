@@ -4,11 +4,13 @@
 use proptest::prelude::*;
 use s4l::augment::color::{self, HsvNoise, InceptionColor};
 use s4l::augment::crop;
+use s4l::augment::randaugment::{Transform, randaugment, random_cutout};
 use s4l::augment::resize::{self, Interpolation};
 use s4l::augment::{Mode, Output, Pipe};
 use s4l::error::{Error, Result};
 use s4l::pixels::{Image, Size, View, Window};
 use s4l::rng::{RngExt, Stream, rng};
+use std::collections::BTreeMap;
 
 fn apply(pipe: &Pipe, image: &Image, key: u64) -> Result<Vec<f32>> {
     let pixels: Vec<u8> = image.data.iter().map(|&v| v as u8).collect();
@@ -43,6 +45,7 @@ fn output_counts_views_and_sizes() {
         ("resize(30,40)|resize_small(15)", 1, is(1, 15, 20, 1, false)),
         ("resize(randomize_method, 30)|standardize", 1, is(1, 30, 30, 1, false)),
         ("rotate|resize(8,9)", 1, is(4, 8, 9, 1, true)),
+        ("resize(9)|randaugment(2)|cutout(4)|-1_to_1", 1, is(1, 9, 9, 1, false)),
     ] {
         let output = output(text, channels).unwrap();
         assert_eq!(output, expected, "{text}");
@@ -90,6 +93,10 @@ fn bad_pipes_say_what_is_wrong() {
         ("flip_lr(1)", "too many"),
         ("to_gray(1.5)", "needs p"),
         ("value_range(nan)", "needs min, a finite number"),
+        ("randaugment", "needs n, a whole number from 1 to"),
+        ("cutout(0)", "needs s"),
+        ("-1_to_1|cutout(3)", "it needs values 0..255"),
+        ("standardize|randaugment(2)", "it needs values 0..255"),
         ("-1_to_1|hsvnoise", "cannot follow \"-1_to_1\": it needs values 0..255"),
         ("standardize|0_to_1", "cannot follow \"standardize\""),
         ("rotate|multi_crop(8)", "cannot follow \"rotate\""),
@@ -108,6 +115,7 @@ fn evaluation_draws_nothing() {
     let source = gradient(40, 30, 3);
     for text in [
         "inception_crop|resize(20, randomize_method)|flip_lr|-1_to_1|rotate",
+        "randaugment(9)|cutout(7)|0_to_1",
         "resize_small(20)|crop(16)|standardize",
         "crop_inception_preprocess_patches(2,8)",
     ] {
@@ -146,6 +154,43 @@ fn random_steps_choose_as_often_as_they_should() {
         let found = share("resize(7,9,randomize_method)", &|out| out == resized, &source);
         near(found, 1.0 / 3.0);
     }
+}
+
+/// Kinds, levels and sides are equally frequent; a transformation is done half of the time; a cutout is anywhere.
+#[test]
+fn transformations_are_drawn_uniformly() {
+    const DRAWS: usize = 20_000;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let source = gradient(20, 24, 3);
+    let black = Image { data: vec![0.0; 99], ..gradient(9, 11, 1) };
+    let (mut done, mut covered) = (0, [0; 99]);
+    for key in 0..DRAWS as u64 {
+        let mut rng = rng(0, Stream::UnlabelledAugment, 0, key);
+        let Transform { kind, level, negative } = Transform::draw(&mut rng);
+        for value in [format!("{kind:?}"), level.to_string(), negative.to_string()] {
+            *counts.entry(value).or_default() += 1;
+        }
+        let mut image = source.clone();
+        randaugment(&mut image, 1, &mut rng);
+        done += usize::from(image.data != source.data);
+        let mut image = black.clone();
+        random_cutout(&mut image, 4, &mut rng);
+        covered.iter_mut().zip(&image.data).for_each(|(n, v)| *n += usize::from(*v == 127.0));
+        assert!((9..=25).contains(&image.data.iter().filter(|v| **v > 0.0).count()));
+    }
+    assert_eq!(counts.len(), 14 + 9 + 2);
+    let near = |hits: usize, p: f64| {
+        let (share, deviation) = (hits as f64 / DRAWS as f64, (p / DRAWS as f64).sqrt());
+        assert!((share - p).abs() < 5.0 * deviation, "{share} is far from {p}");
+    };
+    for (n, name) in [(14, "Rotate"), (14, "Solarize"), (9, "1"), (9, "9"), (2, "true")] {
+        near(counts[name], 1.0 / f64::from(n));
+    }
+    // These change nothing: the identity; contrast that is full already; of nine shifts, the one below a pixel.
+    near(done, 0.5 * (12.0 - 2.0 / 9.0) / 14.0);
+    // Of 9 rows, the first is covered from 3 and the fifth from 7 centres; of 11 columns, from 3 and from 7.
+    near(covered[0], 9.0 / 99.0);
+    near(covered[4 * 11 + 4], 49.0 / 99.0);
 }
 
 /// Means and ranges of the drawn colour parameters. Their logarithms are uniform if the formula says so.
@@ -203,7 +248,7 @@ fn views_stay_together() {
     assert_eq!(views("inception_crop|resize(8)|flip_lr", 1)[0], turned[0]);
 }
 
-const PIPES: [&str; 11] = [
+const PIPES: [&str; 12] = [
     "inception_crop|resize(28)|flip_lr|-1_to_1|rotate",
     "inception_crop|resize(9,14,randomize_method)|hsvnoise|0_to_1",
     "crop_inception_patches(3,5,7)|hsvnoise|flip_lr|value_range(-2,3)",
@@ -214,6 +259,7 @@ const PIPES: [&str; 11] = [
     "inception_crop|rotate|inception_crop|resize(4)",
     "inception_crop|resize(9,14,randomize_method)|flip_lr|-1_to_1",
     "resize(7)|flip_lr|flip_lr",
+    "resize(9,14)|flip_lr|randaugment(3)|cutout(5)|-1_to_1",
     "resize_small(13)|central_crop(5,6)|0_to_1",
 ];
 

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use s4l::error::Result;
 use s4l::methods::entropy_minimization::entropy;
 use s4l::methods::exemplar::exemplar_loss;
+use s4l::methods::fixmatch::consistency;
 use s4l::methods::supervised::cross_entropy;
 use s4l::methods::vat::divergence;
 
@@ -52,6 +53,24 @@ fn exemplar_of_equal_patches_is_finite() {
 fn entropy_is_largest_for_equal_and_nothing_for_sure_predictions() {
     is(entropy(&tensor(&[[1.0; 7]])), 7f64.ln());
     is(entropy(&tensor(&[[1e4, 0.0, 0.0]])), 0.0);
+}
+
+/// By hand: the first weak view has a probability of 3/4, the second one of 1/2.
+#[test]
+fn fixmatch_counts_only_what_is_sure() {
+    let weak = tensor(&[[3f64.ln(), 0.0], [0.0, 0.0]]);
+    let strong = tensor(&[[0.0, 0.0], [0.0, 3f64.ln()]]);
+    for (threshold, expected) in
+        [(0.8, 0.0), (0.7, 2f64.ln() / 2.0), (0.5, (2f64.ln() + 4f64.ln()) / 2.0)]
+    {
+        is(consistency(&weak, &strong, threshold), expected);
+    }
+    let (weak, strong) = (Var::from_tensor(&weak).unwrap(), Var::from_tensor(&strong).unwrap());
+    let gradients = consistency(&weak, &strong, 0.7).unwrap().backward().unwrap();
+    assert!(gradients.get(&weak).is_none());
+    let gradient = gradients.get(&strong).unwrap().to_vec2::<f64>().unwrap();
+    assert_eq!(gradient[1], [0.0, 0.0]);
+    assert!((gradient[0][0] + 0.25).abs() < 1e-12, "{gradient:?}");
 }
 
 #[test]

@@ -82,6 +82,8 @@ fn settings(method: Method) -> Settings {
         weight_exemplar: 0.6,
         weight_vat: 0.3,
         weight_entmin: 0.2,
+        weight_fixmatch: 0.9,
+        fixmatch_threshold: 0.1,
         vat_eps: 8.0,
         ..Settings::default()
     }
@@ -98,11 +100,12 @@ fn run(network: &mut Network, s: &Settings, batch: &Batch) -> Record {
     step(network, s, &mut Batch { images, rows: batch.rows, labels }, AT).unwrap()
 }
 
-const METHODS: [(Method, usize); 5] = [
+const METHODS: [(Method, usize); 6] = [
     (Method::Supervised, 1),
     (Method::Rotation, 4),
     (Method::Exemplar, 2),
     (Method::Vat, 1),
+    (Method::Fixmatch, 2),
     (Method::Moam, 4),
 ];
 
@@ -114,6 +117,7 @@ fn the_loss_is_the_weighted_sum_of_the_terms_of_the_method() {
         let weights: &[(&str, f64)] = match method {
             Method::Rotation => &[("loss/rotation", 0.4)],
             Method::Exemplar => &[("loss/exemplar", 0.6)],
+            Method::Fixmatch => &[("loss/fixmatch", 0.9)],
             // At half of the ramp.
             Method::Vat => &[("loss/vat", 0.15), ("loss/entmin", 0.1)],
             Method::Moam => &[("loss/rotation", 0.4), ("loss/vat", 0.15), ("loss/entmin", 0.1)],

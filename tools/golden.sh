@@ -17,7 +17,7 @@ made=target/golden
 rm -rf "$made"
 mkdir -p "$made/jpegs" "$made/resnetv2"
 export TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES= PYTHONDONTWRITEBYTECODE=1
-for script in keyed images losses layers optimizer network steps curves jpegs resnetv2; do
+for script in keyed images randaugment losses layers optimizer network steps curves jpegs resnetv2; do
     "$PYTHON" -W ignore "tests/golden/$script.py" "$made" 2>"$made/$script.log" || {
         cat "$made/$script.log" >&2
         echo "tests/golden/$script.py failed" >&2

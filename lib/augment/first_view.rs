@@ -51,6 +51,8 @@ impl Pipe {
                 Op::ToGray { probability: 0.0 } => {}
                 Op::Crop(Crop::Inception | Crop::Random(_))
                 | Op::InceptionPatches { .. }
+                | Op::RandAugment { .. }
+                | Op::Cutout { .. }
                 | Op::HsvNoise
                 | Op::ToGray { .. } => {
                     return Err(Error::Recipe {

@@ -16,6 +16,8 @@
 //! | `resize(h[,w])` | [`resize::Interpolation::LegacyBilinear`]; with the argument `randomize_method`, in training, one of the three aligned methods, one draw for all views; with `dct_scaling`, from a JPEG decoded at 1/2, 1/4 or 1/8 of its size if that is large enough: faster, and other pixels than the reference's |
 //! | `resize_small(s)` | smaller side to s, [`resize::Interpolation::Area`] |
 //! | `flip_lr` | mirrored with probability 1/2; evaluation: nothing |
+//! | `randaugment(n)` | [`randaugment::randaugment`], n transformations; evaluation: nothing |
+//! | `cutout(s)` | [`randaugment::random_cutout`], a square of s pixels; evaluation: nothing |
 //! | `rotate` | four views: turned by 0, 90, 180, 270 degrees counter-clockwise |
 //! | `hsvnoise` | [`color::HsvNoise`] |
 //! | `inception_preprocess(h[,w])` | crop, resize, flip, [`color::InceptionColor`]; evaluation: central 87.5%, resized; -1..1 |
@@ -30,7 +32,8 @@
 //!
 //! `tests/golden/images.py` says which of TensorFlow and NumPy judges each step. Every step agrees
 //! within 1e-3 grey levels of 255, steps that only move pixels exactly, and the inception crop is
-//! indistinguishable in 20,000 draws. Intended differences from the reference:
+//! indistinguishable in 20,000 draws; `randaugment` and `cutout` give Pillow's bytes
+//! (`tests/golden/randaugment.py`). Intended differences from the reference:
 //! `inception_preprocess` always takes 0..255 (there, only from bytes), `hsvnoise` gives no NaN for
 //! values below 0 (they come from bicubic resizing), and steps that the reference would apply
 //! wrongly or fail on at run time are refused when the pipe is parsed.
@@ -40,6 +43,7 @@ pub mod crop;
 mod first_view;
 mod parse;
 mod pipe;
+pub mod randaugment;
 pub mod resize;
 mod step;
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 /// The names of the steps, with their arguments.
 pub const STEPS: &str = "inception_crop, crop(h[,w]), central_crop(h[,w]), multi_crop(h[,w]), \
     crop_inception_patches(n,h[,w]), resize(h[,w][,randomize_method][,dct_scaling]), resize_small(s), flip_lr, \
-    rotate, hsvnoise, inception_preprocess(h[,w]), crop_inception_preprocess_patches(n,h[,w]), \
+    randaugment(n), cutout(s), rotate, hsvnoise, inception_preprocess(h[,w]), crop_inception_preprocess_patches(n,h[,w]), \
     -1_to_1, 0_to_1, value_range([min[,max]]), to_gray[(p)], standardize, copy_label[(name)], \
     plain_preprocess";
 
 /// Far above any image, far below what memory could not hold.
 const MAX_SIDE: usize = 1 << 14;
 const MAX_VIEWS: usize = 1 << 10;
+const MAX_TRANSFORMS: usize = 1 << 6;
 
 /// The steps that do something in that mode.
 pub fn steps(pipe: &Arc<str>, mode: Mode) -> Result<Vec<Step>> {
@@ -57,6 +58,16 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
         },
         "resize_small" => Op::ResizeSmall(args.whole("s", MAX_SIDE)?),
         "flip_lr" if train => Op::FlipLr,
+        "randaugment" | "cutout" => {
+            let (key, most) =
+                if args.name == "cutout" { ("s", MAX_SIDE) } else { ("n", MAX_TRANSFORMS) };
+            let count = args.whole(key, most)?;
+            match args.name {
+                _ if !train => return Ok(None),
+                "cutout" => Op::Cutout { side: count },
+                _ => Op::RandAugment { transforms: count },
+            }
+        }
         "inception_crop" | "flip_lr" | "plain_preprocess" => return Ok(None),
         "rotate" => Op::Rotate,
         "hsvnoise" => Op::HsvNoise,
@@ -80,8 +91,15 @@ fn op(args: &mut Args, mode: Mode) -> Result<Option<Op>> {
 
 /// Why `op` makes no sense after `before`; `None` if it does.
 fn conflict(before: &Op, op: &Op) -> Option<&'static str> {
-    use Op::{HsvNoise, InceptionPreprocess, Standardize, ValueRange};
-    let needs_pixels = matches!(op, HsvNoise | InceptionPreprocess { .. } | ValueRange { .. });
+    use Op::{Cutout, HsvNoise, InceptionPreprocess, RandAugment, Standardize, ValueRange};
+    let needs_pixels = matches!(
+        op,
+        Cutout { .. }
+            | HsvNoise
+            | InceptionPreprocess { .. }
+            | RandAugment { .. }
+            | ValueRange { .. }
+    );
     let leaves_pixels =
         matches!(before, InceptionPreprocess { .. } | Standardize | ValueRange { .. });
     if needs_pixels && leaves_pixels {

@@ -2,6 +2,7 @@
 
 use super::color::{self, HsvNoise, InceptionColor};
 use super::crop;
+use super::randaugment;
 use super::resize::{self, Interpolation};
 use crate::error::{Error, Result};
 use crate::pixels::{Image, Size, Window};
@@ -33,6 +34,8 @@ pub enum Op {
     Resize { size: Size, randomize: bool, dct_scaling: bool },
     ResizeSmall(usize),
     FlipLr,
+    RandAugment { transforms: usize },
+    Cutout { side: usize },
     Rotate,
     HsvNoise,
     ValueRange { min: f32, max: f32 },
@@ -90,6 +93,8 @@ impl Step {
                 size => size,
             },
             Op::FlipLr
+            | Op::RandAugment { .. }
+            | Op::Cutout { .. }
             | Op::HsvNoise
             | Op::ValueRange { .. }
             | Op::ToGray { .. }
@@ -131,6 +136,12 @@ impl Step {
                 }
             }
             Op::FlipLr => views.iter_mut().for_each(|v| maybe_flip(v, rng)),
+            Op::RandAugment { transforms } => {
+                views.iter_mut().for_each(|v| randaugment::randaugment(v, transforms, rng));
+            }
+            Op::Cutout { side } => {
+                views.iter_mut().for_each(|v| randaugment::random_cutout(v, side, rng));
+            }
             Op::Rotate => expand(views, |v| [0, 1, 2, 3].map(|turns| v.rotate(turns))),
             Op::HsvNoise => views.iter_mut().for_each(|v| HsvNoise::draw(rng).apply(v)),
             Op::ValueRange { min, max } => {

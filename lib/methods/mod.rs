@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod entropy_minimization;
 pub mod exemplar;
+pub mod fixmatch;
 pub mod main_pass;
 pub mod moam;
 pub mod rotation;
@@ -84,6 +85,14 @@ fn definition(method: Method) -> Definition {
             perturbed: Some(vat::perturbed),
             ..SUPERVISED
         },
+        Method::Fixmatch => Definition {
+            weights: &["weight_fixmatch"],
+            check: fixmatch::check,
+            pipes: fixmatch::pipes,
+            check_views: fixmatch::check_views,
+            terms: |pass| Ok(vec![fixmatch::term(pass)?]),
+            ..SUPERVISED
+        },
         Method::Moam => Definition {
             heads: rotation::heads,
             weights: &["weight_rotation", "weight_vat", "weight_entmin"],
@@ -144,6 +153,7 @@ fn check_weights(s: &Settings, own: &[&str]) -> Checked {
         ("weight_exemplar", s.weight_exemplar),
         ("weight_vat", s.weight_vat),
         ("weight_entmin", s.weight_entmin),
+        ("weight_fixmatch", s.weight_fixmatch),
     ];
     let set = weights.into_iter().filter(|&(_, weight)| weight > 0.0);
     let (own_set, others): (Vec<_>, Vec<_>) = set.partition(|(key, _)| own.contains(key));

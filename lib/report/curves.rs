@@ -46,12 +46,13 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 }
 
 /// The loss terms with their colour classes.
-const LOSSES: [(&str, &str, &str); 6] = [
+const LOSSES: [(&str, &str, &str); 7] = [
     (metric::LOSS, "total", "total"),
     (metric::LOSS_SUPERVISED, "supervised", "supervised"),
     (metric::LOSS_ROTATION, "rotation", "rotation"),
     (metric::LOSS_EXEMPLAR, "exemplar", "exemplar"),
     (metric::LOSS_VAT, "VAT", "vat"),
+    (metric::LOSS_FIXMATCH, "FixMatch", "vat"),
     (metric::LOSS_ENTMIN, "EntMin", "entmin"),
 ];
 const ACCURACIES: [(&str, &str, &str); 2] = [

@@ -47,8 +47,8 @@ const fn row(name: &'static str, title: &'static str, published: Published) -> P
     PaperRow { name, title, published }
 }
 
-/// The paper's table in its order: first 10% of the labels, then 1%. MOAM's figures are of a network four
-/// times as wide.
+/// The paper's table in its order: first 10% of the labels, then 1%; behind each the rows that the paper does
+/// not have. MOAM's figures are of a network four times as wide.
 const PAPER: &[PaperRow] = &[
     row("supervised_10p", "Supervised (10% labels)", Published::both(80.43, 80.42, 56.36)),
     // Made by s4l-init, on all labels.
@@ -61,6 +61,7 @@ const PAPER: &[PaperRow] = &[
     row("moam_step1", "MOAM step 1", Published::both(88.80, 88.70, 69.46)),
     row("moam_step2", "MOAM step 2", Published::paper(89.96, None)),
     row("moam_step3", "MOAM step 3", Published::paper(91.23, Some(73.21))),
+    row("fixmatch", "FixMatch", Published::NOTHING),
     row("supervised_1p", "Supervised (1% labels)", Published::both(48.43, 48.31, 25.09)),
     row("pseudo_labels_1p", "Pseudo labels (1%)", Published::paper(51.56, None)),
     row("vat_1p", "VAT (1%)", Published::paper(44.05, None)),
@@ -70,6 +71,7 @@ const PAPER: &[PaperRow] = &[
     row("moam_step1_1p", "MOAM step 1 (1%)", Published::NOTHING),
     row("moam_step2_1p", "MOAM step 2 (1%)", Published::NOTHING),
     row("moam_step3_1p", "MOAM step 3 (1%)", Published::NOTHING),
+    row("fixmatch_1p", "FixMatch (1%)", Published::NOTHING),
 ];
 
 /// Place of a row in the report: the paper's rows in its order, then all others.

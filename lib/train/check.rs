@@ -1,5 +1,6 @@
 //! Refuses settings that make no sense.
 
+use crate::augment::{Mode, Pipe};
 use crate::error::{Error, Result};
 use crate::methods;
 use crate::methods::views::Views;
@@ -24,6 +25,8 @@ pub fn settings(recipe: &Recipe, s: &Settings) -> Result<()> {
 ///
 /// Errors: `Recipe` for pipes that do not parse, or do not give what the method needs.
 pub fn views(recipe: &Recipe, s: &Settings, channels: usize) -> Result<Views> {
+    // A pipe of another method must make sense too.
+    Pipe::parse(&s.augment_strong, Mode::Train)?;
     let views = methods::views(s, channels)?;
     methods::check_views(s, &views).map_err(|fault| recipe_error(recipe, fault))?;
     Ok(views)

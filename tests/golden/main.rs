@@ -1,6 +1,6 @@
 //! This project against other frameworks. Each module reads numbers made by the script of the same name
-//! (`tools/golden.sh` makes them again): TensorFlow's own operations if there are any, else PyTorch in
-//! float64, written from the formulas.
+//! (`tools/golden.sh` makes them again): TensorFlow's own operations if there are any, or Pillow's, else
+//! PyTorch in float64, written from the formulas.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,6 +12,7 @@ mod layers;
 mod losses;
 mod network;
 mod optimizer;
+mod randaugment;
 mod steps;
 
 use safetensors::SafeTensors;

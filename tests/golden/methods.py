@@ -1,7 +1,7 @@
 """The loss of a training step of each method in PyTorch, written from the S4L reference's formulas.
 
 Images are [images * views, height, width, channels], unlabelled ones first; an image's views are
-consecutive.
+consecutive. `views`: of a labelled image.
 """
 
 import torch
@@ -12,7 +12,7 @@ import resnet
 
 HEADS = {"supervised": ["classes"], "distill": ["classes"], "vat": ["classes"],
          "rotation": ["classes", "rotations"], "exemplar": ["classes", "embeddings"],
-         "moam": ["classes", "rotations"]}
+         "moam": ["classes", "rotations"], "fixmatch": ["classes"]}
 
 
 def of_parts(loss, rows, unlabelled):
@@ -88,5 +88,11 @@ def step(method, s, weights, moving, images, labels, views, unlabelled, seed, at
                          seed, at)
         terms["vat"] = divergence(network(images[:rows] + r), clean)
         terms["entmin"] = entropy(logits[:rows])
+    if method == "fixmatch":
+        # Of each unlabelled image a weak and a strong view.
+        weak, strong = logits[:unlabelled:2].detach(), logits[1:unlabelled:2]
+        confidence, predicted = weak.softmax(1).max(1)
+        sure = confidence >= s["fixmatch_threshold"]
+        terms["fixmatch"] = (F.cross_entropy(strong, predicted, reduction="none") * sure).mean()
     terms["loss"] = sum(s[f"weight_{name}"] * term for name, term in terms.items())
     return terms

@@ -13,18 +13,20 @@ import store
 random = np.random.default_rng(21)
 SIZE = (10, 9, 1)
 SETTINGS = {"units": [1], "stem": "small_stride2", "weight_supervised": 0.7, "weight_rotation": 0.4,
-            "weight_exemplar": 0.6, "weight_vat": 0.3, "weight_entmin": 0.2, "vat_eps": 40.0}
+            "weight_exemplar": 0.6, "weight_vat": 0.3, "weight_entmin": 0.2, "vat_eps": 40.0,
+            "weight_fixmatch": 0.9, "fixmatch_threshold": 0.42, "upright_classes": False}
 OUTPUTS = {"classes": 5, "rotations": 4, "embeddings": 6}
 SEED, STEP = 5, 3
 
 
 def case(name, method, views, unlabelled, labelled, iterations=1):
+    of_labelled = 1 if method == "fixmatch" else views
     s = SETTINGS | {"vat_power_iterations": iterations}
     heads = {head: OUTPUTS[head] for head in methods.HEADS[method]}
     weights, moving = resnet.initial(2, SIZE[-1], s["units"], 1, s["stem"], heads)
     for key, value in weights.items():
         value += np.float32(random.normal(0, 0.1, value.shape))
-    images = np.float32(random.normal(size=((unlabelled + labelled) * views, *SIZE)))
+    images = np.float32(random.normal(size=(unlabelled * views + labelled * of_labelled, *SIZE)))
     images[1] = 0.25  # a flat one
     labels = random.integers(0, OUTPUTS["classes"], labelled)
     if method == "distill":
@@ -33,7 +35,7 @@ def case(name, method, views, unlabelled, labelled, iterations=1):
     for tensor in x.values():
         tensor.requires_grad_()
     terms = methods.step(method, s, x, after, torch.tensor(images, dtype=torch.float64),
-                         torch.tensor(labels), views, unlabelled * views, SEED, STEP)
+                         torch.tensor(labels), of_labelled, unlabelled * views, SEED, STEP)
     terms["loss"].backward()
     scalars = {f"terms.{key}": np.float64(value.detach()) for key, value in terms.items()}
     arrays = {**after, **{f"gradient.{key}": tensor.grad for key, tensor in x.items()}}
@@ -52,3 +54,4 @@ if __name__ == "__main__":
     case("vat", "vat", 1, 4, 3)
     case("moam", "moam", 4, 3, 2)
     case("distill", "distill", 2, 0, 4)
+    case("fixmatch", "fixmatch", 2, 8, 3)

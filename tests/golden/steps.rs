@@ -30,6 +30,8 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
         weight_exemplar: 0.6,
         weight_vat: 0.3,
         weight_entmin: 0.2,
+        weight_fixmatch: 0.9,
+        fixmatch_threshold: 0.42,
         vat_eps: 40.0,
         vat_power_iterations: iterations,
         ..Settings::default()
@@ -53,8 +55,11 @@ fn agrees(name: &str, method: Method, views: usize, iterations: usize, adversari
         }
         _ => Labels::Hard(labels.map(|&l| l as u32).collect()),
     };
-    let half = |images| Half { images, views };
-    let rows = Rows { unlabelled: half(shape[0] / views - labelled), labelled: half(labelled) };
+    let of_labelled = if method == Method::Fixmatch { 1 } else { views };
+    let rows = Rows {
+        unlabelled: Half { images: (shape[0] - labelled * of_labelled) / views, views },
+        labelled: Half { images: labelled, views: of_labelled },
+    };
     let mut batch = Batch { images: golden.singles("images"), rows, labels };
     let at = At { seed: 5, step: 3, ramp: 1.0 };
     let record = step(&mut network, &settings, &mut batch, at).unwrap();
@@ -99,6 +104,11 @@ fn rotation() {
 #[test]
 fn exemplar() {
     agrees("exemplar", Method::Exemplar, 3, 1, 1e-5);
+}
+
+#[test]
+fn fixmatch() {
+    agrees("fixmatch", Method::Fixmatch, 2, 1, 1e-5);
 }
 
 /// In the direction of the keyed noise.
