@@ -11,6 +11,7 @@
 ##   make vat_entmin      the same with entropy minimization
 ##   make s4l_rotation    predicting rotations as a second task
 ##   make s4l_exemplar    recognizing patches of the same image as a second task
+##   make distill         MOAM step 3 as the teacher of a smaller network
 ##   make fixmatch        FixMatch: confident predictions as labels of strongly augmented views
 ##   make NAME            any other recipe of the pipeline, NAME.toml, on 10 % of the labels
 ##   make table           all rows
@@ -83,7 +84,7 @@ endif
 
 # A recipe is a row of the table; if its name ends in _1p, it uses the smaller labelled set. The rows of the
 # chains have inputs of their own, written out below; s4l-pretrain trains any other row on the labelled set.
-chains := pseudo_labels moam_step1 moam_step2 moam_step3
+chains := pseudo_labels moam_step1 moam_step2 moam_step3 distill
 WRITTEN_OUT := $(chains) $(chains:%=%_1p)
 recipes := $(sort $(basename $(notdir $(wildcard $(pipeline)/*.toml))))
 PLAIN := $(filter-out $(WRITTEN_OUT),$(recipes))
@@ -228,6 +229,8 @@ $(eval $(call row,moam_step1$2,s4l-pretrain,--labelled '$S/$1.parquet' $(if $5,-
 $(eval $(call pseudo,moam_step1$2,$1))
 $(eval $(call row,moam_step2$2,s4l-moam --step retrain,--labels '$S/moam_step1$2/labels.parquet' --init '$S/moam_step1$2/model'))
 $(eval $(call row,moam_step3$2,s4l-moam --step finetune,--labelled '$S/$1.parquet' --init '$S/moam_step2$2/model'))
+$(eval $(call pseudo,moam_step3$2,$1))
+$(eval $(call row,distill$2,s4l-moam --step distill,--labels '$S/moam_step3$2/labels.parquet'))
 endef
 
 $(eval $(call block,labelled_10p,,$(filter-out %_1p,$(PLAIN)),supervised_10p,$(MOAM_STEP1_INIT)))

@@ -326,14 +326,14 @@ fn a_recipe_that_the_makefile_does_not_name_is_a_row_trained_on_the_labels() {
 #[test]
 fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
     let bench = Bench::new();
-    for name in ["pseudo_labels", "vat", "moam_step1", "moam_step2", "moam_step3"] {
+    for name in ["pseudo_labels", "vat", "moam_step1", "moam_step2", "moam_step3", "distill"] {
         let [from, to] = ["", "_1p"].map(|end| bench.path(&format!("mine/{name}{end}.toml")));
         fs::copy(from, to).unwrap();
     }
     let pipeline = bench.path("mine/pipeline.mk");
     let text = fs::read_to_string(&pipeline).unwrap();
     fs::write(&pipeline, format!("{text}MOAM_STEP1_1P_INIT := vat_1p\n")).unwrap();
-    let (output, log) = bench.make(&["moam_step3_1p", "pseudo_labels_1p", "vat_1p"]);
+    let (output, log) = bench.make(&["distill_1p", "pseudo_labels_1p", "vat_1p"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let made = |row: &str| {
         let end = format!("--out out/seed0/{row} --seed 0 --device cpu --update");
@@ -355,6 +355,12 @@ fn rows_whose_names_end_in_1p_have_the_1p_labels_and_start_from_each_other() {
         ),
         ("moam_step3_1p/model", format!("{few} --init out/seed0/moam_step2_1p/model")),
         ("moam_step1_1p/labels.parquet", few.to_string()),
+        ("moam_step3_1p/labels.parquet", few.to_string()),
+        (
+            "distill_1p/model",
+            "s4l-moam --step distill --in out/shards --labels out/seed0/moam_step3_1p/labels.parquet --val"
+                .to_string(),
+        ),
     ] {
         assert!(made(row).contains(&inputs), "{row}: {}", made(row));
     }
@@ -429,6 +435,13 @@ fn a_new_recipe_redoes_only_what_depends_on_it() {
         "report report",
     ];
     assert_eq!(bench.ran(&["moam_step3"]), expected);
+    let student = [
+        "pseudolabel seed0/moam_step3/labels.parquet",
+        "moam seed0/distill/model",
+        "eval seed0/distill/eval.parquet",
+        "report report",
+    ];
+    assert_eq!(bench.ran(&["table"]), student);
 
     bench.change("mine/vat.toml");
     assert!(bench.ran(&["moam_step3"]).is_empty());

@@ -61,6 +61,7 @@ const PAPER: &[PaperRow] = &[
     row("moam_step1", "MOAM step 1", Published::both(88.80, 88.70, 69.46)),
     row("moam_step2", "MOAM step 2", Published::paper(89.96, None)),
     row("moam_step3", "MOAM step 3", Published::paper(91.23, Some(73.21))),
+    row("distill", "MOAM distilled", Published::NOTHING),
     row("fixmatch", "FixMatch", Published::NOTHING),
     row("supervised_1p", "Supervised (1% labels)", Published::both(48.43, 48.31, 25.09)),
     row("pseudo_labels_1p", "Pseudo labels (1%)", Published::paper(51.56, None)),
@@ -71,6 +72,7 @@ const PAPER: &[PaperRow] = &[
     row("moam_step1_1p", "MOAM step 1 (1%)", Published::NOTHING),
     row("moam_step2_1p", "MOAM step 2 (1%)", Published::NOTHING),
     row("moam_step3_1p", "MOAM step 3 (1%)", Published::NOTHING),
+    row("distill_1p", "MOAM distilled (1%)", Published::NOTHING),
     row("fixmatch_1p", "FixMatch (1%)", Published::NOTHING),
 ];
 

@@ -52,14 +52,16 @@ for seed in $seeds; do
     labels=$(stage "labels$2-$seed" "$step1" "--array=1-$parts" "$label")
     labels=$(stage "join$2-$seed" "$labels" "" "$bin/s4l-pseudolabel --merge --out '$first/labels.parquet'")
     step2=$(row "moam_step2$2" "$labels")
-    rows+=("$step2" "$(row "moam_step3$2" "$step2")")
+    step3=$(row "moam_step3$2" "$step2")
+    rows+=("$step2" "$step3")
+    [ ! -e "$folder/distill$2.toml" ] || rows+=("$(row "distill$2" "$step3")")
   }
   block 10p ""
   [ ! -e "$folder/moam_step3_1p.toml" ] || block 1p _1p
   for recipe in "$folder"/*.toml; do
     name=$(basename "$recipe" .toml)
-    case $name in supervised_10p | pseudo_labels | moam_step[123]) ;;
-    supervised_1p | pseudo_labels_1p | moam_step[123]_1p)
+    case $name in supervised_10p | pseudo_labels | moam_step[123] | distill) ;;
+    supervised_1p | pseudo_labels_1p | moam_step[123]_1p | distill_1p)
       # Without that chain supervised_1p is a row like any other.
       [ "$name" != supervised_1p ] || [ -e "$folder/moam_step3_1p.toml" ] || rows+=("$(row "$name" "$subset")") ;;
     *) rows+=("$(row "$name" "$subset")") ;;
