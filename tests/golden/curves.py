@@ -25,7 +25,7 @@ import store
 HERE = pathlib.Path(__file__).parent
 DATA = HERE.parents[1] / "pipelines/smoke/data"
 DEFAULTS = {"unlabelled_batch": 0, "learning_rate_batch": 0, "momentum": 0.9, "decay_factor": 0.1,
-            "weight_supervised": 1.0, "vat_power_iterations": 1}
+            "weight_supervised": 1.0, "vat_power_iterations": 1, "upright_classes": False}
 LABELLED, SEED = 100, 0
 
 

@@ -71,7 +71,10 @@ def step(method, s, weights, moving, images, labels, views, unlabelled, seed, at
     architecture = {"units": s["units"], "stem": s["stem"], "heads": HEADS[method]}
     out = resnet.forward(weights, images, moving=moving, **architecture)
     logits = out["classes"]
-    terms = {"supervised": F.cross_entropy(logits[unlabelled:], labels.repeat_interleave(views, 0))}
+    # With upright classes only the first view of an image has one.
+    every = views if s["upright_classes"] else 1
+    labels = labels.repeat_interleave(views // every, 0)
+    terms = {"supervised": F.cross_entropy(logits[unlabelled::every], labels)}
     if method in ("rotation", "moam"):
         terms["rotation"] = of_parts(rotation, out["rotations"], unlabelled)
     if method == "exemplar":
@@ -83,11 +86,12 @@ def step(method, s, weights, moving, images, labels, views, unlabelled, seed, at
         def network(x):
             return resnet.forward(weights, x, **architecture)["classes"]
 
-        clean = logits[:rows].detach()
-        r = perturbation(network, images[:rows], clean, s["vat_eps"], s["vat_power_iterations"],
-                         seed, at)
-        terms["vat"] = divergence(network(images[:rows] + r), clean)
-        terms["entmin"] = entropy(logits[:rows])
+        moved = images[:rows:every]
+        # Some of the views alone have batch statistics of their own.
+        clean = (logits[:rows] if every == 1 else network(moved)).detach()
+        r = perturbation(network, moved, clean, s["vat_eps"], s["vat_power_iterations"], seed, at)
+        terms["vat"] = divergence(network(moved + r), clean)
+        terms["entmin"] = entropy(logits[:rows:every])
     if method == "fixmatch":
         # Of each unlabelled image a weak and a strong view.
         weak, strong = logits[:unlabelled:2].detach(), logits[1:unlabelled:2]
