@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::training::{EVAL, labelled_shards, pretrain, words};
+use common::training::{EVAL, PRETRAIN, labelled_shards, pretrain, words};
 
 #[test]
 fn a_step_that_is_too_large_is_refused_before_it() {
@@ -23,17 +23,43 @@ fn a_step_that_is_too_large_is_refused_before_it() {
     pretrain(&scratch, "supervised_10p", "model", "--max-memory 300").ok();
 }
 
+/// Offsets inside an image of a layer have 32 bits; nothing is made of more.
+#[test]
+fn a_layer_with_too_many_values_is_refused() {
+    let scratch = labelled_shards();
+    let message = "an image of 16384x16384 has 2^32 values or more in a layer; lower width_factor";
+    let pipe = |key: &str| format!("-s {key}=resize(16384)|-1_to_1");
+    let large = format!("{} {}", pipe("augment_labelled"), pipe("augment_eval"));
+    for more in ["", " --dry-run"] {
+        let more = format!("{large} -s batch=8{more}");
+        pretrain(&scratch, "supervised_10p", "model", &more).fails(78, &[message]);
+    }
+    // The batch plays no part: 1,024 images of the widest published network, in either precision.
+    let wide = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/imagenet/moam_step1.toml");
+    for (precision, megabytes) in [("f32", 175_000..175_400), ("bf16", 175_800..176_200)] {
+        let line =
+            format!("--in none --recipe {wide} --dry-run --threads 2 --precision {precision}");
+        let ran = scratch.run(PRETRAIN, &words(&line));
+        let said = ran.stdout.lines().find(|line| line.starts_with("memory")).unwrap();
+        let said = said.split_whitespace().rev().nth(1).unwrap().parse::<u64>().unwrap();
+        assert!(megabytes.contains(&said), "{precision}: {said}");
+    }
+}
+
 /// The batch that an error suggests trains within the limit, and a slightly larger one is refused.
 #[test]
 fn the_largest_batch_that_fits_does() {
     let scratch = labelled_shards();
-    for (row, limit, batches) in [
-        ("supervised_10p", 100, "batch=20000"),
-        ("vat_entmin", 150, "batch=4000 -s unlabelled_batch=8000"),
-        ("s4l_rotation", 200, "batch=4000 -s unlabelled_batch=1000"),
+    for (row, precision, limit, batches) in [
+        ("supervised_10p", "f32", 100, "batch=20000"),
+        ("vat_entmin", "f32", 150, "batch=4000 -s unlabelled_batch=8000"),
+        ("s4l_rotation", "f32", 200, "batch=4000 -s unlabelled_batch=1000"),
+        // VAT's direction takes a second set of activations, in float32.
+        ("vat", "bf16", 150, "batch=4000 -s unlabelled_batch=8000"),
     ] {
         let run = |batches: &str| {
-            let more = format!("-s {batches} --max-memory {limit} -s schedule=[0,2]");
+            let limits = format!("--precision {precision} --max-memory {limit}");
+            let more = format!("-s {batches} {limits} -s schedule=[0,2]");
             pretrain(&scratch, row, &format!("{row}-{limit}"), &more)
         };
         let refused = run(batches);

@@ -18,7 +18,7 @@ use crate::network::layout::Architecture;
 use crate::network::{Network, Outputs};
 use crate::schema::{head, metric};
 use crate::settings::{Checked, Fault, Method, Settings, method_name};
-use batch::{Batch, Rows, Stride};
+use batch::{Batch, Half, Rows, Stride};
 use candle_core::Tensor;
 use main_pass::{At, MainPass, Record, Term, Value};
 use views::{Pipes, Views};
@@ -182,6 +182,15 @@ pub fn views(s: &Settings, channels: usize) -> Result<Views> {
 pub fn check_views(s: &Settings, views: &Views) -> Checked {
     views.check_sizes(s)?;
     (definition(s.method).check_views)(s, views)
+}
+
+/// Images of a step that VAT moves.
+pub fn moved_images(s: &Settings, views: &Views) -> usize {
+    let rows = Rows {
+        unlabelled: Half { images: s.unlabelled_batch, views: views.unlabelled.count() },
+        labelled: Half { images: s.batch, views: views.labelled.count() },
+    };
+    definition(s.method).perturbed.map_or(0, |perturbed| perturbed(s, &rows).rows)
 }
 
 /// Computes the loss of one step; the engine accumulates its gradient.

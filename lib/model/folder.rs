@@ -7,6 +7,7 @@ use crate::artifact::{self, Lineage};
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
 use crate::network::Network;
+use crate::network::cpu;
 use crate::network::device::Device;
 use crate::network::engine::Precision;
 use crate::network::layout::Layout;
@@ -56,6 +57,11 @@ impl Model {
         };
         check_size(path, &config, &found)?;
         let layout = Layout::new(&config.architecture);
+        let size = (config.height, config.width);
+        if !cpu::is_addressable(&layout, size) {
+            let found = format!("images of {}x{}, too large for its width", size.0, size.1);
+            return Err(bad_config(path, found));
+        }
         let tensors = match foreign {
             true => timm::tensors(&layout),
             false => tensors(&layout),

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::network::layout::{Architecture, Layout, largest_kernel};
 use crate::network::weights::Weights;
 use crate::schema::{self, NO_HASH};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -112,6 +112,32 @@ pub fn to_safetensors(
     with_counters(tensors, &[], metadata)
 }
 
+/// A tensor in the making. Its bytes are made when it is written, so that not all are in memory twice.
+struct Unwritten<'a> {
+    shape: &'a [usize],
+    /// `None`: the integer 0.
+    values: Option<&'a [f32]>,
+}
+
+impl View for Unwritten<'_> {
+    fn dtype(&self) -> Dtype {
+        self.values.map_or(Dtype::I64, |_| Dtype::F32)
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.values.map_or(Cow::Borrowed(&[0; 8]), |values| Cow::Owned(bytes(values)))
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.map_or(8, size_of_val)
+    }
+}
+
 /// As `to_safetensors`, plus integer tensors with these names and the value 0.
 pub fn with_counters(
     tensors: &[(String, Vec<usize>, &[f32])],
@@ -119,29 +145,28 @@ pub fn with_counters(
     mut metadata: BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let internal = |e: String| Error::Internal(format!("safetensors: {e}"));
-    let data: Vec<Vec<u8>> =
-        tensors.iter().map(|(.., v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let floats = tensors.iter().zip(&data);
-    let floats =
-        floats.map(|((name, shape, _), bytes)| (name, Dtype::F32, shape.clone(), &bytes[..]));
-    let counters = counters.iter().map(|name| (name, Dtype::I64, Vec::new(), &[0; 8][..]));
-    let views = floats
-        .chain(counters)
-        .map(|(name, kind, shape, bytes)| {
-            let view = TensorView::new(kind, shape, bytes);
-            Ok((name.clone(), view.map_err(|e| internal(e.to_string()))?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, None).map_err(|e| internal(e.to_string()))?;
+    if let Some((name, ..)) =
+        tensors.iter().find(|(_, s, v)| s.iter().product::<usize>() != v.len())
+    {
+        return Err(internal(format!("{name} has not the values of its shape")));
+    }
+    let floats = tensors
+        .iter()
+        .map(|(name, shape, values)| (name, Unwritten { shape, values: Some(values) }));
+    let counters = counters.iter().map(|name| (name, Unwritten { shape: &[], values: None }));
+    let bytes = safetensors::serialize(floats.chain(counters), None);
+    let mut bytes = bytes.map_err(|e| internal(e.to_string()))?;
     let (n, _) = SafeTensors::read_metadata(&bytes).map_err(|e| internal(e.to_string()))?;
-    let (header, body) = bytes[8..].split_at(n);
     let mut header: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|e| internal(e.to_string()))?;
+        serde_json::from_slice(&bytes[8..8 + n]).map_err(|e| internal(e.to_string()))?;
     metadata.insert(schema::HASH_KEY.to_string(), NO_HASH.to_string());
     header.insert("__metadata__".into(), serde_json::json!(metadata));
     let mut header = serde_json::to_vec(&header).map_err(|e| internal(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    let mut bytes = [&(header.len() as u64).to_le_bytes()[..], &header, body].concat();
+    let length = (header.len() as u64).to_le_bytes();
+    // Otherwise the room for some gigabytes would be doubled.
+    bytes.reserve_exact(header.len().saturating_sub(n));
+    bytes.splice(..8 + n, length.into_iter().chain(header));
     if let Some(digits) = digits(&bytes) {
         let hash = schema::hash_around(&bytes, &digits);
         bytes[digits].copy_from_slice(hash.as_bytes());

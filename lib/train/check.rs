@@ -4,7 +4,8 @@ use crate::augment::{Mode, Pipe};
 use crate::error::{Error, Result};
 use crate::methods;
 use crate::methods::views::Views;
-use crate::network::layout::largest_kernel;
+use crate::network::cpu;
+use crate::network::layout::{Layout, largest_kernel};
 use crate::recipe::Recipe;
 use crate::settings::{Checked, Fault, Settings};
 
@@ -23,13 +24,34 @@ pub fn settings(recipe: &Recipe, s: &Settings) -> Result<()> {
 
 /// The views of training images of that many channels.
 ///
-/// Errors: `Recipe` for pipes that do not parse, or do not give what the method needs.
+/// Errors: `Recipe` for pipes that do not parse, or do not give what the method and the engine need.
 pub fn views(recipe: &Recipe, s: &Settings, channels: usize) -> Result<Views> {
     // A pipe of another method must make sense too.
     Pipe::parse(&s.augment_strong, Mode::Train)?;
     let views = methods::views(s, channels)?;
-    methods::check_views(s, &views).map_err(|fault| recipe_error(recipe, fault))?;
+    let together = methods::check_views(s, &views).and_then(|()| offsets(s, &views));
+    together.map_err(|fault| recipe_error(recipe, fault))?;
     Ok(views)
+}
+
+/// Offsets inside one image of a layer are numbers of 32 bits, whatever the batch.
+fn offsets(s: &Settings, views: &Views) -> Checked {
+    let first = views.labelled.first();
+    let size = (first.height, first.width);
+    let classes = 1;
+    match cpu::is_addressable(
+        &Layout::new(&methods::architecture(s, first.channels, classes)),
+        size,
+    ) {
+        true => Ok(()),
+        false => Err(Fault::new(
+            format!(
+                "with width_factor {} an image of {}x{} has 2^32 values or more in a layer",
+                s.width_factor, size.0, size.1
+            ),
+            "lower width_factor or the size of the images",
+        )),
+    }
 }
 
 fn recipe_error(recipe: &Recipe, fault: Fault) -> Error {

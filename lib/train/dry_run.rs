@@ -44,8 +44,8 @@ fn views_of_an_image(s: &Settings, views: &Views) -> String {
 /// Batches of images beside the one that is trained on: those that are ready before their turn.
 const BATCHES_AHEAD: usize = 3;
 /// Copies of all parameters: weights, gradient, velocity, average; and of the first, third and fourth two
-/// more each, of a checkpoint and of the bytes that it is written as.
-const PARAMETER_COPIES: usize = 4 + 2 * 3;
+/// more each, of a checkpoint and of the bytes that it is written as, one at a time in between.
+const PARAMETER_COPIES: usize = 4 + 2 * 3 + 1;
 /// Of a process without images and network: its code and its tables; each thread, with its scratch.
 const BASE: usize = 20 << 20;
 const THREAD: usize = 4 << 20;
@@ -57,7 +57,8 @@ pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
     let images = views.images_a_step(s);
     let first = views.labelled.first();
     let size = (first.height, first.width);
-    let activations = cpu::training_bytes(&layout, size, s.precision, images);
+    let moved = methods::moved_images(s, &views);
+    let activations = cpu::training_bytes(&layout, size, s.precision, (images, moved));
     let ahead = BATCHES_AHEAD * images * first.height * first.width * first.channels;
     let base = BASE + THREAD * rayon::current_num_threads();
     Ok(base + activations + 4 * (ahead + PARAMETER_COPIES * layout.parameters))

@@ -174,9 +174,18 @@ impl Group {
         fold_sums(&sums, c)
     }
 
+    fn most_chunks(&self) -> usize {
+        CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(self.gradient_values()))
+    }
+
+    /// The most values of the partial sums of all chunks.
+    pub fn partial_values(&self) -> usize {
+        self.most_chunks() * self.gradient_values()
+    }
+
     fn grid(&self, items: usize, threads: usize) -> Grid {
         let tiles = items.div_ceil(self.tile);
-        let chunks = CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(self.gradient_values())).min(tiles);
+        let chunks = self.most_chunks().min(tiles);
         let chunk = tiles.div_ceil(chunks);
         let chunks = tiles.div_ceil(chunk);
         let block = self.block(chunks, threads, self.inputs);

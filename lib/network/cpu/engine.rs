@@ -48,18 +48,25 @@ impl<E: Element> CpuEngine<E> {
     }
 }
 
-/// Bytes of the CPU engine's buffers for training on `n` images of (height, width) at once, and of the
-/// images. Weights and the threads' scratch are not counted.
+/// Bytes of the CPU engine's buffers for training on `n` images of (height, width) at once, of which `moved`
+/// are moved by VAT, and of the images. Weights and the threads' scratch are not counted.
 pub fn training_bytes(
     layout: &Layout,
     size: (usize, usize),
     precision: Precision,
-    n: usize,
+    (n, moved): (usize, usize),
 ) -> usize {
-    match precision {
-        Precision::F32 => Trunk::<f32>::new(layout, size, Isa::best()).bytes(n),
-        Precision::Bf16 => Trunk::<bf16>::new(layout, size, Isa::best()).bytes(n),
-    }
+    let exact = |n| Trunk::<f32>::new(layout, size, Isa::best()).bytes(n);
+    // The directions, and the moved images.
+    let moves = 2 * moved * size.0 * size.1 * layout.stem.inputs * size_of::<f32>();
+    moves
+        + match precision {
+            Precision::F32 => exact(n),
+            Precision::Bf16 => {
+                let exact = if moved > 0 { exact(moved) } else { 0 };
+                Trunk::<bf16>::new(layout, size, Isa::best()).bytes(n) + exact
+            }
+        }
 }
 
 impl<E: Element> Engine for CpuEngine<E> {

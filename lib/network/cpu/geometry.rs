@@ -6,17 +6,12 @@
 use super::convolve::Tap;
 use super::isa::Isa;
 use super::packing::{KernelMatrix, Way};
-use super::registers::{LANES, padded};
+use super::registers::padded;
+use super::tiling::{Tiling, is_addressable};
 use super::winograd::Patches;
 use crate::network::layout::Conv;
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Pixels per tile: enough to amortize the tile's set-up and the reading of the weights, if the inner cache
-/// has room.
-const TILE_PIXELS: Range<usize> = 128..512;
-/// Most input values of a tile, unless the tile has the least number of pixels.
-const TILE_VALUES: usize = 96 << 10;
 
 /// Pixels with the same taps.
 pub struct Part {
@@ -164,21 +159,17 @@ fn joined(taps: impl Iterator<Item = Tap>) -> Vec<Tap> {
 
 impl Group {
     /// `pairs`: values are multiplied in pairs if possible.
-    pub fn new(convs: &[&Conv], height: usize, width: usize, pairs: bool) -> Group {
-        let (kernel, inputs) = (convs[0].kernel, convs[0].inputs);
-        assert!(convs.iter().all(|c| (c.kernel, c.inputs) == (kernel, inputs)));
-        let pixels = convs.iter().all(|c| c.kernel == 1 && c.stride == 1);
-        let border = if inputs < LANES { kernel / 2 } else { 0 };
-        let (h, w) = if pixels { (1, 1) } else { (height, width) };
-        let tile_pixels = (TILE_VALUES / inputs).clamp(TILE_PIXELS.start, TILE_PIXELS.end);
-        let tile = tile_pixels.div_ceil(h * w);
+    pub fn new(convs: &[&Conv], (height, width): (usize, usize), pairs: bool) -> Group {
+        assert!(is_addressable(convs, (height, width)));
+        let tiling = Tiling::new(convs, (height, width));
+        let Tiling { height: h, width: w, border, pixels, tile } = tiling;
         let originals = convs;
         let convs: Vec<_> =
             convs.iter().map(|conv| TiledConv::new(conv, (h, w), border, tile, pairs)).collect();
         Group {
             height: h,
             width: w,
-            inputs,
+            inputs: originals[0].inputs,
             border,
             pixels,
             image_items: height * width / (h * w),
@@ -337,4 +328,57 @@ fn weight_taps(conv: &Conv, (h, w): (usize, usize), border: usize, tile: usize) 
         all.push(WeightTap { row: t * ci, depth: ci, per_item: runs.len() / tile, runs, width });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::layout::{Architecture, Layout, Stem};
+
+    fn convs(stem: Stem, width_factor: usize) -> Layout {
+        let units = vec![1, 1, 1, 1];
+        Layout::new(&Architecture { channels: 3, units, width_factor, stem, heads: vec![] })
+    }
+
+    /// All offsets in the tables of a group, with the values that are read or written there.
+    fn offsets(group: &Group) -> Vec<(u32, usize)> {
+        let mut all = Vec::new();
+        let of_parts = |parts: &[Part], columns: usize, all: &mut Vec<_>| {
+            for part in parts {
+                all.extend(part.to.iter().map(|&to| (to, columns)));
+                for (from, taps) in &part.from {
+                    let reach = taps.iter().map(|t| t.offset + t.depth).max().unwrap_or(0);
+                    all.extend(from.iter().map(|&from| (from, reach)));
+                }
+            }
+        };
+        of_parts(&group.backward, padded(group.inputs), &mut all);
+        for conv in &group.convs {
+            let c = conv.conv.outputs;
+            of_parts(&conv.forward, c, &mut all);
+            match &conv.patches {
+                Some(Patches::Small(form)) => all.extend(form.to.iter().map(|&to| (to, c))),
+                Some(Patches::Large(form)) => all.extend(form.to.iter().map(|&to| (to, c))),
+                None => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn offsets_stay_inside_the_values_of_a_tile() {
+        for (stem, width_factor, size) in [
+            (Stem::Small, 1, (9, 13)),
+            (Stem::Imagenet, 2, (20, 20)),
+            (Stem::SmallStride2, 1, (32, 8)),
+        ] {
+            let layout = convs(stem, width_factor);
+            for conv in layout.convs() {
+                let values = Tiling::new(&[conv], size).values(&[conv]);
+                let group = Group::new(&[conv], size, false);
+                let last = offsets(&group).iter().map(|&(at, len)| at as usize + len).max();
+                assert!(last.unwrap() <= values, "{}: {last:?}, {values}", conv.name);
+            }
+        }
+    }
 }

@@ -5,7 +5,8 @@ use super::buffers::{Sizes, UnitSizes};
 use super::geometry::Group;
 use super::packing::Way;
 use super::pool::Pool;
-use crate::network::layout::{Layout, Unit};
+use super::tiling;
+use crate::network::layout::{Conv, Layout, Unit};
 
 /// All layers, for images of one size.
 pub struct Layers {
@@ -28,18 +29,46 @@ pub struct UnitLayers {
     pub pixels: (usize, usize),
 }
 
+/// Convolutions that read the same input, and its (height, width).
+type Sized<'a> = (Vec<&'a Conv>, (usize, usize));
+
+/// The groups of a unit whose input is of (height, width).
+fn groups(unit: &Unit, (h, w): (usize, usize)) -> [Sized<'_>; 3] {
+    let [c1, c2, c3] = &unit.convs;
+    let first = std::iter::once(c1).chain(&unit.shortcut).collect();
+    let output = (c2.output(h), c2.output(w));
+    [(first, (h, w)), (vec![c2], (h, w)), (vec![c3], output)]
+}
+
+/// The pool after the stem, if there is one, and the size of the first unit's input.
+fn after_stem(layout: &Layout, (height, width): (usize, usize)) -> (Option<Pool>, (usize, usize)) {
+    let size = (layout.stem.output(height), layout.stem.output(width));
+    let pool = layout.pool.then(|| Pool::new(size));
+    let size = pool.as_ref().map_or(size, |pool| pool.output);
+    (pool, size)
+}
+
+/// Whether the engine can compute on images of (height, width): one of them, through a layer, must not have
+/// more values than 32-bit offsets reach.
+pub fn is_addressable(layout: &Layout, size: (usize, usize)) -> bool {
+    let mut input = after_stem(layout, size).1;
+    let units = layout.units.iter().flat_map(|unit| {
+        let groups = groups(unit, input);
+        input = groups[2].1;
+        groups
+    });
+    std::iter::once((vec![&layout.stem], size))
+        .chain(units)
+        .all(|(convs, size)| tiling::is_addressable(&convs, size))
+}
+
 impl UnitLayers {
     /// For input of (height, width).
     fn new(unit: &Unit, (h, w): (usize, usize), pairs: bool) -> UnitLayers {
-        let [c1, c2, c3] = &unit.convs;
-        let (oh, ow) = (c2.output(h), c2.output(w));
-        let first: Vec<_> = std::iter::once(c1).chain(&unit.shortcut).collect();
+        let groups = groups(unit, (h, w));
+        let (oh, ow) = groups[2].1;
         UnitLayers {
-            groups: [
-                Group::new(&first, h, w, pairs),
-                Group::new(&[c2], h, w, pairs),
-                Group::new(&[c3], oh, ow, pairs),
-            ],
+            groups: groups.map(|(convs, size)| Group::new(&convs, size, pairs)),
             pixels: (h * w, oh * ow),
         }
     }
@@ -59,12 +88,8 @@ impl Layers {
     /// For images of (height, width). `pairs`: values are multiplied in pairs if possible.
     pub fn new(layout: &Layout, (height, width): (usize, usize), pairs: bool) -> Layers {
         let stem = &layout.stem;
-        let (mut h, mut w) = (stem.output(height), stem.output(width));
-        let pool = layout.pool.then(|| Pool::new((h, w)));
-        let stem_values = pool.as_ref().map_or(0, |_| h * w * stem.outputs);
-        if let Some(pool) = &pool {
-            (h, w) = pool.output;
-        }
+        let (pool, (mut h, mut w)) = after_stem(layout, (height, width));
+        let stem_values = stem.output(height) * stem.output(width) * stem.outputs;
         let y0_pixels = h * w;
         let units = layout.units.iter().map(|unit| {
             let layers = UnitLayers::new(unit, (h, w), pairs);
@@ -75,15 +100,15 @@ impl Layers {
         let units: Vec<_> = units.collect();
         let unit_sizes = units.iter().zip(&layout.units).map(|(layers, unit)| layers.sizes(unit));
         Layers {
-            stem: Group::new(&[stem], height, width, pairs),
-            pool,
+            stem: Group::new(&[stem], (height, width), pairs),
             image_values: height * width * stem.inputs,
             y0_pixels,
             sizes: Sizes {
-                stem: stem_values,
+                stem: if pool.is_some() { stem_values } else { 0 },
                 y0: y0_pixels * stem.outputs,
                 units: unit_sizes.collect(),
             },
+            pool,
             units,
             layout: layout.clone(),
         }

@@ -3,7 +3,7 @@
 //!
 //! Reading order: `engine` (the implementation of the `Engine` trait), `trunk` (the order of a pass) and
 //! `inference`; `layers`; when and where the values are stored: `buffers`, `arena`; convolutions over
-//! tiles: `conv`, `backward`, their tables `geometry`, `tile`, `packing`, and `winograd`; `norm` and
+//! tiles: `conv`, `backward`, their tables `tiling`, `geometry`, `tile`, `packing`, and `winograd`; `norm` and
 //! `pool`; the kernels: `convolve`, `products`, `elementwise`; below them `multiply`, `registers`,
 //! `element`, `isa`; the threads: `workers`, `shared`.
 //!
@@ -31,9 +31,11 @@ mod products;
 mod registers;
 mod shared;
 mod tile;
+mod tiling;
 mod trunk;
 mod winograd;
 mod workers;
 
 pub use engine::{engine, training_bytes};
 pub use isa::Isa;
+pub use layers::is_addressable;

@@ -55,7 +55,8 @@ impl<E: Element> Trunk<E> {
     /// scratch.
     pub fn bytes(&self, n: usize) -> usize {
         let activations = n * self.slots.total * size_of::<E>();
-        let words = n * self.layers.image_values + self.layers.packed_words();
+        let partial = self.layers.groups().map(Group::partial_values).max().unwrap_or(0);
+        let words = n * self.layers.image_values + self.layers.packed_words() + partial;
         activations + words * size_of::<f32>()
     }
 
