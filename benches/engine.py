@@ -29,6 +29,13 @@ TRAIN = {
     "bf16": ["channels_last-bf16", "compile-bf16"],
 }
 INFER = ["channels_last", "compile", "onnxruntime"]
+# For $ISA: PyTorch's own kernels, and oneDNN's.
+FORCED = {
+    "AVX512-BF16": ("avx512", "AVX512_CORE_BF16"),
+    "AVX-512": ("avx512", "AVX512_CORE"),
+    "AVX2": ("avx2", "AVX2"),
+    "any": ("default", "SSE41"),
+}
 
 
 def memory(field):
@@ -222,7 +229,11 @@ def main(program, names):
             label = "onnxruntime" if variant == "onnxruntime" else f"{version}-{variant}"
             yield Side(label, [sys.executable, __file__, name, mode, variant])
 
+    isa = os.environ.get("ISA")
+    if isa:
+        os.environ["ATEN_CPU_CAPABILITY"], os.environ["ONEDNN_MAX_CPU_ISA"] = FORCED[isa]
     print(f"# {cpu()}, {THREADS} threads, {ROUNDS} rounds of {SECONDS} s; memory is a process's peak")
+    print(f"# instructions: {isa + ', onnxruntime the best' if isa else 'the best of this machine'}")
     peaks = [Side("gemm-crate", [program, "gemm", "gemm", "f32"]), *started("a16", "gemm", ["gemm"])]
     for _ in range(ROUNDS):
         for side in peaks:

@@ -1,9 +1,11 @@
 //! Our side of `engine.sh`. Each line of stdin is a number of seconds; for so long a network trains or
 //! infers, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or `engine gemm gemm f32`:
-//! GFLOP/s of the matrix product that candle uses.
+//! GFLOP/s of the matrix product that candle uses. `$ISA`: the
+//! instruction set, by its name.
 
 use candle_core::{DType, Tensor};
 use s4l::methods::supervised::cross_entropy;
+use s4l::network::cpu::{self, Isa};
 use s4l::network::device::Device;
 use s4l::network::engine::{BATCH_NORM_MOMENTUM, Pass, Precision};
 use s4l::network::layout::{Architecture, Layout, Stem};
@@ -67,6 +69,10 @@ fn main() {
     let weights = Weights::initial(&Layout::new(&architecture), 0);
     let mut network = Network::new(&architecture, (size, size), Device::Cpu, precision, weights)
         .expect("a network");
+    if let Some(isa) = forced() {
+        let weights = network.engine.get().expect("weights");
+        network.engine = cpu::engine(&network.layout, (size, size), weights, precision, isa);
+    }
     let update = Update { learning_rate: 0.01, momentum: 0.9, weight_decay: 1e-3, half_life: 0.0 };
     let mut step: Box<dyn FnMut()> = if mode == "infer" {
         let mut inference = network.inference().expect("inference");
@@ -83,6 +89,15 @@ fn main() {
         })
     };
     rates(batch as f64, &mut step);
+}
+
+/// The instruction set that `$ISA` names.
+fn forced() -> Option<Isa> {
+    let name = std::env::var("ISA").ok()?;
+    let all = Isa::all();
+    let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
+    let found = all.iter().find(|isa| isa.name() == name);
+    Some(*found.unwrap_or_else(|| panic!("ISA={name}: this machine has {names:?}")))
 }
 
 /// Answers each line of stdin: work a second, from the median step, and the peak memory of the process.

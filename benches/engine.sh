@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Speed and memory of training and inference compared with PyTorch and ONNX Runtime on this machine's CPU:
 # benches/engine.sh [a16|a32|r50_64|r50_224 ...]. Nothing else should run meanwhile.
+# ISA=AVX2, AVX-512, AVX512-BF16 or any: both sides use these instructions (any: none of those), except ONNX
+# Runtime, which can only use the machine's best.
 # PyTorch is installed into target/bench-venv (some gigabytes); $PYTHON names a Python that has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -39,7 +39,7 @@ pub struct Seed {
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 #[command(next_help_heading = COMPUTING)]
 pub struct Limits {
-    /// Number of worker threads; the results do not depend on it [default: all cores]
+    /// Number of worker threads; the results do not depend on it [default: the cores it may use]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Stop after N seconds with exit code 75; a training stage writes a checkpoint first

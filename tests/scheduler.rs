@@ -5,6 +5,7 @@ mod common;
 
 use common::{SMOKE, Scratch};
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 const SHARD: &str = env!("CARGO_BIN_EXE_s4l-shard");
@@ -68,6 +69,30 @@ fn the_sidecar_tells_of_the_job_and_its_cores() {
         let made = sidecar(more, &[("SLURM_CPUS_PER_TASK", cpus)]);
         assert_eq!(made["threads"], threads, "{cpus} {more:?}");
     }
+    // A process that is bound to one core has one thread. (What the standard library takes for the cores of a
+    // process is the smaller of its affinity mask and the quota of its control group.)
+    let mut bound = Command::new(SHARD);
+    bound
+        .args(["--in", SMOKE, "--out", "shards", "-q", "--force"])
+        .env_remove("SLURM_CPUS_PER_TASK");
+    // SAFETY: both functions change the new process only, and take no memory.
+    unsafe {
+        bound.pre_exec(|| {
+            let mut mask: libc::cpu_set_t = std::mem::zeroed();
+            let size = size_of::<libc::cpu_set_t>();
+            libc::sched_getaffinity(0, size, &mut mask);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &mask));
+            libc::CPU_ZERO(&mut mask);
+            libc::CPU_SET(first.unwrap_or(0), &mut mask);
+            match libc::sched_setaffinity(0, size, &mask) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    assert!(bound.current_dir(scratch.path("")).status().unwrap().success());
+    let text = std::fs::read(scratch.path("shards.prov.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&text).unwrap()["threads"], 1);
     let job = [
         ("SLURM_JOB_ID", "4711"),
         ("SLURM_JOB_NODELIST", "node[03-04]"),

@@ -10,6 +10,7 @@ use common::{Scratch, batches, contents};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use s4l::artifact::Lineage;
+use s4l::network::cpu::Isa;
 use s4l::shards::Shards;
 use s4l::tables::table;
 use safetensors::SafeTensors;
@@ -320,6 +321,17 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
     let parameters = 9 * 16 + unit + 2 * 64 + 65 * 10 + 65 * 4;
     let line = format!("parameters            {parameters}\n");
     assert!(ran.stdout.contains(&line), "{line:?} in {}", ran.stdout);
+    let best = Isa::best();
+    let coarse = match best.has_pairs() {
+        true => "products of bfloat16",
+        false => "bfloat16 widened to float32 before its products",
+    };
+    for (precision, products) in [("f32", "products in float32"), ("bf16", coarse)] {
+        let line = format!("--dry-run --precision {precision}");
+        let ran = pretrain(&scratch, "moam_step1", "model", &line).ok();
+        let line = format!("instructions          {}, {products}\n", best.name());
+        assert!(ran.stdout.contains(&line), "{line:?} in {}", ran.stdout);
+    }
 }
 
 #[test]

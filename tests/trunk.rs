@@ -150,21 +150,13 @@ fn judged(mut case: Case) -> (Case, Results) {
     }
 }
 
-fn architectures() -> Vec<(&'static str, pulp::Arch)> {
-    let mut all = vec![("best", pulp::Arch::new()), ("portable", pulp::Arch::Scalar)];
-    #[cfg(target_arch = "x86_64")]
-    if let Some(v3) = pulp::x86::V3::try_new() {
-        all.push(("avx2", pulp::Arch::V3(v3)));
-    }
-    all
-}
-
 #[test]
 fn agrees_with_candle() {
     for i in 0..20 {
         let (case, expected) = judged(case(i));
-        for (name, arch) in architectures() {
-            let got = on_cpu(&case, F32, arch.into());
+        for isa in Isa::all() {
+            let got = on_cpu(&case, F32, isa);
+            let name = isa.name();
             for (what, a, b) in [
                 ("features", &got.features, &expected.features),
                 ("moving statistics", &got.moving, &expected.moving),
@@ -204,8 +196,8 @@ fn the_same_bits_for_every_instruction_set() {
     for i in [0, 1, 2, 5] {
         let case = case(i);
         let best = on_cpu(&case, F32, Isa::best());
-        for (name, arch) in architectures() {
-            let other = on_cpu(&case, F32, arch.into());
+        for isa in Isa::all() {
+            let (other, name) = (on_cpu(&case, F32, isa), isa.name());
             assert!(other.features == best.features, "case {i}, {name}");
             assert!(other.moving == best.moving, "case {i}, {name}");
             assert!(other.parameters == best.parameters, "case {i}, {name}");
@@ -222,7 +214,7 @@ fn same_for_all_threads(case: &Case, precision: Precision) {
         pool.install(|| on_cpu(case, precision, Isa::best()))
     };
     let one = on(1);
-    for other in [on(2), on(4)] {
+    for other in [on(2), on(4), on(64)] {
         assert!(other.features == one.features);
         assert!(other.moving == one.moving);
         assert!(other.parameters == one.parameters);
@@ -235,11 +227,8 @@ fn same_for_all_threads(case: &Case, precision: Precision) {
 fn bfloat16_is_float32_but_for_rounding() {
     for i in 0..6 {
         let (case, expected) = judged(case(i));
-        let mut isas: Vec<(&str, Isa)> =
-            architectures().into_iter().map(|(name, arch)| (name, arch.into())).collect();
-        isas.push(("best, pairs", Isa::best()));
-        for (name, isa) in isas {
-            let got = on_cpu(&case, Bf16, isa);
+        for isa in Isa::all() {
+            let (got, name) = (on_cpu(&case, Bf16, isa), isa.name());
             // bfloat16 keeps 8 bits; if this turns a ReLU on or off, a pixel's gradient follows.
             for (what, a, b, least) in [
                 ("features", &got.features, &expected.features, 0.99),

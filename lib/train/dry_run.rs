@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::memory;
 use crate::methods;
 use crate::methods::views::Views;
-use crate::network::cpu;
+use crate::network::cpu::{self, Isa};
+use crate::network::engine::Precision;
 use crate::network::layout::Layout;
 use crate::settings::{Settings, method_name};
 use crate::train::schedule::Schedule;
@@ -126,7 +127,18 @@ fn network(s: &Settings, views: &Views, data: &Data) -> String {
     )
 }
 
-/// What `--dry-run` prints: steps, images, parameters, memory.
+/// What the CPU computes with.
+fn instructions(s: &Settings) -> String {
+    let isa = Isa::best();
+    let products = match s.precision {
+        Precision::F32 => "products in float32",
+        Precision::Bf16 if isa.has_pairs() => "products of bfloat16",
+        Precision::Bf16 => "bfloat16 widened to float32 before its products",
+    };
+    format!("{}, {products}", isa.name())
+}
+
+/// What `--dry-run` prints: steps, images, parameters, memory, instructions.
 pub fn describe(s: &Settings, data: &Data) -> Result<String> {
     let views = methods::views(s, data.channels)?;
     let memory = memory(s, data)?;
@@ -145,6 +157,7 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
         ("learning rate", learning_rate(s, &schedule)),
         ("weight decay", s.weight_decay.to_string()),
         ("memory", format!("about {} MB", memory >> 20)),
+        ("instructions", instructions(s)),
     ];
     Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).concat())
 }

@@ -14,12 +14,26 @@ pub struct Isa {
 impl Isa {
     /// The best that this machine has.
     pub fn best() -> Isa {
+        Isa::all()[0]
+    }
+
+    /// All that this machine has, the best first.
+    pub fn all() -> Vec<Isa> {
+        let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx512bf16") {
-            let pairs = pulp::x86::V4::try_new();
-            return Isa { pairs, ..Isa::from(pulp::Arch::new()) };
+        {
+            let only = |arch| Isa { arch, pairs: None };
+            if let Some(v4) = pulp::x86::V4::try_new() {
+                let pairs = std::arch::is_x86_feature_detected!("avx512bf16").then_some(v4);
+                all.extend(pairs.map(|v4| Isa { arch: pulp::Arch::V4(v4), pairs }));
+                all.push(only(pulp::Arch::V4(v4)));
+            }
+            all.extend(pulp::x86::V3::try_new().map(|v3| only(pulp::Arch::V3(v3))));
+            all.push(only(pulp::Arch::Scalar));
         }
-        Isa::from(pulp::Arch::new())
+        #[cfg(not(target_arch = "x86_64"))]
+        all.extend([pulp::Arch::new(), pulp::Arch::Scalar].map(|arch| Isa { arch }));
+        all
     }
 
     /// The usual name.
@@ -56,17 +70,6 @@ impl Isa {
         }
         _ = op;
         unreachable!("pairs without AVX512-BF16")
-    }
-}
-
-impl From<pulp::Arch> for Isa {
-    /// Only this instruction set, for tests.
-    fn from(arch: pulp::Arch) -> Isa {
-        Isa {
-            arch,
-            #[cfg(target_arch = "x86_64")]
-            pairs: None,
-        }
     }
 }
 
