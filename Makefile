@@ -1,6 +1,6 @@
 ## s4l: from images, few of them labelled, to a classifier and a table of results.
 ##
-##   make moam_step3      supervised start, joint training, pseudo labels, retraining, fine-tuning
+##   make moam_step3      supervised training to compare with, joint training, pseudo labels, retraining, fine-tuning
 ##   make moam_step1      joint training only: rotation + VAT + entropy minimization
 ##   make moam_step2      retraining on the pseudo labels of step 1
 ##   make supervised_1p   supervised training on 1 % of the labels
@@ -226,6 +226,8 @@ $(foreach name,$3,$(eval $(call row,$(name),s4l-pretrain,--labelled '$S/$1.parqu
 $(eval $(call pseudo,$4,$1))
 $(eval $(call row,pseudo_labels$2,s4l-pretrain,--labelled '$S/$1.parquet' --labels '$S/$4/labels.parquet'))
 $(eval $(call row,moam_step1$2,s4l-pretrain,--labelled '$S/$1.parquet' $(if $5,--init '$S/$5/model')))
+# The table shows what MOAM is compared with.
+$(if $(filter $4,$3),$(eval $(patsubst %,$S/moam_step1$2/eval.parquet,$(seeds)): $S/moam_step1$2/eval.parquet: | $S/$4/eval.parquet))
 $(eval $(call pseudo,moam_step1$2,$1))
 $(eval $(call row,moam_step2$2,s4l-moam --step retrain,--labels '$S/moam_step1$2/labels.parquet' --init '$S/moam_step1$2/model'))
 $(eval $(call row,moam_step3$2,s4l-moam --step finetune,--labelled '$S/$1.parquet' --init '$S/moam_step2$2/model'))

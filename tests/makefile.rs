@@ -208,6 +208,11 @@ fn every_pipeline_can_make_every_row() {
                 .unwrap();
             assert!(output.status.success(), "{pipeline} {row}: {}", stderr(&output));
             assert!(stdout(&output).contains("bin/s4l-report --in 'absent'"));
+            if row.starts_with("moam") {
+                let few = if row.ends_with("_1p") { "1p" } else { "10p" };
+                let compared = format!("--out 'absent/seed0/supervised_{few}/eval.parquet'");
+                assert!(stdout(&output).contains(&compared), "{pipeline} {row}");
+            }
         }
     }
     assert!(!Path::new(ROOT).join("absent").exists());

@@ -45,7 +45,7 @@ for seed in $seeds; do
     labelled=$at/labelled_$1.parquet first=$at/moam_step1$2
     supervised=$(row "supervised_$1" "$subset" "$at/supervised_$1/labels.parquet")
     rows+=("$supervised" "$(row "pseudo_labels$2" "$supervised")")
-    # If the first step starts from the supervised row, it must wait for that row.
+    # make moam_step1 makes the supervised row too, to compare with or to start from.
     step1=$(row "moam_step1$2" "$supervised")
     label="$bin/s4l-pseudolabel --in '$out/shards' --model '$first/model' \
       --labelled '$labelled' --out '$first/labels.parquet' --seed $seed --part auto"
