@@ -1,7 +1,6 @@
 //! Our side of `engine.sh`. Each line of stdin is a number of seconds; for so long a network trains or
 //! infers, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or `engine gemm gemm f32`:
-//! GFLOP/s of the matrix product that candle uses. `$ISA`: the
-//! instruction set, by its name.
+//! GFLOP/s of the matrix product that candle uses. `$ISA`: the instruction set, by its name.
 
 use candle_core::{DType, Tensor};
 use s4l::methods::supervised::cross_entropy;
