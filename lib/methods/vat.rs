@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 /// Root mean square per value of the step of the power iteration. The reference's norm of 1e-6 is below
 /// float32 round-off. With this step the direction is closest to the limit of small steps: smaller steps
-/// are lost in round-off, larger ones leave the linear range (tests/methods.rs).
+/// are lost in round-off, larger ones leave the linear range (tests/training/methods.rs).
 const XI: f32 = 1e-4;
 /// Values of the image for which `vat_eps` is given: 224 x 224 x 3.
 const REFERENCE_VALUES: f64 = 150_528.0;

@@ -18,7 +18,7 @@ pub const PRETRAIN: &str = env!("CARGO_BIN_EXE_s4l-pretrain");
 pub const MOAM: &str = env!("CARGO_BIN_EXE_s4l-moam");
 pub const PSEUDOLABEL: &str = env!("CARGO_BIN_EXE_s4l-pseudolabel");
 pub const EVAL: &str = env!("CARGO_BIN_EXE_s4l-eval");
-const SUBSET: &str = env!("CARGO_BIN_EXE_s4l-subset");
+pub const SUBSET: &str = env!("CARGO_BIN_EXE_s4l-subset");
 
 /// A network of one unit at a quarter of the work, one thread (tests run side by side), and no messages
 /// except errors.

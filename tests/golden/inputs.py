@@ -2,7 +2,7 @@
 
     python tests/golden/inputs.py        (pillow, webdataset, tensorflow, datasets, scipy, zstandard)
 
-The images are the first ones of pipelines/smoke/data. tests/input.rs reads the samples.
+The images are the first ones of pipelines/smoke/data. tests/data/input.rs reads the samples.
 """
 
 import io

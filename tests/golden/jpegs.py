@@ -1,4 +1,4 @@
-"""JPEG files of every kind, and libjpeg-turbo's result for each, for tests/decode.rs.
+"""JPEG files of every kind, and libjpeg-turbo's result for each, for tests/data/decode.rs.
 
     pip install pillow==13.0.0 numpy zstandard && python tests/golden/jpegs.py [FOLDER]
 

@@ -1,4 +1,4 @@
-"""A network of timm's and its logits, for tests/export.rs.
+"""A network of timm's and its logits, for tests/results/export.rs.
 
     pip install torch==2.15.0 timm==1.0.31 zstandard && python tests/golden/resnetv2.py [FOLDER]
 

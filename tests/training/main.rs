@@ -1,0 +1,16 @@
+//! The training stages: settings, methods, the trunk, and runs that are stopped or fail.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod losses;
+mod memory;
+mod methods;
+mod model_input;
+mod resume;
+mod settings;
+mod training;
+mod training_input;
+mod transfer;
+mod trunk;
+mod watch;
