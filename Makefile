@@ -34,6 +34,8 @@
 ##   SEEDS="0 1 2"        one run of each row per seed (default: 0)
 ##   DEVICE=cpu           device to compute on: cpu or cuda:N
 ##   RUN="srun -n1 --"    command that starts every stage; with it, -j runs rows and seeds side by side
+##   MPI_RUN="mpirun -n 4"  command that starts the ranks of each training, in place of RUN (programs built with
+##                        --features mpi: see docs/SCALE.md)
 ##   TRIALS=12            number of recipes that make tune draws
 ##   BIN=FOLDER           stage programs to use, instead of building them
 ##   PREFIX=/usr/local    folder to install into
@@ -41,7 +43,7 @@
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 .DEFAULT_GOAL := help
 
-VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN BIN PREFIX ROW TRIALS
+VARIABLES := PIPELINE DATA OUT SEEDS DEVICE RUN MPI_RUN BIN PREFIX ROW TRIALS
 # The environment may have variables of these names for other purposes.
 $(foreach name,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval undefine $(name))))
 
@@ -197,7 +199,7 @@ evaluations = $(addsuffix eval.parquet,$(sort $(dir $(filter %/model %/labels.pa
 define model
 $(patsubst %,$4/model/model.safetensors,$(seeds)): $4/model/model.safetensors: \
 		$(call files,$3) $(val) $(shards) FORCE | $(built)
-	@$$(RUN) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
+	@$$(or $$(MPI_RUN),$$(RUN)) $(BIN)/$2 --in '$(OUT)/shards' $(subst %,$$*,$3 $(val:%=--val '%')) \
 		--recipe '$(pipeline)/$1.toml' $5 --out '$$(@D)' --seed $$* --device $(DEVICE) --update
 
 $(patsubst %,$4/eval.parquet,$(seeds)): $4/eval.parquet: \

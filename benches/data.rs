@@ -6,6 +6,7 @@ use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
 use s4l::methods::batch::Labels;
 use s4l::methods::views::ImageViews;
+use s4l::ranks::Share;
 use s4l::rng::{Stream, permutation, rng};
 use s4l::schema::IMAGE_BYTES;
 use s4l::shards::{Shards, Split, Stored};
@@ -81,6 +82,7 @@ fn batches(split: Split, pipe: &str, batch: usize) {
         unlabelled: set(0, 0),
         split,
         seed: 0,
+        share: Share::WHOLE,
     });
     let mut batches = images.batches(0, u64::MAX);
     answer(|| {

@@ -135,7 +135,8 @@ pub trait Stage: clap::Parser {
     fn limits(&self) -> Limits {
         Limits::default()
     }
-    /// Whether this run makes one part of the output.
+    /// Whether several processes with one command line are what is meant: each makes a part of the output,
+    /// or they are ranks of one training.
     fn is_part(&self) -> bool {
         false
     }
@@ -159,6 +160,9 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static DEADLINE: OnceLock<Instant> = OnceLock::new();
 /// Set by the first Ctrl-C.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Set in ranks that leave the words to the first one.
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Set when there was nothing to do.
 static UP_TO_DATE: AtomicBool = AtomicBool::new(false);
@@ -200,7 +204,7 @@ fn finish(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            say("error", &format!("{}: {e}", program()));
+            write(&error_line(&e));
             ExitCode::from(e.exit_code())
         }
     }
@@ -245,7 +249,8 @@ fn refuse_copies() -> Result<()> {
         if let Some(tasks @ 2u64..) = tasks {
             return Err(Error::Usage(format!(
                 "started as {tasks} tasks of one step ({name}), and each would make the whole \
-                 output; start one task, as srun -n1 does, or split the work with --part if the stage has it"
+                 output; start one task, as srun -n1 does, or split the work with --part if the stage has it; \
+                 training takes several in programs built with --features mpi"
             )));
         }
     }
@@ -353,7 +358,21 @@ fn say(level: &str, message: &str) {
     write(&line(level, message));
 }
 
+/// Prints the error that a process ends with before its end.
+pub fn last_words(error: &Error) {
+    write(&error_line(error));
+    silence();
+}
+
+/// Writes nothing to stderr from now on: another rank has the same to say.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
 fn write(line: &str) {
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     // The work continues if the log is full or closed.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
@@ -390,7 +409,7 @@ pub fn progress_bytes(what: &'static str) -> ProgressBar {
 }
 
 fn bar(bar: ProgressBar, what: &'static str, style: &str) -> ProgressBar {
-    if LOG.get().is_some_and(|l| l.quiet || l.json) {
+    if SILENT.load(Ordering::Relaxed) || LOG.get().is_some_and(|l| l.quiet || l.json) {
         return ProgressBar::hidden();
     }
     if let Ok(style) = ProgressStyle::with_template(style) {

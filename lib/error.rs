@@ -54,6 +54,9 @@ pub enum Error {
     /// Too little memory; `preparing` before the first step of training.
     #[error("{what}; {hint}")]
     Memory { what: String, hint: String, preparing: bool },
+    /// Another rank of this training ended with this exit code; it says why.
+    #[error("rank {rank} ended with exit code {code}, so this one ends too")]
+    Rank { rank: usize, code: u8 },
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
@@ -75,6 +78,7 @@ impl Error {
             | Error::Paused { .. } => 75,
             Error::Memory { preparing: false, .. } => 74,
             Error::Recipe { .. } | Error::Memory { preparing: true, .. } => 78,
+            Error::Rank { code, .. } => *code,
             Error::Internal(_) => 1,
         }
     }

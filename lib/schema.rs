@@ -100,6 +100,8 @@ pub const TOOL_KEY: &str = "s4l.tool";
 pub const VERSION_KEY: &str = "s4l.version";
 /// `recipe::hash` of the settings.
 pub const RECIPE_KEY: &str = "s4l.recipe";
+/// Processes that trained together, if there were several.
+pub const RANKS_KEY: &str = "s4l.ranks";
 pub const SEED_KEY: &str = "s4l.seed";
 /// Prefix of the name of an input; the value is the hash of its content.
 pub const INPUT_PREFIX: &str = "s4l.input.";
@@ -170,6 +172,7 @@ pub const CPU_SECONDS: &str = "cpu_seconds";
 pub const PEAK_MEMORY: &str = "peak_memory_mb";
 pub const THREADS: &str = "threads";
 pub const INSTRUCTIONS: &str = "instructions";
+pub const RANKS: &str = "ranks";
 pub const HOST: &str = "host";
 /// Key of the provenance file of a joined output: the provenance of the parts.
 pub const PARTS: &str = "parts";

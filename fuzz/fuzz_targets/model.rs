@@ -4,7 +4,7 @@
 
 mod input;
 
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::inspect;
 use s4l::model::folder::Model;
 use s4l::network::weights::Weights;

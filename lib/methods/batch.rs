@@ -1,14 +1,16 @@
 //! A training batch: the images of one step, the meaning of its rows, and the labels.
 
 use crate::error::Result;
+use crate::ranks::Parts;
 use crate::settings::Settings;
 use candle_core::Tensor;
 
 /// The images of one step, augmented.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[rows, height, width, channels]` in one buffer, in the order of `rows`.
+    /// `[rows, height, width, channels]` in one buffer, in the order of `rows`: this rank's share of each half.
     pub images: Vec<f32>,
+    /// Of all ranks, as the labels.
     pub rows: Rows,
     /// One label per labelled image.
     pub labels: Labels,
@@ -49,6 +51,17 @@ impl Stride {
 impl Rows {
     pub fn all(&self) -> usize {
         self.unlabelled.rows() + self.labelled.rows()
+    }
+
+    /// Rows of each half.
+    pub fn parts(&self) -> Parts {
+        [self.unlabelled.rows(), self.labelled.rows()]
+    }
+
+    /// How many of some rows are in each half.
+    pub fn parts_of(&self, some: Stride) -> Parts {
+        let first = (some.rows * some.every).min(self.unlabelled.rows()) / some.every;
+        [first, some.rows - first]
     }
 }
 

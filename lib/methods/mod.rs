@@ -21,6 +21,7 @@ use crate::settings::{Checked, Fault, Method, Settings, method_name};
 use batch::{Batch, Half, Rows, Stride};
 use candle_core::Tensor;
 use main_pass::{At, MainPass, Record, Term, Value};
+use vat::Clean;
 use views::{Pipes, Views};
 
 /// The requirements of a method on a run, and the terms that it adds to the supervised one.
@@ -216,16 +217,18 @@ pub fn step(
         let mut terms = vec![supervised::term(&pass, &mut record)?];
         terms.extend((method.terms)(&pass)?);
         if let Some(rows) = perturbed {
-            clean = Some((rows.pick(&pass.logits)?.detach(), rows.every));
+            let parts = batch.rows.parts_of(rows);
+            clean =
+                Some(Clean { logits: rows.pick(&pass.logits)?.detach(), every: rows.every, parts });
         }
         weighted_sum(&terms, &mut record)
     };
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-    let mut loss = f64::from(network.differentiate(pass, main_loss)?);
+    let mut loss = f64::from(network.differentiate(pass, batch.rows.parts(), main_loss)?);
     let weight = vat::weight(settings, at);
     // A term of weight 0, as at the start of a ramp, needs no gradient.
-    if let Some((clean, every)) = clean.filter(|_| weight != 0.0) {
-        let term = vat::term(network, settings, (&clean, every), at)?;
+    if let Some(clean) = clean.filter(|_| weight != 0.0) {
+        let term = vat::term(network, settings, clean, at)?;
         loss += weight * term.value;
         record.push(term);
     }

@@ -7,6 +7,7 @@ use super::main_pass::{At, MainPass, Term, Value};
 use crate::error::Result;
 use crate::network::engine::Pass;
 use crate::network::{Network, Outputs};
+use crate::ranks::Parts;
 use crate::rng::{Stream, rng};
 use crate::schema::{head, metric};
 use crate::settings::{Checked, Fault, Settings};
@@ -52,23 +53,26 @@ pub fn weight(s: &Settings, at: At) -> f64 {
     s.weight_vat * at.ramp
 }
 
-/// VAT's unweighted term; the engine accumulates its weighted gradient. `clean`: the logits
-/// `[n, classes]` of each `every`-th image of the step in the main pass.
-pub fn term(
-    network: &mut Network,
-    s: &Settings,
-    (clean, every): (&Tensor, usize),
-    at: At,
-) -> Result<Value> {
+/// The predictions that should not change.
+pub struct Clean {
+    /// `[n, classes]` of the images that are moved, in the main pass.
+    pub logits: Tensor,
+    /// From the first image of the step on, each `every`-th is moved.
+    pub every: usize,
+    /// How many in each half of the batch.
+    pub parts: Parts,
+}
+
+/// VAT's unweighted term; the engine accumulates its weighted gradient.
+pub fn term(network: &mut Network, s: &Settings, mut clean: Clean, at: At) -> Result<Value> {
     let radius = radius(s.vat_eps, network.image_values);
-    let clean = &match every {
-        1 => clean.clone(),
-        _ => unmoved(network, clean.dim(0)?, every)?,
-    };
-    perturb(network, (clean, every), radius, s.vat_power_iterations, (at.seed, at.step))?;
+    if clean.every > 1 {
+        clean.logits = unmoved(network, &clean)?;
+    }
+    perturb(network, &clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
     let mut value = 0.0;
-    network.differentiate(Pass::Perturbed, |outputs| {
-        let divergence = divergence(&outputs.head(head::CLASSES)?, clean)?;
+    network.differentiate(Pass::Perturbed, clean.parts, |outputs| {
+        let divergence = divergence(&outputs.head(head::CLASSES)?, &clean.logits)?;
         value = f64::from(divergence.to_scalar::<f32>()?);
         Ok((divergence * weight(s, at))?)
     })?;
@@ -78,10 +82,11 @@ pub fn term(
 /// The logits `[n, classes]` of each `every`-th image with the batch statistics of only these images, as in
 /// the perturbed passes. The main pass includes other views in its statistics, so its logits would give a
 /// large divergence even without a perturbation.
-fn unmoved(network: &mut Network, images: usize, every: usize) -> Result<Tensor> {
-    network.engine.direction(vec![0.0; images * network.image_values], every);
+fn unmoved(network: &mut Network, clean: &Clean) -> Result<Tensor> {
+    let images = network.ranks().share().rows(clean.parts).count();
+    network.engine.direction(vec![0.0; images * network.image_values], clean.every);
     network.engine.along(0.0);
-    Ok(network.forward(Pass::Perturbed)?.head(head::CLASSES)?.detach())
+    Ok(network.forward(Pass::Perturbed, clean.parts)?.head(head::CLASSES)?.detach())
 }
 
 /// Norm of the perturbation for an image of `values` values: the same root mean square per value as norm
@@ -103,31 +108,31 @@ pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
 }
 
 /// Moves each `every`-th image of the step by `radius` in its adversarial direction: one gradient of the
-/// divergence per iteration, starting from a normal direction keyed by (seed, step, image). `clean`: the
-/// logits `[n, classes]` of these images in the main pass.
+/// divergence per iteration, starting from a normal direction keyed by (seed, step, image).
 pub fn perturb(
     network: &mut Network,
-    (clean, every): (&Tensor, usize),
+    clean: &Clean,
     radius: f64,
     iterations: usize,
     key: (u64, u64),
 ) -> Result<()> {
     let values = network.image_values;
-    network.engine.direction(noise(clean.dim(0)?, values, key), every);
+    let images = network.ranks().share().rows(clean.parts).collect::<Vec<_>>();
+    network.engine.direction(noise(&images, values, key), clean.every);
     let xi = f64::from(XI) * (values as f64).sqrt();
     for _ in 0..iterations {
         network.engine.along(xi);
-        let loss = |outputs: &Outputs| divergence(&outputs.head(head::CLASSES)?, clean);
-        network.differentiate(Pass::Direction, loss)?;
+        let loss = |outputs: &Outputs| divergence(&outputs.head(head::CLASSES)?, &clean.logits);
+        network.differentiate(Pass::Direction, clean.parts, loss)?;
     }
     network.engine.along(radius);
     Ok(())
 }
 
-/// A normal direction `[images, values]`, made by all threads.
-fn noise(images: usize, values: usize, (seed, step): (u64, u64)) -> Vec<f32> {
-    let mut noise = vec![0f32; images * values];
-    noise.par_chunks_exact_mut(values).enumerate().for_each(|(image, noise)| {
+/// A normal direction `[images, values]` of images by their place among the moved ones, made by all threads.
+fn noise(images: &[usize], values: usize, (seed, step): (u64, u64)) -> Vec<f32> {
+    let mut noise = vec![0f32; images.len() * values];
+    noise.par_chunks_exact_mut(values).zip(images).for_each(|(noise, &image)| {
         let mut rng = rng(seed, Stream::VatDirection, step, image as u64);
         noise.fill_with(|| StandardNormal.sample(&mut rng));
     });

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::metrics::Metric;
-use crate::artifact::Lineage;
+use crate::lineage::Lineage;
 use crate::markdown::escape;
 use crate::schema::metric;
 use crate::settings::method_name;

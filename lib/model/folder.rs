@@ -3,9 +3,10 @@
 use super::config::Config;
 use super::tensors::{Tensor, can_hold, check_hash, tensors, with_counters};
 use super::timm;
-use crate::artifact::{self, Lineage};
+use crate::artifact;
 use crate::decode::MAX_PIXELS;
 use crate::error::{Error, Result};
+use crate::lineage::Lineage;
 use crate::network::Network;
 use crate::network::cpu;
 use crate::network::device::Device;

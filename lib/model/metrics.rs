@@ -1,7 +1,7 @@
 //! `metrics.parquet`: the learning curves of a run.
 
-use crate::artifact::Lineage;
 use crate::error::Result;
+use crate::lineage::Lineage;
 use crate::schema;
 use crate::tables::table;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};

@@ -7,6 +7,7 @@ use super::layout::{Conv, Layout, Norm};
 use super::update::Update;
 use super::weights::Weights;
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use candle_core::{D, DType, Device, Tensor, Var};
 
 /// See the module. The trunk computes on the device; weights, heads and optimizer are the host's.
@@ -66,6 +67,13 @@ impl CandleEngine {
 }
 
 impl Engine for CandleEngine {
+    fn join(&mut self, ranks: Ranks) -> Result<()> {
+        match ranks.size() {
+            1 => Ok(()),
+            _ => Err(Error::Usage("several ranks train with --device cpu only".into())),
+        }
+    }
+
     fn put(&mut self, weights: Weights) -> Result<()> {
         self.memory.put(weights);
         Ok(())
@@ -88,7 +96,7 @@ impl Engine for CandleEngine {
     }
 
     fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>> {
-        let TrunkForward { parameters, images, moving } = self.memory.forward(pass);
+        let TrunkForward { parameters, images, moving, .. } = self.memory.forward(pass);
         let images = Var::from_tensor(&self.upload.images(images)?)?;
         let parameters = &parameters[..self.layout.trunk_parameters];
         let parameters = Var::from_tensor(&self.upload.vector(parameters)?)?;
@@ -128,8 +136,7 @@ impl Engine for CandleEngine {
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {
-        self.memory.update(update);
-        Ok(())
+        self.memory.update(update)
     }
 
     fn prepare(&mut self) -> Result<()> {

@@ -4,6 +4,7 @@
 use super::update::Update;
 use super::weights::Weights;
 use crate::error::Result;
+use crate::ranks::Ranks;
 use serde::{Deserialize, Serialize};
 
 /// The number format in which activations and gradients are stored, and which the CPU multiplies.
@@ -50,6 +51,9 @@ pub enum Inner {
 
 /// A network on a device. Images are `[n, height, width, channels]`, logits `[n, outputs]`.
 pub trait Engine: Send {
+    /// From now on, batches are those of all ranks: statistics of a batch, and gradients of the parameters.
+    fn join(&mut self, ranks: Ranks) -> Result<()>;
+
     /// Takes over the weights.
     fn put(&mut self, weights: Weights) -> Result<()>;
 
@@ -74,7 +78,7 @@ pub trait Engine: Send {
     /// that the loss does not depend on.
     fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()>;
 
-    /// Makes an optimizer step along the gradient of the parameters, then clears the gradient.
+    /// Makes an optimizer step along the gradient of the parameters of all ranks, then clears the gradient.
     fn update(&mut self, update: &Update) -> Result<()>;
 
     /// Prepares inference with the current weights.

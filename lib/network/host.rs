@@ -7,8 +7,10 @@ use super::layout::Layout;
 use super::update::{Update, update};
 use super::weights::Weights;
 use crate::error::Result;
+use crate::ranks::{Alone, Communicator, Ranks};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// See the module.
 pub struct HostMemory {
@@ -25,6 +27,7 @@ pub struct HostMemory {
     every: usize,
     moved: Vec<f32>,
     heads: Heads,
+    pub ranks: Ranks,
     /// The pass of the last `forward`.
     pass: Pass,
 }
@@ -35,6 +38,7 @@ pub struct TrunkForward<'a> {
     pub images: &'a [f32],
     /// Updated with the statistics of the batch.
     pub moving: Option<Moving<'a>>,
+    pub ranks: &'a dyn Communicator,
 }
 
 /// The moving statistics, and the share of the old value that stays in an update.
@@ -50,6 +54,7 @@ pub struct TrunkBackward<'a> {
     /// Gradient of the pre-logits.
     pub features: Vec<f32>,
     pub wanted: Wanted<'a>,
+    pub ranks: &'a dyn Communicator,
 }
 
 /// The wanted gradient, and its destination.
@@ -72,6 +77,7 @@ impl HostMemory {
             every: 1,
             moved: Vec::new(),
             heads: Heads::default(),
+            ranks: Arc::new(Alone),
             pass: Pass::Perturbed,
             layout: layout.clone(),
             weights,
@@ -111,7 +117,7 @@ impl HostMemory {
             Pass::Train { keep } => (&self.images, Some(Moving { statistics, keep })),
             Pass::Perturbed | Pass::Direction => (&self.moved, None),
         };
-        TrunkForward { parameters: &self.weights.parameters, images, moving }
+        TrunkForward { parameters: &self.weights.parameters, images, moving, ranks: &*self.ranks }
     }
 
     /// The logits of each head from the pre-logits.
@@ -137,12 +143,15 @@ impl HostMemory {
                 (images, features, Wanted::Parameters(gradient))
             }
         };
-        Ok(TrunkBackward { parameters: &self.weights.parameters, images, features, wanted })
+        let parameters = &self.weights.parameters;
+        Ok(TrunkBackward { parameters, images, features, wanted, ranks: &*self.ranks })
     }
 
-    pub fn update(&mut self, by: &Update) {
+    pub fn update(&mut self, by: &Update) -> Result<()> {
+        self.ranks.sum(&mut self.gradient)?;
         update(&mut self.weights, &mut self.gradient, &self.decayed, by);
         self.heads.forget();
+        Ok(())
     }
 
     /// The logits of a head from inferred pre-logits.

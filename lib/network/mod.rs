@@ -12,12 +12,14 @@ pub mod update;
 pub mod weights;
 
 use crate::error::{Error, Result};
+use crate::ranks::{Alone, Parts, Ranks};
 use candle::CandleEngine;
 use candle_core::{DType, Tensor, Var};
 use cpu::Isa;
 use device::Device;
 use engine::{Engine, Pass, Precision};
 use layout::{Architecture, Layout};
+use std::sync::Arc;
 use weights::Weights;
 
 /// The heads' logits of a pass. A loss is made from them, and candle differentiates it.
@@ -75,6 +77,7 @@ pub struct Network {
     /// Values per image.
     pub image_values: usize,
     pub engine: Box<dyn Engine>,
+    ranks: Ranks,
 }
 
 impl Network {
@@ -104,7 +107,21 @@ impl Network {
                 return Err(Error::Usage(what.into()));
             }
         };
-        Ok(Network { image_values: size.0 * size.1 * architecture.channels, layout, engine })
+        let image_values = size.0 * size.1 * architecture.channels;
+        Ok(Network { image_values, layout, engine, ranks: Arc::new(Alone) })
+    }
+
+    /// From now on, losses and batch statistics are those of the rows of all ranks.
+    ///
+    /// Errors: `Usage` if the engine cannot do that.
+    pub fn join(&mut self, ranks: &Ranks) -> Result<()> {
+        self.ranks = ranks.clone();
+        self.engine.join(ranks.clone())
+    }
+
+    /// Those that train this network.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// Borrows the network for inference.
@@ -122,25 +139,33 @@ impl Network {
         Ok(())
     }
 
-    /// One pass forward.
-    pub fn forward(&mut self, pass: Pass) -> Result<Outputs> {
-        Outputs::new(&self.layout, self.engine.forward(pass)?)
+    /// One pass forward. `parts`: the rows of all ranks.
+    pub fn forward(&mut self, pass: Pass, parts: Parts) -> Result<Outputs> {
+        let own = self.engine.forward(pass)?;
+        let heads = self.layout.heads.iter().zip(own);
+        let all = heads.map(|(head, own)| self.ranks.gathered_rows(own, head.outputs, parts));
+        let all = all.collect::<Result<_>>()?;
+        Outputs::new(&self.layout, all)
     }
 
-    /// One pass forward and backward. `loss` makes a scalar of the heads' logits, and the engine keeps the
-    /// gradient. Returns the loss.
+    /// One pass forward and backward. `loss` makes a scalar of the heads' logits of all ranks, and the engine
+    /// keeps the gradient that flows through the rows of this one. Returns the loss. `parts`: the rows of all
+    /// ranks.
     pub fn differentiate(
         &mut self,
         pass: Pass,
+        parts: Parts,
         loss: impl FnOnce(&Outputs) -> Result<Tensor>,
     ) -> Result<f32> {
-        let outputs = self.forward(pass)?;
+        let outputs = self.forward(pass, parts)?;
         let loss = loss(&outputs)?;
         let gradients = outputs.gradients(&loss)?;
         if gradients.iter().all(Option::is_none) {
             return Err(Error::Internal("a loss that does not depend on the images".into()));
         }
-        self.engine.backward(&gradients)?;
+        let heads = self.layout.heads.iter().zip(gradients);
+        let own = heads.map(|(head, all)| Some(self.ranks.own_rows(all?, head.outputs, parts)));
+        self.engine.backward(&own.collect::<Vec<_>>())?;
         Ok(loss.to_scalar()?)
     }
 }

@@ -214,6 +214,7 @@ fn rows(shape: &Shape, data: &Data) -> Result<Vec<Row>> {
         let settings = recipe.settings()?;
         let labelled = if recipe.row == "moam_step2" { data.all } else { data.labelled };
         let of = dry_run::Data {
+            ranks: 1,
             channels: data.channels,
             classes: data.classes,
             labelled,

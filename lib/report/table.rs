@@ -2,8 +2,8 @@
 
 use super::rows::{Difference, Estimate, TableRow, uneven};
 use super::runs::Budget;
-use crate::artifact::Lineage;
 use crate::error::Result;
+use crate::lineage::Lineage;
 use crate::markdown::escape;
 use crate::schema;
 use crate::tables::table;

@@ -1,10 +1,10 @@
 //! The identity of a run of `s4l-shard`. Runs of one identity make the same bytes, so a run may continue
 //! with the files of another, and parts of one identity may be joined.
 
-use crate::artifact::Lineage;
 use crate::decode::encoded::Resized;
 use crate::input::survey::Survey;
 use crate::input::taken::Taken;
+use crate::lineage::Lineage;
 use crate::part::Part;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,12 +1,13 @@
 //! `s4l-eval`: one pass of a model over a split whose labels are known.
 
-use crate::artifact::{self, Lineage};
+use crate::artifact;
 use crate::augment::Pipe;
 use crate::cli::{self, Computing, InputShards, Limits, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::{EvalSummary, Prediction, summarize};
 use crate::labelled::rows::{labelled_rows, labels_hash};
+use crate::lineage::Lineage;
 use crate::model::folder::Model;
 use crate::network::device::Device;
 use crate::part;

@@ -1,10 +1,11 @@
 //! `s4l-export`: a model in the format of another library.
 
-use crate::artifact::{self, Lineage, Target, TemporaryFolder, UNSEEDED};
+use crate::artifact::{self, Target, TemporaryFolder};
 use crate::augment::Act;
 use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::EvalSummary;
+use crate::lineage::{Lineage, UNSEEDED};
 use crate::lock::Lock;
 use crate::model::export_card::{Card, Evaluation};
 use crate::model::folder::{self, Model};

@@ -2,7 +2,9 @@
 
 use crate::cli::{Limits, Messages, Stage};
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use crate::settings::Method;
+use crate::train::join;
 use crate::train::labels::LabelFile;
 use crate::train::options::TrainingOptions;
 use crate::train::prepare::Inputs;
@@ -54,7 +56,17 @@ impl Stage for Args {
         self.options.computing.limits
     }
 
+    fn is_part(&self) -> bool {
+        join::ARE_POSSIBLE
+    }
+
     fn run(self) -> Result<()> {
+        join::together(self.options.patience(), |ranks| self.train(ranks))
+    }
+}
+
+impl Args {
+    fn train(self, ranks: &Ranks) -> Result<()> {
         if self.options.lists_settings()? {
             return Ok(());
         }
@@ -74,11 +86,9 @@ impl Stage for Args {
         let Some(out) = self.options.output.out.clone() else {
             return Err(usage("--out MODEL: name the folder of the new model"));
         };
-        train(&self.options, settings, Inputs { tool: "s4l-moam", labels, out })
+        train(&self.options, settings, Inputs { tool: "s4l-moam", labels, out }, ranks)
     }
-}
 
-impl Args {
     /// The labels that the step trains on.
     fn labels(&self, step: Step) -> Result<LabelFile> {
         match (step, &self.labelled, &self.labels) {

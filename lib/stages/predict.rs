@@ -1,10 +1,11 @@
 //! `s4l-predict`: predicts the labels of images that need not be sharded first.
 
-use crate::artifact::{self, Lineage, Target, UNSEEDED};
+use crate::artifact::{self, Target};
 use crate::cli::{self, COMPUTING, Limits, Messages, Output, Stage};
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::softmax;
 use crate::evaluate::pictures::{self, Picture, Preparation};
+use crate::lineage::{Lineage, UNSEEDED};
 use crate::lock::Lock;
 use crate::model::folder::Model;
 use crate::network::Inference;

@@ -3,8 +3,10 @@
 use crate::cli::{Limits, Messages, Stage};
 use crate::error::{Error, Result};
 use crate::methods;
+use crate::ranks::Ranks;
 use crate::schema;
 use crate::settings::{Method, method_name};
+use crate::train::join;
 use crate::train::labels::LabelFile;
 use crate::train::options::TrainingOptions;
 use crate::train::prepare::Inputs;
@@ -46,7 +48,17 @@ impl Stage for Args {
         self.options.computing.limits
     }
 
+    fn is_part(&self) -> bool {
+        join::ARE_POSSIBLE
+    }
+
     fn run(self) -> Result<()> {
+        join::together(self.options.patience(), |ranks| self.train(ranks))
+    }
+}
+
+impl Args {
+    fn train(self, ranks: &Ranks) -> Result<()> {
         if self.options.lists_settings()? {
             return Ok(());
         }
@@ -70,6 +82,6 @@ impl Stage for Args {
             }
         };
         let out = self.options.output.out_or(schema::MODEL);
-        train(&self.options, settings, Inputs { tool: "s4l-pretrain", labels, out })
+        train(&self.options, settings, Inputs { tool: "s4l-pretrain", labels, out }, ranks)
     }
 }

@@ -1,12 +1,13 @@
 //! `s4l-pseudolabel`: labels every image by a model's mean over many views.
 
-use crate::artifact::{self, Lineage};
+use crate::artifact;
 use crate::augment::{Mode, Pipe};
 use crate::cli::{self, Computing, InputShards, Limits, Messages, Output, Stage, quoted};
 use crate::error::Result;
 use crate::evaluate::{logits, metrics};
 use crate::labelled::collapse;
 use crate::labelled::rows::labelled_rows;
+use crate::lineage::Lineage;
 use crate::model::config::Config;
 use crate::model::folder::Model;
 use crate::network::device::Device;

@@ -7,10 +7,11 @@
 //! stages used, which varies between runs of the same bytes, is in `cost.csv` and `cost.html`. With `--audit`
 //! it reads pseudo labels and writes one page about them.
 
-use crate::artifact::{self, Lineage, Target};
+use crate::artifact::{self, Target};
 use crate::audit::{self, labels::Sources};
 use crate::cli::{self, Messages, Output, Stage};
 use crate::error::{Error, Result};
+use crate::lineage::Lineage;
 use crate::lock::Lock;
 use crate::page::frame::Page;
 use crate::report::{budget, check, cost, html, labels, paired, rows, runs, table};

@@ -1,11 +1,12 @@
 //! `s4l-shard`: images in any supported form → a shard folder.
 
-use crate::artifact::{self, Lineage, Target, UNSEEDED};
+use crate::artifact::{self, Target};
 use crate::cli::{self, Limits, Messages, Output, Stage};
 use crate::decode::encoded::Resized;
 use crate::error::{Error, Result};
 use crate::input::survey::Survey;
 use crate::input::{self, Columns, Format, Input, Options};
+use crate::lineage::{Lineage, UNSEEDED};
 use crate::lock::Lock;
 use crate::part::{self, Part};
 use crate::recipe::{self, Keys, Recipe};

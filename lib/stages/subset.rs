@@ -1,12 +1,13 @@
 //! `s4l-subset`: chooses the images whose labels a training stage may know.
 
-use crate::artifact::{self, Lineage, Target};
+use crate::artifact::{self, Target};
 use crate::cli::{self, InputShards, Limits, Messages, Output, Seed, Stage};
 use crate::error::{Error, Result};
 use crate::labelled::draw::{self, Choice, Chosen, Pool, TooFew, Validation};
 use crate::labelled::duplicates::{self, Leak, NamedRows};
 use crate::labelled::list;
 use crate::labelled::rows::{labelled_rows, labels_hash};
+use crate::lineage::Lineage;
 use crate::lock::Lock;
 use crate::recipe;
 use crate::schema;

@@ -5,9 +5,10 @@
 //! The footer of a piece or part tells its rows: it has the lineage of the whole table and `s4l.part`.
 
 use super::table::{self, Pairs};
-use crate::artifact::{self, Lineage, Target, beside};
+use crate::artifact::{self, Target, beside};
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
+use crate::lineage::Lineage;
 use crate::lock::Lock;
 use crate::part::{self, Part};
 use crate::schema::{self, ABOUT_KEY, FORMAT_KEY, HASH_KEY, PART_KEY, TOOL_KEY};

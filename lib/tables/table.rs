@@ -2,8 +2,9 @@
 
 use super::contained::{self, contained};
 use super::hash::{self, Hashing};
-use crate::artifact::{self, Lineage};
+use crate::artifact;
 use crate::error::{Error, Result};
+use crate::lineage::Lineage;
 use crate::schema::{self, FORMAT_KEY, HASH_KEY, NO_HASH};
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::compute::BatchCoalescer;

@@ -22,6 +22,23 @@ pub fn settings(recipe: &Recipe, s: &Settings) -> Result<()> {
     together.map_err(|fault| recipe_error(recipe, fault))
 }
 
+/// Errors: `Usage` unless each rank can have as many images of every step.
+pub fn divides(s: &Settings, ranks: usize) -> Result<()> {
+    for (key, batch) in [("batch", s.batch), ("unlabelled_batch", s.unlabelled_batch)] {
+        if !batch.is_multiple_of(ranks) {
+            let above = batch.next_multiple_of(ranks);
+            let near = match above - ranks {
+                0 => format!("-s {key}={above}"),
+                below => format!("-s {key}={below} or {above}"),
+            };
+            return Err(Error::Usage(format!(
+                "{key} {batch} does not divide among {ranks} ranks; the nearest that do: {near}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The views of training images of that many channels.
 ///
 /// Errors: `Recipe` for pipes that do not parse, or do not give what the method and the engine need.

@@ -27,8 +27,9 @@ pub struct State {
     pub means: RunningMeans,
     /// What the runs before this one used.
     pub used: Usage,
-    /// The instructions that the last of them computed with.
+    /// The instructions that the last of them computed with, and its number of ranks.
     pub instructions: String,
+    pub ranks: usize,
 }
 
 /// The newest checkpoint of the run whose output is `model`.
@@ -81,6 +82,7 @@ pub fn save(
             (schema::CPU_SECONDS.to_string(), used.cpu_seconds.to_string()),
             (schema::PEAK_MEMORY.to_string(), used.peak_memory_mb.to_string()),
             (schema::INSTRUCTIONS.to_string(), Isa::best().name().to_string()),
+            (schema::RANKS.to_string(), state.ranks.to_string()),
         ]),
     )?;
     let newest = file(model);
@@ -214,6 +216,7 @@ fn state(header: &HashMap<String, String>) -> OrDamage<State> {
             peak_memory_mb: number(header, schema::PEAK_MEMORY),
         },
         instructions: header.get(schema::INSTRUCTIONS).cloned().unwrap_or_default(),
+        ranks: number::<usize>(header, schema::RANKS).max(1),
     })
 }
 

@@ -19,6 +19,8 @@ pub struct Data {
     pub classes: usize,
     pub labelled: usize,
     pub unlabelled: usize,
+    /// Processes that share each step.
+    pub ranks: usize,
 }
 
 /// The learning rate, and that of the recipe if it is given for another batch.
@@ -51,14 +53,14 @@ const PARAMETER_COPIES: usize = 4 + 2 * 3 + 1;
 const BASE: usize = 20 << 20;
 const THREAD: usize = 4 << 20;
 
-/// Bytes of memory that training takes on the CPU, about.
+/// Bytes of memory that training takes on the CPU, about, in each rank.
 pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
     let views = methods::views(s, data.channels)?;
     let layout = layout(s, data);
-    let images = views.images_a_step(s);
+    let images = views.images_a_step(s).div_ceil(data.ranks);
     let first = views.labelled.first();
     let size = (first.height, first.width);
-    let moved = methods::moved_images(s, &views);
+    let moved = methods::moved_images(s, &views).div_ceil(data.ranks);
     let activations = cpu::training_bytes(&layout, size, s.precision, (images, moved));
     let ahead = BATCHES_AHEAD * images * first.height * first.width * first.channels;
     let base = BASE + THREAD * rayon::current_num_threads();
@@ -69,7 +71,9 @@ pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
 fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings>> {
     let of = |batch: usize| Settings {
         batch,
-        unlabelled_batch: (s.unlabelled_batch * batch).div_ceil(s.batch),
+        unlabelled_batch: (s.unlabelled_batch * batch)
+            .div_ceil(s.batch)
+            .next_multiple_of(data.ranks),
         ..s.clone()
     };
     let fits = |batch: usize| -> Result<bool> { Ok(memory(&of(batch), data)? as u64 <= most) };
@@ -81,6 +85,7 @@ fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings
             false => high = middle,
         }
     }
+    low -= low % data.ranks;
     Ok((low > 0).then(|| of(low)).filter(|smaller| methods::check(smaller).is_ok()))
 }
 

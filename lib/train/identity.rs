@@ -1,7 +1,7 @@
 //! What the weights of a run depend on: a run resumes a checkpoint of the same identity.
 
-use crate::artifact::Lineage;
 use crate::error::{Error, Result};
+use crate::lineage::Lineage;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::methods::batch::{Batch, Half, Labels, Rows};
 use crate::methods::views::ImageViews;
+use crate::ranks::Share;
 use crate::rng::{Stream, permutation, rng};
 use crate::shards::Split;
 use rayon::prelude::*;
@@ -34,6 +35,8 @@ pub struct TrainingImages {
     /// With a batch of 0: no unlabelled images.
     pub unlabelled: ImageSet,
     pub seed: u64,
+    /// The share of each batch whose images are made.
+    pub share: Share,
 }
 
 /// Images that the system is asked to have in memory before their turn: enough reads in flight to
@@ -65,18 +68,24 @@ impl TrainingImages {
 
     /// The batch of a step, in the buffer of a used batch.
     fn batch(&self, draws: &StepDraws, mut images: Vec<f32>) -> Result<Batch> {
+        let own = [self.own(&draws.unlabelled), self.own(&draws.labelled)];
         let values = |set: &ImageSet, draws: &[Draw]| set.views.values() * draws.len();
-        let unlabelled = values(&self.unlabelled, &draws.unlabelled);
-        images.resize(unlabelled + values(&self.labelled, &draws.labelled), 0.0);
+        let unlabelled = values(&self.unlabelled, own[0]);
+        images.resize(unlabelled + values(&self.labelled, own[1]), 0.0);
         let (unlabelled, labelled) = images.split_at_mut(unlabelled);
-        self.augment(&self.unlabelled, &draws.unlabelled, unlabelled)?;
-        self.augment(&self.labelled, &draws.labelled, labelled)?;
+        self.augment(&self.unlabelled, own[0], unlabelled)?;
+        self.augment(&self.labelled, own[1], labelled)?;
         let half = |set: &ImageSet| Half { images: set.batch, views: set.views.count() };
         Ok(Batch {
             images,
             rows: Rows { unlabelled: half(&self.unlabelled), labelled: half(&self.labelled) },
             labels: self.labels.pick(draws.labelled.iter().map(|draw| draw.index)),
         })
+    }
+
+    /// Those of a half that are made here.
+    fn own<'a>(&self, draws: &'a [Draw]) -> &'a [Draw] {
+        &draws[self.share.of(draws.len())]
     }
 
     /// Writes the views of each drawn image to `out`. The pipes of an image draw from one generator,
@@ -189,7 +198,7 @@ impl Ahead {
         {
             let draw = |order: &mut Order, set: &ImageSet| {
                 let draws = order.draws(images.seed, set, step);
-                for draw in &draws {
+                for draw in images.own(&draws) {
                     images.split.prefetch(set.rows[draw.index] as usize);
                 }
                 draws

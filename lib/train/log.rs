@@ -42,8 +42,10 @@ impl RunningMeans {
     }
 }
 
-/// The metrics while the stage runs.
-pub struct MetricsLog {
+/// The metrics while the stage runs, in files if this rank writes.
+pub struct MetricsLog(Option<Files>);
+
+struct Files {
     path: PathBuf,
     file: std::fs::File,
     events: EventFile,
@@ -55,30 +57,29 @@ impl MetricsLog {
         let path = model.join(schema::METRICS_JSONL);
         let file = std::fs::File::create(&path).map_err(Error::io(&path))?;
         let events = EventFile::open(&events_path(model)?, metrics, wall_times)?;
-        let mut log = MetricsLog { path, file, events };
-        metrics.iter().try_for_each(|metric| log.write(metric))?;
-        Ok(log)
+        let mut files = Files { path, file, events };
+        metrics.iter().try_for_each(|metric| files.write(metric))?;
+        Ok(MetricsLog(Some(files)))
+    }
+
+    /// Without files.
+    pub fn nowhere() -> MetricsLog {
+        MetricsLog(None)
     }
 
     /// Writes metrics and adds them to those so far.
     pub fn add(&mut self, metrics: &mut Vec<Metric>, new: Vec<Metric>) -> Result<()> {
-        new.iter().try_for_each(|metric| self.write(metric))?;
-        self.events.add(&new)?;
+        if let Some(files) = &mut self.0 {
+            new.iter().try_for_each(|metric| files.write(metric))?;
+            files.events.add(&new)?;
+        }
         metrics.extend(new);
         Ok(())
     }
 
-    fn write(&mut self, Metric { step, name, value }: &Metric) -> Result<()> {
-        let line =
-            serde_json::json!({schema::STEP: step, schema::NAME: name, schema::VALUE: value});
-        // In one write, so that a reader who follows the file sees whole lines.
-        let line = format!("{line}\n");
-        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
-    }
-
     /// The bytes of TensorBoard's file.
     pub fn events(&self) -> &[u8] {
-        self.events.bytes()
+        self.0.as_ref().map_or(&[], |files| files.events.bytes())
     }
 
     /// Removes `metrics.jsonl` of a finished run, if it is there.
@@ -88,6 +89,16 @@ impl MetricsLog {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(e)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Files {
+    fn write(&mut self, Metric { step, name, value }: &Metric) -> Result<()> {
+        let line =
+            serde_json::json!({schema::STEP: step, schema::NAME: name, schema::VALUE: value});
+        // In one write, so that a reader who follows the file sees whole lines.
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
 }
 

@@ -5,15 +5,18 @@
 //! the weights of `--init`; `dry_run` says
 //! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
 //! `schedule`; `log`, `tfevents` and `checkpoint` write while it runs, the last under the run's
-//! `identity`, and `progress` tells of it.
+//! `identity`, and `progress` tells of it. `join` finds the other processes of a training, which `mpi` connects.
 
 pub mod check;
 pub mod checkpoint;
 pub mod dry_run;
 pub mod identity;
+pub mod join;
 pub mod labels;
 pub mod loader;
 pub mod log;
+#[cfg(feature = "mpi")]
+mod mpi;
 pub mod options;
 pub mod prepare;
 pub mod progress;
@@ -30,6 +33,7 @@ use crate::memory;
 use crate::model::config::Config;
 use crate::model::folder;
 use crate::network::device::Device;
+use crate::ranks::Ranks;
 use crate::recipe;
 use crate::schema;
 use crate::settings::Settings;
@@ -56,6 +60,7 @@ pub fn dry_run_without_data(
             classes: s.classes,
             labelled: s.labelled_images,
             unlabelled: s.unlabelled_images,
+            ranks: 1,
         };
         check::settings(&options.recipe, s)?;
         check::views(&options.recipe, s, data.channels)?;
@@ -64,41 +69,55 @@ pub fn dry_run_without_data(
     Ok(without)
 }
 
-/// Prepares a training run, then prints its plan or trains.
-pub fn train(options: &TrainingOptions, settings: Settings, inputs: Inputs) -> Result<()> {
+/// Prepares a training run, then prints its plan or trains, as one of the ranks.
+pub fn train(
+    options: &TrainingOptions,
+    settings: Settings,
+    inputs: Inputs,
+    ranks: &Ranks,
+) -> Result<()> {
     memory::preparing(true);
     let files = [&options.val, &options.init, &options.recipe.file].map(|path| path.as_deref());
     let read = [Some(options.shards.path.as_path()), Some(inputs.labels.path())];
     artifact::refuse_inputs(&inputs.out, read.into_iter().chain(files))?;
-    let run = prepare::run(options, settings, &inputs)?;
+    let run = ranks.agree(prepare::run(options, settings, &inputs, ranks))?;
     if options.output.dry_run {
-        return cli::print(&dry_run::describe(&run.config.settings, &run.data())?);
+        return match run.writes() {
+            true => cli::print(&dry_run::describe(&run.config.settings, &run.data())?),
+            false => Ok(()),
+        };
     }
-    let out = &inputs.out;
-    let _lock = Lock::of(out, options.output.update)?;
+    let taken = run.writes().then(|| take(options, &inputs.out, &run)).transpose();
+    let taken = ranks.agree(taken)?;
+    if ranks.any(matches!(taken, Some((_, Target::UpToDate))))? {
+        return Ok(());
+    }
+    let (settings, data) = (&run.config.settings, run.data());
+    if options.recipe.is_absent() {
+        cli::info("no --recipe and no --set: every setting has its default, see --settings");
+    }
+    dry_run::say_plan(settings, &data)?;
+    if options.computing.device.parse::<Device>()? == Device::Cpu {
+        ranks.agree(dry_run::check_memory(settings, &data))?;
+    }
+    run.train(&options.output)
+}
+
+/// Takes the output, which is locked from then on, and says whether it has to be made.
+fn take(options: &TrainingOptions, out: &Path, run: &Run) -> Result<(Lock, Target)> {
+    let lock = Lock::of(out, options.output.update)?;
     folder::refuse_others(out)?;
     artifact::remove_left_over(out);
     artifact::remove_left_over(&out.join(schema::CHECKPOINT));
     let weights = out.join(schema::WEIGHTS);
     // What is replaced in any case need not be readable.
-    let found = if options.output.force { None } else { finished(out, &run)? };
+    let found = if options.output.force { None } else { finished(out, run)? };
     let target = artifact::target(&options.output, &weights, &run.lineage, found);
-    match target.map_err(|e| of_another_schedule(e, out, &run))? {
-        Target::UpToDate => run.clear(),
-        Target::Write => {
-            let (settings, data) = (&run.config.settings, run.data());
-            if options.recipe.is_absent() {
-                cli::info(
-                    "no --recipe and no --set: every setting has its default, see --settings",
-                );
-            }
-            dry_run::say_plan(settings, &data)?;
-            if options.computing.device.parse::<Device>()? == Device::Cpu {
-                dry_run::check_memory(settings, &data)?;
-            }
-            run.train(&options.output)
-        }
+    let target = target.map_err(|e| of_another_schedule(e, out, run))?;
+    if matches!(target, Target::UpToDate) {
+        run.clear()?;
     }
+    Ok((lock, target))
 }
 
 /// Tells a user who trains a finished model for longer how to do that.

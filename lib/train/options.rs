@@ -29,6 +29,10 @@ pub struct TrainingOptions {
     /// Also write a checkpoint whenever the last one is N minutes old
     #[arg(long, value_name = "N", value_parser = minutes)]
     pub checkpoint_minutes: Option<Duration>,
+    /// End if the other ranks give nothing for N seconds
+    #[cfg(feature = "mpi")]
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    rank_timeout: u64,
     #[command(flatten)]
     pub recipe: Recipe,
     /// Print all settings with type, range and default, and stop
@@ -56,6 +60,14 @@ impl TrainingOptions {
             cli::print(&settings::listing()?)?;
         }
         Ok(self.list)
+    }
+
+    /// The longest time that a rank waits for the others.
+    pub fn patience(&self) -> Duration {
+        #[cfg(feature = "mpi")]
+        return Duration::from_secs(self.rank_timeout);
+        #[cfg(not(feature = "mpi"))]
+        Duration::MAX
     }
 
     /// The recipe with what these options say in its place.

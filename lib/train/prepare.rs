@@ -2,11 +2,11 @@
 
 use super::check;
 use super::labels::{LabelFile, training_labels};
-use crate::artifact::Lineage;
 use crate::augment::Pipe;
 use crate::error::Result;
 use crate::evaluate::logits;
 use crate::labelled::rows::labelled_rows;
+use crate::lineage::Lineage;
 use crate::methods;
 use crate::model::config::Config;
 use crate::model::folder::Model;
@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::network::device::Device;
 use crate::network::layout::Layout;
 use crate::network::weights::Weights;
+use crate::ranks::{Ranks, Share};
 use crate::recipe;
 use crate::rng::Stream;
 use crate::schema;
@@ -39,18 +40,27 @@ pub struct Inputs {
 }
 
 /// Reads and checks all inputs of a training stage.
-pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Result<Run> {
+pub fn run(
+    options: &TrainingOptions,
+    settings: Settings,
+    inputs: &Inputs,
+    ranks: &Ranks,
+) -> Result<Run> {
     check::settings(&options.recipe, &settings)?;
+    check::divides(&settings, ranks.size())?;
     let shards = Shards::open(&options.shards.path)?;
     let split = shards.split("train")?;
     let classes = shards.classes().len();
     let held_out = held_out(options, &split, classes)?;
-    let (images, labels) = training_images(options, &settings, inputs, &split, classes, &held_out)?;
+    let (mut images, labels) =
+        training_images(options, &settings, inputs, &split, classes, &held_out)?;
+    images.share = ranks.share();
     let config = config(settings, shards.classes(), &images);
     let device: Device = options.computing.device.parse()?;
     let layout = Layout::new(&config.architecture);
     let mut weights = Weights::initial(&layout, config.seed);
     let mut lineage = Lineage::new(inputs.tool, config.seed, recipe::hash(&config.settings))
+        .of_ranks(ranks.size())
         .input(schema::input::SHARDS, split.content_hash())
         .input(schema::input::LABELS, labels);
     if let Some(held_out) = &held_out {
@@ -65,7 +75,8 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
         weights.average.clone_from(&weights.parameters);
     }
     let (size, precision) = ((config.height, config.width), config.settings.precision);
-    let network = Network::new(&config.architecture, size, device, precision, weights)?;
+    let mut network = Network::new(&config.architecture, size, device, precision, weights)?;
+    network.join(ranks)?;
     let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     logits::check_size(&config, split.channels(), split.path(), &pipe)?;
     Ok(Run {
@@ -75,6 +86,7 @@ pub fn run(options: &TrainingOptions, settings: Settings, inputs: &Inputs) -> Re
         config,
         lineage,
         network,
+        ranks: ranks.clone(),
         images: Arc::new(images),
         validation: held_out.map(|HeldOut { rows, labels, .. }| Validation {
             split,
@@ -137,6 +149,7 @@ fn training_images(
         },
         split: split.clone(),
         seed: options.computing.seed.value,
+        share: Share::WHOLE,
     };
     Ok((images, hash))
 }

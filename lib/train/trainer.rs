@@ -1,11 +1,12 @@
 //! The training loop: batches in, optimizer steps, metrics and checkpoints out, a model at the end.
 
-use crate::artifact::{self, Lineage, TemporaryFolder};
+use crate::artifact::{self, TemporaryFolder};
 use crate::augment::Pipe;
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::evaluate::logits;
 use crate::evaluate::metrics::argmax;
+use crate::lineage::Lineage;
 use crate::memory;
 use crate::methods;
 use crate::methods::batch::Batch;
@@ -18,6 +19,7 @@ use crate::network::Network;
 use crate::network::cpu::Isa;
 use crate::network::update::Update;
 use crate::network::weights::Weights;
+use crate::ranks::Ranks;
 use crate::rng::Stream;
 use crate::schema::{self, metric};
 use crate::shards::Split;
@@ -48,6 +50,8 @@ pub struct Run {
     pub lineage: Lineage,
     pub identity: Identity,
     pub network: Network,
+    /// Those that train together. Rank 0 alone writes.
+    pub ranks: Ranks,
     pub images: Arc<TrainingImages>,
     pub schedule: Schedule,
     pub validation: Option<Validation>,
@@ -71,6 +75,7 @@ impl Run {
             classes: self.config.classes.len(),
             labelled: self.images.labelled.rows.len(),
             unlabelled: self.images.unlabelled.rows.len(),
+            ranks: self.ranks.size(),
         }
     }
 
@@ -79,14 +84,15 @@ impl Run {
     /// Errors: `Stopped` if it was told to stop, `Diverged` if a loss or a weight is not finite.
     pub fn train(mut self, output: &Output) -> Result<()> {
         let start = Instant::now();
-        std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
-        let mut state = self.begin(output.may_replace())?;
-        let mut log = MetricsLog::open(&self.out, &state.metrics, self.wall_times)?;
+        let begun = self.begin(output.may_replace());
+        let (mut state, mut log) = self.ranks.clone().agree(begun)?;
         let begun = state.step;
         let waited = self.steps(&mut state, &mut log)?;
         self.finish(&mut state, &mut log)?;
-        self.commit(&state.metrics, log.events())?;
-        artifact::write_provenance_of_runs(&self.out, self.used(&state));
+        if self.writes() {
+            self.commit(&state.metrics, log.events())?;
+            artifact::write_provenance_of_runs(&self.out, self.used(&state));
+        }
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
         cli::info(&format!(
             "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
@@ -97,10 +103,33 @@ impl Run {
         Ok(())
     }
 
-    /// The state of the checkpoint, whose weights the network takes over; without one the first state.
-    fn begin(&mut self, force: bool) -> Result<State> {
+    /// Whether this rank writes what all of them have made.
+    pub fn writes(&self) -> bool {
+        self.ranks.rank() == 0
+    }
+
+    /// The first state, or that of the checkpoint, and the log of it.
+    fn begin(&mut self, force: bool) -> Result<(State, MetricsLog)> {
+        // The first rank may have to put the previous checkpoint in the place of a damaged one.
+        let folder = || std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out));
+        let first = self.writes().then(|| folder().and_then(|()| self.saved(force)));
+        let first = self.ranks.agree(first.transpose())?;
+        let saved = first.map_or_else(|| self.saved(force), Ok)?;
+        let state = self.go_on(saved)?;
+        let log = match self.writes() {
+            true => MetricsLog::open(&self.out, &state.metrics, self.wall_times)?,
+            false => MetricsLog::nowhere(),
+        };
+        Ok((state, log))
+    }
+
+    fn saved(&self, force: bool) -> Result<Option<(State, Weights)>> {
         let like = self.network.engine.get()?;
-        let saved = checkpoint::load(&self.out, &self.identity, &like, force)?;
+        checkpoint::load(&self.out, &self.identity, &like, force)
+    }
+
+    /// The state of a checkpoint, whose weights the network takes over; without one the first state.
+    fn go_on(&mut self, saved: Option<(State, Weights)>) -> Result<State> {
         let Some((state, weights)) = saved else {
             return Ok(State::default());
         };
@@ -111,6 +140,14 @@ impl Run {
                 "{}: begun with {}, going on with {here}: the bytes may differ from those of either",
                 self.out.display(),
                 state.instructions
+            ));
+        }
+        let size = self.ranks.size();
+        if state.ranks != size {
+            cli::warn(&format!(
+                "{}: begun with {} ranks, going on with {size}: the bytes may differ from those of either",
+                self.out.display(),
+                state.ranks
             ));
         }
         self.network.engine.put(weights)?;
@@ -125,8 +162,10 @@ impl Run {
         let mut progress = Progress::new(begun, total, images);
         for step in begun..total {
             self.validate_if_due(state, log, step)?;
-            if cli::stop_requested() {
-                self.save(state, step)?;
+            if self.ranks.any(cli::stop_requested())? {
+                // The others wait, for MPI ends all of them with the first.
+                let saved = self.save(state, step);
+                self.ranks.agree(saved)?;
                 return Err(self.stopped(step));
             }
             let asked = Instant::now();
@@ -232,6 +271,9 @@ impl Run {
     /// Checkpoints the run after `step` steps. Weights that are not finite are no state to go on
     /// from: they are an error, and the last checkpoint stays.
     fn save(&mut self, state: &mut State, step: u64) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
         let weights = self.network.engine.get()?;
         let Weights { parameters, velocity, average, moving } = &weights;
         let mut all = [parameters, moving, velocity, average].into_iter().flatten();
@@ -239,6 +281,7 @@ impl Run {
             return Err(self.diverged(format!("a weight is {w}"), step.saturating_sub(1), state));
         }
         state.step = step;
+        state.ranks = self.ranks.size();
         checkpoint::save(&self.out, &self.identity, state, self.used(state), &weights)?;
         self.saved = Instant::now();
         Ok(())
@@ -272,13 +315,22 @@ impl Run {
             return Ok(());
         };
         let views = v.pipe.output(self.config.architecture.channels)?.views;
-        let logits = logits::logits(&mut self.network, &v.split, &v.rows, &v.pipe, "validating")?;
         let classes = self.config.classes.len();
+        let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        let own = rank * v.rows.len() / size..(rank + 1) * v.rows.len() / size;
+        let (rows, labels) = (&v.rows[own.clone()], &v.labels[own]);
+        let logits = logits::logits(&mut self.network, &v.split, rows, &v.pipe, "validating");
+        // One rank that is told to stop stops all of them.
+        if self.ranks.any(matches!(logits, Err(Error::Interrupted { .. })))? {
+            return Err(Error::Interrupted { path: v.split.path().to_path_buf() });
+        }
+        let logits = logits?;
         let right = logits
             .chunks_exact(views * classes)
-            .zip(&v.labels)
+            .zip(labels)
             .filter(|(l, label)| argmax(&l[..classes]) == **label)
             .count();
+        let right: u64 = self.ranks.gathered(&[right as u64])?.iter().sum();
         let value = right as f64 / v.labels.len() as f64;
         log.add(
             &mut state.metrics,

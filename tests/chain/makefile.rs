@@ -609,6 +609,10 @@ fn prefixes_stand_before_stages_only() {
         with(&text, "srun -n1 --", program);
     }
     assert!(!text.contains("srun -n1 -- cargo"));
+    // The ranks of a training.
+    let text = run(&["RUN=srun -n1 --", "MPI_RUN=mpirun -n 2"]);
+    with(&text, "mpirun -n 2", "s4l-pretrain");
+    with(&text, "srun -n1 --", "s4l-pseudolabel");
 }
 
 /// With RUN, the first four rows wait for one another; without it, no stage begins before another ends.

@@ -2,7 +2,7 @@
 
 use super::{Ran, Scratch, contents, smoke_shards};
 use arrow::array::{ArrayRef, Int64Array, StringArray};
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::model::tensors::to_safetensors;
 use s4l::schema;
 use s4l::tables::table;

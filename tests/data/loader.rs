@@ -3,6 +3,7 @@
 use s4l::augment::{Mode, Pipe};
 use s4l::methods::batch::{Half, Labels};
 use s4l::methods::views::ImageViews;
+use s4l::ranks::Share;
 use s4l::rng::{Stream, permutation, rng};
 use s4l::shards::{Shards, Split};
 use s4l::train::loader::{ImageSet, TrainingImages};
@@ -54,6 +55,7 @@ fn a_batch_has_unlabelled_rows_first_and_the_views_of_all_pipes_of_an_image_toge
         labels: Labels::Hard(vec![0, 1, 2, 3, 4]),
         unlabelled: unlabelled.clone(),
         seed: SEED,
+        share: Share::WHOLE,
     });
     // Over the ends of both epochs, and starting at another step.
     for first in [0, 3] {
@@ -82,7 +84,14 @@ fn labels_are_those_of_the_drawn_images() {
     let images = |labels| {
         let unlabelled = ImageSet { batch: 0, ..labelled.clone() };
         let (split, labelled) = (split.clone(), labelled.clone());
-        Arc::new(TrainingImages { split, labelled, labels, unlabelled, seed: SEED })
+        Arc::new(TrainingImages {
+            split,
+            labelled,
+            labels,
+            unlabelled,
+            seed: SEED,
+            share: Share::WHOLE,
+        })
     };
     let hard = images(Labels::Hard(vec![10, 11, 12, 13, 14]));
     match &hard.batches(1, 2).advance().unwrap().labels {

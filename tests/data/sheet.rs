@@ -4,7 +4,7 @@ use crate::common::{Ran, Scratch, jpeg, png, real, shard, smoke_shards};
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::schema;
 use s4l::shards::Shards;
 use s4l::tables::table;

@@ -7,7 +7,7 @@ use s4l::methods::entropy_minimization::entropy;
 use s4l::methods::exemplar::exemplar_loss;
 use s4l::methods::rotation::rotation_loss;
 use s4l::methods::supervised::{cross_entropy, soft_cross_entropy};
-use s4l::methods::vat;
+use s4l::methods::vat::{self, Clean};
 use s4l::network::Network;
 use s4l::network::engine::{Inner, Precision};
 use s4l::network::layout::{Architecture, Layout, Stem};
@@ -83,9 +83,10 @@ fn a_perturbation_is_normalized_as_by_tensorflow() {
     let weights = Weights::initial(&Layout::new(&architecture), 0);
     let mut network = Network::new(&architecture, size, cpu, Precision::F32, weights).unwrap();
     network.engine.images(&mut images);
-    let clean = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
+    let logits = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
+    let clean = Clean { logits, every: 1, parts: [3, 0] };
     let key = (case["seed"].as_u64().unwrap(), case["step"].as_u64().unwrap());
-    vat::perturb(&mut network, (&clean, 1), float(&case["radius"]), 0, key).unwrap();
+    vat::perturb(&mut network, &clean, float(&case["radius"]), 0, key).unwrap();
     let moved = network.engine.read(Inner::Moved).unwrap();
     close("perturbation", &moved, &floats(&case["moved"]), 1e-6);
 }

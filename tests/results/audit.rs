@@ -3,7 +3,7 @@
 use crate::common::training::{words, write_labels};
 use crate::common::{Ran, Scratch, smoke_shards};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::page::frame::escape;
 use s4l::schema;
 use s4l::shards::{Shards, Split};

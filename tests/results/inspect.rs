@@ -4,7 +4,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int64Array, StringArray,
 };
 use arrow::datatypes::{DataType, Field};
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::schema;
 use s4l::tables::table;
 use safetensors::{Dtype, tensor::TensorView};

@@ -4,10 +4,11 @@
 use crate::common::training::{EVAL, PSEUDOLABEL, flip, pretrain, words};
 use crate::common::{IMAGES, LABELS, Ran, Scratch, metadata, shard, smoke};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int64Array, StringArray};
-use s4l::artifact::{self, Lineage};
+use s4l::artifact;
 use s4l::augment::{Mode, Pipe};
 use s4l::evaluate::logits;
 use s4l::evaluate::metrics::{EvalSummary, Prediction, summarize};
+use s4l::lineage::Lineage;
 use s4l::model::folder::Model;
 use s4l::network::device::Device;
 use s4l::schema;

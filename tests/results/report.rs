@@ -5,8 +5,9 @@ use arrow::array::{
     StringArray,
 };
 use arrow::datatypes::{DataType, Field, Float64Type};
-use s4l::artifact::{Lineage, hash_file};
+use s4l::artifact::hash_file;
 use s4l::evaluate::metrics::{self, EvalSummary, Prediction};
+use s4l::lineage::Lineage;
 use s4l::model::config::Config;
 use s4l::model::folder;
 use s4l::network::layout::Layout;

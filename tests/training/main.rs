@@ -7,6 +7,7 @@ mod losses;
 mod memory;
 mod methods;
 mod model_input;
+mod ranks;
 mod resume;
 mod settings;
 mod training;

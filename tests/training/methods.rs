@@ -7,7 +7,8 @@ use s4l::methods::batch::{Batch, Half, Labels, Rows};
 use s4l::methods::entropy_minimization::entropy;
 use s4l::methods::main_pass::{At, Record};
 use s4l::methods::supervised::cross_entropy;
-use s4l::methods::{architecture, step, vat};
+use s4l::methods::vat::{self, Clean};
+use s4l::methods::{architecture, step};
 use s4l::network::candle::graph;
 use s4l::network::device::Device;
 use s4l::network::engine::{Inner, Pass, Precision};
@@ -145,14 +146,14 @@ fn entropy_is_minimized_on_the_images_of_the_method() {
         let mut other = network(method);
         other.engine.images(&mut batch.images.clone());
         let loss = |out: &Outputs| entropy(&out.head("classes")?.narrow(0, 0, rows)?);
-        let expected = other.differentiate(STEP, loss).unwrap();
+        let expected = other.differentiate(STEP, batch.rows.parts(), loss).unwrap();
         let got = value(&run(&mut network(method), &s, &batch), "loss/entmin");
         assert!((got - f64::from(expected)).abs() < 1e-6, "{method:?}: {got}, {expected}");
     }
 }
 
 /// Takes these images as the images of the step. Returns their logits with the statistics of their batch.
-fn clean(network: &mut Network, images: &[f32]) -> Tensor {
+fn logits(network: &mut Network, images: &[f32]) -> Tensor {
     network.engine.images(&mut images.to_vec());
     let mut clean = None;
     let keep = |out: &Outputs| {
@@ -160,8 +161,13 @@ fn clean(network: &mut Network, images: &[f32]) -> Tensor {
         clean = Some(logits.detach());
         Ok(logits.sum_all()?)
     };
-    network.differentiate(STEP, keep).unwrap();
+    network.differentiate(STEP, [images.len() / VALUES, 0], keep).unwrap();
     clean.unwrap()
+}
+
+/// As `logits`, of images that are all moved.
+fn clean(network: &mut Network, images: &[f32]) -> Clean {
+    Clean { logits: logits(network, images), every: 1, parts: [images.len() / VALUES, 0] }
 }
 
 /// The class terms use the first of the four views of an image.
@@ -172,7 +178,7 @@ fn upright_classes_are_those_of_the_first_view() {
         let batch = batch(4);
         let mut trained = network(method);
         let record = run(&mut trained, &s, &batch);
-        let logits = clean(&mut network(method), &batch.images);
+        let logits = logits(&mut network(method), &batch.images);
         let tensor = |numbers: &[u32]| Tensor::new(numbers, logits.device()).unwrap();
         let rows = |numbers: &[u32]| logits.index_select(&tensor(numbers), 0).unwrap();
         let mut terms =
@@ -241,7 +247,7 @@ fn every_image_is_moved_by_the_radius_flat_ones_too() {
     let mut network = network(Method::Vat);
     let clean = clean(&mut network, &images);
     for (radius, iterations) in [(0.5, 1), (0.5, 3), (40.0, 1), (0.5, 0)] {
-        vat::perturb(&mut network, (&clean, 1), radius, iterations, (5, 3)).unwrap();
+        vat::perturb(&mut network, &clean, radius, iterations, (5, 3)).unwrap();
         let moved = network.engine.read(Inner::Moved).unwrap();
         for (i, (a, b)) in moved.chunks(VALUES).zip(images.chunks(VALUES)).enumerate() {
             let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
@@ -275,7 +281,7 @@ fn the_direction_is_the_limit_of_small_steps() {
     };
     let x = f64s(&images).reshape((n, SIDE, SIDE, 1)).unwrap();
     for key in 3..7 {
-        vat::perturb(&mut network, (&fast_clean, 1), 0.5, 1, (5, key)).unwrap();
+        vat::perturb(&mut network, &fast_clean, 0.5, 1, (5, key)).unwrap();
         let moved = network.engine.read(Inner::Moved).unwrap();
         let direction: Vec<f64> = (0..n)
             .flat_map(|i| {

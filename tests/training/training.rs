@@ -7,7 +7,7 @@ use crate::common::{Scratch, batches, contents};
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::network::cpu::Isa;
 use s4l::shards::Shards;
 use s4l::tables::table;

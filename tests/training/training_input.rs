@@ -7,7 +7,7 @@ use crate::common::training::{
     recipe, words, write_labels,
 };
 use arrow::array::BooleanArray;
-use s4l::artifact::Lineage;
+use s4l::lineage::Lineage;
 use s4l::tables::table;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use crate::network::host::{HostMemory, Wanted};
 use crate::network::layout::Layout;
 use crate::network::update::Update;
 use crate::network::weights::Weights;
+use crate::ranks::Ranks;
 use half::bf16;
 
 /// The engine for images of (height, width), on the given instruction set. It is behind the `Engine` seam,
@@ -70,6 +71,11 @@ pub fn training_bytes(
 }
 
 impl<E: Element> Engine for CpuEngine<E> {
+    fn join(&mut self, ranks: Ranks) -> Result<()> {
+        self.memory.ranks = ranks;
+        Ok(())
+    }
+
     fn put(&mut self, weights: Weights) -> Result<()> {
         self.memory.put(weights);
         Ok(())
@@ -107,12 +113,10 @@ impl<E: Element> Engine for CpuEngine<E> {
             (Wanted::Images(_), Some(exact)) => exact.backward(from),
             _ => self.trunk.backward(from),
         }
-        Ok(())
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {
-        self.memory.update(update);
-        Ok(())
+        self.memory.update(update)
     }
 
     fn prepare(&mut self) -> Result<()> {

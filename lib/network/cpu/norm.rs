@@ -1,8 +1,10 @@
 //! Batch-norm statistics and coefficients, per channel. Sums of several tiles are in float64.
 
 use super::elementwise::Coefficients;
+use crate::error::Result;
 use crate::network::engine::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
+use crate::ranks::Communicator;
 
 /// One batch norm as the kernels use it. All vectors have one value per channel.
 #[derive(Debug, Default, Clone)]
@@ -53,6 +55,47 @@ pub fn merge(
         *q = (*q / total as f64).max(0.0);
     }
     BatchStatistics { mean, variance: squares, count: total }
+}
+
+impl BatchStatistics {
+    /// Those of the batches of all ranks, merged in their order. Every rank has as many pixels.
+    pub fn of_all(self, ranks: &dyn Communicator) -> Result<BatchStatistics> {
+        if ranks.size() == 1 {
+            return Ok(self);
+        }
+        let channels = self.mean.len();
+        let own = [self.mean, self.variance].concat();
+        let mut all = BatchStatistics {
+            mean: vec![0.0; channels],
+            variance: vec![0.0; channels],
+            count: self.count * ranks.size(),
+        };
+        for (rank, of_rank) in ranks.gathered(&own)?.chunks_exact(2 * channels).enumerate() {
+            // Equal counts: the ranks so far have `old` of the weight.
+            let (old, share) = (rank as f64, 1.0 / (rank + 1) as f64);
+            for c in 0..channels {
+                let delta = of_rank[c] - all.mean[c];
+                all.mean[c] += delta * share;
+                let within = of_rank[channels + c] - all.variance[c];
+                all.variance[c] += (within + delta * delta * old * share) * share;
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The two sums per channel over all ranks, added in their order.
+fn sums_of_all(sums: &[Vec<f64>; 2], ranks: &dyn Communicator) -> Result<[Vec<f64>; 2]> {
+    if ranks.size() == 1 {
+        return Ok(sums.clone());
+    }
+    let own = sums.concat();
+    let mut all = vec![0.0; own.len()];
+    for of_rank in ranks.gathered(&own)?.chunks_exact(own.len()) {
+        all.iter_mut().zip(of_rank).for_each(|(sum, of_rank)| *sum += of_rank);
+    }
+    let second = all.split_off(sums[0].len());
+    Ok([all, second])
 }
 
 /// Adds the two sums per channel of all tiles (`channels` values each, one after the other) in order.
@@ -111,17 +154,19 @@ impl Affine {
         self.set(norm, parameters, |c| (f64::from(mean[c]), f64::from(variance[c])));
     }
 
-    /// Backward coefficients from the sums over the batch of the gradient and of gradient * (x - mean).
-    /// Adds the gradients of gamma and beta if wanted.
+    /// Backward coefficients from the sums over the batch of the gradient and of gradient * (x - mean). `own`
+    /// and `count` are those of this rank. Adds its gradients of gamma and beta if wanted.
     #[allow(clippy::needless_range_loop)] // a channel indexes many vectors
     pub fn set_backward(
         &mut self,
         norm: &Norm,
-        sums: &[Vec<f64>; 2],
+        own: &[Vec<f64>; 2],
         count: usize,
         gradients: Option<&mut [f32]>,
-    ) {
-        let n = count as f64;
+        ranks: &dyn Communicator,
+    ) -> Result<()> {
+        let sums = sums_of_all(own, ranks)?;
+        let n = (count * ranks.size()) as f64;
         for c in 0..norm.channels {
             let inverse = f64::from(self.inverse_deviation[c]);
             let scale = f64::from(self.scale[c]);
@@ -135,10 +180,11 @@ impl Affine {
         if let Some(gradients) = gradients {
             for c in 0..norm.channels {
                 let inverse = f64::from(self.inverse_deviation[c]);
-                gradients[norm.gamma()][c] += (sums[1][c] * inverse) as f32;
-                gradients[norm.beta()][c] += sums[0][c] as f32;
+                gradients[norm.gamma()][c] += (own[1][c] * inverse) as f32;
+                gradients[norm.beta()][c] += own[0][c] as f32;
             }
         }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use super::workers::Workers;
 use crate::error::Result;
 use crate::network::host::{Moving, TrunkBackward, TrunkForward, Wanted};
 use crate::network::layout::{Layout, Norm};
+use crate::ranks::Communicator;
 use rayon::prelude::*;
 
 /// Activations and their gradients are stored as `E`. Keeps what the backward pass of the last forward pass
@@ -62,7 +63,7 @@ impl<E: Element> Trunk<E> {
 
     /// Pre-logits `[n, features]`.
     pub fn forward(&mut self, from: TrunkForward) -> Result<Vec<f32>> {
-        let TrunkForward { parameters, images, mut moving } = from;
+        let TrunkForward { parameters, images, mut moving, ranks } = from;
         let n = images.len() / self.layers.image_values;
         self.packed.reserve(self.layers.packed_words())?;
         self.arena.reserve(n * self.slots.total)?;
@@ -72,27 +73,29 @@ impl<E: Element> Trunk<E> {
             workers: &self.workers,
             parameters,
             n,
+            ranks,
             arena: self.arena.shared(),
             packed: self.packed.shared(),
         };
         let mut output = steps.stem(images);
         for (i, norms) in self.norms.iter_mut().enumerate() {
-            output = steps.unit(i, norms, output, &mut moving);
+            output = steps.unit(i, norms, output, &mut moving)?;
         }
         let norm = &self.layers.layout.norm;
-        steps.normalize(&mut self.last_norm, norm, output.statistics, &mut moving);
+        steps.normalize(&mut self.last_norm, norm, output.statistics, &mut moving)?;
         Ok(steps.features(&self.last_norm, output.values))
     }
 
     /// The backward pass of the last `forward`.
-    pub fn backward(&mut self, from: TrunkBackward) {
-        let TrunkBackward { parameters, images, features, wanted } = from;
+    pub fn backward(&mut self, from: TrunkBackward) -> Result<()> {
+        let TrunkBackward { parameters, images, features, wanted, ranks } = from;
         let steps = Steps {
             layers: &self.layers,
             slots: &self.slots,
             workers: &self.workers,
             parameters,
             n: images.len() / self.layers.image_values,
+            ranks,
             arena: self.arena.shared(),
             packed: self.packed.shared(),
         };
@@ -101,14 +104,16 @@ impl<E: Element> Trunk<E> {
             Wanted::Images(gradient) => (None, Some(gradient)),
         };
         let mut gradient = ParameterGradient { sums, partial: &mut self.partial };
-        let mut upstream = steps.features_backward(&mut self.last_norm, &features, &mut gradient);
+        let mut upstream =
+            steps.features_backward(&mut self.last_norm, &features, &mut gradient)?;
         let mut norms = &mut self.norms[..];
         for i in (0..norms.len()).rev() {
             let (own, before) = norms.split_last_mut().expect("norms of each unit");
             norms = before;
-            upstream = steps.unit_backward(i, own, upstream, &mut gradient);
+            upstream = steps.unit_backward(i, own, upstream, &mut gradient)?;
         }
         steps.stem_backward(images, upstream, image_gradient, &mut gradient);
+        Ok(())
     }
 }
 
@@ -119,6 +124,7 @@ struct Steps<'a, E> {
     workers: &'a Workers<E>,
     parameters: &'a [f32],
     n: usize,
+    ranks: &'a dyn Communicator,
     arena: Shared<E>,
     packed: Shared<f32>,
 }
@@ -180,19 +186,21 @@ impl<E: Element> Steps<'_, E> {
         group.backward(self.workers, pass, gradient)
     }
 
-    /// Prepares a norm with the statistics of the batch, and updates the moving statistics.
+    /// Prepares a norm with the statistics of the batch of all ranks, and updates the moving statistics.
     fn normalize(
         &self,
         affine: &mut Affine,
         norm: &Norm,
         statistics: Option<BatchStatistics>,
         moving: &mut Option<Moving>,
-    ) {
-        let Some(batch) = statistics else { return };
+    ) -> Result<()> {
+        let Some(own) = statistics else { return Ok(()) };
+        let batch = own.of_all(self.ranks)?;
         affine.set_batch(norm, self.parameters, &batch);
         if let Some(moving) = moving {
             move_statistics(norm, moving.statistics, &batch, moving.keep);
         }
+        Ok(())
     }
 
     /// The stem, and the pool if there is one.
@@ -218,25 +226,25 @@ impl<E: Element> Steps<'_, E> {
         norms: &mut [Affine; 3],
         input: Activations<E>,
         moving: &mut Option<Moving>,
-    ) -> Activations<'a, E> {
+    ) -> Result<Activations<'a, E>> {
         let (unit, slots) = (&self.layers.layout.units[i], &self.slots.units[i]);
         let [group1, group2, group3] = &self.layers.units[i].groups;
         let [norm1, norm2, norm3] = &unit.norms;
         let [a1, a2, a3] = norms;
         let (z1, z2, y) = (self.slot(slots.z1), self.slot(slots.z2), self.slot(slots.y));
 
-        self.normalize(a1, norm1, input.statistics, moving);
+        self.normalize(a1, norm1, input.statistics, moving)?;
         let outputs = [LayerOutput::new(z1, Then::Statistics), LayerOutput::new(y, Then::Nothing)];
         let outputs = &outputs[..group1.convs.len()];
         let from = LayerInput::Activations(input.values, Some(a1));
         let statistics = self.convolve(group1, from, outputs);
 
-        self.normalize(a2, norm2, statistics, moving);
+        self.normalize(a2, norm2, statistics, moving)?;
         let output = LayerOutput::new(z2, Then::Statistics);
         let from = LayerInput::Activations(z1, Some(a2));
         let statistics = self.convolve(group2, from, &[output]);
 
-        self.normalize(a3, norm3, statistics, moving);
+        self.normalize(a3, norm3, statistics, moving)?;
         // The shortcut's convolution left its output in the place of the sum.
         let residual = match unit.shortcut {
             Some(_) => y.as_ptr(),
@@ -246,7 +254,7 @@ impl<E: Element> Steps<'_, E> {
             LayerOutput { residual: Some(residual), ..LayerOutput::new(y, Then::Statistics) };
         let from = LayerInput::Activations(z2, Some(a3));
         let statistics = self.convolve(group3, from, &[output]);
-        Activations { values: y, statistics }
+        Ok(Activations { values: y, statistics })
     }
 
     /// The pre-logits.
@@ -266,14 +274,15 @@ impl<E: Element> Steps<'_, E> {
         affine: &'a mut Affine,
         features: &[f32],
         gradient: &mut ParameterGradient,
-    ) -> UnitGradient<'a, E> {
+    ) -> Result<UnitGradient<'a, E>> {
         let norm = &self.layers.layout.norm;
         let y = &*self.slot(self.input(self.layers.units.len()));
         let masked = self.slot(self.slots.gradient);
         let pixels = y.len() / self.n / norm.channels;
         let sums = spread_features(self.workers.isa, affine, features, y, masked, pixels);
-        affine.set_backward(norm, &sums, self.n * pixels, gradient.sums.as_deref_mut());
-        UnitGradient { masked: Shared::new(masked), values: y, norm: affine, residual: None }
+        let sums_wanted = gradient.sums.as_deref_mut();
+        affine.set_backward(norm, &sums, self.n * pixels, sums_wanted, self.ranks)?;
+        Ok(UnitGradient { masked: Shared::new(masked), values: y, norm: affine, residual: None })
     }
 
     /// From the gradient of the `i`-th unit's output to the gradient of its input, which is the output of
@@ -284,7 +293,7 @@ impl<E: Element> Steps<'_, E> {
         norms: &'a mut [Affine; 3],
         upstream: UnitGradient<'a, E>,
         gradient: &mut ParameterGradient,
-    ) -> UnitGradient<'a, E> {
+    ) -> Result<UnitGradient<'a, E>> {
         let (unit, slots) = (&self.layers.layout.units[i], &self.slots.units[i]);
         let [group1, group2, group3] = &self.layers.units[i].groups;
         let [norm1, norm2, norm3] = &unit.norms;
@@ -298,13 +307,13 @@ impl<E: Element> Steps<'_, E> {
         let to = Downstream::Norm(Shared::new(g3), z2, a3);
         let upstream = [Upstream::Unit(upstream)];
         let sums = self.convolve_backward(group3, from, &upstream, to, gradient);
-        a3.set_backward(norm3, &sums, outer, gradient.sums.as_deref_mut());
+        a3.set_backward(norm3, &sums, outer, gradient.sums.as_deref_mut(), self.ranks)?;
 
         let from = LayerInput::Activations(z1, Some(a2));
         let to = Downstream::Norm(Shared::new(g2), z1, a2);
         let upstream = [Upstream::Norm(g3, z2, a3)];
         let sums = self.convolve_backward(group2, from, &upstream, to, gradient);
-        a2.set_backward(norm2, &sums, inner, gradient.sums.as_deref_mut());
+        a2.set_backward(norm2, &sums, inner, gradient.sums.as_deref_mut(), self.ranks)?;
 
         let (input, next) = (&*self.slot(self.input(i)), self.slot(slots.input_gradient));
         // The third convolution computed the gradient in the place of the masked one.
@@ -314,13 +323,13 @@ impl<E: Element> Steps<'_, E> {
         let upstream = [Upstream::Norm(g2, z1, a2), Upstream::Direct(output_gradient)];
         let upstream = &upstream[..group1.convs.len()];
         let sums = self.convolve_backward(group1, from, upstream, to, gradient);
-        a1.set_backward(norm1, &sums, inner, gradient.sums.as_deref_mut());
-        UnitGradient {
+        a1.set_backward(norm1, &sums, inner, gradient.sums.as_deref_mut(), self.ranks)?;
+        Ok(UnitGradient {
             masked: Shared::new(next),
             values: input,
             norm: a1,
             residual: unit.shortcut.is_none().then_some(output_gradient),
-        }
+        })
     }
 
     /// From the gradient of the first unit's input to the gradient of the images, if wanted.

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# check-mpi.sh [DIR]: trainings whose ranks mpirun starts, undisturbed, killed, hung, stopped, on a full disk, and on
+# another number of ranks. Prints a line per case and "CHECK mpi cases=N ok=N", and exits with 3 if a case is not.
+# Without DIR, a folder in /tmp keeps all files until every case is ok. $BIN is a folder of programs that were built
+# with --features mpi, to use instead of building them. Takes 10 minutes on two cores, without the build.
+#
+# Needs root, for a file system that is full, and on Debian:
+#   apt-get install -y --no-install-recommends openmpi-bin libopenmpi-dev pkg-config
+set -uo pipefail
+cd "$(dirname "$0")/.."
+dir=${1:-$(mktemp -d /tmp/s4l-mpi-XXXXXX)}
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
+if [ -z "${BIN:-}" ]; then
+  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/mpi
+  cargo build --release --locked --features mpi --bins || exit 1
+  BIN=$CARGO_TARGET_DIR/release
+fi
+# More ranks than cores are fine here, and so is root.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+cases=0 ok=0
+# case NAME STATUS: counts a case, which holds if STATUS is 0.
+case_is() {
+  cases=$((cases + 1))
+  if [ "$2" = 0 ]; then ok=$((ok + 1)) word=ok; else word="NOT OK"; fi
+  echo "$1: $word"
+}
+all() { for status in "$@"; do [ "$status" = 0 ] || return 1; done; }
+weights() { sha256sum <"$1/model.safetensors"; }
+# train RANKS OUT MORE...: fashion's supervised_1p, which begins with checkpoints early.
+train() {
+  mpirun -n "$1" "$BIN/s4l-pretrain" --in "$dir/shards" --labelled "$dir/labelled.parquet" --val "$dir/val.parquet" \
+    --recipe pipelines/fashion/vat_1p.toml -s 'schedule=[2,60,80,90,100]' -s checkpoint_every=20 \
+    --out "$2" "${@:3}"
+}
+# Waits until a training has a checkpoint.
+training() {
+  for _ in $(seq 1 600); do
+    [ -e "$1/checkpoint/state.safetensors" ] && return
+    sleep 0.1
+  done
+  return 1
+}
+# The process of a rank of a training.
+process() { pgrep -f "^$BIN/s4l-pretrain .*--out $1( |$)" | sed -n "$(($2 + 1))p"; }
+gone() { for _ in $(seq 1 100); do pgrep -f "^$BIN/s4l-pretrain .*--out $1( |$)" >/dev/null || return 0; sleep 0.1; done; return 1; }
+
+make -s PIPELINE=fashion BIN="$BIN" OUT="$dir" "$dir/seed0/labelled_1p.parquet" >/dev/null || exit 1
+ln -sf "$dir/seed0/labelled_1p.parquet" "$dir/labelled.parquet"
+ln -sf "$dir/seed0/val.parquet" "$dir/val.parquet"
+
+make -s moam_step3 s4l_rotation s4l_exemplar fixmatch PIPELINE=smoke BIN="$BIN" OUT="$dir/smoke" MPI_RUN="mpirun -n 2" \
+  >"$dir/smoke.log" 2>&1
+case_is "a chain of stages, each of two ranks" $?
+
+train 2 "$dir/two" >"$dir/two.log" 2>&1
+one=$?
+train 2 "$dir/again" >"$dir/again.log" 2>&1
+all $one $? && [ "$(weights "$dir/two")" = "$(weights "$dir/again")" ]
+case_is "two ranks give the same bytes twice" $?
+
+train 3 "$dir/three" >"$dir/three.log" 2>&1
+[ $? = 2 ] && grep -q 'batch 64 does not divide among 3 ranks; the nearest that do: -s batch=63 or 66' "$dir/three.log"
+case_is "a batch that does not divide" $?
+
+train 2 "$dir/killed" >"$dir/killed.log" 2>&1 &
+training "$dir/killed" && kill -KILL "$(process "$dir/killed" 1)"
+wait $!
+[ $? != 0 ] && grep -q 'signal 9' "$dir/killed.log" && gone "$dir/killed"
+killed=$?
+train 2 "$dir/killed" >"$dir/killed2.log" 2>&1
+all $killed $? && grep -q 'going on from step' "$dir/killed2.log" && [ "$(weights "$dir/two")" = "$(weights "$dir/killed")" ]
+case_is "a killed rank ends the other, and the same command ends with the same bytes" $?
+
+train 2 "$dir/hung" --rank-timeout 5 >"$dir/hung.log" 2>&1 &
+training "$dir/hung" && hung=$(process "$dir/hung" 1) && kill -STOP "$hung"
+begun=$SECONDS
+wait $!
+[ $? != 0 ] && [ $((SECONDS - begun)) -lt 30 ] && grep -q 'one of them hangs' "$dir/hung.log" && gone "$dir/hung"
+case_is "a rank that hangs ends the other" $?
+kill -KILL "$hung" 2>/dev/null
+
+train 2 "$dir/stopped" >"$dir/stopped.log" 2>&1 &
+# mpirun hands it on to its ranks.
+training "$dir/stopped" && kill -USR1 "$(pgrep -f "^mpirun .*--out $dir/stopped$")"
+wait $!
+[ $? = 75 ] && grep -q 'stopped at step' "$dir/stopped.log"
+stopped=$?
+train 1 "$dir/stopped" >"$dir/stopped2.log" 2>&1
+all $stopped $? && grep -q 'begun with 2 ranks, going on with 1' "$dir/stopped2.log"
+case_is "stopped by a signal, and ended by another number of ranks" $?
+
+mkdir -p "$dir/small"
+mount -t tmpfs -o size=1200k tmpfs "$dir/small" && trap 'umount "$dir/small"' EXIT
+train 2 "$dir/small/model" >"$dir/full.log" 2>&1
+[ $? = 74 ] && grep -q 'rank 0 on .*No space left' "$dir/full.log" && gone "$dir/small/model"
+case_is "a full disk ends both" $?
+
+echo "CHECK mpi cases=$cases ok=$ok"
+[ "$cases" = "$ok" ] || exit 3
+[ $# -gt 0 ] || { umount "$dir/small"; trap - EXIT; rm -r "$dir"; }
