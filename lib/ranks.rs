@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One rank's end of the connections between all ranks. Every rank makes the same calls in the same order.
 pub trait Communicator: Send + Sync {
@@ -21,6 +22,9 @@ pub trait Communicator: Send + Sync {
     /// Sends the r-th of `size` equal blocks of `own` to rank r, and puts the blocks that come, in the order
     /// of ranks, into `all`.
     fn exchange(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
+
+    /// Time that both have taken up to now, waiting for ranks that come later included.
+    fn spent(&self) -> Duration;
 }
 
 /// The connections as the parts of a run share them.
@@ -46,6 +50,10 @@ impl Communicator for Alone {
     fn exchange(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
         all.copy_from_slice(own);
         Ok(())
+    }
+
+    fn spent(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

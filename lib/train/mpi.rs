@@ -22,6 +22,8 @@ struct World {
 struct Watch {
     start: Instant,
     since: AtomicU64,
+    /// Nanoseconds of all waits.
+    spent: AtomicU64,
     /// From the first sum of gradients on: before, the first rank may wait for another run.
     armed: AtomicBool,
 }
@@ -55,6 +57,7 @@ pub fn join(patience: Duration) -> Result<Option<Joined>> {
     let watch = Arc::new(Watch {
         start: Instant::now(),
         since: AtomicU64::new(0),
+        spent: AtomicU64::new(0),
         armed: AtomicBool::new(false),
     });
     let watching = watch.clone();
@@ -118,8 +121,10 @@ impl Watch {
         if self.armed.load(Ordering::Relaxed) {
             self.since.store(self.now(), Ordering::Relaxed);
         }
+        let begun = Instant::now();
         let result = call();
         self.since.store(0, Ordering::Relaxed);
+        self.spent.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
         result.map_err(failed)
     }
 }
@@ -135,6 +140,10 @@ impl Communicator for World {
 
     fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
         self.watch.over(|| self.communicator.allgather(own, all))
+    }
+
+    fn spent(&self) -> Duration {
+        Duration::from_nanos(self.watch.spent.load(Ordering::Relaxed))
     }
 
     fn exchange(&self, own: &[u8], all: &mut [u8]) -> Result<()> {

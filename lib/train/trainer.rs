@@ -87,18 +87,25 @@ impl Run {
         let begun = self.begin(output.may_replace());
         let (mut state, mut log) = self.ranks.clone().agree(begun)?;
         let begun = state.step;
+        let before = self.ranks.spent();
         let waited = self.steps(&mut state, &mut log)?;
+        let between = self.ranks.spent() - before;
         self.finish(&mut state, &mut log)?;
         if self.writes() {
             self.commit(&state.metrics, log.events())?;
             artifact::write_provenance_of_runs(&self.out, self.used(&state));
         }
         let (steps, seconds) = (self.schedule.total_steps - begun, start.elapsed().as_secs_f64());
+        let share = |time: Duration| 100.0 * time.as_secs_f64() / seconds;
+        let between = match self.ranks.size() {
+            1 => String::new(),
+            ranks => format!(", {:.1}% between the {ranks} ranks", share(between)),
+        };
         cli::info(&format!(
-            "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images",
+            "{}: {steps} steps, {:.1} a second, {:.1}% of the time waiting for images{between}",
             self.out.display(),
             steps as f64 / seconds,
-            100.0 * waited.as_secs_f64() / seconds,
+            share(waited),
         ));
         Ok(())
     }
