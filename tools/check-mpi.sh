@@ -2,7 +2,7 @@
 # check-mpi.sh [DIR]: trainings whose ranks mpirun starts, undisturbed, killed, hung, stopped, on a full disk, and on
 # another number of ranks. Prints a line per case and "CHECK mpi cases=N ok=N", and exits with 3 if a case is not.
 # Without DIR, a folder in /tmp keeps all files until every case is ok. $BIN is a folder of programs that were built
-# with --features mpi, to use instead of building them. Takes 10 minutes on two cores, without the build.
+# with --features mpi, to use instead of building them. Takes 3 minutes on two cores, without the build.
 #
 # Needs root, for a file system that is full, and on Debian:
 #   apt-get install -y --no-install-recommends openmpi-bin libopenmpi-dev pkg-config
@@ -19,7 +19,7 @@ fi
 # More ranks than cores are fine here, and so is root.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 cases=0 ok=0
-# case NAME STATUS: counts a case, which holds if STATUS is 0.
+# case_is NAME STATUS: counts a case, which holds if STATUS is 0.
 case_is() {
   cases=$((cases + 1))
   if [ "$2" = 0 ]; then ok=$((ok + 1)) word=ok; else word="NOT OK"; fi
@@ -27,7 +27,7 @@ case_is() {
 }
 all() { for status in "$@"; do [ "$status" = 0 ] || return 1; done; }
 weights() { sha256sum <"$1/model.safetensors"; }
-# train RANKS OUT MORE...: fashion's supervised_1p, which begins with checkpoints early.
+# train RANKS OUT MORE...: 300 steps of fashion's vat_1p, with a checkpoint every 20.
 train() {
   mpirun -n "$1" "$BIN/s4l-pretrain" --in "$dir/shards" --labelled "$dir/labelled.parquet" --val "$dir/val.parquet" \
     --recipe pipelines/fashion/vat_1p.toml -s 'schedule=[2,60,80,90,100]' -s checkpoint_every=20 \

@@ -1,9 +1,10 @@
 //! The whole chain by make, with the built programs on the embedded images.
 
 use crate::common::Scratch;
+use crate::makefile;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Instant, SystemTime};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -13,28 +14,10 @@ fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_s4l-shard")).parent().unwrap()
 }
 
-/// make of the main job, as if started by a person: without the variables of the make that may run this
-/// test.
+/// make of the main job.
 fn make(scratch: &Scratch) -> Output {
-    let mut command = Command::new("make");
-    for name in [
-        "MAKEFLAGS",
-        "MFLAGS",
-        "MAKEOVERRIDES",
-        "MAKELEVEL",
-        "PIPELINE",
-        "DATA",
-        "OUT",
-        "SEEDS",
-        "DEVICE",
-        "RUN",
-        "BIN",
-    ] {
-        command.env_remove(name);
-    }
     let start = Instant::now();
-    let output = command
-        .current_dir(ROOT)
+    let output = makefile::make()
         .arg("moam_step3")
         .arg(format!("PIPELINE={}", scratch.path("smoke").display()))
         .arg(format!("OUT={}", scratch.path("runs").display()))

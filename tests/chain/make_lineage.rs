@@ -1,6 +1,7 @@
 //! make with the built programs: the lineage of an output decides, not times and names.
 
 use crate::common::{IMAGES, SMOKE, Scratch, contents, shard, smoke};
+use crate::makefile;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,12 +22,8 @@ fn with_data() -> Scratch {
 
 fn make(scratch: &Scratch, arguments: &[&str]) -> Command {
     let programs = Path::new(env!("CARGO_BIN_EXE_s4l-shard")).parent().unwrap();
-    let mut command = Command::new("make");
-    for name in ["MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"] {
-        command.env_remove(name);
-    }
+    let mut command = makefile::make();
     command
-        .current_dir(ROOT)
         .args(["supervised_1p", "PIPELINE=smoke"])
         .arg(format!("BIN={}", programs.display()))
         .arg(format!("OUT={}", scratch.path("out").display()))

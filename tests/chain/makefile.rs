@@ -141,7 +141,7 @@ impl Bench {
 }
 
 /// make in the project's folder, without the variables of the make that may run this test.
-fn make() -> Command {
+pub fn make() -> Command {
     let mut command = Command::new("make");
     command.current_dir(ROOT);
     for name in [
@@ -155,6 +155,7 @@ fn make() -> Command {
         "SEEDS",
         "DEVICE",
         "RUN",
+        "MPI_RUN",
         "BIN",
     ] {
         command.env_remove(name);
