@@ -83,7 +83,7 @@ fn main() {
         Box::new(|| {
             let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
             let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
-            network.differentiate(pass, [batch, 0], loss).expect("a step");
+            network.differentiate(pass, true, [batch, 0], loss).expect("a step");
             network.engine.update(&update).expect("an update");
         })
     };

@@ -140,6 +140,10 @@ pub trait Stage: clap::Parser {
     fn is_part(&self) -> bool {
         false
     }
+    /// Whether this process says what is wrong with the command line, which others may have too.
+    fn tells_usage() -> bool {
+        true
+    }
     fn run(self) -> Result<()>;
 }
 
@@ -177,7 +181,10 @@ pub fn main<S: Stage>() -> ExitCode {
     if let Some(script) = completions::<S>() {
         return finish(signals.and_then(|()| print(&script)));
     }
-    let stage = S::parse();
+    let stage = S::try_parse().unwrap_or_else(|e| match S::tells_usage() {
+        true => e.exit(),
+        false => std::process::exit(e.exit_code()),
+    });
     let result = signals.and_then(|()| prepare(&stage, start)).and_then(|()| stage.run());
     if result.is_ok() && !UP_TO_DATE.load(Ordering::Relaxed) {
         info(&format!("{}: done in {}", program(), Usage::since(start)));
@@ -341,6 +348,9 @@ pub fn warn(message: &str) {
 
 /// The result of a command, on stdout. A reader that has seen enough (`| head`) is no error.
 pub fn print(result: &str) -> Result<()> {
+    if SILENT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     match std::io::stdout().write_all(result.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::io(Path::new("stdout"))(e))
@@ -364,7 +374,7 @@ pub fn last_words(error: &Error) {
     silence();
 }
 
-/// Writes nothing to stderr from now on: another rank has the same to say.
+/// Writes and prints nothing from now on: another rank has the same to say.
 pub fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }

@@ -19,11 +19,13 @@ pub trait Communicator: Send + Sync {
     /// Puts what each rank gives, in the order of ranks, into `all`. Every rank gives as much.
     fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
 
-    /// Sends the r-th of `size` equal blocks of `own` to rank r, and puts the blocks that come, in the order
-    /// of ranks, into `all`.
-    fn exchange(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
+    /// Begins to add up each value over the ranks, in their order, while this rank goes on with other work.
+    fn begin_sum(&self, own: Vec<f32>) -> Result<()>;
 
-    /// Time that both have taken up to now, waiting for ranks that come later included.
+    /// Waits for the first of the sums that were begun and have not been asked for.
+    fn end_sum(&self) -> Result<Vec<f32>>;
+
+    /// Time that this rank has waited in these calls up to now, for ranks that come later too.
     fn spent(&self) -> Duration;
 }
 
@@ -47,14 +49,21 @@ impl Communicator for Alone {
         Ok(())
     }
 
-    fn exchange(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
-        all.copy_from_slice(own);
-        Ok(())
+    fn begin_sum(&self, _own: Vec<f32>) -> Result<()> {
+        Err(nobody())
+    }
+
+    fn end_sum(&self) -> Result<Vec<f32>> {
+        Err(nobody())
     }
 
     fn spent(&self) -> Duration {
         Duration::ZERO
     }
+}
+
+fn nobody() -> Error {
+    Error::Internal("a sum over one rank".into())
 }
 
 /// Which rank of how many.
@@ -122,31 +131,6 @@ impl dyn Communicator + '_ {
         }
     }
 
-    /// Adds up each value over the ranks, in their order.
-    pub fn sum(&self, values: &mut [f32]) -> Result<()> {
-        let size = self.size();
-        if size == 1 {
-            return Ok(());
-        }
-        // Each rank adds up one block of a piece.
-        let mut own = vec![0f32; PIECE.min(values.len()).next_multiple_of(size)];
-        let mut parts = own.clone();
-        for piece in values.chunks_mut(PIECE) {
-            let padded = piece.len().next_multiple_of(size);
-            let (own, parts) = (&mut own[..padded], &mut parts[..padded]);
-            own[..piece.len()].copy_from_slice(piece);
-            own[piece.len()..].fill(0.0);
-            self.exchange(bytemuck::cast_slice(own), bytemuck::cast_slice_mut(parts))?;
-            let (sum, others) = parts.split_at_mut(padded / size);
-            for other in others.chunks_exact(sum.len()) {
-                sum.iter_mut().zip(other).for_each(|(s, o)| *s += o);
-            }
-            self.gather(bytemuck::cast_slice(sum), bytemuck::cast_slice_mut(own))?;
-            piece.copy_from_slice(&own[..piece.len()]);
-        }
-        Ok(())
-    }
-
     /// Whether any rank says so.
     pub fn any(&self, own: bool) -> Result<bool> {
         match self.size() {
@@ -168,5 +152,47 @@ impl dyn Communicator + '_ {
     }
 }
 
-/// Values that are added up at once; bounds the memory that it takes.
-const PIECE: usize = 1 << 20;
+/// Adds up a gradient over the ranks, from its end on, beside the backward pass that makes it.
+pub struct GradientSum {
+    ranks: Ranks,
+    /// The sums of the values from here on have begun.
+    begun: usize,
+    values: usize,
+}
+
+/// Values of one sum: enough that its time is more than the messages' latency, few enough that a small
+/// network has several.
+const BUCKET: usize = 1 << 18;
+
+impl GradientSum {
+    /// Of a gradient of so many values.
+    pub fn new(ranks: Ranks, values: usize) -> GradientSum {
+        GradientSum { ranks, begun: values, values }
+    }
+
+    /// The gradient is whole from this value on: nothing will be added there before the sum.
+    pub fn whole_from(&mut self, gradient: &[f32], from: usize) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        while self.begun > from && (self.begun - from >= BUCKET || from == 0) {
+            let start = self.begun.saturating_sub(BUCKET);
+            self.ranks.begin_sum(gradient[start..self.begun].to_vec())?;
+            self.begun = start;
+        }
+        Ok(())
+    }
+
+    /// Puts the sums in the place of all values.
+    pub fn end(&mut self, gradient: &mut [f32]) -> Result<()> {
+        self.whole_from(gradient, 0)?;
+        let mut end = self.values;
+        while end > self.begun {
+            let start = end.saturating_sub(BUCKET);
+            gradient[start..end].copy_from_slice(&self.ranks.end_sum()?);
+            end = start;
+        }
+        self.begun = self.values;
+        Ok(())
+    }
+}

@@ -146,6 +146,9 @@ settings! {
     /// Batches of training images from which the batch-norm statistics of the averaged weights are
     /// recomputed at the end; 0: keep the moving statistics of the raw weights, as the reference does.
     batch_norm_batches: usize = 0, FROM_0;
+    /// Batch norms have the statistics of the images of all ranks, if several processes train together; false: each
+    /// rank has those of its own images.
+    sync_batch_norm: bool = true, Range::Either;
 
     /// Weight of the cross-entropy on labelled images.
     weight_supervised: f64 = 1.0, FROM_0;

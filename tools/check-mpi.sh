@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# check-mpi.sh [DIR]: trainings whose ranks mpirun starts, undisturbed, killed, hung, stopped, on a full disk, and on
-# another number of ranks. Prints a line per case and "CHECK mpi cases=N ok=N", and exits with 3 if a case is not.
+# check-mpi.sh [DIR]: trainings whose ranks mpirun starts, undisturbed, killed, hung, stopped, on a full disk, on
+# another number of ranks, and under a temporary Slurm, which requeues one in its middle. Prints a line per case and "CHECK mpi cases=N ok=N", and exits with 3 if a case is not.
 # Without DIR, a folder in /tmp keeps all files until every case is ok. $BIN is a folder of programs that were built
 # with --features mpi, to use instead of building them. Takes 3 minutes on two cores, without the build.
 #
 # Needs root, for a file system that is full, and on Debian:
-#   apt-get install -y --no-install-recommends openmpi-bin libopenmpi-dev pkg-config
+#   apt-get install -y --no-install-recommends openmpi-bin libopenmpi-dev pkg-config slurm-wlm \
+#     slurm-wlm-basic-plugins munge libpmix2
 set -uo pipefail
 cd "$(dirname "$0")/.."
 dir=${1:-$(mktemp -d /tmp/s4l-mpi-XXXXXX)}
@@ -63,6 +64,19 @@ train 3 "$dir/three" >"$dir/three.log" 2>&1
 [ $? = 2 ] && grep -q 'batch 64 does not divide among 3 ranks; the nearest that do: -s batch=63 or 66' "$dir/three.log"
 case_is "a batch that does not divide" $?
 
+mpirun -n 2 "$BIN/s4l-pretrain" --unlikely >"$dir/usage.log" 2>&1
+[ $? = 2 ] && [ "$(grep -c "unexpected argument '--unlikely'" "$dir/usage.log")" = 1 ]
+usage=$?
+train 2 "$dir/plan" --dry-run >"$dir/plan.log" 2>&1
+all $usage $? && [ "$(grep -c '^parameters' "$dir/plan.log")" = 1 ]
+case_is "a wrong option and a plan are told once" $?
+
+train 2 "$dir/own" -s sync_batch_norm=false >"$dir/own.log" 2>&1
+one=$?
+train 2 "$dir/own2" -s sync_batch_norm=false >"$dir/own2.log" 2>&1
+all $one $? && [ "$(weights "$dir/own")" = "$(weights "$dir/own2")" ] && [ "$(weights "$dir/own")" != "$(weights "$dir/two")" ]
+case_is "statistics of each rank alone" $?
+
 train 2 "$dir/killed" >"$dir/killed.log" 2>&1 &
 training "$dir/killed" && kill -KILL "$(process "$dir/killed" 1)"
 wait $!
@@ -90,12 +104,41 @@ train 1 "$dir/stopped" >"$dir/stopped2.log" 2>&1
 all $stopped $? && grep -q 'begun with 2 ranks, going on with 1' "$dir/stopped2.log"
 case_is "stopped by a signal, and ended by another number of ranks" $?
 
+train 2 "$dir/told" >"$dir/told.log" 2>&1 &
+training "$dir/told" && kill -USR1 "$(process "$dir/told" 1)"
+wait $!
+[ $? = 75 ] && grep -q 'stopped at step' "$dir/told.log"
+told=$?
+train 2 "$dir/told" >"$dir/told2.log" 2>&1
+all $told $? && [ "$(weights "$dir/two")" = "$(weights "$dir/told")" ]
+case_is "a signal to one rank stops both, and the same command ends with the same bytes" $?
+
 mkdir -p "$dir/small"
 mount -t tmpfs -o size=1200k tmpfs "$dir/small" && trap 'umount "$dir/small"' EXIT
 train 2 "$dir/small/model" >"$dir/full.log" 2>&1
 [ $? = 74 ] && grep -q 'rank 0 on .*No space left' "$dir/full.log" && gone "$dir/small/model"
 case_is "a full disk ends both" $?
+umount "$dir/small"
+trap - EXIT
+
+tools/slurm/cluster.sh up "$dir/cluster" 2 && trap 'tools/slurm/cluster.sh down "$dir/cluster"' EXIT
+. "$dir/cluster/env.sh"
+mpirun() { srun --mpi=pmix -K "$@"; }
+{ echo '#!/usr/bin/env bash'; declare -p BIN dir; declare -f train mpirun; echo 'train 2 "$dir/requeued"'; } >"$dir/job.sh"
+job=$(sbatch --parsable --requeue -N2 -n2 -c1 --output="$dir/job.log" --open-mode=append "$dir/job.sh")
+training "$dir/requeued" && scontrol requeue "$job"
+requeued=$?
+for _ in $(seq 300); do
+  state=$(squeue -h -t all -j "$job" -o %T)
+  case $state in COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL) break ;; esac
+  sleep 1
+done
+[ $requeued = 0 ] && [ "$state" = COMPLETED ] && grep -q 'going on from step' "$dir/job.log" &&
+  [ "$(weights "$dir/two")" = "$(weights "$dir/requeued")" ]
+case_is "two nodes of Slurm, requeued in the middle, end with the same bytes" $?
 
 echo "CHECK mpi cases=$cases ok=$ok"
 [ "$cases" = "$ok" ] || exit 3
-[ $# -gt 0 ] || { umount "$dir/small"; trap - EXIT; rm -r "$dir"; }
+tools/slurm/cluster.sh down "$dir/cluster"
+trap - EXIT
+[ $# -gt 0 ] || rm -r "$dir"

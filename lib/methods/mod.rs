@@ -224,10 +224,11 @@ pub fn step(
         weighted_sum(&terms, &mut record)
     };
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-    let mut loss = f64::from(network.differentiate(pass, batch.rows.parts(), main_loss)?);
     let weight = vat::weight(settings, at);
     // A term of weight 0, as at the start of a ramp, needs no gradient.
-    if let Some(clean) = clean.filter(|_| weight != 0.0) {
+    let last = perturbed.is_none() || weight == 0.0;
+    let mut loss = f64::from(network.differentiate(pass, last, batch.rows.parts(), main_loss)?);
+    if let Some(clean) = clean.filter(|_| !last) {
         let term = vat::term(network, settings, clean, at)?;
         loss += weight * term.value;
         record.push(term);

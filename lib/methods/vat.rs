@@ -71,7 +71,7 @@ pub fn term(network: &mut Network, s: &Settings, mut clean: Clean, at: At) -> Re
     }
     perturb(network, &clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
     let mut value = 0.0;
-    network.differentiate(Pass::Perturbed, clean.parts, |outputs| {
+    network.differentiate(Pass::Perturbed, true, clean.parts, |outputs| {
         let divergence = divergence(&outputs.head(head::CLASSES)?, &clean.logits)?;
         value = f64::from(divergence.to_scalar::<f32>()?);
         Ok((divergence * weight(s, at))?)
@@ -123,7 +123,7 @@ pub fn perturb(
     for _ in 0..iterations {
         network.engine.along(xi);
         let loss = |outputs: &Outputs| divergence(&outputs.head(head::CLASSES)?, &clean.logits);
-        network.differentiate(Pass::Direction, clean.parts, loss)?;
+        network.differentiate(Pass::Direction, false, clean.parts, loss)?;
     }
     network.engine.along(radius);
     Ok(())

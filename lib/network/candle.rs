@@ -67,7 +67,7 @@ impl CandleEngine {
 }
 
 impl Engine for CandleEngine {
-    fn join(&mut self, ranks: Ranks) -> Result<()> {
+    fn join(&mut self, ranks: Ranks, _: bool) -> Result<()> {
         match ranks.size() {
             1 => Ok(()),
             _ => Err(Error::Usage("several ranks train with --device cpu only".into())),
@@ -113,15 +113,15 @@ impl Engine for CandleEngine {
         self.memory.logits(values)
     }
 
-    fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()> {
+    fn backward(&mut self, logits: &[Option<Vec<f32>>], last: bool) -> Result<()> {
         let Some(tape) = self.tape.take() else {
             return Err(Error::Internal("backward before forward".into()));
         };
-        let TrunkBackward { features, wanted, .. } = self.memory.backward(logits)?;
+        let TrunkBackward { features, wanted, .. } = self.memory.backward(logits, last)?;
         let upstream = self.upload.vector(&features)?.reshape(tape.features.shape())?;
         let gradients = (tape.features * upstream)?.sum_all()?.backward()?;
         let (out, var) = match wanted {
-            Wanted::Parameters(out) => (out, tape.parameters),
+            Wanted::Parameters(out, _) => (out, tape.parameters),
             Wanted::Images(out) => {
                 out.fill(0.0);
                 (out, tape.images)

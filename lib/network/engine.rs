@@ -51,8 +51,9 @@ pub enum Inner {
 
 /// A network on a device. Images are `[n, height, width, channels]`, logits `[n, outputs]`.
 pub trait Engine: Send {
-    /// From now on, batches are those of all ranks: statistics of a batch, and gradients of the parameters.
-    fn join(&mut self, ranks: Ranks) -> Result<()>;
+    /// From now on, batches are those of all ranks: gradients of the parameters, and, with `sync_batch_norm`,
+    /// statistics of a batch.
+    fn join(&mut self, ranks: Ranks, sync_batch_norm: bool) -> Result<()>;
 
     /// Takes over the weights.
     fn put(&mut self, weights: Weights) -> Result<()>;
@@ -75,8 +76,9 @@ pub trait Engine: Send {
     fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>>;
 
     /// The backward pass of the last `forward`, from the gradient of each head's logits, `None` for a head
-    /// that the loss does not depend on.
-    fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()>;
+    /// that the loss does not depend on. `last`: no other pass adds to the gradient of the parameters before the
+    /// `update`, so ranks may begin to add it up.
+    fn backward(&mut self, logits: &[Option<Vec<f32>>], last: bool) -> Result<()>;
 
     /// Makes an optimizer step along the gradient of the parameters of all ranks, then clears the gradient.
     fn update(&mut self, update: &Update) -> Result<()>;

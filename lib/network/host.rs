@@ -7,7 +7,7 @@ use super::layout::Layout;
 use super::update::{Update, update};
 use super::weights::Weights;
 use crate::error::Result;
-use crate::ranks::{Alone, Communicator, Ranks};
+use crate::ranks::{Alone, Communicator, GradientSum, Ranks};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +27,10 @@ pub struct HostMemory {
     every: usize,
     moved: Vec<f32>,
     heads: Heads,
-    pub ranks: Ranks,
+    ranks: Ranks,
+    /// Those whose rows a batch norm takes its statistics of.
+    statistics: Ranks,
+    sum: GradientSum,
     /// The pass of the last `forward`.
     pass: Pass,
 }
@@ -38,6 +41,7 @@ pub struct TrunkForward<'a> {
     pub images: &'a [f32],
     /// Updated with the statistics of the batch.
     pub moving: Option<Moving<'a>>,
+    /// Those whose rows make the statistics.
     pub ranks: &'a dyn Communicator,
 }
 
@@ -54,13 +58,15 @@ pub struct TrunkBackward<'a> {
     /// Gradient of the pre-logits.
     pub features: Vec<f32>,
     pub wanted: Wanted<'a>,
+    /// Those whose rows made the statistics.
     pub ranks: &'a dyn Communicator,
 }
 
 /// The wanted gradient, and its destination.
 pub enum Wanted<'a> {
-    /// Added to this gradient of the whole parameter vector, or of its trunk part.
-    Parameters(&'a mut [f32]),
+    /// Added to this gradient of the whole parameter vector. In the last pass of a step, its sum over the ranks
+    /// begins with what is whole.
+    Parameters(&'a mut [f32], Option<&'a mut GradientSum>),
     /// Written to this buffer, which is as large as the images.
     Images(&'a mut [f32]),
 }
@@ -78,10 +84,19 @@ impl HostMemory {
             moved: Vec::new(),
             heads: Heads::default(),
             ranks: Arc::new(Alone),
+            statistics: Arc::new(Alone),
+            sum: GradientSum::new(Arc::new(Alone), layout.parameters),
             pass: Pass::Perturbed,
             layout: layout.clone(),
             weights,
         }
+    }
+
+    /// As `Engine::join`.
+    pub fn join(&mut self, ranks: Ranks, sync_batch_norm: bool) {
+        self.sum = GradientSum::new(ranks.clone(), self.layout.parameters);
+        self.statistics = if sync_batch_norm { ranks.clone() } else { Arc::new(Alone) };
+        self.ranks = ranks;
     }
 
     pub fn put(&mut self, weights: Weights) {
@@ -117,7 +132,23 @@ impl HostMemory {
             Pass::Train { keep } => (&self.images, Some(Moving { statistics, keep })),
             Pass::Perturbed | Pass::Direction => (&self.moved, None),
         };
-        TrunkForward { parameters: &self.weights.parameters, images, moving, ranks: &*self.ranks }
+        let ranks = &*self.statistics;
+        TrunkForward { parameters: &self.weights.parameters, images, moving, ranks }
+    }
+
+    /// After a forward pass in which each rank moved its own moving statistics: their mean over the ranks.
+    pub fn average_moving(&mut self) -> Result<()> {
+        let size = self.ranks.size();
+        if size == self.statistics.size() || !matches!(self.pass, Pass::Train { .. }) {
+            return Ok(());
+        }
+        let moving = &mut self.weights.moving;
+        let all = self.ranks.gathered(moving)?;
+        moving.fill(0.0);
+        for of_rank in all.chunks_exact(moving.len()) {
+            moving.iter_mut().zip(of_rank).for_each(|(mean, own)| *mean += own / size as f32);
+        }
+        Ok(())
     }
 
     /// The logits of each head from the pre-logits.
@@ -126,9 +157,13 @@ impl HostMemory {
     }
 
     /// The inputs of the trunk's backward pass after the last `forward`, from the gradients of all heads'
-    /// logits.
-    pub fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<TrunkBackward<'_>> {
-        let HostMemory { layout, heads, gradient, .. } = self;
+    /// logits. `last`: as in `Engine::backward`.
+    pub fn backward(
+        &mut self,
+        logits: &[Option<Vec<f32>>],
+        last: bool,
+    ) -> Result<TrunkBackward<'_>> {
+        let HostMemory { layout, heads, gradient, sum, .. } = self;
         let (images, features, wanted) = match self.pass {
             Pass::Direction => {
                 let features = heads.backward(layout, logits, None)?;
@@ -140,15 +175,15 @@ impl HostMemory {
                     _ => &self.moved,
                 };
                 let features = heads.backward(layout, logits, Some(gradient))?;
-                (images, features, Wanted::Parameters(gradient))
+                (images, features, Wanted::Parameters(gradient, last.then_some(sum)))
             }
         };
         let parameters = &self.weights.parameters;
-        Ok(TrunkBackward { parameters, images, features, wanted, ranks: &*self.ranks })
+        Ok(TrunkBackward { parameters, images, features, wanted, ranks: &*self.statistics })
     }
 
     pub fn update(&mut self, by: &Update) -> Result<()> {
-        self.ranks.sum(&mut self.gradient)?;
+        self.sum.end(&mut self.gradient)?;
         update(&mut self.weights, &mut self.gradient, &self.decayed, by);
         self.heads.forget();
         Ok(())

@@ -111,12 +111,13 @@ impl Network {
         Ok(Network { image_values, layout, engine, ranks: Arc::new(Alone) })
     }
 
-    /// From now on, losses and batch statistics are those of the rows of all ranks.
+    /// From now on, losses are those of the rows of all ranks, and with `sync_batch_norm` so are batch statistics;
+    /// without it, each rank has its own.
     ///
     /// Errors: `Usage` if the engine cannot do that.
-    pub fn join(&mut self, ranks: &Ranks) -> Result<()> {
+    pub fn join(&mut self, ranks: &Ranks, sync_batch_norm: bool) -> Result<()> {
         self.ranks = ranks.clone();
-        self.engine.join(ranks.clone())
+        self.engine.join(ranks.clone(), sync_batch_norm)
     }
 
     /// Those that train this network.
@@ -150,10 +151,11 @@ impl Network {
 
     /// One pass forward and backward. `loss` makes a scalar of the heads' logits of all ranks, and the engine
     /// keeps the gradient that flows through the rows of this one. Returns the loss. `parts`: the rows of all
-    /// ranks.
+    /// ranks. `last`: as in `Engine::backward`.
     pub fn differentiate(
         &mut self,
         pass: Pass,
+        last: bool,
         parts: Parts,
         loss: impl FnOnce(&Outputs) -> Result<Tensor>,
     ) -> Result<f32> {
@@ -165,7 +167,7 @@ impl Network {
         }
         let heads = self.layout.heads.iter().zip(gradients);
         let own = heads.map(|(head, all)| Some(self.ranks.own_rows(all?, head.outputs, parts)));
-        self.engine.backward(&own.collect::<Vec<_>>())?;
+        self.engine.backward(&own.collect::<Vec<_>>(), last)?;
         Ok(loss.to_scalar()?)
     }
 }

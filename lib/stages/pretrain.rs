@@ -52,6 +52,10 @@ impl Stage for Args {
         join::ARE_POSSIBLE
     }
 
+    fn tells_usage() -> bool {
+        join::is_first()
+    }
+
     fn run(self) -> Result<()> {
         join::together(self.options.patience(), |ranks| self.train(ranks))
     }

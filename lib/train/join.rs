@@ -10,6 +10,14 @@ use std::time::Duration;
 /// Whether this program was built with MPI.
 pub const ARE_POSSIBLE: bool = cfg!(feature = "mpi");
 
+/// Whether this is the first of the processes that were started together.
+pub fn is_first() -> bool {
+    #[cfg(feature = "mpi")]
+    return mpi::is_first();
+    #[cfg(not(feature = "mpi"))]
+    true
+}
+
 /// Does the work of a training stage, as one of the ranks that this process was started with by `mpirun` or
 /// `srun`, or alone. From the first step on, a rank that waits longer than `patience` for the others ends; an
 /// error that the others do not have ends all of them at once.

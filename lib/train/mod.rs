@@ -5,7 +5,8 @@
 //! the weights of `--init`; `dry_run` says
 //! what the settings come to; `trainer` is the loop, over the batches of `loader`, at the rates of
 //! `schedule`; `log`, `tfevents` and `checkpoint` write while it runs, the last under the run's
-//! `identity`, and `progress` tells of it. `join` finds the other processes of a training, which `mpi` connects.
+//! `identity`, and `progress` tells of it. `join` finds the other processes of a training; `mpi` connects them, by
+//! calls that `messenger` makes on a thread of its own.
 
 pub mod check;
 pub mod checkpoint;
@@ -15,6 +16,8 @@ pub mod join;
 pub mod labels;
 pub mod loader;
 pub mod log;
+#[cfg(feature = "mpi")]
+mod messenger;
 #[cfg(feature = "mpi")]
 mod mpi;
 pub mod options;

@@ -76,7 +76,7 @@ pub fn run(
     }
     let (size, precision) = ((config.height, config.width), config.settings.precision);
     let mut network = Network::new(&config.architecture, size, device, precision, weights)?;
-    network.join(ranks)?;
+    network.join(ranks, config.settings.sync_batch_norm)?;
     let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     logits::check_size(&config, split.channels(), split.path(), &pipe)?;
     Ok(Run {

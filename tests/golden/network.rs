@@ -31,12 +31,12 @@ pub fn gradients(
     engine.images(&mut images.to_vec());
     let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
     let features = engine.forward(pass).unwrap().remove(0);
-    engine.backward(&[Some(upstream.to_vec())]).unwrap();
+    engine.backward(&[Some(upstream.to_vec())], true).unwrap();
     // The same images, with a zero perturbation.
     engine.direction(vec![1.0; images.len()], 1);
     engine.along(0.0);
     engine.forward(Pass::Direction).unwrap();
-    engine.backward(&[Some(upstream.to_vec())]).unwrap();
+    engine.backward(&[Some(upstream.to_vec())], true).unwrap();
     (features, [Inner::Gradient, Inner::Direction].map(|inner| engine.read(inner).unwrap()))
 }
 

@@ -146,7 +146,7 @@ fn entropy_is_minimized_on_the_images_of_the_method() {
         let mut other = network(method);
         other.engine.images(&mut batch.images.clone());
         let loss = |out: &Outputs| entropy(&out.head("classes")?.narrow(0, 0, rows)?);
-        let expected = other.differentiate(STEP, batch.rows.parts(), loss).unwrap();
+        let expected = other.differentiate(STEP, true, batch.rows.parts(), loss).unwrap();
         let got = value(&run(&mut network(method), &s, &batch), "loss/entmin");
         assert!((got - f64::from(expected)).abs() < 1e-6, "{method:?}: {got}, {expected}");
     }
@@ -161,7 +161,7 @@ fn logits(network: &mut Network, images: &[f32]) -> Tensor {
         clean = Some(logits.detach());
         Ok(logits.sum_all()?)
     };
-    network.differentiate(STEP, [images.len() / VALUES, 0], keep).unwrap();
+    network.differentiate(STEP, true, [images.len() / VALUES, 0], keep).unwrap();
     clean.unwrap()
 }
 

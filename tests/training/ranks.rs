@@ -7,11 +7,11 @@ use s4l::methods::main_pass::At;
 use s4l::methods::{architecture, needs_soft_labels, step, views};
 use s4l::network::Network;
 use s4l::network::device::Device;
-use s4l::network::engine::Precision;
+use s4l::network::engine::{Inner, Pass, Precision};
 use s4l::network::layout::Layout;
 use s4l::network::update::Update;
 use s4l::network::weights::Weights;
-use s4l::ranks::Ranks;
+use s4l::ranks::{Alone, GradientSum, Ranks};
 use s4l::rng::{RngExt, Stream, rng};
 use s4l::settings::Settings;
 use s4l::shards::Split;
@@ -90,7 +90,7 @@ fn trained(
     weights.parameters.iter_mut().for_each(|p| *p *= 1.0 + change * (rng.random::<f32>() - 0.5));
     let mut network =
         Network::new(&architecture, (28, 28), Device::Cpu, Precision::F32, weights).unwrap();
-    network.join(&ranks).unwrap();
+    network.join(&ranks, s.sync_batch_norm).unwrap();
     let mut batches = images(split, s, &ranks).batches(0, STEPS);
     let mut measured = Vec::new();
     for number in 0..STEPS {
@@ -166,4 +166,68 @@ fn two_and_four_ranks_train_as_one() {
             assert!(off < most, "{row}, {size} ranks: a weight is off by {off}, {most}");
         }
     }
+}
+
+/// Without synchronized batch norms, the passes of a rank are those of a process with its images alone, and the
+/// moving statistics are the mean over the ranks.
+#[test]
+fn ranks_may_have_statistics_of_their_own() {
+    let s = settings("supervised_10p");
+    let architecture = architecture(&s, 1, CLASSES);
+    let layout = Layout::new(&architecture);
+    let images = random(0, 2 * 6 * 28 * 28);
+    let upstream = random(1, 6 * CLASSES);
+    let passes = |ranks: &Ranks, half: usize| {
+        let weights = Weights::initial(&layout, 5);
+        let mut network =
+            Network::new(&architecture, (28, 28), Device::Cpu, Precision::F32, weights).unwrap();
+        network.join(ranks, false).unwrap();
+        network.engine.images(&mut images[half * 6 * 28 * 28..][..6 * 28 * 28].to_vec());
+        network.engine.forward(Pass::Train { keep: 0.9 }).unwrap();
+        network.engine.backward(&[Some(upstream.clone())], true).unwrap();
+        let gradient = network.engine.read(Inner::Gradient).unwrap();
+        let update =
+            Update { learning_rate: 1e-3, momentum: 0.9, weight_decay: 1e-3, half_life: 0.0 };
+        network.engine.update(&update).unwrap();
+        (gradient, network.engine.get().unwrap())
+    };
+    let alone: Ranks = Arc::new(Alone);
+    let [(first, a), (second, b)] = [0, 1].map(|half| passes(&alone, half));
+    let both = together(2, |ranks| passes(&ranks, ranks.rank()));
+    assert!(both[0].0 == first && both[1].0 == second);
+    assert_eq!(both[0].1, both[1].1);
+    assert!(first != second && a.moving != b.moving);
+    let mean = a.moving.iter().zip(&b.moving).map(|(a, b)| 0.5 * a + 0.5 * b);
+    assert_eq!(both[0].1.moving, mean.collect::<Vec<_>>());
+}
+
+/// A gradient is added up in pieces from its end on, as soon as a piece is whole.
+#[test]
+fn a_gradient_is_added_up_in_pieces() {
+    const VALUES: usize = 600_001;
+    let gradient = |rank| random(rank, VALUES);
+    let mut expected = gradient(0);
+    for rank in [1, 2] {
+        expected.iter_mut().zip(gradient(rank)).for_each(|(sum, own)| *sum += own);
+    }
+    together(3, |ranks| {
+        let mut sum = GradientSum::new(ranks.clone(), VALUES);
+        // A pass that is not the last one tells nothing.
+        for whole in [&[599_000, 300_000, 299_999, 5, 0][..], &[], &[0]] {
+            let mut all = gradient(ranks.rank() as u64);
+            for &from in whole {
+                let mut so_far = all.clone();
+                so_far[..from].fill(f32::NAN);
+                sum.whole_from(&so_far, from).unwrap();
+            }
+            sum.end(&mut all).unwrap();
+            assert!(all == expected);
+        }
+    });
+}
+
+/// Values from 0 to 1.
+fn random(number: u64, values: usize) -> Vec<f32> {
+    let mut rng = rng(7, Stream::Init, 0, number);
+    (0..values).map(|_| rng.random()).collect()
 }

@@ -83,7 +83,7 @@ fn pass(engine: &mut dyn Engine, case: &Case) -> (Vec<f32>, Vec<f32>) {
     engine.images(&mut images(case));
     let features = engine.forward(Pass::Train { keep: 0.99 }).unwrap().remove(0);
     let upstream = random(features.len(), 1.0, 2);
-    engine.backward(&[Some(upstream.clone())]).unwrap();
+    engine.backward(&[Some(upstream.clone())], true).unwrap();
     (features, upstream)
 }
 
@@ -101,7 +101,7 @@ fn run(engine: &mut dyn Engine, case: &Case) -> Results {
     engine.direction(vec![1.0; images.len()], 1);
     engine.along(0.0);
     engine.forward(Pass::Direction).unwrap();
-    engine.backward(&[Some(upstream)]).unwrap();
+    engine.backward(&[Some(upstream)], true).unwrap();
     engine.prepare().unwrap();
     Results {
         features,

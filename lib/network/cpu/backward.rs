@@ -14,6 +14,8 @@ use super::registers::padded;
 use super::shared::{Shared, grown};
 use super::tile::{GradientJob, Job, PartialSums, Tile};
 use super::workers::{KernelBuffers, Scratch, Workers};
+use crate::error::Result;
+use crate::ranks::GradientSum;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -91,10 +93,22 @@ pub enum Downstream<'a, E> {
 
 /// Where the gradient of the parameters is added up.
 pub struct ParameterGradient<'a> {
-    /// The sums of the whole parameter vector, or of its trunk part; `None` if no gradient is wanted.
+    /// The sums of the whole parameter vector; `None` if no gradient is wanted.
     pub sums: Option<&'a mut [f32]>,
+    /// The sum of these over the ranks, if it can begin.
+    pub over_ranks: Option<&'a mut GradientSum>,
     /// Working memory.
     pub partial: &'a mut Vec<f32>,
+}
+
+impl ParameterGradient<'_> {
+    /// This pass has added all that it adds to the parameters from this one on.
+    pub fn whole_from(&mut self, from: usize) -> Result<()> {
+        match (&self.sums, &mut self.over_ranks) {
+            (Some(sums), Some(over_ranks)) => over_ranks.whole_from(sums, from),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How the work of a pass is split: tiles into chunks, each with its own partial sums, and input channels

@@ -71,8 +71,8 @@ pub fn training_bytes(
 }
 
 impl<E: Element> Engine for CpuEngine<E> {
-    fn join(&mut self, ranks: Ranks) -> Result<()> {
-        self.memory.ranks = ranks;
+    fn join(&mut self, ranks: Ranks, sync_batch_norm: bool) -> Result<()> {
+        self.memory.join(ranks, sync_batch_norm);
         Ok(())
     }
 
@@ -104,11 +104,12 @@ impl<E: Element> Engine for CpuEngine<E> {
             (Pass::Direction, Some(exact)) => exact.forward(from)?,
             _ => self.trunk.forward(from)?,
         };
+        self.memory.average_moving()?;
         self.memory.logits(features)
     }
 
-    fn backward(&mut self, logits: &[Option<Vec<f32>>]) -> Result<()> {
-        let from = self.memory.backward(logits)?;
+    fn backward(&mut self, logits: &[Option<Vec<f32>>], last: bool) -> Result<()> {
+        let from = self.memory.backward(logits, last)?;
         match (&from.wanted, &mut self.exact) {
             (Wanted::Images(_), Some(exact)) => exact.backward(from),
             _ => self.trunk.backward(from),

@@ -99,21 +99,24 @@ impl<E: Element> Trunk<E> {
             arena: self.arena.shared(),
             packed: self.packed.shared(),
         };
-        let (sums, image_gradient) = match wanted {
-            Wanted::Parameters(sums) => (Some(sums), None),
-            Wanted::Images(gradient) => (None, Some(gradient)),
+        let (sums, over_ranks, image_gradient) = match wanted {
+            Wanted::Parameters(sums, over_ranks) => (Some(sums), over_ranks, None),
+            Wanted::Images(gradient) => (None, None, Some(gradient)),
         };
-        let mut gradient = ParameterGradient { sums, partial: &mut self.partial };
+        let mut gradient = ParameterGradient { sums, over_ranks, partial: &mut self.partial };
         let mut upstream =
             steps.features_backward(&mut self.last_norm, &features, &mut gradient)?;
+        let layout = &self.layers.layout;
+        gradient.whole_from(layout.norm.offset)?;
         let mut norms = &mut self.norms[..];
         for i in (0..norms.len()).rev() {
             let (own, before) = norms.split_last_mut().expect("norms of each unit");
             norms = before;
             upstream = steps.unit_backward(i, own, upstream, &mut gradient)?;
+            gradient.whole_from(layout.units[i].norms[0].offset)?;
         }
         steps.stem_backward(images, upstream, image_gradient, &mut gradient);
-        Ok(())
+        gradient.whole_from(0)
     }
 }
 
