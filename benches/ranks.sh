@@ -53,7 +53,7 @@ case_of() {
   "${@:4}" "$BIN/s4l-pretrain" --in "$dir/shards" --labelled "$dir/seed0/labelled_1p.parquet" --force --threads "$3" \
     --recipe pipelines/fashion/supervised_1p.toml -s "width_factor=$2" -s "schedule=$schedule" ${MORE:-} \
     -s checkpoint_every=100000 --out "$dir/model" 2>&1 |
-    sed -nE "s/.* ([0-9.]+) a second, .* for images(, ([0-9.]+)% between.*)?/$1 \1 \3/p" | tee -a "$dir/figures"
+    sed -nE "s#.* ([0-9.]+) a second, .* for images(, ([0-9.]+)% between.*)?#$1 \1 \3#p" | tee -a "$dir/figures"
 }
 for round in $(seq "$rounds"); do
   for width in 1 4; do
