@@ -2,7 +2,7 @@
 # check-mpi.sh [DIR]: trainings whose ranks mpirun starts, undisturbed, killed, hung, stopped, on a full disk, on
 # another number of ranks, and under a temporary Slurm, which requeues one in its middle. Prints a line per case and "CHECK mpi cases=N ok=N", and exits with 3 if a case is not.
 # Without DIR, a folder in /tmp keeps all files until every case is ok. $BIN is a folder of programs that were built
-# with --features mpi, to use instead of building them. Takes 3 minutes on two cores, without the build.
+# with --features mpi, to use instead of building them. Takes 6 minutes on two cores, without the build.
 #
 # Needs root, for a file system that is full, and on Debian:
 #   apt-get install -y --no-install-recommends openmpi-bin libopenmpi-dev pkg-config slurm-wlm \
@@ -34,6 +34,12 @@ train() {
     --recipe pipelines/fashion/vat_1p.toml -s 'schedule=[2,60,80,90,100]' -s checkpoint_every=20 \
     --out "$2" "${@:3}"
 }
+# distill RANKS OUT MORE...: as `train`, 398 steps of s4l-moam.
+distill() {
+  mpirun -n "$1" "$BIN/s4l-moam" --step distill --in "$dir/shards" --labels "$dir/labels.parquet" --val "$dir/val.parquet" \
+    --recipe pipelines/fashion/distill_1p.toml -s 'schedule=[0.1,1,1.2,1.4,1.5]' -s checkpoint_every=20 \
+    --out "$2" "${@:3}"
+}
 # Waits until a training has a checkpoint.
 training() {
   for _ in $(seq 1 600); do
@@ -43,8 +49,8 @@ training() {
   return 1
 }
 # The process of a rank of a training.
-process() { pgrep -f "^$BIN/s4l-pretrain .*--out $1( |$)" | sed -n "$(($2 + 1))p"; }
-gone() { for _ in $(seq 1 100); do pgrep -f "^$BIN/s4l-pretrain .*--out $1( |$)" >/dev/null || return 0; sleep 0.1; done; return 1; }
+process() { pgrep -f "^$BIN/s4l-(pretrain|moam) .*--out $1( |$)" | sed -n "$(($2 + 1))p"; }
+gone() { for _ in $(seq 1 100); do pgrep -f "^$BIN/s4l-(pretrain|moam) .*--out $1( |$)" >/dev/null || return 0; sleep 0.1; done; return 1; }
 
 make -s PIPELINE=fashion BIN="$BIN" OUT="$dir" "$dir/seed0/labelled_1p.parquet" >/dev/null || exit 1
 ln -sf "$dir/seed0/labelled_1p.parquet" "$dir/labelled.parquet"
@@ -77,23 +83,6 @@ train 2 "$dir/own2" -s sync_batch_norm=false >"$dir/own2.log" 2>&1
 all $one $? && [ "$(weights "$dir/own")" = "$(weights "$dir/own2")" ] && [ "$(weights "$dir/own")" != "$(weights "$dir/two")" ]
 case_is "statistics of each rank alone" $?
 
-train 2 "$dir/killed" >"$dir/killed.log" 2>&1 &
-training "$dir/killed" && kill -KILL "$(process "$dir/killed" 1)"
-wait $!
-[ $? != 0 ] && grep -q 'signal 9' "$dir/killed.log" && gone "$dir/killed"
-killed=$?
-train 2 "$dir/killed" >"$dir/killed2.log" 2>&1
-all $killed $? && grep -q 'going on from step' "$dir/killed2.log" && [ "$(weights "$dir/two")" = "$(weights "$dir/killed")" ]
-case_is "a killed rank ends the other, and the same command ends with the same bytes" $?
-
-train 2 "$dir/hung" --rank-timeout 5 >"$dir/hung.log" 2>&1 &
-training "$dir/hung" && hung=$(process "$dir/hung" 1) && kill -STOP "$hung"
-begun=$SECONDS
-wait $!
-[ $? != 0 ] && [ $((SECONDS - begun)) -lt 30 ] && grep -q 'one of them hangs' "$dir/hung.log" && gone "$dir/hung"
-case_is "a rank that hangs ends the other" $?
-kill -KILL "$hung" 2>/dev/null
-
 train 2 "$dir/stopped" >"$dir/stopped.log" 2>&1 &
 # mpirun hands it on to its ranks.
 training "$dir/stopped" && kill -USR1 "$(pgrep -f "^mpirun .*--out $dir/stopped$")"
@@ -113,13 +102,38 @@ train 2 "$dir/told" >"$dir/told2.log" 2>&1
 all $told $? && [ "$(weights "$dir/two")" = "$(weights "$dir/told")" ]
 case_is "a signal to one rank stops both, and the same command ends with the same bytes" $?
 
-mkdir -p "$dir/small"
-mount -t tmpfs -o size=1200k tmpfs "$dir/small" && trap 'umount "$dir/small"' EXIT
-train 2 "$dir/small/model" >"$dir/full.log" 2>&1
-[ $? = 74 ] && grep -q 'rank 0 on .*No space left' "$dir/full.log" && gone "$dir/small/model"
-case_is "a full disk ends both" $?
-umount "$dir/small"
-trap - EXIT
+"$BIN/s4l-pseudolabel" --in "$dir/shards" --model "$dir/two" --out "$dir/labels.parquet" --update -q
+distill 2 "$dir/two-distilled" >"$dir/two-distilled.log" 2>&1
+# disturbed TRAINING UNDISTURBED KILOBYTES: a rank of it is killed, one hangs, and its disk has too few kilobytes.
+disturbed() {
+  local at=$dir/$1 like=$2 killed hung begun
+  "$1" 2 "$at-killed" >"$at-killed.log" 2>&1 &
+  training "$at-killed" && kill -KILL "$(process "$at-killed" 1)"
+  wait $!
+  [ $? != 0 ] && grep -q 'signal 9' "$at-killed.log" && gone "$at-killed"
+  killed=$?
+  "$1" 2 "$at-killed" >"$at-killed2.log" 2>&1
+  all $killed $? && grep -q 'going on from step' "$at-killed2.log" && [ "$(weights "$like")" = "$(weights "$at-killed")" ]
+  case_is "$1: a killed rank ends the other, and the same command ends with the same bytes" $?
+
+  "$1" 2 "$at-hung" --rank-timeout 5 >"$at-hung.log" 2>&1 &
+  training "$at-hung" && hung=$(process "$at-hung" 1) && kill -STOP "$hung"
+  begun=$SECONDS
+  wait $!
+  [ $? != 0 ] && [ $((SECONDS - begun)) -lt 30 ] && grep -q 'one of them hangs' "$at-hung.log" && gone "$at-hung"
+  case_is "$1: a rank that hangs ends the other" $?
+  kill -KILL "$hung" 2>/dev/null
+
+  mkdir -p "$dir/small"
+  mount -t tmpfs -o "size=$3k" tmpfs "$dir/small" && trap 'umount "$dir/small"' EXIT
+  "$1" 2 "$dir/small/model" >"$at-full.log" 2>&1
+  [ $? = 74 ] && grep -q 'rank 0 on .*No space left' "$at-full.log" && gone "$dir/small/model"
+  case_is "$1: a full disk ends both" $?
+  umount "$dir/small"
+  trap - EXIT
+}
+disturbed train "$dir/two" 1200
+disturbed distill "$dir/two-distilled" 300
 
 tools/slurm/cluster.sh up "$dir/cluster" 2 && trap 'tools/slurm/cluster.sh down "$dir/cluster"' EXIT
 . "$dir/cluster/env.sh"
