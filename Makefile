@@ -32,7 +32,7 @@
 ##   DATA=FOLDER          images to use instead of the pipeline's own
 ##   OUT=runs/fashion     folder for all results
 ##   SEEDS="0 1 2"        one run of each row per seed (default: 0)
-##   DEVICE=cpu           device to compute on: cpu or cuda:N
+##   DEVICE=cpu           device to compute on: cpu, cuda, cuda:N or auto
 ##   RUN="srun -n1 --"    command that starts every stage; with it, -j runs rows and seeds side by side
 ##   MPI_RUN="mpirun -n 4"  command that starts the ranks of each training, in place of RUN (programs built with
 ##                        --features mpi: see docs/SCALE.md)

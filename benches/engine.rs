@@ -1,11 +1,11 @@
 //! Our side of `engine.sh`. Each line of stdin is a number of seconds; for so long a network trains or
 //! infers, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or `engine gemm gemm f32`:
-//! GFLOP/s of the matrix product that candle uses. `$ISA`: the instruction set, by its name.
+//! GFLOP/s of the matrix product that candle uses. `$ISA`: the instruction set, by its name. `$DEVICE`: as `--device`.
+//! `$BATCH`: images a step.
 
 use candle_core::{DType, Tensor};
 use s4l::methods::supervised::cross_entropy;
 use s4l::network::cpu::{self, Isa};
-use s4l::network::device::Device;
 use s4l::network::engine::{BATCH_NORM_MOMENTUM, Pass, Precision};
 use s4l::network::layout::{Architecture, Layout, Stem};
 use s4l::network::update::Update;
@@ -24,6 +24,7 @@ fn network(name: &str) -> Option<(Architecture, usize, usize)> {
         "a32" => (vec![2, 2, 2, 2], 2, Stem::Small, 32, 128),
         "r50_64" => (vec![3, 4, 6, 3], 4, Stem::Imagenet, 64, 32),
         "r50_224" => (vec![3, 4, 6, 3], 4, Stem::Imagenet, 224, 8),
+        "wide_224" => (vec![3, 4, 6, 3], 16, Stem::Imagenet, 224, 8),
         _ => return None,
     };
     let architecture = Architecture {
@@ -56,18 +57,23 @@ fn main() {
         "bf16" => Precision::Bf16,
         _ => Precision::F32,
     };
-    let (architecture, size, mut batch) = network(name).expect("a16, a32, r50_64 or r50_224");
+    let (architecture, size, mut batch) =
+        network(name).expect("a16, a32, r50_64, r50_224 or wide_224");
     if mode == "infer" {
         batch = 128;
     }
+    if let Ok(images) = std::env::var("BATCH") {
+        batch = images.parse().expect("BATCH");
+    }
+    let device = std::env::var("DEVICE").unwrap_or("cpu".into()).parse().expect("DEVICE");
     let mut rng = rng(0, Stream::Init, 0, 0);
     let mut images: Vec<f32> =
         (0..batch * size * size * 3).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
     let labels: Vec<u32> = (0..batch).map(|_| rng.random_range(0..CLASSES as u32)).collect();
     let labels = Tensor::from_vec(labels, batch, &candle_core::Device::Cpu).expect("labels");
     let weights = Weights::initial(&Layout::new(&architecture), 0);
-    let mut network = Network::new(&architecture, (size, size), Device::Cpu, precision, weights)
-        .expect("a network");
+    let mut network =
+        Network::new(&architecture, (size, size), device, precision, weights).expect("a network");
     if let Some(isa) = forced() {
         let weights = network.engine.get().expect("weights");
         network.engine = cpu::engine(&network.layout, (size, size), weights, precision, isa);

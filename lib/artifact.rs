@@ -3,7 +3,7 @@
 use crate::cli::{self, Output};
 use crate::error::{Error, Result};
 use crate::lineage::Lineage;
-use crate::network::cpu::Isa;
+use crate::network::device;
 use crate::schema;
 use crate::usage::Usage;
 use std::collections::{BTreeSet, HashMap};
@@ -358,7 +358,7 @@ fn provenance(used: Usage) -> serde_json::Value {
         schema::COMMIT: option_env!("S4L_COMMIT"),
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         schema::HOST: host(),
-        schema::INSTRUCTIONS: Isa::best().name(),
+        schema::INSTRUCTIONS: device::instructions(),
         "job": slurm("SLURM_JOB_ID"),
         "nodes": slurm("SLURM_JOB_NODELIST"),
         "restarts": slurm("SLURM_RESTART_COUNT"),

@@ -74,7 +74,7 @@ pub struct Computing {
     pub seed: Seed,
     #[command(flatten)]
     pub limits: Limits,
-    /// Device to compute on: cpu or cuda:N
+    /// Device to compute on: cpu, cuda or cuda:N (a GPU), or auto (a GPU if there is one)
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
 }

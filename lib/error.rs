@@ -54,6 +54,9 @@ pub enum Error {
     /// Too little memory; `preparing` before the first step of training.
     #[error("{what}; {hint}")]
     Memory { what: String, hint: String, preparing: bool },
+    /// A GPU, or a library that works on it, failed in the middle.
+    #[error("the GPU failed: {what}; {hint}")]
+    Device { what: String, hint: String },
     /// Another rank of this training ended with this exit code; it says why.
     #[error("rank {rank} ended with exit code {code}, so this one ends too")]
     Rank { rank: usize, code: u8 },
@@ -76,7 +79,7 @@ impl Error {
             | Error::Interrupted { .. }
             | Error::Unfinished { .. }
             | Error::Paused { .. } => 75,
-            Error::Memory { preparing: false, .. } => 74,
+            Error::Device { .. } | Error::Memory { preparing: false, .. } => 74,
             Error::Recipe { .. } | Error::Memory { preparing: true, .. } => 78,
             Error::Rank { code, .. } => *code,
             Error::Internal(_) => 1,

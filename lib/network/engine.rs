@@ -8,7 +8,7 @@ use crate::ranks::Ranks;
 use serde::{Deserialize, Serialize};
 
 /// The number format in which activations and gradients are stored, and which the CPU multiplies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Precision {

@@ -1,21 +1,25 @@
 //! The network: images → logits of the heads. An engine computes it and owns its weights; the losses are
 //! candle's, on the host.
 
+mod buffers;
 pub mod candle;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod engine;
 mod heads;
 mod host;
 pub mod layout;
+mod slots;
 pub mod update;
 pub mod weights;
 
 use crate::error::{Error, Result};
 use crate::ranks::{Alone, Parts, Ranks};
-use candle::CandleEngine;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use cpu::Isa;
+use cuda::device::Card;
+use cuda::runtime::Runtime;
 use device::Device;
 use engine::{Engine, Pass, Precision};
 use layout::{Architecture, Layout};
@@ -81,8 +85,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network for images of (height, width): the fast engine on the CPU, candle's in float32 on other
-    /// devices. Errors: `Usage` if the device does not exist or cannot compute in this precision.
+    /// A network for images of (height, width). Errors: `Usage` if the device does not exist or cannot compute in
+    /// this precision.
     pub fn new(
         architecture: &Architecture,
         size: (usize, usize),
@@ -91,20 +95,12 @@ impl Network {
         weights: Weights,
     ) -> Result<Network> {
         let layout = Layout::new(architecture);
-        let engine: Box<dyn Engine> = match (device, precision) {
-            (Device::Cpu, precision) => cpu::engine(&layout, size, weights, precision, Isa::best()),
-            (Device::Cuda(number), Precision::F32) => {
-                let gpu = candle_core::Device::new_cuda(number).map_err(|e| {
-                    Error::Usage(format!(
-                        "--device {device}: {e}; is this a build with --features cuda on a machine \
-                         with that GPU?"
-                    ))
-                })?;
-                Box::new(CandleEngine::new(&layout, size, weights, gpu, DType::F32))
-            }
-            (Device::Cuda(_), Precision::Bf16) => {
-                let what = "--precision bf16 is for --device cpu only; leave one of them out";
-                return Err(Error::Usage(what.into()));
+        let engine: Box<dyn Engine> = match device {
+            Device::Cpu => cpu::engine(&layout, size, weights, precision, Isa::best()),
+            Device::Cuda(number) => {
+                let card = Box::new(Card::open(number, precision)?);
+                device::computes_on(card.name());
+                cuda::engine(card, &layout, size, weights, precision)?
             }
         };
         let image_values = size.0 * size.1 * architecture.channels;

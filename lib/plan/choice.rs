@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::input::SplitName;
 use crate::labelled::draw::{Validation, sizes};
 use crate::memory;
+use crate::network::device::Device;
 use crate::network::layout::Stem;
 use crate::settings::{Method, Settings};
 use crate::train::dry_run;
@@ -215,6 +216,7 @@ fn rows(shape: &Shape, data: &Data) -> Result<Vec<Row>> {
         let labelled = if recipe.row == "moam_step2" { data.all } else { data.labelled };
         let of = dry_run::Data {
             ranks: 1,
+            device: Device::Cpu,
             channels: data.channels,
             classes: data.classes,
             labelled,

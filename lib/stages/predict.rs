@@ -54,7 +54,7 @@ pub struct Args {
     format: Format,
     #[command(flatten)]
     limits: Limits,
-    /// Device to compute on: cpu or cuda:N
+    /// Device to compute on: cpu, cuda or cuda:N (a GPU), or auto (a GPU if there is one)
     #[arg(long, default_value = "cpu", value_name = "DEVICE", help_heading = COMPUTING)]
     device: String,
     #[command(flatten)]

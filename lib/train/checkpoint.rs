@@ -7,7 +7,7 @@ use crate::cli;
 use crate::error::{Error, Result};
 use crate::model::metrics::Metric;
 use crate::model::tensors::{check_hash, to_safetensors};
-use crate::network::cpu::Isa;
+use crate::network::device;
 use crate::network::weights::Weights;
 use crate::schema;
 use crate::train::log::{Mean, RunningMeans};
@@ -81,7 +81,7 @@ pub fn save(
             (schema::SECONDS.to_string(), used.seconds.to_string()),
             (schema::CPU_SECONDS.to_string(), used.cpu_seconds.to_string()),
             (schema::PEAK_MEMORY.to_string(), used.peak_memory_mb.to_string()),
-            (schema::INSTRUCTIONS.to_string(), Isa::best().name().to_string()),
+            (schema::INSTRUCTIONS.to_string(), device::instructions().to_string()),
             (schema::RANKS.to_string(), state.ranks.to_string()),
         ]),
     )?;

@@ -7,6 +7,8 @@ use crate::memory;
 use crate::methods;
 use crate::methods::views::Views;
 use crate::network::cpu::{self, Isa};
+use crate::network::cuda;
+use crate::network::device::Device;
 use crate::network::engine::Precision;
 use crate::network::layout::Layout;
 use crate::settings::{Settings, method_name};
@@ -21,6 +23,7 @@ pub struct Data {
     pub unlabelled: usize,
     /// Processes that share each step.
     pub ranks: usize,
+    pub device: Device,
 }
 
 /// The learning rate, and that of the recipe if it is given for another batch.
@@ -53,18 +56,37 @@ const PARAMETER_COPIES: usize = 4 + 2 * 3 + 1;
 const BASE: usize = 20 << 20;
 const THREAD: usize = 4 << 20;
 
-/// Bytes of memory that training takes on the CPU, about, in each rank.
+/// Bytes of the host's memory that training takes, about, in each rank.
 pub fn memory(s: &Settings, data: &Data) -> Result<usize> {
     let views = methods::views(s, data.channels)?;
-    let layout = layout(s, data);
-    let images = views.images_a_step(s).div_ceil(data.ranks);
-    let first = views.labelled.first();
+    let (layout, images, first) =
+        (layout(s, data), images(s, &views, data), views.labelled.first());
     let size = (first.height, first.width);
-    let moved = methods::moved_images(s, &views).div_ceil(data.ranks);
-    let activations = cpu::training_bytes(&layout, size, s.precision, (images, moved));
-    let ahead = BATCHES_AHEAD * images * first.height * first.width * first.channels;
+    let activations = match data.device {
+        Device::Cpu => cpu::training_bytes(&layout, size, s.precision, images),
+        Device::Cuda(_) => 0,
+    };
+    let ahead = BATCHES_AHEAD * images.0 * size.0 * size.1 * first.channels;
     let base = BASE + THREAD * rayon::current_num_threads();
     Ok(base + activations + 4 * (ahead + PARAMETER_COPIES * layout.parameters))
+}
+
+/// Bytes of a GPU's memory that training takes, about; `None` on the CPU.
+fn device_memory(s: &Settings, data: &Data) -> Result<Option<usize>> {
+    let Device::Cuda(_) = data.device else {
+        return Ok(None);
+    };
+    let views = methods::views(s, data.channels)?;
+    let (images, first) = (images(s, &views, data), views.labelled.first());
+    let size = (first.height, first.width);
+    Ok(Some(cuda::training_bytes(&layout(s, data), size, s.precision, images)))
+}
+
+/// Images of a step in each rank, and those of them that VAT moves.
+fn images(s: &Settings, views: &Views, data: &Data) -> (usize, usize) {
+    let all = [views.images_a_step(s), methods::moved_images(s, views)];
+    let [all, moved] = all.map(|images| images.div_ceil(data.ranks));
+    (all, moved)
 }
 
 /// The largest `batch`, with `unlabelled_batch` in proportion, that takes no more than `most` bytes.
@@ -89,7 +111,7 @@ fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings
     Ok((low > 0).then(|| of(low)).filter(|smaller| methods::check(smaller).is_ok()))
 }
 
-/// Errors unless the memory that this process may take is enough for training on the CPU.
+/// Errors unless the memory that this process may take is enough for training.
 pub fn check_memory(s: &Settings, data: &Data) -> Result<()> {
     let bytes = memory(s, data)? as u64;
     let Some((most, who)) = memory::most().filter(|(most, _)| bytes > *most) else {
@@ -132,8 +154,11 @@ fn network(s: &Settings, views: &Views, data: &Data) -> String {
     )
 }
 
-/// What the CPU computes with.
-fn instructions(s: &Settings) -> String {
+/// What computes.
+fn instructions(s: &Settings, device: Device) -> String {
+    if device != Device::Cpu {
+        return device.to_string();
+    }
     let isa = Isa::best();
     let products = match s.precision {
         Precision::F32 => "products in float32",
@@ -141,6 +166,10 @@ fn instructions(s: &Settings) -> String {
         Precision::Bf16 => "bfloat16 widened to float32 before its products",
     };
     format!("{}, {products}", isa.name())
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("about {} MB", bytes >> 20)
 }
 
 /// What `--dry-run` prints: steps, images, parameters, memory, instructions.
@@ -161,16 +190,20 @@ pub fn describe(s: &Settings, data: &Data) -> Result<String> {
         ("images seen", (schedule.total_steps * images as u64).to_string()),
         ("learning rate", learning_rate(s, &schedule)),
         ("weight decay", s.weight_decay.to_string()),
-        ("memory", format!("about {} MB", memory >> 20)),
-        ("instructions", instructions(s)),
+        ("memory", megabytes(memory)),
+        ("instructions", instructions(s, data.device)),
     ];
-    Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).concat())
+    let device = device_memory(s, data)?.map(|bytes| ("memory of the GPU", megabytes(bytes)));
+    let lines = lines.into_iter().chain(device);
+    Ok(lines.map(|(name, value)| format!("{name:<22}{value}\n")).collect())
 }
 
 /// Prints the plan in four lines; the expected time follows once the rate of steps is known.
 pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
     let views = methods::views(s, data.channels)?;
     let (layout, memory) = (layout(s, data), memory(s, data)?);
+    let device = device_memory(s, data)?;
+    let and_device = device.map(|bytes| format!(", {} of the GPU's", megabytes(bytes)));
     let schedule = Schedule::new(s, data.labelled);
     let (steps, epoch) = (schedule.total_steps, schedule.steps_per_epoch);
     let images = views.images_a_step(s);
@@ -178,11 +211,12 @@ pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
     let rate = learning_rate(s, &schedule);
     let text = format!(
         "method     {method}, learning rate {rate}\n\
-         network    {network}, {} parameters, about {} MB of memory\n\
+         network    {network}, {} parameters, {} of memory{}\n\
          data       {} classes, {} labelled images ({} a step), {} unlabelled ({} a step)\n\
          steps      {steps} ({epoch} an epoch), {images} images each",
         layout.parameters,
-        memory >> 20,
+        megabytes(memory),
+        and_device.unwrap_or_default(),
         data.classes,
         data.labelled,
         s.batch,
@@ -196,6 +230,7 @@ pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
         "network": network,
         "parameters": layout.parameters,
         "memory": memory,
+        "device_memory": device,
         "classes": data.classes,
         "labelled_images": data.labelled,
         "unlabelled_images": data.unlabelled,
@@ -206,6 +241,12 @@ pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
         "images_a_step": images,
     });
     cli::report(&text, fields);
+    warn_of_one_value(&views, &layout, images);
+    Ok(())
+}
+
+/// Says so if the last layers see one value of each channel a step.
+fn warn_of_one_value(views: &Views, layout: &Layout, images: usize) {
     let first = views.labelled.first();
     if images * layout.last_side(first.height) * layout.last_side(first.width) == 1 {
         cli::warn(
@@ -213,5 +254,4 @@ pub fn say_plan(s: &Settings, data: &Data) -> Result<()> {
              it; raise batch",
         );
     }
-    Ok(())
 }

@@ -35,7 +35,6 @@ use crate::lock::Lock;
 use crate::memory;
 use crate::model::config::Config;
 use crate::model::folder;
-use crate::network::device::Device;
 use crate::ranks::Ranks;
 use crate::recipe;
 use crate::schema;
@@ -64,6 +63,7 @@ pub fn dry_run_without_data(
             labelled: s.labelled_images,
             unlabelled: s.unlabelled_images,
             ranks: 1,
+            device: options.computing.device.parse()?,
         };
         check::settings(&options.recipe, s)?;
         check::views(&options.recipe, s, data.channels)?;
@@ -100,9 +100,7 @@ pub fn train(
         cli::info("no --recipe and no --set: every setting has its default, see --settings");
     }
     dry_run::say_plan(settings, &data)?;
-    if options.computing.device.parse::<Device>()? == Device::Cpu {
-        ranks.agree(dry_run::check_memory(settings, &data))?;
-    }
+    ranks.agree(dry_run::check_memory(settings, &data))?;
     run.train(&options.output)
 }
 

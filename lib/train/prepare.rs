@@ -74,9 +74,7 @@ pub fn run(
     if config.settings.polyak_half_life > 0.0 {
         weights.average.clone_from(&weights.parameters);
     }
-    let (size, precision) = ((config.height, config.width), config.settings.precision);
-    let mut network = Network::new(&config.architecture, size, device, precision, weights)?;
-    network.join(ranks, config.settings.sync_batch_norm)?;
+    let network = network(&config, device, weights, ranks)?;
     let pipe = Pipe::for_evaluation(&config.settings.augment_eval)?;
     logits::check_size(&config, split.channels(), split.path(), &pipe)?;
     Ok(Run {
@@ -86,6 +84,7 @@ pub fn run(
         config,
         lineage,
         network,
+        device,
         ranks: ranks.clone(),
         images: Arc::new(images),
         validation: held_out.map(|HeldOut { rows, labels, .. }| Validation {
@@ -99,6 +98,14 @@ pub fn run(
         began: Instant::now(),
         saved: Instant::now(),
     })
+}
+
+/// The network on its device, as one of the ranks.
+fn network(config: &Config, device: Device, weights: Weights, ranks: &Ranks) -> Result<Network> {
+    let (size, precision) = ((config.height, config.width), config.settings.precision);
+    let mut network = Network::new(&config.architecture, size, device, precision, weights)?;
+    network.join(ranks, config.settings.sync_batch_norm)?;
+    Ok(network)
 }
 
 /// Rows of the validation images, their labels, and the hash of the file.

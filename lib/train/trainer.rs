@@ -16,7 +16,7 @@ use crate::model::config::Config;
 use crate::model::folder;
 use crate::model::metrics::{self, Metric};
 use crate::network::Network;
-use crate::network::cpu::Isa;
+use crate::network::device::{self, Device};
 use crate::network::update::Update;
 use crate::network::weights::Weights;
 use crate::ranks::Ranks;
@@ -50,6 +50,7 @@ pub struct Run {
     pub lineage: Lineage,
     pub identity: Identity,
     pub network: Network,
+    pub device: Device,
     /// Those that train together. Rank 0 alone writes.
     pub ranks: Ranks,
     pub images: Arc<TrainingImages>,
@@ -76,6 +77,7 @@ impl Run {
             labelled: self.images.labelled.rows.len(),
             unlabelled: self.images.unlabelled.rows.len(),
             ranks: self.ranks.size(),
+            device: self.device,
         }
     }
 
@@ -141,7 +143,7 @@ impl Run {
             return Ok(State::default());
         };
         cli::info(&format!("{}: going on from step {}", self.out.display(), state.step));
-        let here = Isa::best().name();
+        let here = device::instructions();
         if !state.instructions.is_empty() && state.instructions != here {
             cli::warn(&format!(
                 "{}: begun with {}, going on with {here}: the bytes may differ from those of either",

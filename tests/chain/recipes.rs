@@ -112,6 +112,28 @@ fn dry_run(scratch: &Scratch, row: &str) -> String {
 }
 
 #[test]
+fn a_plan_for_a_gpu_tells_its_memory_and_the_host_s() {
+    let scratch = Scratch::new();
+    let recipe = format!("{ROOT}/pipelines/imagenet/supervised_10p.toml");
+    let megabytes = |name: &str, device: &str, precision: &str| -> Option<usize> {
+        let more = ["--recipe", &recipe, "--dry-run", "--device", device, "--precision", precision];
+        let text = scratch.run(env!("CARGO_BIN_EXE_s4l-pretrain"), &more).ok().stdout;
+        let line = text.lines().find(|line| line.split("  ").next() == Some(name));
+        line.map(|line| {
+            line[22..].strip_prefix("about ").unwrap().replace(" MB", "").parse().unwrap()
+        })
+    };
+    // 256 images whose convolutions have 9.8 million outputs each; the weights and all else are a third of that.
+    let outputs = (256 * 9_800_000 * 2) >> 20;
+    let [bf16, f32] = ["bf16", "f32"].map(|p| megabytes("memory of the GPU", "cuda", p).unwrap());
+    assert!((outputs..outputs * 3 / 2).contains(&bf16), "{bf16} {outputs}");
+    assert!((bf16 * 3 / 2..bf16 * 2).contains(&f32), "{f32} {bf16}");
+    let [on_gpu, on_cpu] = ["cuda:1", "cpu"].map(|d| megabytes("memory", d, "f32").unwrap());
+    assert!(on_gpu < on_cpu / 4, "{on_gpu} {on_cpu}");
+    assert_eq!(megabytes("memory of the GPU", "cpu", "f32"), None);
+}
+
+#[test]
 fn each_plan_is_that_of_the_published_run() {
     let scratch = Scratch::new();
     for row in rows("imagenet") {

@@ -3,6 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod gpu;
+mod gpu_errors;
+mod gpu_kernels;
+mod gpu_methods;
+mod gpu_products;
 mod losses;
 mod memory;
 mod methods;

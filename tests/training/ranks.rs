@@ -19,7 +19,7 @@ use s4l::train::loader::{ImageSet, TrainingImages};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const CLASSES: usize = 10;
+pub const CLASSES: usize = 10;
 const STEPS: u64 = 10;
 const SHIFT: f32 = 4.0;
 
@@ -63,17 +63,9 @@ fn images(split: &Split, s: &Settings, ranks: &Ranks) -> Arc<TrainingImages> {
     })
 }
 
-/// What one rank has after some steps: all that was measured, and the weights. The first weights are changed
-/// by up to this share of themselves.
-fn trained(
-    split: &Split,
-    s: &Settings,
-    change: f32,
-    ranks: Ranks,
-) -> (Vec<(&'static str, f64)>, Weights) {
-    let architecture = architecture(s, 1, CLASSES);
-    let layout = Layout::new(&architecture);
-    let mut weights = Weights::initial(&layout, 5);
+/// Where training begins: weights changed by up to this share of themselves.
+pub fn first_weights(layout: &Layout, change: f32) -> Weights {
+    let mut weights = Weights::initial(layout, 5);
     let mut rng = rng(5, Stream::Init, 1, 0);
     weights.parameters.iter_mut().for_each(|p| *p += 0.1 * (rng.random::<f32>() - 0.5));
     // Where no value is near the kink of a ReLU, rounding stays rounding: else it decides on which side some are.
@@ -88,14 +80,19 @@ fn trained(
         }
     }
     weights.parameters.iter_mut().for_each(|p| *p *= 1.0 + change * (rng.random::<f32>() - 0.5));
-    let mut network =
-        Network::new(&architecture, (28, 28), Device::Cpu, Precision::F32, weights).unwrap();
-    network.join(&ranks, s.sync_batch_norm).unwrap();
-    let mut batches = images(split, s, &ranks).batches(0, STEPS);
+    weights
+}
+
+/// What a network has after some steps: all that was measured, and the weights.
+pub type Trained = (Vec<(&'static str, f64)>, Weights);
+
+/// Trains with this rank's part of each batch.
+pub fn train(network: &mut Network, split: &Split, s: &Settings, steps: u64) -> Trained {
+    let mut batches = images(split, s, network.ranks()).batches(0, steps);
     let mut measured = Vec::new();
-    for number in 0..STEPS {
+    for number in 0..steps {
         let at = At { seed: 5, step: number, ramp: 1.0 };
-        let record = step(&mut network, s, batches.advance().unwrap(), at).unwrap();
+        let record = step(network, s, batches.advance().unwrap(), at).unwrap();
         measured.extend(record.iter().map(|value| (value.name, value.value)));
         let update =
             Update { learning_rate: 1e-3, momentum: 0.9, weight_decay: 1e-3, half_life: 0.0 };
@@ -104,8 +101,18 @@ fn trained(
     (measured, network.engine.get().unwrap())
 }
 
+/// What one rank has after some steps from changed weights.
+fn trained(split: &Split, s: &Settings, change: f32, ranks: Ranks) -> Trained {
+    let architecture = architecture(s, 1, CLASSES);
+    let weights = first_weights(&Layout::new(&architecture), change);
+    let mut network =
+        Network::new(&architecture, (28, 28), Device::Cpu, Precision::F32, weights).unwrap();
+    network.join(&ranks, s.sync_batch_norm).unwrap();
+    train(&mut network, split, s, STEPS)
+}
+
 /// The largest difference in what was measured under each name.
-fn differences(
+pub fn differences(
     a: &[(&'static str, f64)],
     b: &[(&'static str, f64)],
 ) -> BTreeMap<&'static str, f64> {
@@ -118,7 +125,7 @@ fn differences(
 }
 
 /// The largest difference of two weights.
-fn apart(a: &Weights, b: &Weights) -> f32 {
+pub fn apart(a: &Weights, b: &Weights) -> f32 {
     let pairs = a.parameters.iter().zip(&b.parameters);
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

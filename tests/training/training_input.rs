@@ -8,6 +8,7 @@ use crate::common::training::{
 };
 use arrow::array::BooleanArray;
 use s4l::lineage::Lineage;
+use s4l::network::cuda::libraries;
 use s4l::tables::table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,11 +85,12 @@ fn a_command_line_that_cannot_be_meant() {
     assert_eq!(ran.code, 2);
     for device in ["tpu", "cuda:x"] {
         let more = format!("--device {device}");
-        refuses_to_train(&scratch, "supervised_1p", &more, 2, &["--device", "cpu or cuda:N"]);
+        let words = ["--device", "cpu, cuda, cuda:N or auto"];
+        refuses_to_train(&scratch, "supervised_1p", &more, 2, &words);
     }
-    if !cfg!(feature = "cuda") {
-        let words = ["--device cuda:0", "--features cuda"];
-        refuses_to_train(&scratch, "supervised_1p", "--device cuda:0", 2, &words);
+    if libraries::gpus() == 0 {
+        let words = ["--device cuda:3: ", "libcuda.so.1", "LD_LIBRARY_PATH", "--device cpu"];
+        refuses_to_train(&scratch, "supervised_1p", "--device cuda:3", 2, &words);
     }
     refuses_to_train(&scratch, "supervised_1p", "-s batch", 2, &["--set batch", "key=value"]);
 }

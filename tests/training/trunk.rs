@@ -9,18 +9,19 @@ use s4l::network::engine::{Engine, Inner, Pass};
 use s4l::network::layout::{Architecture, Layout, Stem};
 use s4l::network::weights::Weights;
 use s4l::rng::{RngExt, Stream, rng};
+use std::sync::OnceLock;
 
-struct Case {
-    architecture: Architecture,
-    size: (usize, usize),
-    images: usize,
-    draw: u64,
+pub struct Case {
+    pub architecture: Architecture,
+    pub size: (usize, usize),
+    pub images: usize,
+    pub draw: u64,
     /// Amplitude of noise on the images.
-    noise: f32,
+    pub noise: f32,
 }
 
 /// The `i`-th random configuration.
-fn case(i: u64) -> Case {
+pub fn case(i: u64) -> Case {
     let mut rng = rng(7, Stream::Init, 2, i);
     let stems = [Stem::Small, Stem::SmallStride2, Stem::Imagenet];
     let units = [vec![1, 1, 1], vec![2, 1], vec![1, 2, 1], vec![1]];
@@ -42,21 +43,21 @@ fn case(i: u64) -> Case {
     }
 }
 
-struct Results {
-    features: Vec<f32>,
-    moving: Vec<f32>,
-    parameters: Vec<f32>,
-    images: Vec<f32>,
-    inferred: Vec<f32>,
+pub struct Results {
+    pub features: Vec<f32>,
+    pub moving: Vec<f32>,
+    pub parameters: Vec<f32>,
+    pub images: Vec<f32>,
+    pub inferred: Vec<f32>,
 }
 
-fn random(n: usize, scale: f32, sample: u64) -> Vec<f32> {
+pub fn random(n: usize, scale: f32, sample: u64) -> Vec<f32> {
     let mut rng = rng(7, Stream::Init, 1, sample);
     (0..n).map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale).collect()
 }
 
 /// Weights of a case: those of norms away from 1 and 0, those of the head the identity.
-fn weights(layout: &Layout) -> Weights {
+pub fn weights(layout: &Layout) -> Weights {
     let mut weights = Weights::initial(layout, 3);
     for n in layout.norms() {
         let noise = random(2 * n.channels, 0.3, 9);
@@ -88,13 +89,13 @@ fn pass(engine: &mut dyn Engine, case: &Case) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// The gradient of the parameters without the head's, which would outweigh the rest.
-fn trunk_gradient(engine: &dyn Engine, case: &Case) -> Vec<f32> {
+pub fn trunk_gradient(engine: &dyn Engine, case: &Case) -> Vec<f32> {
     let mut gradient = engine.read(Inner::Gradient).unwrap();
     gradient.truncate(Layout::new(&case.architecture).trunk_parameters);
     gradient
 }
 
-fn run(engine: &mut dyn Engine, case: &Case) -> Results {
+pub fn run(engine: &mut dyn Engine, case: &Case) -> Results {
     let (features, upstream) = pass(engine, case);
     // The same images, with a zero perturbation.
     let images = images(case);
@@ -113,14 +114,14 @@ fn run(engine: &mut dyn Engine, case: &Case) -> Results {
 }
 
 /// |a - b| / |b| over all values.
-fn error(a: &[f32], b: &[f32]) -> f64 {
+pub fn error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let difference: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let norm: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
     (difference / norm).sqrt()
 }
 
-fn on_cpu(case: &Case, precision: Precision, isa: Isa) -> Results {
+pub fn on_cpu(case: &Case, precision: Precision, isa: Isa) -> Results {
     let layout = Layout::new(&case.architecture);
     run(&mut *cpu::engine(&layout, case.size, weights(&layout), precision, isa), case)
 }
@@ -132,7 +133,7 @@ fn oracle(case: &Case) -> CandleEngine {
 
 /// A case without values within rounding of a ReLU's kink, which would turn a whole pixel's gradient on or
 /// off; and the candle engine's results for it.
-fn judged(mut case: Case) -> (Case, Results) {
+fn judge(mut case: Case) -> (Case, Results) {
     loop {
         let expected = run(&mut oracle(&case), &case);
         let steady = [2e-6, -2e-6, 4e-6].into_iter().all(|noise| {
@@ -150,12 +151,18 @@ fn judged(mut case: Case) -> (Case, Results) {
     }
 }
 
+/// The `i`-th random configuration, judged once for all tests.
+pub fn judged(i: usize) -> &'static (Case, Results) {
+    static CASES: [OnceLock<(Case, Results)>; 20] = [const { OnceLock::new() }; 20];
+    CASES[i].get_or_init(|| judge(case(i as u64)))
+}
+
 #[test]
 fn agrees_with_candle() {
     for i in 0..20 {
-        let (case, expected) = judged(case(i));
+        let (case, expected) = judged(i);
         for isa in Isa::all() {
-            let got = on_cpu(&case, F32, isa);
+            let got = on_cpu(case, F32, isa);
             let name = isa.name();
             for (what, a, b) in [
                 ("features", &got.features, &expected.features),
@@ -173,8 +180,8 @@ fn agrees_with_candle() {
 
 #[test]
 fn every_layer_s_gradient_agrees() {
-    let (case, expected) = judged(case(0));
-    let got = on_cpu(&case, F32, Isa::best());
+    let (case, expected) = judged(0);
+    let got = on_cpu(case, F32, Isa::best());
     let tensors = Layout::new(&case.architecture).tensors();
     for (name, _, range) in tensors.into_iter().filter(|t| !t.0.starts_with("heads.")) {
         let e = error(&got.parameters[range.clone()], &expected.parameters[range]);
@@ -226,9 +233,9 @@ fn same_for_all_threads(case: &Case, precision: Precision) {
 #[test]
 fn bfloat16_is_float32_but_for_rounding() {
     for i in 0..6 {
-        let (case, expected) = judged(case(i));
+        let (case, expected) = judged(i);
         for isa in Isa::all() {
-            let (got, name) = (on_cpu(&case, Bf16, isa), isa.name());
+            let (got, name) = (on_cpu(case, Bf16, isa), isa.name());
             // bfloat16 keeps 8 bits; if this turns a ReLU on or off, a pixel's gradient follows.
             for (what, a, b, least) in [
                 ("features", &got.features, &expected.features, 0.99),
@@ -243,7 +250,7 @@ fn bfloat16_is_float32_but_for_rounding() {
     }
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
         products.sum()

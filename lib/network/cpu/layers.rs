@@ -1,11 +1,11 @@
 //! The network's layers as training and inference compute them: groups of convolutions, the pool, and the
 //! sizes of their outputs. Weights and norms are elsewhere.
 
-use super::buffers::{Sizes, UnitSizes};
 use super::geometry::Group;
 use super::packing::Way;
 use super::pool::Pool;
 use super::tiling;
+use crate::network::buffers::{Sizes, UnitSizes};
 use crate::network::layout::{Conv, Layout, Unit};
 
 /// All layers, for images of one size.

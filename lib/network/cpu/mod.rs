@@ -2,7 +2,7 @@
 //! Batch norm and ReLU are fused into the convolutions; only the convolutions' outputs are stored.
 //!
 //! Reading order: `engine` (the implementation of the `Engine` trait), `trunk` (the order of a pass) and
-//! `inference`; `layers`; when and where the values are stored: `buffers`, `arena`; convolutions over
+//! `inference`; `layers`; where the values are stored: `arena`, and `buffers` above this folder; convolutions over
 //! tiles: `conv`, `backward`, their tables `tiling`, `geometry`, `tile`, `packing`, and `winograd`; `norm` and
 //! `pool`; the kernels: `convolve`, `products`, `elementwise`; below them `multiply`, `registers`,
 //! `element`, `isa`; the threads: `workers`, `shared`.
@@ -13,7 +13,6 @@
 
 mod arena;
 mod backward;
-mod buffers;
 mod conv;
 mod convolve;
 mod element;

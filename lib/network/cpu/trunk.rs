@@ -1,9 +1,8 @@
 //! The trunk: images → pre-logits, and the backward pass, with the statistics of the batch. Only the
 //! outputs of the convolutions are stored; batch norm and ReLU are applied to them on load.
 
-use super::arena::{Arena, Slot};
+use super::arena::Arena;
 use super::backward::{Backward, Downstream, ParameterGradient, UnitGradient, Upstream};
-use super::buffers::Slots;
 use super::conv::{Forward, LayerInput, LayerOutput, Then};
 use super::element::Element;
 use super::geometry::Group;
@@ -15,8 +14,10 @@ use super::pool::{pooled_features, spread_features};
 use super::shared::Shared;
 use super::workers::Workers;
 use crate::error::Result;
+use crate::network::buffers::Slots;
 use crate::network::host::{Moving, TrunkBackward, TrunkForward, Wanted};
 use crate::network::layout::{Layout, Norm};
+use crate::network::slots::Slot;
 use crate::ranks::Communicator;
 use rayon::prelude::*;
 

@@ -1,6 +1,6 @@
-//! When each activation and each gradient is needed, and so its place in the arena.
+//! When each activation and each gradient is needed, and so its place in memory.
 
-use super::arena::{Requests, Slot};
+use super::slots::{Requests, Slot};
 
 /// Values per image of one bottleneck unit's buffers, and whether its shortcut is a convolution.
 #[derive(Debug, Clone, Copy)]
