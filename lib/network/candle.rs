@@ -1,5 +1,4 @@
-//! The engine in plain candle operations. It runs on any candle device, and the tests use it as the
-//! reference.
+//! The engine in plain candle operations: the reference of the tests, in float64 too. No program trains on it.
 
 use super::engine::{BATCH_NORM_EPSILON, Engine, Inner, Pass};
 use super::host::{HostMemory, TrunkBackward, TrunkForward, Wanted};

@@ -19,8 +19,8 @@ pub fn is_first() -> bool {
 }
 
 /// Does the work of a training stage, as one of the ranks that this process was started with by `mpirun` or
-/// `srun`, or alone. From the first step on, a rank that waits longer than `patience` for the others ends; an
-/// error that the others do not have ends all of them at once.
+/// `srun`, or alone. A rank that waits longer than `patience` for the others, to join them or from the first step
+/// on, ends; an error that the others do not have ends all of them at once.
 ///
 /// Errors: `Usage` if MPI cannot be had or does not see all of them.
 pub fn together(patience: Duration, work: impl FnOnce(&Ranks) -> Result<()>) -> Result<()> {

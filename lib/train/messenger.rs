@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-/// Between two looks at a sum that nobody waits for yet. In this time the buffers of a socket do not fill.
+/// Between two looks at a sum that nobody waits for yet. At 10 Gb/s 64 KB come in this time, as much as a socket keeps.
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// What the other threads ask for.

@@ -75,7 +75,15 @@ pub fn join(patience: Duration) -> Result<Option<Joined>> {
         awaited: awaits.clone(),
     };
     let messenger = std::thread::spawn(move || messenger.run(&to_join));
-    let place = received(&joined)?;
+    // A transport of MPI's that does not work can hang here.
+    let place = joined.recv_timeout(patience).map_err(|_| {
+        Error::Usage(format!(
+            "MPI has not connected the {size} processes in {} s; try another transport of its, such as \
+             OMPI_MCA_btl=tcp,self",
+            patience.as_secs()
+        ))
+    })?;
+    let place = place.map_err(failed)?;
     if place.size != size {
         return Err(Error::Usage(format!(
             "{name} says {size} processes, and MPI sees {}; start them by this MPI's own mpirun, or by srun \
@@ -131,9 +139,11 @@ impl std::fmt::Display for Place {
 /// The messenger's answer. It lives as long as its callers.
 fn received<T>(from: &Receiver<ferrompi::Result<T>>) -> Result<T> {
     let answer = from.recv().map_err(|e| Error::Internal(format!("the thread of MPI: {e}")))?;
-    answer.map_err(|e| {
-        Error::Usage(format!("MPI: {e}; start again, it goes on from the last checkpoint"))
-    })
+    answer.map_err(failed)
+}
+
+fn failed(e: ferrompi::Error) -> Error {
+    Error::Usage(format!("MPI: {e}; start again, it goes on from the last checkpoint"))
 }
 
 impl Watch {

@@ -1,7 +1,9 @@
 //! The GPU engine on a simulated GPU (tests/common/gpu.rs) against the CPU engine: values, gradients, moving
 //! statistics, VAT's moves, the optimizer. What is left to a real one is in CUDA's libraries.
 
-use super::trunk::{Case, Results, case, cosine, error, judged, on_cpu, random, run, weights};
+use super::trunk::{
+    Case, Results, case, cosine, error, judged, layers_agree, on_cpu, random, run, weights,
+};
 use crate::common::gpu::{Simulated, gpu};
 use s4l::network::cpu::{self, Isa};
 use s4l::network::cuda;
@@ -42,11 +44,7 @@ fn gpu_engine_agrees_with_the_cpu_engine() {
             let e = error(a, b);
             assert!(e < 1e-4, "case {i}: {what} is off by {e:e}");
         }
-        let tensors = Layout::new(&case.architecture).tensors();
-        for (name, _, range) in tensors.into_iter().filter(|t| !t.0.starts_with("heads.")) {
-            let e = error(&got.parameters[range.clone()], &expected.parameters[range]);
-            assert!(e < 1e-4, "case {i}: the gradient of {name} is off by {e:e}");
-        }
+        layers_agree(case, &got, &expected);
     }
 }
 

@@ -71,7 +71,7 @@ fn gpu_follows_the_cpu_engine_in_every_method() {
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "takes minutes; docs/GPU.md has what it showed"]
 fn gpu_follows_the_cpu_engine_for_50_steps() {
     follow(50);
 }

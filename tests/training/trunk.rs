@@ -181,11 +181,15 @@ fn agrees_with_candle() {
 #[test]
 fn every_layer_s_gradient_agrees() {
     let (case, expected) = judged(0);
-    let got = on_cpu(case, F32, Isa::best());
+    layers_agree(case, &on_cpu(case, F32, Isa::best()), expected);
+}
+
+/// Whether the gradient of each layer of the trunk is the same in both.
+pub fn layers_agree(case: &Case, got: &Results, expected: &Results) {
     let tensors = Layout::new(&case.architecture).tensors();
     for (name, _, range) in tensors.into_iter().filter(|t| !t.0.starts_with("heads.")) {
         let e = error(&got.parameters[range.clone()], &expected.parameters[range]);
-        assert!(e < 1e-4, "{name} is off by {e:e}");
+        assert!(e < 1e-4, "the gradient of {name} is off by {e:e}");
     }
 }
 

@@ -3,6 +3,8 @@
 # loopback, with two cores each: no systemd, no control groups, no accounting. All files are in DIR;
 # after `. DIR/env.sh`, srun and sbatch use it.
 #
+# Its nodes share one /dev/shm: several ranks of OpenMPI on each of them need OMPI_MCA_btl=tcp,self.
+#
 # Needs root and, on Debian:
 #   apt-get install -y --no-install-recommends slurm-wlm slurm-wlm-basic-plugins munge
 set -euo pipefail
