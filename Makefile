@@ -28,7 +28,7 @@
 ## continues from its checkpoint when the same make is run again. If another make is writing an output, this
 ## one waits. Variables are read from the command line only, not from the environment.
 ##
-##   PIPELINE=fashion     fashion, smoke, imagenet, or the path of a folder with your own recipes
+##   PIPELINE=fashion     fashion, smoke, cifar10, imagenet, or the path of a folder with your own recipes
 ##   DATA=FOLDER          images to use instead of the pipeline's own
 ##   OUT=runs/fashion     folder for all results
 ##   SEEDS="0 1 2"        one run of each row per seed (default: 0)

@@ -1,7 +1,10 @@
 //! Our side of `engine.sh`. Each line of stdin is a number of seconds; for so long a network trains or
 //! infers, and answers with a line of JSON. `engine NET train|infer f32|bf16`, or `engine gemm gemm f32`:
 //! GFLOP/s of the matrix product that candle uses. `$ISA`: the instruction set, by its name. `$DEVICE`: as `--device`.
-//! `$BATCH`: images a step.
+//! `$BATCH`: images a step. `engine NET tasks f32|bf16` prints what a step of training would take on more threads.
+
+#[path = "engine/tasks.rs"]
+mod tasks;
 
 use candle_core::{DType, Tensor};
 use s4l::methods::supervised::cross_entropy;
@@ -40,11 +43,14 @@ fn network(name: &str) -> Option<(Architecture, usize, usize)> {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the first pool");
-    let [name, mode @ ("train" | "infer" | "gemm"), precision @ ("f32" | "bf16")] = arguments[..]
+    let [name, mode @ ("train" | "infer" | "gemm" | "tasks"), precision @ ("f32" | "bf16")] =
+        arguments[..]
     else {
-        panic!("usage: engine NET train|infer f32|bf16");
+        panic!("usage: engine NET train|infer|tasks f32|bf16");
     };
+    if mode != "tasks" {
+        rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the first pool");
+    }
     if mode == "gemm" {
         let n = 2048;
         let cpu = candle_core::Device::Cpu;
@@ -65,35 +71,48 @@ fn main() {
     if let Ok(images) = std::env::var("BATCH") {
         batch = images.parse().expect("BATCH");
     }
+    if mode == "tasks" {
+        return tasks::predict(batch, || step(&architecture, size, batch, false, precision));
+    }
+    let mut step = step(&architecture, size, batch, mode == "infer", precision);
+    rates(batch as f64, &mut step);
+}
+
+/// A step of training, or an inference, of `batch` images.
+fn step(
+    architecture: &Architecture,
+    size: usize,
+    batch: usize,
+    infer: bool,
+    precision: Precision,
+) -> Box<dyn FnMut()> {
     let device = std::env::var("DEVICE").unwrap_or("cpu".into()).parse().expect("DEVICE");
     let mut rng = rng(0, Stream::Init, 0, 0);
     let mut images: Vec<f32> =
         (0..batch * size * size * 3).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
     let labels: Vec<u32> = (0..batch).map(|_| rng.random_range(0..CLASSES as u32)).collect();
     let labels = Tensor::from_vec(labels, batch, &candle_core::Device::Cpu).expect("labels");
-    let weights = Weights::initial(&Layout::new(&architecture), 0);
+    let weights = Weights::initial(&Layout::new(architecture), 0);
     let mut network =
-        Network::new(&architecture, (size, size), device, precision, weights).expect("a network");
+        Network::new(architecture, (size, size), device, precision, weights).expect("a network");
     if let Some(isa) = forced() {
         let weights = network.engine.get().expect("weights");
         network.engine = cpu::engine(&network.layout, (size, size), weights, precision, isa);
     }
+    if infer {
+        network.inference().expect("inference");
+        return Box::new(move || {
+            network.engine.infer(&images, 0).expect("logits");
+        });
+    }
     let update = Update { learning_rate: 0.01, momentum: 0.9, weight_decay: 1e-3, half_life: 0.0 };
-    let mut step: Box<dyn FnMut()> = if mode == "infer" {
-        let mut inference = network.inference().expect("inference");
-        Box::new(move || {
-            inference.run(&images, "classes").expect("logits");
-        })
-    } else {
-        network.engine.images(&mut images);
-        Box::new(|| {
-            let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
-            let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
-            network.differentiate(pass, true, [batch, 0], loss).expect("a step");
-            network.engine.update(&update).expect("an update");
-        })
-    };
-    rates(batch as f64, &mut step);
+    network.engine.images(&mut images);
+    Box::new(move || {
+        let pass = Pass::Train { keep: BATCH_NORM_MOMENTUM };
+        let loss = |out: &Outputs| cross_entropy(&out.head("classes")?, &labels);
+        network.differentiate(pass, true, [batch, 0], loss).expect("a step");
+        network.engine.update(&update).expect("an update");
+    })
 }
 
 /// The instruction set that `$ISA` names.

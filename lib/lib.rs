@@ -32,5 +32,6 @@ pub mod settings;
 pub mod shards;
 pub mod stages;
 pub mod tables;
+pub mod tasks;
 pub mod train;
 pub mod usage;

@@ -11,6 +11,7 @@ use crate::ranks::Parts;
 use crate::rng::{Stream, rng};
 use crate::schema::{head, metric};
 use crate::settings::{Checked, Fault, Settings};
+use crate::tasks;
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
@@ -132,9 +133,10 @@ pub fn perturb(
 /// A normal direction `[images, values]` of images by their place among the moved ones, made by all threads.
 fn noise(images: &[usize], values: usize, (seed, step): (u64, u64)) -> Vec<f32> {
     let mut noise = vec![0f32; images.len() * values];
-    noise.par_chunks_exact_mut(values).zip(images).for_each(|(noise, &image)| {
+    let task = tasks::task(|(noise, &image): (&mut [f32], &usize)| {
         let mut rng = rng(seed, Stream::VatDirection, step, image as u64);
         noise.fill_with(|| StandardNormal.sample(&mut rng));
     });
+    noise.par_chunks_exact_mut(values).zip(images).for_each(task);
     noise
 }

@@ -2,6 +2,7 @@
 
 use super::layout::Layout;
 use crate::error::{Error, Result};
+use crate::tasks;
 use candle_core::{Device, Storage, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -124,11 +125,12 @@ fn add(to: &mut [f32], tensor: &Tensor) -> Result<()> {
         return Err(Error::Internal("a head's gradient is not in one piece".into()));
     };
     let values = &storage.as_slice::<f32>()?[start..end];
-    let tasks = to.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
-    tasks.for_each(|(to, values)| {
+    let parts = to.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
+    let task = tasks::task(|(to, values): (&mut [f32], &[f32])| {
         for (t, &v) in to.iter_mut().zip(values) {
             *t += v;
         }
     });
+    parts.for_each(task);
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::update::{Update, update};
 use super::weights::Weights;
 use crate::error::Result;
 use crate::ranks::{Alone, Communicator, GradientSum, Ranks};
+use crate::tasks;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -118,10 +119,11 @@ impl HostMemory {
         let images = self.images.par_chunks_exact(values).step_by(self.every);
         let directions = self.direction.par_chunks_exact(values);
         let moved = self.moved.par_chunks_exact_mut(values);
-        moved.zip(images).zip(directions).for_each(|((moved, image), direction)| {
+        let task = tasks::task(|((moved, image), direction): ((&mut [f32], &[f32]), &[f32])| {
             moved.copy_from_slice(image);
             add_along(moved, direction, length);
         });
+        moved.zip(images).zip(directions).for_each(task);
     }
 
     /// The inputs of the trunk for a pass.

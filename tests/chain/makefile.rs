@@ -198,7 +198,7 @@ fn help_is_the_default_and_names_every_target_and_variable() {
 
 #[test]
 fn every_pipeline_can_make_every_row() {
-    for pipeline in ["fashion", "smoke", "imagenet"] {
+    for pipeline in ["fashion", "smoke", "cifar10", "imagenet"] {
         for row in rows(pipeline).iter().chain(&["table".into(), "report".into()]) {
             let output = make()
                 .args(["-n", row, "DATA=photos", "OUT=absent", "BIN=bin"])
@@ -727,7 +727,7 @@ END
 
 #[test]
 fn every_recipe_parses() {
-    for pipeline in ["fashion", "smoke", "imagenet"] {
+    for pipeline in ["fashion", "smoke", "cifar10", "imagenet"] {
         let found = rows(pipeline);
         for row in &found {
             let settings = recipe(pipeline, row);

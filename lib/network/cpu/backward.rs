@@ -1,6 +1,6 @@
 //! Backward pass of the convolutions, for weights and input together.
 
-use super::conv::{LayerInput, convolve};
+use super::conv::{LayerInput, TASKS, convolve};
 use super::convolve::Epilogue;
 use super::element::Element;
 use super::elementwise::{AddAll, NormBackward, PairPixels};
@@ -16,6 +16,7 @@ use super::tile::{GradientJob, Job, PartialSums, Tile};
 use super::workers::{KernelBuffers, Scratch, Workers};
 use crate::error::Result;
 use crate::ranks::GradientSum;
+use crate::tasks;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -61,9 +62,9 @@ impl<E: Element> UnitGradient<'_, E> {
     pub fn compute_all(&self, isa: Isa, pixels: usize) -> &[E] {
         let c = self.norm.scale.len();
         let task = (TASK_VALUES / c).max(1);
-        (0..pixels.div_ceil(task)).into_par_iter().for_each(|i| {
+        (0..pixels.div_ceil(task)).into_par_iter().for_each(tasks::task(|i: usize| {
             self.compute(isa, i * task * c..((i + 1) * task).min(pixels) * c);
-        });
+        }));
         // SAFETY: nobody writes there after this.
         unsafe { self.masked.slice(0, pixels * c) }
     }
@@ -122,6 +123,27 @@ struct Grid {
     blocks: usize,
     /// Channels per block.
     block: usize,
+    /// The gradient of the input has tasks of its own, one for each tile: there are more threads than chunks.
+    apart: bool,
+}
+
+impl Grid {
+    /// Tasks of all chunks, and then of all tiles if these are apart.
+    fn tasks(&self) -> usize {
+        (self.chunks + if self.apart { self.tiles } else { 0 }) * self.blocks
+    }
+
+    /// The tiles of a task, and whether it computes their gradient of the weights, and of the input.
+    fn task(&self, task: usize) -> (Range<usize>, bool, bool) {
+        let part = task / self.blocks;
+        match part.checked_sub(self.chunks) {
+            Some(tile) => (tile..tile + 1, false, true),
+            None => {
+                let tiles = part * self.chunk..((part + 1) * self.chunk).min(self.tiles);
+                (tiles, true, !self.apart)
+            }
+        }
+    }
 }
 
 /// The channels of a tile that one task computes, and where the sums go.
@@ -131,6 +153,8 @@ struct Task<'a> {
     /// The sums for the norm of the input: of the gradient, and of gradient * (x - mean).
     norm: Option<(&'a mut [f32], &'a mut [f32])>,
     weights: Option<PartialSums>,
+    /// Whether the gradient of the input is computed.
+    input: bool,
 }
 
 impl Group {
@@ -142,11 +166,12 @@ impl Group {
         pass: Backward<E>,
         gradient: &mut ParameterGradient,
     ) -> [Vec<f64>; 2] {
-        let grid = self.grid(pass.items, workers.threads());
+        let wanted = gradient.sums.is_some();
+        let grid = self.grid(&pass, workers.threads(), wanted);
         // A unit's gradient is computed in place: by the only task, or before all tasks.
         let direct;
         let upstream = match pass.upstream {
-            [Upstream::Unit(unit)] if grid.blocks > 1 => {
+            [Upstream::Unit(unit)] if grid.blocks > 1 || grid.apart => {
                 let pixels = pass.items * self.convs[0].out_pixels;
                 direct = [Upstream::Direct(unit.compute_all(workers.isa, pixels))];
                 &direct
@@ -159,25 +184,26 @@ impl Group {
         let mut sums = vec![0f32; if masked { grid.tiles * 2 * c } else { 0 }];
         let norm_sums = Shared::new(&mut sums);
         let total = self.gradient_values();
-        let wanted = gradient.sums.is_some();
         let partial = grown(gradient.partial, if wanted { grid.chunks * total } else { 0 });
         let weight_sums = Shared::new(partial);
-        workers.run(grid.chunks * grid.blocks, |task, scratch| {
-            let (k, b) = (task / grid.blocks, task % grid.blocks);
+        workers.run(grid.tasks(), |task, scratch| {
+            let (tiles, weights, input) = grid.task(task);
+            let b = task % grid.blocks;
             let channels = b * grid.block..((b + 1) * grid.block).min(self.inputs);
-            for t in k * grid.chunk..((k + 1) * grid.chunk).min(grid.tiles) {
+            for t in tiles.clone() {
                 // SAFETY: tiles are disjoint, and so are the channels of blocks.
                 let of = |i| unsafe { norm_sums.slice((t * 2 + i) * c, c) };
-                let weights = PartialSums {
+                let sums = PartialSums {
                     values: weight_sums,
-                    start: k * total,
-                    begun: t > k * grid.chunk,
+                    start: t / grid.chunk * total,
+                    begun: t > tiles.start,
                 };
                 let task = Task {
                     tile: self.tile(t, pass.items),
                     channels: channels.clone(),
-                    norm: masked.then(|| (of(0), of(1))),
-                    weights: wanted.then_some(weights),
+                    norm: (masked && input).then(|| (of(0), of(1))),
+                    weights: (wanted && weights).then_some(sums),
+                    input,
                 };
                 self.backward_tile(workers.isa, scratch, &pass, task);
             }
@@ -197,13 +223,17 @@ impl Group {
         self.most_chunks() * self.gradient_values()
     }
 
-    fn grid(&self, items: usize, threads: usize) -> Grid {
-        let tiles = items.div_ceil(self.tile);
+    /// `wanted`: the gradient of the weights is.
+    fn grid<E>(&self, pass: &Backward<E>, threads: usize, wanted: bool) -> Grid {
+        let tiles = pass.items.div_ceil(self.tile);
         let chunks = self.most_chunks().min(tiles);
         let chunk = tiles.div_ceil(chunks);
         let chunks = tiles.div_ceil(chunk);
         let block = self.block(chunks, threads, self.inputs);
-        Grid { tiles, chunks, chunk, blocks: self.inputs.div_ceil(block), block }
+        let blocks = self.inputs.div_ceil(block);
+        let both = wanted && !matches!(pass.downstream, Downstream::Nowhere);
+        let apart = both && chunks * blocks < TASKS * threads;
+        Grid { tiles, chunks, chunk, blocks, block, apart }
     }
 
     /// Adds the partial sums of the chunks to the weights in `out`.
@@ -249,7 +279,9 @@ impl Group {
                 sums.start += conv.gradient_values();
             }
         }
-        self.input_gradient(isa, kernels, pass, task, &upstream);
+        if task.input {
+            self.input_gradient(isa, kernels, pass, task, &upstream);
+        }
     }
 
     /// Adds the weight gradient of one convolution over a tile to its partial sums.
@@ -362,11 +394,12 @@ impl TiledConv {
 
 /// Adds the partial sums of the chunks to `out`, in order.
 fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
-    let task = 4 << 10;
-    out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
+    let task = 1 << 10;
+    let add = tasks::task(|(i, out)| {
         let start = i * task;
         isa.dispatch(AddAll { parts, start, out });
     });
+    out.par_chunks_mut(task).enumerate().for_each(add);
 }
 
 /// A weight gradient by products of pairs of pixels. `words`: working memory.

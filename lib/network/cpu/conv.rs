@@ -21,10 +21,10 @@ use half::bf16;
 use std::ops::Range;
 
 /// The least number of tasks per thread, if the layer is large enough.
-const TASKS: usize = 4;
+pub const TASKS: usize = 4;
 /// Channels per block: a whole number of weight panels of any instruction set, and enough to be worth
 /// loading the tile.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 
 /// One pass of a group over its input.
 pub struct Forward<'a, E> {
@@ -176,7 +176,7 @@ impl Group {
     /// enough tasks for the threads. No sum spans several blocks.
     pub fn block(&self, parts: usize, threads: usize, channels: usize) -> usize {
         let blocks = (TASKS * threads).div_ceil(parts).min(channels.div_ceil(BLOCK));
-        channels.div_ceil(blocks).next_multiple_of(BLOCK / 2)
+        channels.div_ceil(blocks).next_multiple_of(BLOCK)
     }
 
     /// The tile of this index, of `items` items.

@@ -5,6 +5,7 @@ use super::isa::Isa;
 use super::multiply::pair;
 use super::registers::{padded, panel_width};
 use crate::network::layout::Conv;
+use crate::tasks;
 use half::bf16;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -51,7 +52,7 @@ impl KernelMatrix<'_> {
     pub fn pack(self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (rows, width) = (self.rows(way), panel_width(isa));
         let panels = packed.par_chunks_mut(rows * width).enumerate();
-        panels.for_each(|(panel, out)| {
+        panels.for_each(tasks::task(|(panel, out): (usize, &mut [f32])| {
             isa.dispatch(Pack {
                 matrix: self,
                 weights,
@@ -60,7 +61,7 @@ impl KernelMatrix<'_> {
                 width: out.len() / rows,
                 out,
             });
-        });
+        }));
     }
 }
 

@@ -4,6 +4,7 @@ use super::convolve::channel;
 use super::element::Element;
 use super::isa::Isa;
 use super::norm::{Affine, BatchStatistics, fold_sums, merge};
+use crate::tasks;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -36,7 +37,9 @@ impl Pool {
         out.par_chunks_mut(oh * ow * c)
             .zip(values.par_chunks(h * w * c))
             .zip(moments.par_chunks_mut(3 * c))
-            .for_each(|((out, values), moments)| self.image(isa, values, out, moments));
+            .for_each(tasks::task(|((out, values), moments): ((&mut [E], &[E]), &mut [f32])| {
+                self.image(isa, values, out, moments)
+            }));
         merge(&moments, c, std::iter::repeat_n(oh * ow, n))
     }
 
@@ -59,17 +62,19 @@ impl Pool {
             .zip(values.par_chunks(h * w * c))
             .zip(pooled.par_chunks(oh * ow * c))
             .zip(gradient.par_chunks(oh * ow * c))
-            .for_each(|(((out, values), pooled), gradient)| {
-                out.fill(E::default());
-                isa.dispatch(MaxPoolBackward {
-                    pool: self,
-                    values,
-                    pooled,
-                    gradient,
-                    out,
-                    channels: c,
-                });
-            });
+            .for_each(tasks::task(
+                |(((out, values), pooled), gradient): (((&mut [E], &[E]), &[E]), &[E])| {
+                    out.fill(E::default());
+                    isa.dispatch(MaxPoolBackward {
+                        pool: self,
+                        values,
+                        pooled,
+                        gradient,
+                        out,
+                        channels: c,
+                    });
+                },
+            ));
     }
 
     /// The window of an output pixel: its input pixels, `None` for padding.
@@ -222,9 +227,9 @@ pub fn spread_features<E: Element>(
         .zip(y.par_chunks(pixels * c))
         .zip(sums.par_chunks_mut(2 * c))
         .zip(features.par_chunks(c))
-        .for_each(|(((gradient, y), sums), feature)| {
+        .for_each(tasks::task(|(((gradient, y), sums), feature)| {
             isa.dispatch(Spread { norm, feature, y, gradient, sums });
-        });
+        }));
     fold_sums(&sums, c)
 }
 

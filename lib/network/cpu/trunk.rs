@@ -19,6 +19,7 @@ use crate::network::host::{Moving, TrunkBackward, TrunkForward, Wanted};
 use crate::network::layout::{Layout, Norm};
 use crate::network::slots::Slot;
 use crate::ranks::Communicator;
+use crate::tasks;
 use rayon::prelude::*;
 
 /// Activations and their gradients are stored as `E`. Keeps what the backward pass of the last forward pass
@@ -268,7 +269,7 @@ impl<E: Element> Steps<'_, E> {
         features
             .par_chunks_mut(channels)
             .zip(y.par_chunks(y.len() / self.n))
-            .for_each(|(out, y)| pooled_features(self.workers.isa, norm, y, out));
+            .for_each(tasks::task(|(out, y)| pooled_features(self.workers.isa, norm, y, out)));
         features
     }
 

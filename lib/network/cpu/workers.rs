@@ -2,6 +2,7 @@
 
 use super::isa::Isa;
 use super::winograd::PatchBuffers;
+use crate::tasks;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -40,12 +41,14 @@ impl<E: Default + Send> Workers<E> {
     }
 
     /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
+    #[track_caller]
     pub fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(|t| {
+        let task = tasks::task(|t| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             // A poisoned scratch is safe to use: each task overwrites its content.
             let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
             task(t, &mut scratch);
         });
+        (0..tasks).into_par_iter().with_max_len(1).for_each(task);
     }
 }

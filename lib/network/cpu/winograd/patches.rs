@@ -15,6 +15,7 @@ use crate::network::cpu::registers::panel_width;
 use crate::network::cpu::shared::{Shared, grown};
 use crate::network::cpu::tile::{GradientJob, Job};
 use crate::network::layout::Conv;
+use crate::tasks;
 use rayon::prelude::*;
 
 /// Larger patches are used if an image has at least this many of them: they save multiplications, but have
@@ -103,7 +104,7 @@ where
     fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (c, width) = (self.channels, panel_width(isa));
         let packed = Shared::new(packed);
-        (0..c.div_ceil(width)).into_par_iter().for_each(|panel| {
+        (0..c.div_ceil(width)).into_par_iter().for_each(tasks::task(|panel| {
             let start = panel * width;
             isa.dispatch(TransformWeights::<IN, OUT> {
                 weights,
@@ -112,7 +113,7 @@ where
                 way,
                 packed,
             });
-        });
+        }));
     }
 
     fn convolve<E: Element, O: Element>(
@@ -209,14 +210,14 @@ where
     fn add_weight_gradient(&self, isa: Isa, transformed: &[&[f32]], out: &mut [f32]) {
         let size = self.channels * self.channels;
         let out = Shared::new(out);
-        let task = 4 << 10;
-        (0..size.div_ceil(task)).into_par_iter().for_each(|t| {
+        let task = 1 << 10;
+        (0..size.div_ceil(task)).into_par_iter().for_each(tasks::task(|t: usize| {
             isa.dispatch(FoldGradient::<IN, OUT> {
                 transformed,
                 size,
                 range: t * task..((t + 1) * task).min(size),
                 out,
             });
-        });
+        }));
     }
 }
