@@ -75,7 +75,7 @@ impl TiledConv {
     /// Values of the weight gradient's partial sums.
     pub fn gradient_values(&self) -> usize {
         match &self.patches {
-            Some(patches) => patches.packed_words(),
+            Some(patches) => patches.gradient_values(),
             None => self.conv.range().len(),
         }
     }

@@ -1,8 +1,9 @@
 //! How kernels multiply the stored values.
 
 use super::element::Element;
+use super::isa::Isa;
 use half::bf16;
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 
 /// Multiplications of a register tile: a broadcast value times a vector, added to float32 sums.
@@ -72,7 +73,7 @@ impl Multiply for Pairs {
     }
 }
 
-/// Pairs of bfloat16 stored as one word each, as `pair` makes them.
+/// Pairs of bfloat16 stored as one word each, of two rows (see `Rows`) or two pixels (see `pair`).
 #[derive(Clone, Copy)]
 pub struct Words;
 
@@ -93,6 +94,72 @@ impl Multiply for Words {
     #[inline(always)]
     fn multiply_add<S: Simd>(simd: S, x: S::f32s, w: S::f32s, sum: S::f32s) -> S::f32s {
         dot(simd, x, w, sum)
+    }
+}
+
+/// How rows of float32 values are stored for products that read them as `Self::Value`.
+pub trait Rows: Multiply<Value = f32> {
+    /// Rows that become one row of words.
+    const ROWS: usize;
+
+    /// Runs a kernel that stores or multiplies so.
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output;
+
+    /// Stores a vector of the row `row` of `rows` rows, which come in their order and have `width` values.
+    /// `out`: the vector's place in the first row.
+    ///
+    /// # Safety
+    /// The vector's place in its own row is readable and writable.
+    unsafe fn store<S: Simd>(
+        simd: S,
+        out: *mut f32,
+        width: usize,
+        row: usize,
+        rows: usize,
+        v: S::f32s,
+    );
+}
+
+impl Rows for Single<f32> {
+    const ROWS: usize = 1;
+
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output {
+        isa.dispatch(op)
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(_: S, out: *mut f32, width: usize, row: usize, _: usize, v: S::f32s) {
+        unsafe { f32::store::<S>(out.add(row * width), v) }
+    }
+}
+
+impl Rows for Words {
+    const ROWS: usize = 2;
+
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output {
+        isa.dispatch_pairs(op)
+    }
+
+    /// The first row of a pair waits as float32 for the second; the last of an odd number is paired with
+    /// zeros.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(
+        simd: S,
+        out: *mut f32,
+        width: usize,
+        row: usize,
+        rows: usize,
+        v: S::f32s,
+    ) {
+        unsafe {
+            let out = out.add(row / 2 * width);
+            let words = match row % 2 {
+                0 if row + 1 < rows => v,
+                0 => paired::<S>(v, simd.splat_f32s(0.0)),
+                _ => paired::<S>(f32::load::<S>(out), v),
+            };
+            f32::store::<S>(out, words);
+        }
     }
 }
 
@@ -120,5 +187,28 @@ fn dot<S: Simd>(simd: S, x: S::f32s, w: S::f32s, sum: S::f32s) -> S::f32s {
         };
     }
     _ = (simd, x, w, sum);
+    unreachable!("pairs without AVX512-BF16")
+}
+
+/// The words of two vectors, rounded to bfloat16; numbers below the least normal one become 0.
+#[inline(always)]
+fn paired<S: Simd>(first: S::f32s, second: S::f32s) -> S::f32s {
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<S::f32s>() == 64 {
+        use std::arch::x86_64::{
+            __m256bh, __m256i, __m512, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_or_si512,
+            _mm512_slli_epi32,
+        };
+        use std::mem::{transmute, transmute_copy};
+        // SAFETY: as for `dot`.
+        return unsafe {
+            let first = _mm512_cvtneps_pbh(transmute_copy::<S::f32s, __m512>(&first));
+            let second = _mm512_cvtneps_pbh(transmute_copy::<S::f32s, __m512>(&second));
+            let low = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(first));
+            let high = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(second));
+            transmute_copy(&_mm512_or_si512(low, _mm512_slli_epi32::<16>(high)))
+        };
+    }
+    _ = (first, second);
     unreachable!("pairs without AVX512-BF16")
 }

@@ -1,14 +1,14 @@
 //! Weights as the kernels read them: panels of two vectors of columns, one after the other.
 
-use super::element::Element;
+use super::convolve::channel;
 use super::isa::Isa;
-use super::multiply::pair;
-use super::registers::{padded, panel_width};
+use super::multiply::{Rows, Single, Words};
+use super::registers::{LANES, padded, panel_width};
 use crate::network::layout::Conv;
 use crate::tasks;
-use half::bf16;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// The direction in which a convolution's weights are used.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +23,7 @@ pub enum Way {
 #[derive(Clone, Copy)]
 pub struct KernelMatrix<'a> {
     pub conv: &'a Conv,
-    /// Two rows are packed as one row of words (see `multiply::Pairs`).
+    /// Two rows are packed as one row of words (see `multiply::Words`).
     pub pairs: bool,
 }
 
@@ -50,23 +50,34 @@ impl KernelMatrix<'_> {
     /// Packs the weights `[kernel, kernel, inputs, outputs]`; added columns, up to a whole number of
     /// vectors, are zero.
     pub fn pack(self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
+        match self.pairs {
+            true => self.pack_by::<Words>(isa, weights, way, packed),
+            false => self.pack_by::<Single<f32>>(isa, weights, way, packed),
+        }
+    }
+
+    fn pack_by<P: Rows>(self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (rows, width) = (self.rows(way), panel_width(isa));
         let panels = packed.par_chunks_mut(rows * width).enumerate();
         panels.for_each(tasks::task(|(panel, out): (usize, &mut [f32])| {
-            isa.dispatch(Pack {
-                matrix: self,
-                weights,
-                way,
-                start: panel * width,
-                width: out.len() / rows,
-                out,
-            });
+            P::dispatch(
+                isa,
+                Pack::<P> {
+                    matrix: self,
+                    weights,
+                    way,
+                    start: panel * width,
+                    width: out.len() / rows,
+                    out,
+                    by: PhantomData,
+                },
+            );
         }));
     }
 }
 
-/// One panel of packed weights.
-struct Pack<'a> {
+/// One panel of packed weights, with the rows of `P`.
+struct Pack<'a, P> {
     matrix: KernelMatrix<'a>,
     /// `[kernel, kernel, inputs, outputs]`.
     weights: &'a [f32],
@@ -75,46 +86,52 @@ struct Pack<'a> {
     start: usize,
     width: usize,
     out: &'a mut [f32],
+    by: PhantomData<P>,
 }
 
-impl WithSimd for Pack<'_> {
+impl<P: Rows> WithSimd for Pack<'_, P> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let (inputs, outputs) = (self.matrix.conv.inputs, self.matrix.conv.outputs);
-        let (w, start, width, pairs) = (self.weights, self.start, self.width, self.matrix.pairs);
+        let (w, start, width) = (self.weights, self.start, self.width);
+        let rows = self.matrix.size(self.way).0;
+        assert!(width <= 2 * LANES && self.out.len() == rows / P::ROWS * width);
+        let out = self.out.as_mut_ptr();
         match self.way {
             Way::Forward => {
-                for (r, out) in self.out.chunks_exact_mut(width).enumerate() {
-                    if pairs {
-                        let first = &w[2 * r * outputs + start..][..width];
-                        let second = &w[(2 * r + 1) * outputs + start..][..width];
-                        for c in 0..width {
-                            out[c] = pair(bf16::narrow(first[c]), bf16::narrow(second[c]));
+                for r in 0..rows {
+                    let w = &w[r * outputs + start..][..width];
+                    for j in (0..width).step_by(S::F32_LANES) {
+                        // SAFETY: j + lanes <= width, the length of w and of the rows of out.
+                        unsafe {
+                            let v = channel::<S>(w, j);
+                            P::store(simd, out.add(j), width, r, rows, v);
                         }
-                    } else {
-                        out.copy_from_slice(&w[r * outputs + start..][..width]);
                     }
                 }
             }
-            // The kernel rotated by 180 degrees.
+            // The kernel rotated by 180 degrees, some rows at a time by way of a block in the inner cache.
             Way::Backward => {
-                self.out.fill(0.0);
                 let columns = width.min(inputs.saturating_sub(start));
+                let mut block = [[0f32; 2 * LANES]; LANES];
                 for (tap, w) in w.chunks_exact(inputs * outputs).rev().enumerate() {
-                    for c in 0..columns {
-                        let w = &w[(start + c) * outputs..][..outputs];
-                        if pairs {
-                            let out = &mut self.out[tap * outputs / 2 * width + c..];
-                            for o in 0..outputs / 2 {
-                                let (a, b) = (w[2 * o], w[2 * o + 1]);
-                                out[o * width] = pair(bf16::narrow(a), bf16::narrow(b));
+                    for o in (0..outputs).step_by(LANES) {
+                        for c in 0..columns {
+                            let w = &w[(start + c) * outputs + o..][..LANES];
+                            for (row, &w) in block.iter_mut().zip(w) {
+                                row[c] = w;
                             }
-                        } else {
-                            let out = &mut self.out[tap * outputs * width + c..];
-                            for o in 0..outputs {
-                                out[o * width] = w[o];
+                        }
+                        for (r, values) in block.iter().enumerate() {
+                            let row = tap * outputs + o + r;
+                            for j in (0..width).step_by(S::F32_LANES) {
+                                // SAFETY: as above.
+                                unsafe {
+                                    let v = channel::<S>(values, j);
+                                    P::store(simd, out.add(j), width, row, rows, v);
+                                }
                             }
                         }
                     }

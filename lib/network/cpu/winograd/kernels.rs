@@ -5,7 +5,7 @@
 
 use super::form::{Form, OUTSIDE};
 use super::transforms::Transforms;
-use crate::network::cpu::convolve::{Sink, finish};
+use crate::network::cpu::convolve::{Sink, channel, finish};
 use crate::network::cpu::element::Element;
 use crate::network::cpu::packing::Way;
 use crate::network::cpu::registers::LANES;
@@ -239,6 +239,45 @@ pub struct TransformWeights<'a, const IN: usize, const OUT: usize> {
     pub columns: Range<usize>,
     pub way: Way,
     pub packed: Shared<f32>,
+    /// Values from one position to the next.
+    pub position: usize,
+}
+
+/// Some kernels: by position, row and column of the packed matrix.
+type Kernels = [[[f32; LANES]; LANES]; 9];
+
+impl<const IN: usize, const OUT: usize> TransformWeights<'_, IN, OUT> {
+    /// Reads the kernels of `LANES` rows from `row` on, and of `n` columns from `column` on.
+    // A call to copy so few values would take longer than the copy.
+    #[allow(clippy::manual_memcpy)]
+    #[inline(always)]
+    fn read(&self, row: usize, column: usize, n: usize, kernels: &mut Kernels) {
+        let c = self.channels;
+        let position = self.weights.chunks_exact(c * c);
+        match self.way {
+            Way::Forward => {
+                for (w, to) in position.zip(kernels) {
+                    for (r, to) in to.iter_mut().enumerate() {
+                        let w = &w[(row + r) * c + column..][..n];
+                        for k in 0..n {
+                            to[k] = w[k];
+                        }
+                    }
+                }
+            }
+            // The kernel rotated by 180 degrees.
+            Way::Backward => {
+                for (w, to) in position.rev().zip(kernels) {
+                    for k in 0..n {
+                        let w = &w[(column + k) * c + row..][..LANES];
+                        for r in 0..LANES {
+                            to[r][k] = w[r];
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl<const IN: usize, const OUT: usize> WithSimd for TransformWeights<'_, IN, OUT>
@@ -248,45 +287,23 @@ where
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let (c, width) = (self.channels, self.columns.len());
-        let size = c * c;
-        let panel = self.columns.start * c;
-        let mut w = [[[0f32; LANES]; 3]; 3];
-        match self.way {
-            Way::Forward => {
-                for i in 0..c {
-                    for j in (0..width).step_by(LANES) {
-                        let n = LANES.min(width - j);
-                        let at = i * c + self.columns.start + j;
-                        for (t, w) in w.as_flattened_mut().iter_mut().enumerate() {
-                            w[..n].copy_from_slice(&self.weights[t * size + at..][..n]);
-                        }
-                        let all = transformed::<IN, OUT>(&w);
-                        for (p, v) in all.as_flattened().iter().enumerate() {
-                            let start = p * size + panel + i * width + j;
-                            // SAFETY: panels are disjoint.
-                            let out = unsafe { self.packed.slice(start, n) };
-                            out.copy_from_slice(&v[..n]);
-                        }
-                    }
-                }
-            }
-            // The kernel rotated by 180 degrees.
-            Way::Backward => {
-                for (column, i) in self.columns.enumerate() {
-                    for o in (0..c).step_by(LANES) {
-                        for (t, w) in w.as_flattened_mut().iter_mut().rev().enumerate() {
-                            let at = t * size + i * c + o;
-                            w.copy_from_slice(&self.weights[at..][..LANES]);
-                        }
-                        let all = transformed::<IN, OUT>(&w);
-                        for (p, v) in all.as_flattened().iter().enumerate() {
-                            let start = p * size + panel + o * width;
-                            // SAFETY: panels are disjoint.
-                            let out = unsafe { self.packed.slice(start, LANES * width) };
-                            for (k, &v) in v.iter().enumerate() {
-                                out[k * width + column] = v;
+        let (position, panel) = (self.position, self.columns.start * c);
+        let packed = self.packed.pointer(panel, (IN * IN - 1) * position + width * c);
+        let mut kernels = [[[0f32; LANES]; LANES]; 9];
+        for column in (0..width).step_by(LANES) {
+            let n = LANES.min(width - column);
+            for row in (0..c).step_by(LANES) {
+                self.read(row, self.columns.start + column, n, &mut kernels);
+                for r in 0..LANES {
+                    for j in (0..n).step_by(S::F32_LANES) {
+                        let all = transformed::<S, IN, OUT>(simd, &kernels, r, j);
+                        for (p, &v) in all.as_flattened().iter().enumerate() {
+                            // SAFETY: panels are disjoint; column + j + lanes <= width.
+                            unsafe {
+                                let out = packed.add(p * position + (row + r) * width);
+                                f32::store::<S>(out.add(column + j), v);
                             }
                         }
                     }
@@ -296,31 +313,33 @@ where
     }
 }
 
-/// G w G' of some kernels.
+/// G w G' of a vector of kernels.
 #[inline(always)]
-fn transformed<const IN: usize, const OUT: usize>(
-    w: &[[[f32; LANES]; 3]; 3],
-) -> [[[f32; LANES]; IN]; IN]
+fn transformed<S: Simd, const IN: usize, const OUT: usize>(
+    simd: S,
+    kernels: &Kernels,
+    row: usize,
+    column: usize,
+) -> [[S::f32s; IN]; IN]
 where
     Form<IN, OUT>: Transforms<IN, OUT>,
 {
-    let mut rows = [[[0f32; LANES]; 3]; IN];
+    let zero = simd.splat_f32s(0.0);
+    let mut rows = [[zero; 3]; IN];
     for x in 0..3 {
-        for l in 0..LANES {
-            let column = Form::<IN, OUT>::weights([w[0][x][l], w[1][x][l], w[2][x][l]]);
-            for y in 0..IN {
-                rows[y][x][l] = column[y];
-            }
+        let mut w = [zero; 3];
+        for y in 0..3 {
+            // SAFETY: column + lanes <= `LANES`.
+            w[y] = unsafe { channel::<S>(&kernels[y * 3 + x][row], column) };
+        }
+        let w = Form::<IN, OUT>::weights(simd, w);
+        for y in 0..IN {
+            rows[y][x] = w[y];
         }
     }
-    let mut out = [[[0f32; LANES]; IN]; IN];
+    let mut out = [[zero; IN]; IN];
     for y in 0..IN {
-        for l in 0..LANES {
-            let row = Form::<IN, OUT>::weights([rows[y][0][l], rows[y][1][l], rows[y][2][l]]);
-            for x in 0..IN {
-                out[y][x][l] = row[x];
-            }
-        }
+        out[y] = Form::<IN, OUT>::weights(simd, rows[y]);
     }
     out
 }

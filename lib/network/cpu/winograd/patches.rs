@@ -11,7 +11,7 @@ use crate::network::cpu::isa::Isa;
 use crate::network::cpu::multiply::Single;
 use crate::network::cpu::packing::Way;
 use crate::network::cpu::products::{Products, WeightGradient};
-use crate::network::cpu::registers::panel_width;
+use crate::network::cpu::registers::{LANES, panel_width};
 use crate::network::cpu::shared::{Shared, grown};
 use crate::network::cpu::tile::{GradientJob, Job};
 use crate::network::layout::Conv;
@@ -55,9 +55,14 @@ impl Patches {
         })
     }
 
-    /// Values of the transformed weights, and of their gradient.
+    /// Words of the transformed weights.
     pub fn packed_words(&self) -> usize {
         forms!(self, f => f.packed_words())
+    }
+
+    /// Values of the transformed weights' gradient.
+    pub fn gradient_values(&self) -> usize {
+        forms!(self, f => f.gradient_values())
     }
 
     /// Transforms the weights `[3, 3, channels, channels]` and packs them: `[channels, channels]` in panels
@@ -97,7 +102,16 @@ impl<const IN: usize, const OUT: usize> Form<IN, OUT>
 where
     Form<IN, OUT>: Transforms<IN, OUT>,
 {
+    /// Words of the transformed weights from one position to the next: an odd number of cache lines.
+    fn weights_step(&self) -> usize {
+        self.channels * self.channels + LANES
+    }
+
     fn packed_words(&self) -> usize {
+        Self::POSITIONS * self.weights_step()
+    }
+
+    fn gradient_values(&self) -> usize {
         Self::POSITIONS * self.channels * self.channels
     }
 
@@ -112,6 +126,7 @@ where
                 columns: start..(start + width).min(c),
                 way,
                 packed,
+                position: self.weights_step(),
             });
         }));
     }
@@ -143,7 +158,7 @@ where
                 input: inputs,
                 input_step: self.position(c),
                 weights,
-                weights_step: c * c,
+                weights_step: self.weights_step(),
                 output: outputs,
                 output_step: self.position(width),
             });

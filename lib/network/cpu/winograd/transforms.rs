@@ -13,7 +13,7 @@ pub trait Transforms<const IN: usize, const OUT: usize> {
     /// A g of the outputs' gradients g.
     fn gradient<S: Simd>(simd: S, g: [S::f32s; OUT]) -> [S::f32s; IN];
     /// G w of the weights w.
-    fn weights(w: [f32; 3]) -> [f32; IN];
+    fn weights<S: Simd>(simd: S, w: [S::f32s; 3]) -> [S::f32s; IN];
     /// G' v of the products v.
     fn fold<S: Simd>(simd: S, v: [S::f32s; IN]) -> [S::f32s; 3];
 }
@@ -54,8 +54,11 @@ impl Transforms<4, 2> for Form<4, 2> {
     }
 
     #[inline(always)]
-    fn weights([a, b, c]: [f32; 3]) -> [f32; 4] {
-        [a, (a + b + c) * 0.5, (a - b + c) * 0.5, c]
+    fn weights<S: Simd>(simd: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 4] {
+        let half = simd.splat_f32s(0.5);
+        let plus = simd.add_f32s(simd.add_f32s(a, b), c);
+        let minus = simd.add_f32s(simd.sub_f32s(a, b), c);
+        [a, simd.mul_f32s(plus, half), simd.mul_f32s(minus, half), c]
     }
 
     #[inline(always)]
@@ -121,15 +124,19 @@ impl Transforms<6, 4> for Form<6, 4> {
     }
 
     #[inline(always)]
-    fn weights([w0, w1, w2]: [f32; 3]) -> [f32; 6] {
-        let (even_a, odd_a) = (w0 + 0.5 * w2, A * w1);
-        let (even_b, odd_b) = (w0 + 2.0 * w2, B * w1);
+    fn weights<S: Simd>(simd: S, [w0, w1, w2]: [S::f32s; 3]) -> [S::f32s; 6] {
+        let [a, b, half, two] = splats(simd, [A, B, 0.5, 2.0]);
+        let [ra, rb] = splats(simd, [-2.0 / 3.0, 1.0 / 6.0]);
+        // Not by mul_add: the bytes of trained models depend on this rounding.
+        let even_a = simd.add_f32s(w0, simd.mul_f32s(half, w2));
+        let even_b = simd.add_f32s(w0, simd.mul_f32s(two, w2));
+        let (odd_a, odd_b) = (simd.mul_f32s(a, w1), simd.mul_f32s(b, w1));
         [
             w0,
-            (even_a + odd_a) * (-2.0 / 3.0),
-            (even_a - odd_a) * (-2.0 / 3.0),
-            (even_b + odd_b) * (1.0 / 6.0),
-            (even_b - odd_b) * (1.0 / 6.0),
+            simd.mul_f32s(simd.add_f32s(even_a, odd_a), ra),
+            simd.mul_f32s(simd.sub_f32s(even_a, odd_a), ra),
+            simd.mul_f32s(simd.add_f32s(even_b, odd_b), rb),
+            simd.mul_f32s(simd.sub_f32s(even_b, odd_b), rb),
             w2,
         ]
     }
