@@ -32,9 +32,10 @@ fn a_layer_with_too_many_values_is_refused() {
         let more = format!("{large} -s batch=8{more}");
         pretrain(&scratch, "supervised_10p", "model", &more).fails(78, &[message]);
     }
-    // The batch plays no part: 1,024 images of the widest published network, in either precision.
+    // The batch plays no part: 1,024 images of the widest published network, in either precision. In bfloat16
+    // the working memory of the weights depends on the machine's instructions.
     let wide = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/imagenet/moam_step1.toml");
-    for (precision, megabytes) in [("f32", 175_000..175_400), ("bf16", 175_800..176_200)] {
+    for (precision, megabytes) in [("f32", 175_000..175_400), ("bf16", 175_600..176_200)] {
         let line =
             format!("--in none --recipe {wide} --dry-run --threads 2 --precision {precision}");
         let ran = scratch.run(PRETRAIN, &words(&line));

@@ -73,13 +73,16 @@ impl<E: Element> UnitGradient<'_, E> {
     fn compute(&self, isa: Isa, range: Range<usize>) -> &[E] {
         // SAFETY: the ranges of tasks are disjoint.
         let out = unsafe { self.masked.slice(range.start, range.len()) };
-        isa.dispatch(NormBackward {
-            gradient: out.as_ptr(),
-            values: &self.values[range.clone()],
-            residual: self.residual.map(|r| &r[range]),
-            output: out.as_mut_ptr(),
-            norm: self.norm.coefficients(),
-        });
+        E::dispatch(
+            isa,
+            NormBackward {
+                gradient: out.as_ptr(),
+                values: &self.values[range.clone()],
+                residual: self.residual.map(|r| &r[range]),
+                output: out.as_mut_ptr(),
+                norm: self.norm.coefficients(),
+            },
+        );
         out
     }
 }
@@ -316,9 +319,9 @@ impl Group {
                 out: unsafe { job.sums.values.slice(start, depth * outputs) },
                 accumulate: job.sums.begun,
             };
-            match E::PAIRS && conv.pairs {
+            match conv.pairs {
                 true => paired(isa, &mut buffers.words, of_tap),
-                false => isa.dispatch(of_tap),
+                false => E::dispatch(isa, of_tap),
             }
         }
     }
@@ -379,13 +382,16 @@ impl TiledConv {
             Upstream::Unit(unit) => unit.compute(isa, range),
             Upstream::Norm(g, z, n) => {
                 let buffer = grown(buffer, range.len());
-                isa.dispatch(NormBackward {
-                    gradient: g[range.clone()].as_ptr(),
-                    values: &z[range],
-                    residual: None,
-                    output: buffer.as_mut_ptr(),
-                    norm: n.coefficients(),
-                });
+                E::dispatch(
+                    isa,
+                    NormBackward {
+                        gradient: g[range.clone()].as_ptr(),
+                        values: &z[range],
+                        residual: None,
+                        output: buffer.as_mut_ptr(),
+                        norm: n.coefficients(),
+                    },
+                );
                 buffer
             }
         }

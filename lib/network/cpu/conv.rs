@@ -6,7 +6,7 @@
 //! added up tile by tile in a fixed order.
 
 use super::convolve::{Convolve, Epilogue, Moments, Operand, Sink};
-use super::element::Element;
+use super::element::{Element, Native};
 use super::elementwise::NormRelu;
 use super::geometry::{Group, Part, TiledConv};
 use super::isa::Isa;
@@ -17,7 +17,6 @@ use super::shared::{Shared, grown};
 use super::tile::{Job, Tile};
 use super::winograd::PatchBuffers;
 use super::workers::{Scratch, Workers};
-use half::bf16;
 use std::ops::Range;
 
 /// The least number of tasks per thread, if the layer is large enough.
@@ -203,13 +202,16 @@ impl Group {
         let values = self.item_pixels() * self.inputs;
         let (start, c) = (tile.first * values, channels.len());
         match input {
-            LayerInput::Activations(x, norm) => isa.dispatch(NormRelu {
-                input: &x[start + channels.start..][..tile.count * values - channels.start],
-                stride: self.inputs,
-                output: loaded,
-                channels: c,
-                norm: norm.map(|n| (&n.scale[channels.clone()], &n.shift[channels])),
-            }),
+            LayerInput::Activations(x, norm) => E::dispatch(
+                isa,
+                NormRelu {
+                    input: &x[start + channels.start..][..tile.count * values - channels.start],
+                    stride: self.inputs,
+                    output: loaded,
+                    channels: c,
+                    norm: norm.map(|n| (&n.scale[channels.clone()], &n.shift[channels])),
+                },
+            ),
             LayerInput::Images(x) => {
                 let (b, row) = (self.border * c, self.width * c);
                 let images = x[start..].chunks_exact(self.height * row).take(tile.count);
@@ -258,12 +260,12 @@ pub fn convolve<E: Element, O: Element>(
         let operands: Vec<_> = operands.collect();
         let (output, columns) = (job.output, job.columns.clone());
         let sink = Sink { output, to: &part.to[..pixels], epilogue: job.epilogue.reborrow() };
-        if E::PAIRS && convs[0].pairs {
-            // E is bfloat16.
-            let operands: Vec<_> = operands.iter().map(|o| o.cast::<bf16>()).collect();
+        if convs[0].pairs {
+            // E is `Native`.
+            let operands: Vec<_> = operands.iter().map(|o| o.cast::<Native>()).collect();
             isa.dispatch_pairs(Convolve::<Pairs, O> { operands: &operands, columns, sink });
         } else {
-            isa.dispatch(Convolve::<Single<E>, O> { operands: &operands, columns, sink });
+            E::dispatch(isa, Convolve::<Single<E>, O> { operands: &operands, columns, sink });
         }
         job.epilogue.begun();
     }

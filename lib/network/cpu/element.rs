@@ -1,9 +1,10 @@
-//! Storage of activations and their gradients: float32, or bfloat16 with arithmetic in float32.
+//! Storage of activations and their gradients: float32, or bfloat16 with arithmetic in float32 or in pairs.
 
+use super::isa::Isa;
 use half::bf16;
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
-/// A stored value. All arithmetic is in float32.
+/// A stored value. Arithmetic is in float32, but for products of pairs.
 pub trait Element: Copy + Default + Send + Sync + 'static {
     fn widen(self) -> f32;
     /// Rounds to nearest, ties to even.
@@ -21,18 +22,23 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// The values are writable.
     unsafe fn store<S: Simd>(p: *mut Self, v: S::f32s);
 
-    /// Whether two values can be multiplied as a pair.
+    /// Whether values are multiplied in pairs (see `multiply`).
     const PAIRS: bool;
 
-    /// The values themselves if they can be multiplied in pairs, else `None`.
-    fn as_pairs(values: &[Self]) -> &[bf16];
+    /// The values themselves if they are multiplied in pairs, else none.
+    fn as_pairs(_: &[Self]) -> &[Native] {
+        &[]
+    }
+
+    /// Runs a kernel that loads or stores these values.
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output;
 }
 
 impl Element for f32 {
     const PAIRS: bool = false;
 
-    fn as_pairs(_: &[f32]) -> &[bf16] {
-        &[]
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output {
+        isa.dispatch(op)
     }
 
     #[inline(always)]
@@ -57,10 +63,10 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    const PAIRS: bool = true;
+    const PAIRS: bool = false;
 
-    fn as_pairs(values: &[bf16]) -> &[bf16] {
-        values
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output {
+        isa.dispatch(op)
     }
 
     #[inline(always)]
@@ -94,5 +100,54 @@ impl Element for bf16 {
         for (i, &w) in wide[..S::F32_LANES].iter().enumerate() {
             unsafe { *p.add(i) = bf16::narrow(w) };
         }
+    }
+}
+
+/// bfloat16 on a machine that has AVX512-BF16, by its instructions. They take numbers below the least normal
+/// one for 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[repr(transparent)]
+pub struct Native(pub bf16);
+
+impl Element for Native {
+    const PAIRS: bool = true;
+
+    fn as_pairs(values: &[Native]) -> &[Native] {
+        values
+    }
+
+    fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output {
+        isa.dispatch_pairs(op)
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.0.widen()
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Native {
+        Native(bf16::narrow(value))
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Native) -> S::f32s {
+        unsafe { bf16::load::<S>(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(p: *mut Native, v: S::f32s) {
+        #[cfg(target_arch = "x86_64")]
+        if size_of::<S::f32s>() == 64 {
+            use std::arch::x86_64::{__m256bh, __m512, _mm512_cvtneps_pbh};
+            use std::mem::transmute_copy;
+            // SAFETY: vectors of 64 bytes; `dispatch` runs this only if the instruction exists.
+            return unsafe {
+                let v = _mm512_cvtneps_pbh(transmute_copy::<S::f32s, __m512>(&v));
+                p.cast::<__m256bh>().write_unaligned(v);
+            };
+        }
+        _ = (p, v);
+        unreachable!("native bfloat16 without AVX512-BF16")
     }
 }

@@ -1,10 +1,9 @@
 //! Passes over a tile: batch norm in both directions.
 
 use super::convolve::channel;
-use super::element::Element;
+use super::element::{Element, Native};
 use super::multiply::pair;
 use super::registers::LANES;
-use half::bf16;
 use pulp::{Simd, WithSimd};
 
 /// `output = max(0, scale * input + shift)` over pixels, or `input` itself if there is no norm. Reads
@@ -105,7 +104,7 @@ impl<E: Element> WithSimd for NormBackward<'_, E> {
 /// 2 m + 1 of all runs, one run after the other; 0 after the last pixel.
 pub struct PairPixels<'a, R> {
     /// For `channels` values per pixel.
-    pub input: &'a [bf16],
+    pub input: &'a [Native],
     pub channels: usize,
     /// First pixels of the runs.
     pub runs: R,
@@ -121,7 +120,7 @@ impl<R: Iterator<Item = u32>> WithSimd for PairPixels<'_, R> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let c = self.channels;
-        let mut first: Option<&[bf16]> = None;
+        let mut first: Option<&[Native]> = None;
         let mut out = self.output.chunks_exact_mut(c);
         for run in self.runs {
             for x in 0..self.width {
@@ -139,7 +138,7 @@ impl<R: Iterator<Item = u32>> WithSimd for PairPixels<'_, R> {
         if let Some(last) = first {
             let out = out.next().expect("a word for each pair");
             for i in 0..c {
-                out[i] = pair(last[i], bf16::ZERO);
+                out[i] = pair(last[i], Native::default());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The CPU engine: the trunk, or its inference form, over weights in host memory.
 
-use super::element::Element;
+use super::element::{Element, Native};
 use super::inference::Frozen;
 use super::isa::Isa;
 use super::trunk::Trunk;
@@ -24,6 +24,9 @@ pub fn engine(
 ) -> Box<dyn Engine> {
     match precision {
         Precision::F32 => Box::new(CpuEngine::<f32>::new(layout, size, weights, isa)),
+        Precision::Bf16 if isa.has_pairs() => {
+            Box::new(CpuEngine::<Native>::new(layout, size, weights, isa))
+        }
         Precision::Bf16 => Box::new(CpuEngine::<bf16>::new(layout, size, weights, isa)),
     }
 }
@@ -65,7 +68,11 @@ pub fn training_bytes(
             Precision::F32 => exact(n),
             Precision::Bf16 => {
                 let exact = if moved > 0 { exact(moved) } else { 0 };
-                Trunk::<bf16>::new(layout, size, Isa::best()).bytes(n) + exact
+                let trunk = match Isa::best().has_pairs() {
+                    true => Trunk::<Native>::new(layout, size, Isa::best()).bytes(n),
+                    false => Trunk::<bf16>::new(layout, size, Isa::best()).bytes(n),
+                };
+                trunk + exact
             }
         }
 }

@@ -55,7 +55,7 @@ impl TiledConv {
         tile: usize,
         pairs: bool,
     ) -> TiledConv {
-        let patches = Patches::new(conv, (h, w), tile);
+        let patches = Patches::new(conv, (h, w), tile, pairs);
         let (forward, weight_taps) = match patches {
             None => {
                 (forward_parts(conv, (h, w), border, tile), weight_taps(conv, (h, w), border, tile))

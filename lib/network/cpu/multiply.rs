@@ -1,8 +1,7 @@
 //! How kernels multiply the stored values.
 
-use super::element::Element;
+use super::element::{Element, Native};
 use super::isa::Isa;
-use half::bf16;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 
@@ -54,16 +53,16 @@ impl<E: Element> Multiply for Single<E> {
 pub struct Pairs;
 
 impl Multiply for Pairs {
-    type Value = bf16;
+    type Value = Native;
     const DEPTH: usize = 2;
 
     #[inline(always)]
-    unsafe fn broadcast<S: Simd>(simd: S, p: *const bf16) -> S::f32s {
+    unsafe fn broadcast<S: Simd>(simd: S, p: *const Native) -> S::f32s {
         simd.splat_f32s(unsafe { p.cast::<f32>().read_unaligned() })
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const bf16) -> S::f32s {
+    unsafe fn load<S: Simd>(p: *const Native) -> S::f32s {
         unsafe { f32::load::<S>(p.cast()) }
     }
 
@@ -165,7 +164,7 @@ impl Rows for Words {
 
 /// The word of two values.
 #[inline(always)]
-pub fn pair(first: bf16, second: bf16) -> f32 {
+pub fn pair(Native(first): Native, Native(second): Native) -> f32 {
     f32::from_bits(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
 }
 

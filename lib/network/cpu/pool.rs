@@ -45,7 +45,7 @@ impl Pool {
 
     /// Pools one image. `moments`: see `norm::merge`.
     pub fn image<E: Element>(&self, isa: Isa, values: &[E], out: &mut [E], moments: &mut [f32]) {
-        isa.dispatch(MaxPool { pool: self, values, out, channels: moments.len() / 3, moments });
+        E::dispatch(isa, MaxPool { pool: self, values, out, channels: moments.len() / 3, moments });
     }
 
     /// `pooled`: what `forward` wrote.
@@ -65,14 +65,11 @@ impl Pool {
             .for_each(tasks::task(
                 |(((out, values), pooled), gradient): (((&mut [E], &[E]), &[E]), &[E])| {
                     out.fill(E::default());
-                    isa.dispatch(MaxPoolBackward {
-                        pool: self,
-                        values,
-                        pooled,
-                        gradient,
-                        out,
-                        channels: c,
-                    });
+                    let channels = c;
+                    E::dispatch(
+                        isa,
+                        MaxPoolBackward { pool: self, values, pooled, gradient, out, channels },
+                    );
                 },
             ));
     }
@@ -176,7 +173,7 @@ impl<E: Element> WithSimd for MaxPoolBackward<'_, E> {
 
 /// Mean over the pixels of one image of relu(norm(y)).
 pub fn pooled_features<E: Element>(isa: Isa, norm: &Affine, y: &[E], out: &mut [f32]) {
-    isa.dispatch(MeanRelu { norm, y, out });
+    E::dispatch(isa, MeanRelu { norm, y, out });
 }
 
 struct MeanRelu<'a, E> {
@@ -228,7 +225,7 @@ pub fn spread_features<E: Element>(
         .zip(sums.par_chunks_mut(2 * c))
         .zip(features.par_chunks(c))
         .for_each(tasks::task(|(((gradient, y), sums), feature)| {
-            isa.dispatch(Spread { norm, feature, y, gradient, sums });
+            E::dispatch(isa, Spread { norm, feature, y, gradient, sums });
         }));
     fold_sums(&sums, c)
 }

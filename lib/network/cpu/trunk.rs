@@ -40,7 +40,7 @@ pub struct Trunk<E> {
 impl<E: Element> Trunk<E> {
     /// For images of (height, width).
     pub fn new(layout: &Layout, size: (usize, usize), isa: Isa) -> Trunk<E> {
-        let layers = Layers::new(layout, size, E::PAIRS && isa.has_pairs());
+        let layers = Layers::new(layout, size, E::PAIRS);
         let units = layout.units.iter();
         Trunk {
             workers: Workers::new(isa),

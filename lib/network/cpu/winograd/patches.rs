@@ -21,6 +21,9 @@ use rayon::prelude::*;
 /// Larger patches are used if an image has at least this many of them: they save multiplications, but have
 /// twice the weights.
 const LARGE: usize = 16;
+/// Products of pairs have twice the rate, which makes up for all multiplications that patches save, but for
+/// large patches in images of more than this many of them.
+const FEW: usize = 16;
 
 /// How a convolution is cut into patches.
 pub enum Patches {
@@ -43,13 +46,18 @@ macro_rules! forms {
 }
 
 impl Patches {
-    /// For tiles of `tile` images, if the algorithm fits the convolution.
-    pub fn new(conv: &Conv, (h, w): (usize, usize), tile: usize) -> Option<Patches> {
+    /// For tiles of `tile` images, if the algorithm fits the convolution. `pairs`: what is not cut into
+    /// patches is multiplied in pairs.
+    pub fn new(conv: &Conv, (h, w): (usize, usize), tile: usize, pairs: bool) -> Option<Patches> {
         let channels = conv.inputs;
         if (conv.kernel, conv.stride, conv.outputs) != (3, 1, channels) || h < 4 || w < 4 {
             return None;
         }
-        Some(match h.div_ceil(4) * w.div_ceil(4) >= LARGE {
+        let large = h.div_ceil(4) * w.div_ceil(4);
+        if pairs && large <= FEW {
+            return None;
+        }
+        Some(match large >= LARGE {
             true => Patches::Large(Form::new(channels, (h, w), tile)),
             false => Patches::Small(Form::new(channels, (h, w), tile)),
         })
@@ -163,14 +171,15 @@ where
                 output_step: self.position(width),
             });
             let sink = Sink { output, to: &self.to, epilogue: epilogue.reborrow() };
-            isa.dispatch(TransformOutput::<O, IN, OUT> {
+            let transform = TransformOutput::<O, IN, OUT> {
                 products: outputs,
                 position: self.position(width),
                 pixels: &self.outputs[patches.clone()],
                 first: &self.first[patches],
                 columns: columns.clone(),
                 sink,
-            });
+            };
+            O::dispatch(isa, transform);
         }
     }
 
