@@ -1,6 +1,7 @@
 //! What the threads of a training step do, for `benches/engine.rs`: each loop over threads, and how long its tasks take.
 //! Nothing is recorded unless it is asked for; then a loop costs a look at a flag.
 
+use rayon::iter::ParallelIterator;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::panic::Location;
@@ -34,19 +35,19 @@ pub fn record(work: impl FnOnce()) -> Vec<Loop> {
     std::mem::take(&mut LOOPS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The task of a loop over threads, made where the loop begins and dropped where it ends.
+/// A loop over threads: does the work of each item on a thread of the pool.
 #[track_caller]
-pub fn task<T, R>(work: impl Fn(T) -> R + Sync) -> impl Fn(T) -> R + Sync {
+pub fn each<I: ParallelIterator>(items: I, work: impl Fn(I::Item) + Sync + Send) {
     let place = Location::caller();
     let recorded = RECORDING.load(Ordering::Relaxed).then(|| Recorded {
         place,
         before: clock().saturating_sub(ENDED.get()),
         tasks: Mutex::default(),
     });
-    move |item| match &recorded {
+    items.for_each(|item| match &recorded {
         None => work(item),
         Some(recorded) => recorded.time(|| work(item)),
-    }
+    });
 }
 
 struct Recorded {
@@ -56,12 +57,11 @@ struct Recorded {
 }
 
 impl Recorded {
-    fn time<R>(&self, work: impl FnOnce() -> R) -> R {
+    fn time(&self, work: impl FnOnce()) {
         let begun = clock();
-        let done = work();
+        work();
         let spent = clock() - begun;
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(spent);
-        done
     }
 }
 

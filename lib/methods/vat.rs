@@ -133,10 +133,9 @@ pub fn perturb(
 /// A normal direction `[images, values]` of images by their place among the moved ones, made by all threads.
 fn noise(images: &[usize], values: usize, (seed, step): (u64, u64)) -> Vec<f32> {
     let mut noise = vec![0f32; images.len() * values];
-    let task = tasks::task(|(noise, &image): (&mut [f32], &usize)| {
+    tasks::each(noise.par_chunks_exact_mut(values).zip(images), |(noise, &image)| {
         let mut rng = rng(seed, Stream::VatDirection, step, image as u64);
         noise.fill_with(|| StandardNormal.sample(&mut rng));
     });
-    noise.par_chunks_exact_mut(values).zip(images).for_each(task);
     noise
 }

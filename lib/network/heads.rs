@@ -126,11 +126,10 @@ fn add(to: &mut [f32], tensor: &Tensor) -> Result<()> {
     };
     let values = &storage.as_slice::<f32>()?[start..end];
     let parts = to.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
-    let task = tasks::task(|(to, values): (&mut [f32], &[f32])| {
+    tasks::each(parts, |(to, values)| {
         for (t, &v) in to.iter_mut().zip(values) {
             *t += v;
         }
     });
-    parts.for_each(task);
     Ok(())
 }

@@ -119,11 +119,10 @@ impl HostMemory {
         let images = self.images.par_chunks_exact(values).step_by(self.every);
         let directions = self.direction.par_chunks_exact(values);
         let moved = self.moved.par_chunks_exact_mut(values);
-        let task = tasks::task(|((moved, image), direction): ((&mut [f32], &[f32]), &[f32])| {
+        tasks::each(moved.zip(images).zip(directions), |((moved, image), direction)| {
             moved.copy_from_slice(image);
             add_along(moved, direction, length);
         });
-        moved.zip(images).zip(directions).for_each(task);
     }
 
     /// The inputs of the trunk for a pass.

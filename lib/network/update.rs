@@ -43,30 +43,27 @@ fn momentum_sgd(
 ) {
     let weight_decay = update.weight_decay as f32;
     let (momentum, rate) = (update.momentum as f32, update.learning_rate as f32);
-    weights
+    let parts = weights
         .parameters
         .par_chunks_mut(TASK)
         .zip(weights.velocity.par_chunks_mut(TASK))
-        .zip(gradient.par_chunks_mut(TASK))
-        .enumerate()
-        .for_each(tasks::task(
-            |(i, ((w, v), g)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
-                let start = i * TASK;
-                let end = start + w.len();
-                let first = decayed.partition_point(|r| r.end <= start);
-                for r in decayed[first..].iter().take_while(|r| r.start < end) {
-                    let r = r.start.max(start) - start..r.end.min(end) - start;
-                    for (g, w) in g[r.clone()].iter_mut().zip(&w[r]) {
-                        *g += weight_decay * w;
-                    }
-                }
-                for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
-                    *v = momentum * *v + *g;
-                    *w -= rate * *v;
-                    *g = 0.0;
-                }
-            },
-        ));
+        .zip(gradient.par_chunks_mut(TASK));
+    tasks::each(parts.enumerate(), |(i, ((w, v), g))| {
+        let start = i * TASK;
+        let end = start + w.len();
+        let first = decayed.partition_point(|r| r.end <= start);
+        for r in decayed[first..].iter().take_while(|r| r.start < end) {
+            let r = r.start.max(start) - start..r.end.min(end) - start;
+            for (g, w) in g[r.clone()].iter_mut().zip(&w[r]) {
+                *g += weight_decay * w;
+            }
+        }
+        for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
+            *v = momentum * *v + *g;
+            *w -= rate * *v;
+            *g = 0.0;
+        }
+    });
 }
 
 /// average <- decay * average + (1 - decay) * parameters, with decay = 0.5^(1 / half_life).
@@ -74,12 +71,11 @@ fn polyak(average: &mut [f32], parameters: &[f32], half_life: f64) {
     let decay = 0.5f64.powf(1.0 / half_life);
     let (keep, take) = (decay as f32, (1.0 - decay) as f32);
     let parts = average.par_chunks_mut(TASK).zip(parameters.par_chunks(TASK));
-    let task = tasks::task(|(average, parameters): (&mut [f32], &[f32])| {
+    tasks::each(parts, |(average, parameters)| {
         for (a, &w) in average.iter_mut().zip(parameters) {
             *a = keep * *a + take * w;
         }
     });
-    parts.for_each(task);
 }
 
 #[cfg(test)]

@@ -62,9 +62,9 @@ impl<E: Element> UnitGradient<'_, E> {
     pub fn compute_all(&self, isa: Isa, pixels: usize) -> &[E] {
         let c = self.norm.scale.len();
         let task = (TASK_VALUES / c).max(1);
-        (0..pixels.div_ceil(task)).into_par_iter().for_each(tasks::task(|i: usize| {
+        tasks::each((0..pixels.div_ceil(task)).into_par_iter(), |i| {
             self.compute(isa, i * task * c..((i + 1) * task).min(pixels) * c);
-        }));
+        });
         // SAFETY: nobody writes there after this.
         unsafe { self.masked.slice(0, pixels * c) }
     }
@@ -401,11 +401,10 @@ impl TiledConv {
 /// Adds the partial sums of the chunks to `out`, in order.
 fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
     let task = 1 << 10;
-    let add = tasks::task(|(i, out)| {
+    tasks::each(out.par_chunks_mut(task).enumerate(), |(i, out)| {
         let start = i * task;
         isa.dispatch(AddAll { parts, start, out });
     });
-    out.par_chunks_mut(task).enumerate().for_each(add);
 }
 
 /// A weight gradient by products of pairs of pixels. `words`: working memory.

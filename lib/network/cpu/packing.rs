@@ -59,7 +59,7 @@ impl KernelMatrix<'_> {
     fn pack_by<P: Rows>(self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (rows, width) = (self.rows(way), panel_width(isa));
         let panels = packed.par_chunks_mut(rows * width).enumerate();
-        panels.for_each(tasks::task(|(panel, out): (usize, &mut [f32])| {
+        tasks::each(panels, |(panel, out)| {
             P::dispatch(
                 isa,
                 Pack::<P> {
@@ -72,7 +72,7 @@ impl KernelMatrix<'_> {
                     by: PhantomData,
                 },
             );
-        }));
+        });
     }
 }
 

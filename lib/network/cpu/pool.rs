@@ -34,12 +34,11 @@ impl Pool {
         let ((h, w), (oh, ow)) = (self.input, self.output);
         let n = values.len() / (h * w * c);
         let mut moments = vec![0f32; n * 3 * c];
-        out.par_chunks_mut(oh * ow * c)
+        let images = out
+            .par_chunks_mut(oh * ow * c)
             .zip(values.par_chunks(h * w * c))
-            .zip(moments.par_chunks_mut(3 * c))
-            .for_each(tasks::task(|((out, values), moments): ((&mut [E], &[E]), &mut [f32])| {
-                self.image(isa, values, out, moments)
-            }));
+            .zip(moments.par_chunks_mut(3 * c));
+        tasks::each(images, |((out, values), moments)| self.image(isa, values, out, moments));
         merge(&moments, c, std::iter::repeat_n(oh * ow, n))
     }
 
@@ -58,20 +57,18 @@ impl Pool {
         c: usize,
     ) {
         let ((h, w), (oh, ow)) = (self.input, self.output);
-        out.par_chunks_mut(h * w * c)
+        let images = out
+            .par_chunks_mut(h * w * c)
             .zip(values.par_chunks(h * w * c))
             .zip(pooled.par_chunks(oh * ow * c))
-            .zip(gradient.par_chunks(oh * ow * c))
-            .for_each(tasks::task(
-                |(((out, values), pooled), gradient): (((&mut [E], &[E]), &[E]), &[E])| {
-                    out.fill(E::default());
-                    let channels = c;
-                    E::dispatch(
-                        isa,
-                        MaxPoolBackward { pool: self, values, pooled, gradient, out, channels },
-                    );
-                },
-            ));
+            .zip(gradient.par_chunks(oh * ow * c));
+        tasks::each(images, |(((out, values), pooled), gradient)| {
+            out.fill(E::default());
+            E::dispatch(
+                isa,
+                MaxPoolBackward { pool: self, values, pooled, gradient, out, channels: c },
+            );
+        });
     }
 
     /// The window of an output pixel: its input pixels, `None` for padding.
@@ -219,14 +216,14 @@ pub fn spread_features<E: Element>(
 ) -> [Vec<f64>; 2] {
     let c = norm.scale.len();
     let mut sums = vec![0f32; features.len() * 2];
-    gradient
+    let images = gradient
         .par_chunks_mut(pixels * c)
         .zip(y.par_chunks(pixels * c))
         .zip(sums.par_chunks_mut(2 * c))
-        .zip(features.par_chunks(c))
-        .for_each(tasks::task(|(((gradient, y), sums), feature)| {
-            E::dispatch(isa, Spread { norm, feature, y, gradient, sums });
-        }));
+        .zip(features.par_chunks(c));
+    tasks::each(images, |(((gradient, y), sums), feature)| {
+        E::dispatch(isa, Spread { norm, feature, y, gradient, sums });
+    });
     fold_sums(&sums, c)
 }
 

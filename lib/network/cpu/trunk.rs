@@ -266,10 +266,8 @@ impl<E: Element> Steps<'_, E> {
     fn features(&self, norm: &Affine, y: &[E]) -> Vec<f32> {
         let channels = self.layers.layout.features;
         let mut features = vec![0f32; self.n * channels];
-        features
-            .par_chunks_mut(channels)
-            .zip(y.par_chunks(y.len() / self.n))
-            .for_each(tasks::task(|(out, y)| pooled_features(self.workers.isa, norm, y, out)));
+        let images = features.par_chunks_mut(channels).zip(y.par_chunks(y.len() / self.n));
+        tasks::each(images, |(out, y)| pooled_features(self.workers.isa, norm, y, out));
         features
     }
 

@@ -43,12 +43,11 @@ impl<E: Default + Send> Workers<E> {
     /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
     #[track_caller]
     pub fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
-        let task = tasks::task(|t| {
+        tasks::each((0..tasks).into_par_iter().with_max_len(1), |t| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             // A poisoned scratch is safe to use: each task overwrites its content.
             let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
             task(t, &mut scratch);
         });
-        (0..tasks).into_par_iter().with_max_len(1).for_each(task);
     }
 }

@@ -126,7 +126,7 @@ where
     fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (c, width) = (self.channels, panel_width(isa));
         let packed = Shared::new(packed);
-        (0..c.div_ceil(width)).into_par_iter().for_each(tasks::task(|panel| {
+        tasks::each((0..c.div_ceil(width)).into_par_iter(), |panel| {
             let start = panel * width;
             isa.dispatch(TransformWeights::<IN, OUT> {
                 weights,
@@ -136,7 +136,7 @@ where
                 packed,
                 position: self.weights_step(),
             });
-        }));
+        });
     }
 
     fn convolve<E: Element, O: Element>(
@@ -235,13 +235,13 @@ where
         let size = self.channels * self.channels;
         let out = Shared::new(out);
         let task = 1 << 10;
-        (0..size.div_ceil(task)).into_par_iter().for_each(tasks::task(|t: usize| {
+        tasks::each((0..size.div_ceil(task)).into_par_iter(), |t| {
             isa.dispatch(FoldGradient::<IN, OUT> {
                 transformed,
                 size,
                 range: t * task..((t + 1) * task).min(size),
                 out,
             });
-        }));
+        });
     }
 }
