@@ -104,19 +104,12 @@ pub trait Rows: Multiply<Value = f32> {
     /// Runs a kernel that stores or multiplies so.
     fn dispatch<O: WithSimd>(isa: Isa, op: O) -> O::Output;
 
-    /// Stores a vector of the row `row` of `rows` rows, which come in their order and have `width` values.
+    /// Stores a vector of a row; rows come in their order and have `width` values.
     /// `out`: the vector's place in the first row.
     ///
     /// # Safety
     /// The vector's place in its own row is readable and writable.
-    unsafe fn store<S: Simd>(
-        simd: S,
-        out: *mut f32,
-        width: usize,
-        row: usize,
-        rows: usize,
-        v: S::f32s,
-    );
+    unsafe fn store<S: Simd>(out: *mut f32, width: usize, row: usize, v: S::f32s);
 }
 
 impl Rows for Single<f32> {
@@ -127,7 +120,7 @@ impl Rows for Single<f32> {
     }
 
     #[inline(always)]
-    unsafe fn store<S: Simd>(_: S, out: *mut f32, width: usize, row: usize, _: usize, v: S::f32s) {
+    unsafe fn store<S: Simd>(out: *mut f32, width: usize, row: usize, v: S::f32s) {
         unsafe { f32::store::<S>(out.add(row * width), v) }
     }
 }
@@ -139,22 +132,13 @@ impl Rows for Words {
         isa.dispatch_pairs(op)
     }
 
-    /// The first row of a pair waits as float32 for the second; the last of an odd number is paired with
-    /// zeros.
+    /// The first row of a pair waits as float32 for the second.
     #[inline(always)]
-    unsafe fn store<S: Simd>(
-        simd: S,
-        out: *mut f32,
-        width: usize,
-        row: usize,
-        rows: usize,
-        v: S::f32s,
-    ) {
+    unsafe fn store<S: Simd>(out: *mut f32, width: usize, row: usize, v: S::f32s) {
         unsafe {
             let out = out.add(row / 2 * width);
             let words = match row % 2 {
-                0 if row + 1 < rows => v,
-                0 => paired::<S>(v, simd.splat_f32s(0.0)),
+                0 => v,
                 _ => paired::<S>(f32::load::<S>(out), v),
             };
             f32::store::<S>(out, words);

@@ -93,7 +93,7 @@ impl<P: Rows> WithSimd for Pack<'_, P> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn with_simd<S: Simd>(self, _: S) {
         let (inputs, outputs) = (self.matrix.conv.inputs, self.matrix.conv.outputs);
         let (w, start, width) = (self.weights, self.start, self.width);
         let rows = self.matrix.size(self.way).0;
@@ -107,7 +107,7 @@ impl<P: Rows> WithSimd for Pack<'_, P> {
                         // SAFETY: j + lanes <= width, the length of w and of the rows of out.
                         unsafe {
                             let v = channel::<S>(w, j);
-                            P::store(simd, out.add(j), width, r, rows, v);
+                            P::store::<S>(out.add(j), width, r, v);
                         }
                     }
                 }
@@ -130,7 +130,7 @@ impl<P: Rows> WithSimd for Pack<'_, P> {
                                 // SAFETY: as above.
                                 unsafe {
                                     let v = channel::<S>(values, j);
-                                    P::store(simd, out.add(j), width, row, rows, v);
+                                    P::store::<S>(out.add(j), width, row, v);
                                 }
                             }
                         }
