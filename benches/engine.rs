@@ -85,7 +85,7 @@ fn step(
     batch: usize,
     infer: bool,
     precision: Precision,
-) -> Box<dyn FnMut()> {
+) -> Box<dyn FnMut() + Send> {
     let device = std::env::var("DEVICE").unwrap_or("cpu".into()).parse().expect("DEVICE");
     let mut rng = rng(0, Stream::Init, 0, 0);
     let mut images: Vec<f32> =

@@ -1,11 +1,11 @@
 //! What the threads of a training step do, for `benches/engine.rs`: each loop over threads, and how long its tasks take.
 //! Nothing is recorded unless it is asked for; then a loop costs a look at a flag.
 
-use rayon::iter::ParallelIterator;
+use rayon::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ pub struct Loop {
     pub place: &'static Location<'static>,
     /// Of the thread that began the loop, since its last one.
     pub before: Duration,
-    /// In the order in which they ended.
+    /// A free thread takes the next task; otherwise it takes half of those that another has left.
+    pub in_order: bool,
+    /// In the order of the items.
     pub tasks: Vec<Duration>,
 }
 
@@ -37,31 +39,57 @@ pub fn record(work: impl FnOnce()) -> Vec<Loop> {
 
 /// A loop over threads: does the work of each item on a thread of the pool.
 #[track_caller]
-pub fn each<I: ParallelIterator>(items: I, work: impl Fn(I::Item) + Sync + Send) {
-    let place = Location::caller();
-    let recorded = RECORDING.load(Ordering::Relaxed).then(|| Recorded {
-        place,
-        before: clock().saturating_sub(ENDED.get()),
-        tasks: Mutex::default(),
-    });
-    items.for_each(|item| match &recorded {
+pub fn each<I: IndexedParallelIterator>(items: I, work: impl Fn(I::Item) + Sync + Send) {
+    let recorded = Recorded::begin(false);
+    items.enumerate().for_each(|(index, item)| match &recorded {
         None => work(item),
-        Some(recorded) => recorded.time(|| work(item)),
+        Some(recorded) => recorded.time(index, || work(item)),
+    });
+}
+
+/// A loop over threads: does the work of 0, 1, .. on the threads of the pool. A free thread takes the next.
+#[track_caller]
+pub fn each_in_order(count: usize, work: impl Fn(usize) + Sync + Send) {
+    let recorded = Recorded::begin(true);
+    let next = AtomicUsize::new(0);
+    (0..count).into_par_iter().with_max_len(1).for_each(|_| {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        match &recorded {
+            None => work(index),
+            Some(recorded) => recorded.time(index, || work(index)),
+        }
     });
 }
 
 struct Recorded {
     place: &'static Location<'static>,
     before: Duration,
+    in_order: bool,
     tasks: Mutex<Vec<Duration>>,
 }
 
 impl Recorded {
-    fn time(&self, work: impl FnOnce()) {
+    /// If this loop is to be recorded.
+    #[track_caller]
+    fn begin(in_order: bool) -> Option<Recorded> {
+        let place = Location::caller();
+        RECORDING.load(Ordering::Relaxed).then(|| Recorded {
+            place,
+            before: clock().saturating_sub(ENDED.get()),
+            in_order,
+            tasks: Mutex::default(),
+        })
+    }
+
+    fn time(&self, index: usize, work: impl FnOnce()) {
         let begun = clock();
         work();
         let spent = clock() - begun;
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(spent);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.len() <= index {
+            tasks.resize(index + 1, Duration::ZERO);
+        }
+        tasks[index] = spent;
     }
 }
 
@@ -69,7 +97,7 @@ impl Drop for Recorded {
     fn drop(&mut self) {
         let tasks = std::mem::take(&mut self.tasks).into_inner();
         let tasks = tasks.unwrap_or_else(PoisonError::into_inner);
-        let of = Loop { place: self.place, before: self.before, tasks };
+        let of = Loop { place: self.place, before: self.before, in_order: self.in_order, tasks };
         LOOPS.lock().unwrap_or_else(PoisonError::into_inner).push(of);
         ENDED.set(clock());
     }

@@ -1,6 +1,6 @@
 //! Backward pass of the convolutions, for weights and input together.
 
-use super::conv::{LayerInput, TASKS, convolve};
+use super::conv::{LayerInput, convolve};
 use super::convolve::Epilogue;
 use super::element::Element;
 use super::elementwise::{AddAll, NormBackward, PairPixels};
@@ -22,10 +22,6 @@ use std::ops::Range;
 
 /// Values per task in a pass over large buffers.
 const TASK_VALUES: usize = 64 << 10;
-/// The pixels are split into this many parts for the weight gradient, so as many threads have work. The
-/// order of the sums depends on this number, and so do the bytes of trained models.
-const CHUNKS: usize = 64;
-const PARTIAL_WEIGHTS: usize = 512 << 10;
 
 /// The backward pass of one `conv::Forward`.
 pub struct Backward<'a, E> {
@@ -115,40 +111,6 @@ impl ParameterGradient<'_> {
     }
 }
 
-/// How the work of a pass is split: tiles into chunks, each with its own partial sums, and input channels
-/// into blocks.
-#[derive(Clone, Copy)]
-struct Grid {
-    tiles: usize,
-    chunks: usize,
-    /// Tiles per chunk.
-    chunk: usize,
-    blocks: usize,
-    /// Channels per block.
-    block: usize,
-    /// The gradient of the input has tasks of its own, one for each tile: there are more threads than chunks.
-    apart: bool,
-}
-
-impl Grid {
-    /// Tasks of all chunks, and then of all tiles if these are apart.
-    fn tasks(&self) -> usize {
-        (self.chunks + if self.apart { self.tiles } else { 0 }) * self.blocks
-    }
-
-    /// The tiles of a task, and whether it computes their gradient of the weights, and of the input.
-    fn task(&self, task: usize) -> (Range<usize>, bool, bool) {
-        let part = task / self.blocks;
-        match part.checked_sub(self.chunks) {
-            Some(tile) => (tile..tile + 1, false, true),
-            None => {
-                let tiles = part * self.chunk..((part + 1) * self.chunk).min(self.tiles);
-                (tiles, true, !self.apart)
-            }
-        }
-    }
-}
-
 /// The channels of a tile that one task computes, and where the sums go.
 struct Task<'a> {
     tile: Tile,
@@ -170,7 +132,9 @@ impl Group {
         gradient: &mut ParameterGradient,
     ) -> [Vec<f64>; 2] {
         let wanted = gradient.sums.is_some();
-        let grid = self.grid(&pass, workers.threads(), wanted);
+        let input = !matches!(pass.downstream, Downstream::Nowhere);
+        let tiles = pass.items.div_ceil(self.tile);
+        let grid = self.grid(tiles, workers.threads(), wanted, input);
         // A unit's gradient is computed in place: by the only task, or before all tasks.
         let direct;
         let upstream = match pass.upstream {
@@ -189,9 +153,8 @@ impl Group {
         let total = self.gradient_values();
         let partial = grown(gradient.partial, if wanted { grid.chunks * total } else { 0 });
         let weight_sums = Shared::new(partial);
-        workers.run(grid.tasks(), |task, scratch| {
-            let (tiles, weights, input) = grid.task(task);
-            let b = task % grid.blocks;
+        let run = |task, scratch: &mut Scratch<E>| {
+            let (b, tiles, weights, input) = grid.task(task);
             let channels = b * grid.block..((b + 1) * grid.block).min(self.inputs);
             for t in tiles.clone() {
                 // SAFETY: tiles are disjoint, and so are the channels of blocks.
@@ -210,33 +173,15 @@ impl Group {
                 };
                 self.backward_tile(workers.isa, scratch, &pass, task);
             }
-        });
+        };
+        match grid.apart {
+            true => workers.run_in_order(grid.tasks(), run),
+            false => workers.run(grid.tasks(), run),
+        }
         if let Some(out) = &mut gradient.sums {
             self.add_chunks(workers.isa, partial, out);
         }
         fold_sums(&sums, c)
-    }
-
-    fn most_chunks(&self) -> usize {
-        CHUNKS.min(PARTIAL_WEIGHTS.div_ceil(self.gradient_values()))
-    }
-
-    /// The most values of the partial sums of all chunks.
-    pub fn partial_values(&self) -> usize {
-        self.most_chunks() * self.gradient_values()
-    }
-
-    /// `wanted`: the gradient of the weights is.
-    fn grid<E>(&self, pass: &Backward<E>, threads: usize, wanted: bool) -> Grid {
-        let tiles = pass.items.div_ceil(self.tile);
-        let chunks = self.most_chunks().min(tiles);
-        let chunk = tiles.div_ceil(chunks);
-        let chunks = tiles.div_ceil(chunk);
-        let block = self.block(chunks, threads, self.inputs);
-        let blocks = self.inputs.div_ceil(block);
-        let both = wanted && !matches!(pass.downstream, Downstream::Nowhere);
-        let apart = both && chunks * blocks < TASKS * threads;
-        Grid { tiles, chunks, chunk, blocks, block, apart }
     }
 
     /// Adds the partial sums of the chunks to the weights in `out`.
@@ -400,7 +345,7 @@ impl TiledConv {
 
 /// Adds the partial sums of the chunks to `out`, in order.
 fn add_partial_sums(isa: Isa, parts: &[&[f32]], out: &mut [f32]) {
-    let task = 1 << 10;
+    let task = (TASK_VALUES / parts.len()).clamp(1 << 8, 1 << 12);
     tasks::each(out.par_chunks_mut(task).enumerate(), |(i, out)| {
         let start = i * task;
         isa.dispatch(AddAll { parts, start, out });

@@ -14,16 +14,11 @@ use super::multiply::{Pairs, Single};
 use super::norm::{Affine, BatchStatistics, merge};
 use super::packing::Way;
 use super::shared::{Shared, grown};
+use super::split::BLOCK;
 use super::tile::{Job, Tile};
 use super::winograd::PatchBuffers;
 use super::workers::{Scratch, Workers};
 use std::ops::Range;
-
-/// The least number of tasks per thread, if the layer is large enough.
-pub const TASKS: usize = 4;
-/// Channels per block: a whole number of weight panels of any instruction set, and enough to be worth
-/// loading the tile.
-const BLOCK: usize = 32;
 
 /// One pass of a group over its input.
 pub struct Forward<'a, E> {
@@ -95,7 +90,7 @@ impl Group {
     ) -> Option<BatchStatistics> {
         let columns = self.columns();
         let tiles = pass.items.div_ceil(self.tile);
-        let block = self.block(tiles, workers.threads(), columns);
+        let block = Group::block(tiles, workers.threads(), columns);
         let blocks = columns.div_ceil(block);
         let mut asking = self.convs.iter().zip(pass.outputs);
         let asking = asking.find(|(_, out)| matches!(out.then, Then::Statistics)).map(|a| a.0);
@@ -103,7 +98,7 @@ impl Group {
         let mut moments = vec![0f32; tiles * 3 * channels];
         let shared = Shared::new(&mut moments);
         workers.run(tiles * blocks, |task, scratch| {
-            let (t, b) = (task / blocks, task % blocks);
+            let (t, b) = (task % tiles, task / tiles);
             let block = b * block..(b + 1) * block;
             self.forward_tile(workers.isa, scratch, pass, self.tile(t, pass.items), block, shared);
         });
@@ -169,13 +164,6 @@ impl Group {
             let convs = std::slice::from_ref(conv);
             convolve(isa, &mut kernels.patches, convs, &conv.forward, Way::Forward, job);
         }
-    }
-
-    /// Channels per block: if the work has `parts` parts, each with all blocks of the `channels`, there are
-    /// enough tasks for the threads. No sum spans several blocks.
-    pub fn block(&self, parts: usize, threads: usize, channels: usize) -> usize {
-        let blocks = (TASKS * threads).div_ceil(parts).min(channels.div_ceil(BLOCK));
-        channels.div_ceil(blocks).next_multiple_of(BLOCK)
     }
 
     /// The tile of this index, of `items` items.

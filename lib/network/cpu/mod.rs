@@ -5,7 +5,7 @@
 //! `inference`; `layers`; where the values are stored: `arena`, and `buffers` above this folder; convolutions over
 //! tiles: `conv`, `backward`, their tables `tiling`, `geometry`, `tile`, `packing`, and `winograd`; `norm` and
 //! `pool`; the kernels: `convolve`, `products`, `elementwise`; below them `multiply`, `registers`,
-//! `element`, `isa`; the threads: `workers`, `shared`.
+//! `element`, `isa`; the threads: `split`, `workers`, `shared`.
 //!
 //! Letters of shapes: n images of h x w pixels (oh x ow of an output) of c channels (ci in, co out); a
 //! kernel of k x k with stride s; y0 goes into the first bottleneck unit, z1, z2 and y come out of its
@@ -29,6 +29,7 @@ mod pool;
 mod products;
 mod registers;
 mod shared;
+mod split;
 mod tile;
 mod tiling;
 mod trunk;

@@ -40,14 +40,22 @@ impl<E: Default + Send> Workers<E> {
         self.scratch.len()
     }
 
-    /// Runs `task(0)`, `task(1)`, .. on the threads of the pool.
+    /// Runs `task(0)`, `task(1)`, .. on the threads of the pool. A thread runs neighbours, as far as it can.
     #[track_caller]
     pub fn run(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
-        tasks::each((0..tasks).into_par_iter().with_max_len(1), |t| {
-            let thread = rayon::current_thread_index().unwrap_or(0);
-            // A poisoned scratch is safe to use: each task overwrites its content.
-            let mut scratch = self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            task(t, &mut scratch);
-        });
+        let all = (0..tasks).into_par_iter().with_max_len(1);
+        tasks::each(all, |t| self.with_scratch(|scratch| task(t, scratch)));
+    }
+
+    /// Runs `task(0)`, `task(1)`, .. as well, but they begin in this order: for tasks of which the first take longer.
+    #[track_caller]
+    pub fn run_in_order(&self, tasks: usize, task: impl Fn(usize, &mut Scratch<E>) + Sync) {
+        tasks::each_in_order(tasks, |t| self.with_scratch(|scratch| task(t, scratch)));
+    }
+
+    fn with_scratch(&self, work: impl FnOnce(&mut Scratch<E>)) {
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        // A poisoned scratch is safe to use: each task overwrites its content.
+        work(&mut self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

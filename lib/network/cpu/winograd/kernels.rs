@@ -235,7 +235,8 @@ where
 pub struct TransformWeights<'a, const IN: usize, const OUT: usize> {
     pub weights: &'a [f32],
     pub channels: usize,
-    /// The kernels of one panel.
+    /// Some rows of one panel.
+    pub rows: Range<usize>,
     pub columns: Range<usize>,
     pub way: Way,
     pub packed: Shared<f32>,
@@ -294,13 +295,13 @@ where
         let mut kernels = [[[0f32; LANES]; LANES]; 9];
         for column in (0..width).step_by(LANES) {
             let n = LANES.min(width - column);
-            for row in (0..c).step_by(LANES) {
+            for row in self.rows.clone().step_by(LANES) {
                 self.read(row, self.columns.start + column, n, &mut kernels);
                 for r in 0..LANES {
                     for j in (0..n).step_by(S::F32_LANES) {
                         let all = transformed::<S, IN, OUT>(simd, &kernels, r, j);
                         for (p, &v) in all.as_flattened().iter().enumerate() {
-                            // SAFETY: panels are disjoint; column + j + lanes <= width.
+                            // SAFETY: rows of panels are disjoint; column + j + lanes <= width.
                             unsafe {
                                 let out = packed.add(p * position + (row + r) * width);
                                 f32::store::<S>(out.add(column + j), v);

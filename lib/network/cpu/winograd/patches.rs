@@ -24,6 +24,10 @@ const LARGE: usize = 16;
 /// Products of pairs have twice the rate, which makes up for all multiplications that patches save, but for
 /// large patches in images of more than this many of them.
 const FEW: usize = 16;
+/// Rows of a panel that a task transforms.
+const ROWS: usize = 32;
+/// Values that a task adds up.
+const TASK_VALUES: usize = 64 << 10;
 
 /// How a convolution is cut into patches.
 pub enum Patches {
@@ -126,11 +130,13 @@ where
     fn pack(&self, isa: Isa, weights: &[f32], way: Way, packed: &mut [f32]) {
         let (c, width) = (self.channels, panel_width(isa));
         let packed = Shared::new(packed);
-        tasks::each((0..c.div_ceil(width)).into_par_iter(), |panel| {
-            let start = panel * width;
+        let panels = c.div_ceil(width);
+        tasks::each((0..c.div_ceil(ROWS) * panels).into_par_iter(), |task| {
+            let (row, start) = (task / panels * ROWS, task % panels * width);
             isa.dispatch(TransformWeights::<IN, OUT> {
                 weights,
                 channels: c,
+                rows: row..(row + ROWS).min(c),
                 columns: start..(start + width).min(c),
                 way,
                 packed,
@@ -234,7 +240,8 @@ where
     fn add_weight_gradient(&self, isa: Isa, transformed: &[&[f32]], out: &mut [f32]) {
         let size = self.channels * self.channels;
         let out = Shared::new(out);
-        let task = 1 << 10;
+        let values = (TASK_VALUES / (Self::POSITIONS * transformed.len())).max(1 << 7);
+        let task = values.next_multiple_of(LANES);
         tasks::each((0..size.div_ceil(task)).into_par_iter(), |t| {
             isa.dispatch(FoldGradient::<IN, OUT> {
                 transformed,
