@@ -6,7 +6,7 @@
 use s4l::network::cuda::compile::Unit;
 use s4l::network::cuda::graph::Target;
 use s4l::network::cuda::kernels::{Kernel, Source};
-use s4l::network::cuda::plans::Plans;
+use s4l::network::cuda::plans::{Plans, chosen};
 use s4l::network::cuda::runtime::{Convolution, Products};
 use s4l::network::engine::Precision;
 use s4l::network::layout::{Architecture, Conv, Layout, Stem};
@@ -169,7 +169,7 @@ fn plans(card: &str) -> bool {
             );
         }
     }
-    plans.names().into_iter().for_each(|line| println!("{line}"));
+    chosen().into_iter().for_each(|line| println!("{line}"));
     println!(
         "CHECK plans={asked} failed={failed} large={large} seconds={:.1}",
         begun.elapsed().as_secs_f64()

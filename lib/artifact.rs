@@ -359,6 +359,7 @@ fn provenance(used: Usage) -> serde_json::Value {
         "finished_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         schema::HOST: host(),
         schema::INSTRUCTIONS: device::instructions(),
+        "engines": device::engines(),
         "job": slurm("SLURM_JOB_ID"),
         "nodes": slurm("SLURM_JOB_NODELIST"),
         "restarts": slurm("SLURM_RESTART_COUNT"),

@@ -73,6 +73,10 @@ impl Engine for CandleEngine {
         }
     }
 
+    fn most_bytes(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     fn put(&mut self, weights: Weights) -> Result<()> {
         self.memory.put(weights);
         Ok(())

@@ -1,7 +1,7 @@
 //! The device that a network computes on: the value of `--device`.
 
 use super::cpu::Isa;
-use super::cuda::libraries;
+use super::cuda::{libraries, plans};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -55,6 +55,11 @@ pub fn computes_on(gpu: String) {
 /// What this process computes with: a GPU, or instructions of the CPU. With another one the bytes may differ.
 pub fn instructions() -> &'static str {
     GPU.get().map_or(Isa::best().name(), String::as_str)
+}
+
+/// Which engine of cuDNN's computes which convolution in this process, one of the engines a line. Empty without a GPU.
+pub fn engines() -> Vec<String> {
+    plans::chosen()
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub trait Engine: Send {
     /// statistics of a batch.
     fn join(&mut self, ranks: Ranks, sync_batch_norm: bool) -> Result<()>;
 
+    /// Bytes of memory that training may take, if it is not the host's memory.
+    fn most_bytes(&self) -> Result<Option<usize>>;
+
     /// Takes over the weights.
     fn put(&mut self, weights: Weights) -> Result<()>;
 

@@ -89,8 +89,11 @@ fn images(s: &Settings, views: &Views, data: &Data) -> (usize, usize) {
     (all, moved)
 }
 
+/// Bytes that training by these settings takes.
+type Taken<'a> = &'a dyn Fn(&Settings) -> Result<usize>;
+
 /// The largest `batch`, with `unlabelled_batch` in proportion, that takes no more than `most` bytes.
-fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings>> {
+fn largest_batch(s: &Settings, data: &Data, taken: Taken, most: u64) -> Result<Option<Settings>> {
     let of = |batch: usize| Settings {
         batch,
         unlabelled_batch: (s.unlabelled_batch * batch)
@@ -98,7 +101,7 @@ fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings
             .next_multiple_of(data.ranks),
         ..s.clone()
     };
-    let fits = |batch: usize| -> Result<bool> { Ok(memory(&of(batch), data)? as u64 <= most) };
+    let fits = |batch: usize| -> Result<bool> { Ok(taken(&of(batch))? as u64 <= most) };
     let (mut low, mut high) = (0, s.batch);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
@@ -111,13 +114,28 @@ fn largest_batch(s: &Settings, data: &Data, most: u64) -> Result<Option<Settings
     Ok((low > 0).then(|| of(low)).filter(|smaller| methods::check(smaller).is_ok()))
 }
 
-/// Errors unless the memory that this process may take is enough for training.
-pub fn check_memory(s: &Settings, data: &Data) -> Result<()> {
-    let bytes = memory(s, data)? as u64;
-    let Some((most, who)) = memory::most().filter(|(most, _)| bytes > *most) else {
+/// Errors unless the memory that this process may take is enough for training, and so is `of_device`, what it may take
+/// of a GPU's.
+pub fn check_memory(s: &Settings, data: &Data, of_device: Option<usize>) -> Result<()> {
+    if let Some((most, who)) = memory::most() {
+        check(s, data, &|s| memory(s, data), most, who)?;
+    }
+    match of_device {
+        Some(most) => {
+            let taken = |s: &Settings| Ok(device_memory(s, data)?.unwrap_or(0));
+            check(s, data, &taken, most as u64, "the GPU")
+        }
+        None => Ok(()),
+    }
+}
+
+/// Errors if training takes more than `most` bytes, which is what `who` allows.
+fn check(s: &Settings, data: &Data, taken: Taken, most: u64, who: &str) -> Result<()> {
+    let bytes = taken(s)? as u64;
+    if bytes <= most {
         return Ok(());
-    };
-    let hint = match largest_batch(s, data, most)? {
+    }
+    let hint = match largest_batch(s, data, taken, most)? {
         Some(fits) if s.unlabelled_batch > 0 => format!(
             "the largest that would fit is -s batch={} -s unlabelled_batch={}",
             fits.batch, fits.unlabelled_batch

@@ -100,7 +100,8 @@ pub fn train(
         cli::info("no --recipe and no --set: every setting has its default, see --settings");
     }
     dry_run::say_plan(settings, &data)?;
-    ranks.agree(dry_run::check_memory(settings, &data))?;
+    let of_device = run.network.engine.most_bytes();
+    ranks.agree(of_device.and_then(|most| dry_run::check_memory(settings, &data, most)))?;
     run.train(&options.output)
 }
 

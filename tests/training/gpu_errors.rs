@@ -106,7 +106,13 @@ fn a_gpu_that_fails_in_the_middle() {
         let ran = train(&scratch, "", more).ok();
         assert!(ran.stderr.is_empty(), "{}", ran.stderr);
         let provenance = std::fs::read_to_string(scratch.path("model.prov.json"));
-        assert!(provenance.unwrap().contains("Fake GPU, driver for CUDA 13.0, cuDNN 9.20.0"));
+        let provenance = provenance.unwrap();
+        assert!(provenance.contains("Fake GPU, driver for CUDA 13.0, cuDNN 9.20.0"));
+        // Which engine of cuDNN's computes which convolution.
+        assert!(
+            provenance.contains("WeightGradient 16x14x14x16 by 3x3/1 to 16, F32: eng"),
+            "{provenance}"
+        );
         std::fs::remove_dir_all(scratch.path("model")).unwrap();
     }
 }
@@ -114,8 +120,15 @@ fn a_gpu_that_fails_in_the_middle() {
 #[test]
 fn a_gpu_without_enough_memory() {
     let scratch = machine(&LIBRARIES);
-    for fake in ["memory=1000", "memory=2000000", "cuMemHostAlloc=2"] {
-        train(&scratch, fake, "--device cuda").fails(78, &["GPU", " MB", "lower batch"]);
-        assert!(!scratch.path("model/model.safetensors").exists());
+    let vat = "--device cuda -s method=vat -s weight_vat=1 -s unlabelled_batch=20 -s augment_unlabelled=resize(28)|-1_to_1";
+    for (fake, more, hint) in [
+        ("memory=1000", "--device cuda", "lower batch"),
+        ("cuMemHostAlloc=2", "--device cuda", "lower batch"),
+        // Before the first step, with what would fit; VAT needs more.
+        ("memory=2000000", "--device cuda", "the largest that would fit is -s batch="),
+        ("memory=6000000", vat, "the largest that would fit is -s batch="),
+    ] {
+        train(&scratch, fake, more).fails(78, &["GPU", " MB", hint]);
+        assert!(!scratch.path("model").exists(), "{fake}");
     }
 }

@@ -83,6 +83,10 @@ impl<E: Element> Engine for CpuEngine<E> {
         Ok(())
     }
 
+    fn most_bytes(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     fn put(&mut self, weights: Weights) -> Result<()> {
         self.memory.put(weights);
         Ok(())

@@ -177,6 +177,10 @@ impl Engine for GpuEngine {
         }
     }
 
+    fn most_bytes(&self) -> Result<Option<usize>> {
+        Ok(Some(self.runtime.free_bytes()? + self.weights.allocated() + self.room.bytes()))
+    }
+
     fn put(&mut self, weights: Weights) -> Result<()> {
         self.weights.put(&*self.runtime, &weights)
     }

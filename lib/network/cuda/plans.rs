@@ -8,10 +8,19 @@ use super::status;
 use crate::error::Result;
 use crate::network::engine::Precision;
 use cudarc::cudnn::sys::cudnnBackendHeurMode_t as Mode;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 /// The best engines for a graph first, then those that can do almost anything.
 const MODES: [Mode; 2] = [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK];
+
+/// Which engine computes which convolution in this process.
+static CHOSEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Which engine of cuDNN's computes which convolution, of those that this process had so far, in the order of their names.
+pub fn chosen() -> Vec<String> {
+    CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+}
 
 /// The plans that were made so far.
 pub struct Plans {
@@ -29,23 +38,22 @@ impl Plans {
         use std::collections::hash_map::Entry;
         match self.made.entry((*shape, what)) {
             Entry::Occupied(made) => Ok(made.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(choose(&self.target, shape, what)?)),
+            Entry::Vacant(place) => {
+                let plan = choose(&self.target, shape, what)?;
+                let name = name(shape, what, &plan);
+                CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+                Ok(place.insert(plan))
+            }
         }
     }
+}
 
-    /// Which engine computes which convolution, in the order of their names.
-    pub fn names(&self) -> Vec<String> {
-        let names = self.made.iter().map(|((c, what), plan)| {
-            let Convolution { n, height, width, channels, outputs, kernel, stride, precision } = c;
-            format!(
-                "{what:?} {n}x{height}x{width}x{channels} by {kernel}x{kernel}/{stride} to {outputs}, {precision:?}: {}",
-                plan.engine
-            )
-        });
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names
-    }
+fn name(shape: &Convolution, what: Products, plan: &Plan) -> String {
+    let Convolution { n, height, width, channels, outputs, kernel, stride, precision } = shape;
+    format!(
+        "{what:?} {n}x{height}x{width}x{channels} by {kernel}x{kernel}/{stride} to {outputs}, {precision:?}: {}",
+        plan.engine
+    )
 }
 
 /// The first of the engines that are fit, if it has a plan.

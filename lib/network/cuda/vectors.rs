@@ -70,6 +70,12 @@ impl DeviceWeights {
         (3 * self.padded() + self.moving.next_multiple_of(64)) * size_of::<f32>() + self.padded()
     }
 
+    /// Bytes of device memory that they take now.
+    pub fn allocated(&self) -> usize {
+        let stored = self.stored.iter().map(|stored| stored.buffer.bytes()).sum::<usize>();
+        self.vectors.bytes() + self.average.bytes() + stored
+    }
+
     pub fn parameters(&self) -> Address {
         self.vectors.address()
     }
