@@ -217,9 +217,7 @@ pub fn step(
         let mut terms = vec![supervised::term(&pass, &mut record)?];
         terms.extend((method.terms)(&pass)?);
         if let Some(rows) = perturbed {
-            let parts = batch.rows.parts_of(rows);
-            clean =
-                Some(Clean { logits: rows.pick(&pass.logits)?.detach(), every: rows.every, parts });
+            clean = Some(Clean::new(&pass, rows)?);
         }
         weighted_sum(&terms, &mut record)
     };

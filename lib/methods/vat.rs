@@ -5,8 +5,8 @@ use super::batch::{Rows, Stride};
 use super::entropy_minimization;
 use super::main_pass::{At, MainPass, Term, Value};
 use crate::error::Result;
+use crate::network::Network;
 use crate::network::engine::Pass;
-use crate::network::{Network, Outputs};
 use crate::ranks::Parts;
 use crate::rng::{Stream, rng};
 use crate::schema::{head, metric};
@@ -17,10 +17,9 @@ use candle_nn::ops::{log_softmax, softmax};
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-/// Root mean square per value of the step of the power iteration. The reference's norm of 1e-6 is below
-/// float32 round-off. With this step the direction is closest to the limit of small steps: smaller steps
-/// are lost in round-off, larger ones leave the linear range (tests/training/methods.rs).
-const XI: f32 = 1e-4;
+/// Norm of the step of the power iteration, as in the reference. The logits go this far along their tangent, in
+/// float64.
+const XI: f64 = 1e-6;
 /// Values of the image for which `vat_eps` is given: 224 x 224 x 3.
 const REFERENCE_VALUES: f64 = 150_528.0;
 
@@ -56,38 +55,39 @@ pub fn weight(s: &Settings, at: At) -> f64 {
 
 /// The predictions that should not change.
 pub struct Clean {
-    /// `[n, classes]` of the images that are moved, in the main pass.
-    pub logits: Tensor,
+    /// `[n, classes]` of the images that are moved, in the main pass; `None`: with the batch statistics of only
+    /// these images, as in the perturbed passes.
+    pub logits: Option<Tensor>,
     /// From the first image of the step on, each `every`-th is moved.
     pub every: usize,
     /// How many in each half of the batch.
     pub parts: Parts,
 }
 
-/// VAT's unweighted term; the engine accumulates its weighted gradient.
-pub fn term(network: &mut Network, s: &Settings, mut clean: Clean, at: At) -> Result<Value> {
-    let radius = radius(s.vat_eps, network.image_values);
-    if clean.every > 1 {
-        clean.logits = unmoved(network, &clean)?;
+impl Clean {
+    /// For the rows that are moved. As in the reference, their logits in the main pass if all views of the
+    /// unlabelled images are moved, although that normalizes with other images too. If only one view of each
+    /// image is, these logits would give a large divergence without any move.
+    pub fn new(pass: &MainPass, rows: Stride) -> Result<Clean> {
+        let all = &pass.batch.rows;
+        let in_main_pass = rows.every == 1 && rows.rows < all.all();
+        let logits = in_main_pass.then(|| rows.pick(&pass.logits)).transpose()?;
+        let logits = logits.map(|logits| logits.detach());
+        Ok(Clean { logits, every: rows.every, parts: all.parts_of(rows) })
     }
-    perturb(network, &clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
+}
+
+/// VAT's unweighted term; the engine accumulates its weighted gradient.
+pub fn term(network: &mut Network, s: &Settings, clean: Clean, at: At) -> Result<Value> {
+    let radius = radius(s.vat_eps, network.image_values);
+    let logits = perturb(network, &clean, radius, s.vat_power_iterations, (at.seed, at.step))?;
     let mut value = 0.0;
     network.differentiate(Pass::Perturbed, true, clean.parts, |outputs| {
-        let divergence = divergence(&outputs.head(head::CLASSES)?, &clean.logits)?;
+        let divergence = divergence(&outputs.head(head::CLASSES)?, &logits)?;
         value = f64::from(divergence.to_scalar::<f32>()?);
         Ok((divergence * weight(s, at))?)
     })?;
     Ok(Value { name: metric::LOSS_VAT, value })
-}
-
-/// The logits `[n, classes]` of each `every`-th image with the batch statistics of only these images, as in
-/// the perturbed passes. The main pass includes other views in its statistics, so its logits would give a
-/// large divergence even without a perturbation.
-fn unmoved(network: &mut Network, clean: &Clean) -> Result<Tensor> {
-    let images = network.ranks().share().rows(clean.parts).count();
-    network.engine.direction(vec![0.0; images * network.image_values], clean.every);
-    network.engine.along(0.0);
-    Ok(network.forward(Pass::Perturbed, clean.parts)?.head(head::CLASSES)?.detach())
 }
 
 /// Norm of the perturbation for an image of `values` values: the same root mean square per value as norm
@@ -109,25 +109,35 @@ pub fn divergence(adversarial: &Tensor, clean: &Tensor) -> Result<Tensor> {
 }
 
 /// Moves each `every`-th image of the step by `radius` in its adversarial direction: one gradient of the
-/// divergence per iteration, starting from a normal direction keyed by (seed, step, image).
+/// divergence per iteration, starting from a normal direction keyed by (seed, step, image). Returns the logits
+/// that should not change.
 pub fn perturb(
     network: &mut Network,
     clean: &Clean,
     radius: f64,
     iterations: usize,
     key: (u64, u64),
-) -> Result<()> {
-    let values = network.image_values;
+) -> Result<Tensor> {
     let images = network.ranks().share().rows(clean.parts).collect::<Vec<_>>();
-    network.engine.direction(noise(&images, values, key), clean.every);
-    let xi = f64::from(XI) * (values as f64).sqrt();
+    network.engine.direction(noise(&images, network.image_values, key), clean.every);
+    network.engine.along(0.0);
+    let mut logits = clean.logits.clone();
     for _ in 0..iterations {
-        network.engine.along(xi);
-        let loss = |outputs: &Outputs| divergence(&outputs.head(head::CLASSES)?, &clean.logits);
-        network.differentiate(Pass::Direction, false, clean.parts, loss)?;
+        network.differentiate(Pass::Direction, false, clean.parts, |outputs| {
+            let own = outputs.head(head::CLASSES)?;
+            let clean = logits.get_or_insert_with(|| own.detach());
+            let step = (outputs.tangent(head::CLASSES)?.to_dtype(DType::F64)? * XI)?;
+            // A gradient of the order of 1.
+            let divergence = divergence(&(own.to_dtype(DType::F64)? + step)?, clean)?;
+            Ok((divergence / XI)?.to_dtype(DType::F32)?)
+        })?;
     }
+    let logits = match logits {
+        Some(logits) => logits,
+        None => network.forward(Pass::Perturbed, clean.parts)?.head(head::CLASSES)?.detach(),
+    };
     network.engine.along(radius);
-    Ok(())
+    Ok(logits)
 }
 
 /// A normal direction `[images, values]` of images by their place among the moved ones, made by all threads.

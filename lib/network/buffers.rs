@@ -3,7 +3,7 @@
 use super::slots::{Requests, Slot};
 
 /// Values per image of one bottleneck unit's buffers, and whether its shortcut is a convolution.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct UnitSizes {
     /// Outputs of conv1, of conv2 and of the unit.
     pub z1: usize,
@@ -30,6 +30,10 @@ pub struct UnitSlots {
     pub g3: Slot,
     pub g2: Slot,
     pub input_gradient: Slot,
+    /// Tangents of z1, z2 and y; without a projection, that of y is in the place of the input's.
+    pub t1: Slot,
+    pub t2: Slot,
+    pub ty: Slot,
 }
 
 /// The places of all buffers.
@@ -38,6 +42,9 @@ pub struct Slots {
     pub stem: Slot,
     pub stem_gradient: Slot,
     pub y0: Slot,
+    /// Tangents of the stem's output if a pool follows, and of the first unit's input.
+    pub stem_tangent: Slot,
+    pub y0_tangent: Slot,
     pub units: Vec<UnitSlots>,
     /// Gradient of the last output.
     pub gradient: Slot,
@@ -58,6 +65,11 @@ impl Timeline {
         2 + 3 * unit
     }
 
+    /// The moment of a unit's tangent: its output is there. After the last unit, that of the pre-logits'.
+    fn tangent(self, unit: usize) -> usize {
+        (self.unit(unit) + 2).min(self.pre_logits())
+    }
+
     fn pre_logits(self) -> usize {
         self.unit(self.units)
     }
@@ -73,38 +85,57 @@ impl Timeline {
     }
 }
 
+/// Requests three buffers of a unit.
+type Requested = fn(&mut Requests, &Sizes, Timeline, usize) -> [usize; 3];
+
 impl Slots {
-    /// For a forward and a backward pass.
-    pub fn new(sizes: &Sizes) -> Slots {
+    /// For a forward and a backward pass, without and with the tangent beside the first one.
+    pub fn without_and_with_tangents(sizes: &Sizes) -> [Slots; 2] {
+        [false, true].map(|tangents| Slots::new(sizes, tangents))
+    }
+
+    fn new(sizes: &Sizes, with_tangents: bool) -> Slots {
         let timeline = Timeline { units: sizes.units.len() };
         let end = timeline.end();
         let mut requests = Requests::default();
         let pooled = usize::from(sizes.stem > 0);
         let stem = requests.add(sizes.stem, 0..=end);
         let y0 = requests.add(sizes.y0, pooled..=end);
-        let activations: Vec<_> = (0..sizes.units.len())
-            .map(|i| activations(&mut requests, sizes, timeline, i))
-            .collect();
-        let gradients: Vec<_> =
-            (0..sizes.units.len()).map(|i| gradients(&mut requests, sizes, timeline, i)).collect();
+        let units = 0..sizes.units.len();
+        let mut of_units = |requested: Requested, sizes: &Sizes| -> Vec<[usize; 3]> {
+            units.clone().map(|i| requested(&mut requests, sizes, timeline, i)).collect()
+        };
+        let activations = of_units(activations, sizes);
+        let gradients = of_units(gradients, sizes);
+        let none =
+            Sizes { units: vec![UnitSizes::default(); sizes.units.len()], ..Sizes::default() };
+        let of_tangents = if with_tangents { sizes } else { &none };
+        let tangents = of_units(tangents, of_tangents);
+        let y0_tangent = last_tangent(of_tangents, timeline, 0);
+        let y0_tangent = requests.add(of_tangents.y0, pooled..=y0_tangent);
+        let stem_tangent = requests.add(of_tangents.stem, pooled..=pooled);
         let output = sizes.units.last().map_or(sizes.y0, |u| u.y);
         let last_use = last_use(sizes, timeline, sizes.units.len().checked_sub(1));
         let gradient = requests.add(output, timeline.pre_logits()..=last_use);
         let stem_gradient = requests.add(sizes.stem, end..=end);
         let (slots, total) = requests.place();
-        let units = activations.into_iter().zip(gradients);
-        let units = units.map(|([z1, z2, y], [g3, g2, input_gradient])| UnitSlots {
-            z1: slots[z1],
-            z2: slots[z2],
-            y: slots[y],
-            g3: slots[g3],
-            g2: slots[g2],
-            input_gradient: slots[input_gradient],
+        let mut tangent = slots[y0_tangent];
+        let units = activations.into_iter().zip(gradients).zip(tangents).zip(&sizes.units);
+        let units = units.map(|(((activations, gradients), tangents), unit)| {
+            let [z1, z2, y] = activations.map(|request| slots[request]);
+            let [g3, g2, input_gradient] = gradients.map(|request| slots[request]);
+            let [t1, t2, ty] = tangents.map(|request| slots[request]);
+            if unit.projects {
+                tangent = ty;
+            }
+            UnitSlots { z1, z2, y, g3, g2, input_gradient, t1, t2, ty: tangent }
         });
         Slots {
             stem: slots[stem],
             stem_gradient: slots[stem_gradient],
             y0: slots[y0],
+            stem_tangent: slots[stem_tangent],
+            y0_tangent: slots[y0_tangent],
             units: units.collect(),
             gradient: slots[gradient],
             total,
@@ -128,6 +159,25 @@ fn activations(
         requests.add(u.z2, at + 1..=timeline.back(unit, 1)),
         requests.add(u.y, from..=timeline.back(unit, 0)),
     ]
+}
+
+/// Requests the tangents of z1, z2 and y of a unit.
+fn tangents(requests: &mut Requests, sizes: &Sizes, timeline: Timeline, unit: usize) -> [usize; 3] {
+    let u = &sizes.units[unit];
+    let at = timeline.tangent(unit);
+    let y = if u.projects { u.y } else { 0 };
+    [
+        requests.add(u.z1, at..=at),
+        requests.add(u.z2, at..=at),
+        requests.add(y, at..=last_tangent(sizes, timeline, unit + 1)),
+    ]
+}
+
+/// The last moment of the tangent that is the input of a unit: a unit that does not project leaves that of its own
+/// output in the place.
+fn last_tangent(sizes: &Sizes, timeline: Timeline, unit: usize) -> usize {
+    let projects = sizes.units.iter().skip(unit).position(|u| u.projects);
+    timeline.tangent(projects.map_or(sizes.units.len(), |more| unit + more))
 }
 
 /// Requests the gradients behind the norms of z2 and z1 of a unit, and of its input.

@@ -15,6 +15,8 @@ pub struct CandleEngine {
     memory: HostMemory,
     upload: Upload,
     tape: Option<Tape>,
+    /// Of the last pre-logits.
+    tangent: Vec<f32>,
     /// Parameters and moving statistics for inference.
     prepared: Option<(Tensor, Tensor)>,
 }
@@ -60,6 +62,7 @@ impl CandleEngine {
             memory: HostMemory::new(layout, (height, width), weights),
             upload: Upload { shape: (height, width, layout.stem.inputs), device, dtype },
             tape: None,
+            tangent: Vec::new(),
             prepared: None,
         }
     }
@@ -99,11 +102,18 @@ impl Engine for CandleEngine {
     }
 
     fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>> {
-        let TrunkForward { parameters, images, moving, .. } = self.memory.forward(pass);
+        let TrunkForward { parameters, images, direction, moving, .. } = self.memory.forward(pass);
         let images = Var::from_tensor(&self.upload.images(images)?)?;
         let parameters = &parameters[..self.layout.trunk_parameters];
         let parameters = Var::from_tensor(&self.upload.vector(parameters)?)?;
         let (features, statistics) = graph(&self.layout, &parameters, &images, None)?;
+        self.tangent = match direction {
+            Some(direction) => {
+                let direction = self.upload.images(direction)?;
+                singles(&tangent(&self.layout, &parameters, &images, &direction)?)?
+            }
+            None => Vec::new(),
+        };
         if let Some(moving) = moving {
             let keep = f64::from(moving.keep);
             let batch = Tensor::cat(&statistics, 0)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
@@ -114,6 +124,10 @@ impl Engine for CandleEngine {
         let values = singles(&features)?;
         self.tape = Some(Tape { images, parameters, features });
         self.memory.logits(values)
+    }
+
+    fn tangents(&mut self) -> Result<Vec<Vec<f32>>> {
+        self.memory.tangents(&self.tangent)
     }
 
     fn backward(&mut self, logits: &[Option<Vec<f32>>], last: bool) -> Result<()> {
@@ -166,6 +180,18 @@ impl Engine for CandleEngine {
 /// The values of a tensor in float32.
 fn singles(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// The tangent of the pre-logits, as a difference along the direction, to both sides. It needs float64.
+fn tangent(
+    layout: &Layout,
+    parameters: &Tensor,
+    images: &Tensor,
+    direction: &Tensor,
+) -> candle_core::Result<Tensor> {
+    const STEP: f64 = 1e-6;
+    let at = |step: f64| graph(layout, parameters, &(images + (direction * step)?)?, None);
+    (at(STEP)?.0 - at(-STEP)?.0)? / (2.0 * STEP)
 }
 
 /// Pre-logits `[n, features]` of images `[n, height, width, channels]`, and the batch mean and variance of

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub enum Precision {
     /// float32.
     F32,
-    /// bfloat16, summed in float32; weights, statistics and VAT's direction stay float32.
+    /// bfloat16, summed in float32; weights and statistics stay float32.
     Bf16,
 }
 
@@ -33,8 +33,8 @@ pub enum Pass {
     Train { keep: f32 },
     /// The moved images. The gradient of the parameters is accumulated.
     Perturbed,
-    /// The moved images, in float32 whatever the precision: bfloat16 would round the move away. The
-    /// gradient of these images becomes their direction.
+    /// The moved images, together with the tangent along their directions. The gradient of these images
+    /// becomes their direction.
     Direction,
 }
 
@@ -77,6 +77,10 @@ pub trait Engine: Send {
 
     /// The logits of each head, in the order of the layout.
     fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>>;
+
+    /// After `forward(Pass::Direction)`: how the logits of each head change per unit of length if all images move
+    /// along their directions, `[n, outputs]`. An image without a direction does not move.
+    fn tangents(&mut self) -> Result<Vec<Vec<f32>>>;
 
     /// The backward pass of the last `forward`, from the gradient of each head's logits, `None` for a head
     /// that the loss does not depend on. `last`: no other pass adds to the gradient of the parameters before the

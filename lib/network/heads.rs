@@ -45,6 +45,19 @@ impl Heads {
         logits
     }
 
+    /// The tangents of each head's logits, `[n, outputs]`, from that of the pre-logits.
+    pub fn tangents(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        features: &[f32],
+    ) -> Result<Vec<Vec<f32>>> {
+        self.copy(layout, parameters)?;
+        let features = rows(features.to_vec(), layout)?;
+        let products = self.layers.iter().map(|layer| features.matmul(&layer.kernel));
+        products.map(|tangents| Ok(tangents?.flatten_all()?.to_vec1()?)).collect()
+    }
+
     /// The gradient of the pre-logits `[n, features]` from the gradients of all heads' logits. Adds the
     /// gradients of kernels and biases to `gradient`, if wanted.
     pub fn backward(

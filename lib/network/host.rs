@@ -40,6 +40,8 @@ pub struct HostMemory {
 pub struct TrunkForward<'a> {
     pub parameters: &'a [f32],
     pub images: &'a [f32],
+    /// A direction of each image, of length 1 or 0, along which the tangent is wanted.
+    pub direction: Option<&'a [f32]>,
     /// Updated with the statistics of the batch.
     pub moving: Option<Moving<'a>>,
     /// Those whose rows make the statistics.
@@ -133,8 +135,12 @@ impl HostMemory {
             Pass::Train { keep } => (&self.images, Some(Moving { statistics, keep })),
             Pass::Perturbed | Pass::Direction => (&self.moved, None),
         };
+        let direction = (pass == Pass::Direction).then(|| {
+            tasks::each(self.direction.par_chunks_exact_mut(self.image_values), normalize);
+            &self.direction[..]
+        });
         let ranks = &*self.statistics;
-        TrunkForward { parameters: &self.weights.parameters, images, moving, ranks }
+        TrunkForward { parameters: &self.weights.parameters, images, direction, moving, ranks }
     }
 
     /// After a forward pass in which each rank moved its own moving statistics: their mean over the ranks.
@@ -155,6 +161,11 @@ impl HostMemory {
     /// The logits of each head from the pre-logits.
     pub fn logits(&mut self, features: Vec<f32>) -> Result<Vec<Vec<f32>>> {
         self.heads.forward(&self.layout, &self.weights.parameters, features)
+    }
+
+    /// The tangents of each head's logits from that of the pre-logits.
+    pub fn tangents(&mut self, features: &[f32]) -> Result<Vec<Vec<f32>>> {
+        self.heads.tangents(&self.layout, &self.weights.parameters, features)
     }
 
     /// The inputs of the trunk's backward pass after the last `forward`, from the gradients of all heads'
@@ -204,16 +215,27 @@ impl HostMemory {
     }
 }
 
+/// The largest value of a direction, and its norm in units of that; `None` if it is 0. So the squares of tiny
+/// gradients do not underflow.
+fn norm(direction: &[f32]) -> Option<(f32, f64)> {
+    let largest = direction.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let squares = direction.iter().map(|&v| f64::from(v / largest).powi(2));
+    (largest != 0.0).then(|| (largest, squares.sum::<f64>().sqrt()))
+}
+
 /// image + length * direction / |direction|. Without a direction the image is unchanged.
 fn add_along(image: &mut [f32], direction: &[f32], length: f64) {
-    // Scaled by the largest value first, so that the squares of tiny gradients do not underflow.
-    let largest = direction.iter().fold(0f32, |m, v| m.max(v.abs()));
-    if largest == 0.0 {
-        return;
-    }
-    let norm: f64 = direction.iter().map(|&v| f64::from(v / largest).powi(2)).sum::<f64>().sqrt();
+    let Some((largest, norm)) = norm(direction) else { return };
     let factor = length / norm;
     for (x, &d) in image.iter_mut().zip(direction) {
         *x += (factor * f64::from(d / largest)) as f32;
+    }
+}
+
+/// direction / |direction|, in place.
+fn normalize(direction: &mut [f32]) {
+    let Some((largest, norm)) = norm(direction) else { return };
+    for d in direction {
+        *d = (f64::from(*d / largest) / norm) as f32;
     }
 }

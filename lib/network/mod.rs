@@ -29,23 +29,24 @@ use weights::Weights;
 /// The heads' logits of a pass. A loss is made from them, and candle differentiates it.
 pub struct Outputs {
     heads: Vec<(String, Var)>,
+    /// Of each head, after `Pass::Direction`.
+    tangents: Vec<Tensor>,
 }
 
 impl Outputs {
-    fn new(layout: &Layout, logits: Vec<Vec<f32>>) -> Result<Outputs> {
-        let heads = layout.heads.iter().zip(logits).map(|(head, logits)| {
-            let shape = (logits.len() / head.outputs, head.outputs);
-            let logits = Tensor::from_vec(logits, shape, &candle_core::Device::Cpu)?;
-            Ok((head.name.clone(), Var::from_tensor(&logits)?))
-        });
-        Ok(Outputs { heads: heads.collect::<Result<_>>()? })
-    }
-
     /// The named head's logits, `[n, outputs]`.
     pub fn head(&self, name: &str) -> Result<Tensor> {
-        let (_, logits) =
-            self.heads.iter().find(|(n, _)| n == name).ok_or_else(|| no_head(name))?;
-        Ok(logits.as_tensor().clone())
+        Ok(self.heads[self.place(name)?].1.as_tensor().clone())
+    }
+
+    /// How the named head's logits change along the directions of `Pass::Direction`, `[n, outputs]`.
+    pub fn tangent(&self, name: &str) -> Result<Tensor> {
+        let tangent = self.tangents.get(self.place(name)?);
+        tangent.cloned().ok_or_else(|| Error::Internal("a pass without directions".into()))
+    }
+
+    fn place(&self, name: &str) -> Result<usize> {
+        self.heads.iter().position(|(head, _)| head == name).ok_or_else(|| no_head(name))
     }
 
     /// The gradient of each head's logits.
@@ -139,10 +140,29 @@ impl Network {
     /// One pass forward. `parts`: the rows of all ranks.
     pub fn forward(&mut self, pass: Pass, parts: Parts) -> Result<Outputs> {
         let own = self.engine.forward(pass)?;
+        let logits = self.of_all(own, parts)?;
+        let heads = self.layout.heads.iter().zip(logits);
+        let heads = heads.map(|(head, logits)| Ok((head.name.clone(), Var::from_tensor(&logits)?)));
+        let heads = heads.collect::<Result<_>>()?;
+        let tangents = match pass {
+            Pass::Direction => {
+                let own = self.engine.tangents()?;
+                self.of_all(own, parts)?
+            }
+            Pass::Train { .. } | Pass::Perturbed => Vec::new(),
+        };
+        Ok(Outputs { heads, tangents })
+    }
+
+    /// The values of each head, `[n, outputs]` of all ranks, from those of this one.
+    fn of_all(&self, own: Vec<Vec<f32>>, parts: Parts) -> Result<Vec<Tensor>> {
         let heads = self.layout.heads.iter().zip(own);
-        let all = heads.map(|(head, own)| self.ranks.gathered_rows(own, head.outputs, parts));
-        let all = all.collect::<Result<_>>()?;
-        Outputs::new(&self.layout, all)
+        let all = heads.map(|(head, own)| {
+            let all = self.ranks.gathered_rows(own, head.outputs, parts)?;
+            let shape = (all.len() / head.outputs, head.outputs);
+            Ok(Tensor::from_vec(all, shape, &candle_core::Device::Cpu)?)
+        });
+        all.collect()
     }
 
     /// One pass forward and backward. `loss` makes a scalar of the heads' logits of all ranks, and the engine

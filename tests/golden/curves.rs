@@ -28,7 +28,7 @@ fn rough_shards() -> Scratch {
 }
 
 /// The loss at each of 50 steps within 1e-3. Its terms within 1e-2, since a step near a ReLU's kink moves
-/// them more. VAT's term depends on an adversarial direction that float32 rounds.
+/// them more, and most of all that of VAT, which is small.
 #[test]
 fn training_follows_pytorch_step_by_step() {
     let scratch = rough_shards();
@@ -58,7 +58,7 @@ fn training_follows_pytorch_step_by_step() {
             println!("{recipe}, {metric}: {:.1e} at step {}", worst.1, worst.0);
             let bound = match name.as_str() {
                 "loss" => 1e-3,
-                "vat" => 1e-1,
+                "vat" => 5e-2,
                 _ => 1e-2,
             };
             assert!(worst.1 < bound, "{recipe}, {metric}: {worst:?}");

@@ -84,7 +84,7 @@ fn a_perturbation_is_normalized_as_by_tensorflow() {
     let mut network = Network::new(&architecture, size, cpu, Precision::F32, weights).unwrap();
     network.engine.images(&mut images);
     let logits = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
-    let clean = Clean { logits, every: 1, parts: [3, 0] };
+    let clean = Clean { logits: Some(logits), every: 1, parts: [3, 0] };
     let key = (case["seed"].as_u64().unwrap(), case["step"].as_u64().unwrap());
     vat::perturb(&mut network, &clean, float(&case["radius"]), 0, key).unwrap();
     let moved = network.engine.read(Inner::Moved).unwrap();

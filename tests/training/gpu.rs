@@ -39,6 +39,7 @@ fn gpu_engine_agrees_with_the_cpu_engine() {
             ("moving statistics", &got.moving, &expected.moving),
             ("parameter gradient", &got.parameters, &expected.parameters),
             ("image gradient", &got.images, &expected.images),
+            ("tangent", &got.tangent, &expected.tangent),
             ("inferred features", &got.inferred, &expected.inferred),
         ] {
             let e = error(a, b);
@@ -53,12 +54,13 @@ fn gpu_engine_in_bfloat16_is_float32_but_for_rounding() {
     for i in 0..6 {
         let (case, expected) = judged(i);
         let got = on_gpu(case, Bf16, false);
-        // As in trunk.rs; the direction is in float32.
+        // As in trunk.rs.
         for (what, a, b, least) in [
             ("features", &got.features, &expected.features, 0.99),
             ("moving statistics", &got.moving, &expected.moving, 0.999),
             ("parameter gradient", &got.parameters, &expected.parameters, 0.8),
-            ("image gradient", &got.images, &expected.images, 0.999_999),
+            ("image gradient", &got.images, &expected.images, 0.8),
+            ("tangent", &got.tangent, &expected.tangent, 0.8),
             ("inferred features", &got.inferred, &expected.inferred, 0.999),
         ] {
             let c = cosine(a, b);
@@ -77,6 +79,7 @@ fn gpu_engine_does_not_depend_on_the_order_of_threads() {
         assert!(one.moving == other.moving, "case {i}");
         assert!(one.parameters == other.parameters, "case {i}");
         assert!(one.images == other.images, "case {i}");
+        assert!(one.tangent == other.tangent, "case {i}");
         assert!(one.inferred == other.inferred, "case {i}");
     }
 }
@@ -128,6 +131,10 @@ const UPDATE: Update =
 /// A pass with a loss that leaves out the head at an index.
 fn pass(engine: &mut dyn Engine, pass: Pass, without: usize) -> Vec<(&'static str, Vec<f32>)> {
     let logits = engine.forward(pass).unwrap();
+    let tangents = match pass {
+        Pass::Direction => engine.tangents().unwrap(),
+        Pass::Train { .. } | Pass::Perturbed => Vec::new(),
+    };
     let gradient = |(i, logits): (usize, &Vec<f32>)| {
         (i != without).then(|| random(logits.len(), 0.1, 30 + i as u64))
     };
@@ -135,6 +142,7 @@ fn pass(engine: &mut dyn Engine, pass: Pass, without: usize) -> Vec<(&'static st
     engine.backward(&gradients, true).unwrap();
     let inner = |inner| engine.read(inner).unwrap();
     let mut seen: Vec<_> = logits.into_iter().map(|logits| ("logits", logits)).collect();
+    seen.extend(tangents.into_iter().map(|tangents| ("tangents", tangents)));
     if pass == Pass::Direction {
         seen.extend([("direction", inner(Inner::Direction)), ("moved", inner(Inner::Moved))]);
     } else {

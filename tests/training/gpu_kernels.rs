@@ -367,6 +367,56 @@ fn gpu_norm_and_relu_on_the_way_back() {
     }
 }
 
+/// The tangent of relu(norm(z)) in float64 from that of z: the backward pass's formula, with the mask behind it.
+fn tangent_of(t: &[f32], z: &[f32], vectors: &[f64], channels: usize) -> Vec<f64> {
+    let rows = (z.len() / channels) as f64;
+    let vector = |which: usize, i: usize| vectors[which * channels + i % channels];
+    let normal = |i: usize| (f64::from(z[i]) - vector(0, i)) * vector(1, i);
+    let of_channel = |c: usize| {
+        let each = || (c..z.len()).step_by(channels);
+        let product = |i: usize| f64::from(t[i]) * normal(i);
+        (each().map(|i| f64::from(t[i])).sum::<f64>(), each().map(product).sum::<f64>())
+    };
+    let sums: Vec<(f64, f64)> = (0..channels).map(of_channel).collect();
+    let tangent = |i: usize| {
+        let (sum, product) = sums[i % channels];
+        let on = f64::from(z[i]) * vector(2, i) + vector(3, i) > 0.0;
+        let moved = f64::from(t[i]) - sum / rows - normal(i) * product / rows;
+        if on { vector(2, i) * moved } else { 0.0 }
+    };
+    (0..z.len()).map(tangent).collect()
+}
+
+#[test]
+fn gpu_tangents_through_norm_and_relu() {
+    // A row alone has a tangent of 0, and what is left is the rounding of its parts.
+    for of in SHAPES.into_iter().filter(|of| of.rows > 1) {
+        judge(|card| {
+            let Rows { rows, channels } = of;
+            let draw = |sample| card.round(&random(rows * channels, sample));
+            let (z, t) = (draw(1), draw(2));
+            let (norm, vectors) = norm(card, &z, channels);
+            let [z_on_card, t_on_card] = [&z, &t].map(|v| card.put(v));
+            let (a, partial) =
+                (card.room(z.len()), card.room_for_floats(2 * of.parts() * channels));
+            let (at, norm_at) = ([&t_on_card, &z_on_card].map(Memory::address), norm.address());
+            let launches = card.launches();
+            launches.bn_tangent_sums(at, norm_at, partial.address(), of).unwrap();
+            let none = [Address::NONE; 2];
+            launches.bn_back_finish(partial.address(), norm_at, none, of).unwrap();
+            launches.bn_tangent(at, norm_at, a.address(), of).unwrap();
+            let features = card.room_for_floats(rows * channels);
+            // Each row is an image of one pixel.
+            launches.mean_tangents(at, norm_at, features.address(), 1, of).unwrap();
+            let expected = tangent_of(&t, &z, &vectors, channels);
+            let mut made = card.stored(&format!("tangent of {of:?}"), &a, expected.clone());
+            made.tolerance *= 4.0;
+            let features = card.floats(&format!("means of {of:?}"), &features, expected, 1e-5);
+            vec![made, features]
+        });
+    }
+}
+
 /// Height, width and channels of images.
 const IMAGES: [(usize, usize, usize); 4] = [(1, 1, 8), (5, 8, 16), (8, 5, 24), (7, 7, 264)];
 
@@ -407,21 +457,28 @@ fn gpu_max_pool_and_back() {
             let (z_on_card, out) = (card.put(&z), card.room(outputs));
             let taps = card.gpu.allocate(outputs).unwrap();
             let (gradient, back) = (card.put(&g), card.room(z.len()));
+            let t = card.round(&random(z.len(), 3));
+            let (t_on_card, t_out) = (card.put(&t), card.room(outputs));
             let launches = card.launches();
             let at = [&z_on_card, &out, &taps].map(Memory::address);
             launches.max_pool(at, n, (h, w), c).unwrap();
             let at = [&gradient, &taps, &back].map(Memory::address);
             launches.max_pool_back(at, n, (h, w), c).unwrap();
+            let at = [&t_on_card, &taps, &t_out].map(Memory::address);
+            launches.max_pool_tangent(at, n, (h, w), c).unwrap();
             let (mut expected, mut expected_back) = (vec![0.0; outputs], vec![0.0; z.len()]);
+            let mut expected_tangent = vec![0.0; outputs];
             each_maximum(&z, image, |out, value, from| {
                 expected[out] = f64::from(value);
                 if let Some(from) = from {
                     expected_back[from] += f64::from(g[out]);
+                    expected_tangent[out] = f64::from(t[from]);
                 }
             });
             vec![
                 card.stored(&format!("maxima of {image:?}"), &out, expected),
                 card.stored(&format!("gradient of maxima of {image:?}"), &back, expected_back),
+                card.stored(&format!("tangent of maxima of {image:?}"), &t_out, expected_tangent),
             ]
         });
     }
@@ -495,17 +552,24 @@ fn gpu_moves_along_directions() {
             let moved = card.room_for_floats(direction.len());
             let at = [&images_on_card, &on_card, &moved].map(Memory::address);
             card.launches().move_images(at, (n, values), every, 0.75).unwrap();
+            // The moves alone, in the directions' place.
+            let at = [Address::NONE, on_card.address(), on_card.address()];
+            card.launches().move_images(at, (n, values), 1, 0.75).unwrap();
             let norm = |i: usize| {
                 let own = &direction[i / values * values..][..values];
                 own.iter().map(|&d| f64::from(d).powi(2)).sum::<f64>().sqrt()
             };
-            let value = |i: usize| {
-                let image = f64::from(images[i / values * every * values + i % values]);
-                let (norm, along) = (norm(i), f64::from(direction[i]));
-                if norm == 0.0 { image } else { image + 0.75 * along / norm }
-            };
-            let expected = (0..direction.len()).map(value).collect();
-            vec![card.floats(&format!("moved by {scale}"), &moved, expected, 1e-6)]
+            let moves = (0..direction.len()).map(|i| match norm(i) {
+                0.0 => 0.0,
+                norm => 0.75 * f64::from(direction[i]) / norm,
+            });
+            let moves: Vec<f64> = moves.collect();
+            let image = |i: usize| f64::from(images[i / values * every * values + i % values]);
+            let expected = moves.iter().enumerate().map(|(i, moved)| image(i) + moved).collect();
+            vec![
+                card.floats(&format!("moved by {scale}"), &moved, expected, 1e-6),
+                card.floats(&format!("moves by {scale}"), &on_card, moves, 1e-6),
+            ]
         });
     }
 }

@@ -131,8 +131,7 @@ pub fn apart(a: &Weights, b: &Weights) -> f32 {
 }
 
 /// Batch statistics, losses over pairs of images, VAT's directions: all are those of the whole batch. What is
-/// left is the rounding of sums in another order: as much as rounding the first weights makes, which is most
-/// in VAT, whose direction is a difference of float32 values.
+/// left is the rounding of sums in another order: as much as rounding the first weights makes.
 #[test]
 fn two_and_four_ranks_train_as_one() {
     let scratch = smoke_shards();

@@ -48,6 +48,7 @@ pub struct Results {
     pub moving: Vec<f32>,
     pub parameters: Vec<f32>,
     pub images: Vec<f32>,
+    pub tangent: Vec<f32>,
     pub inferred: Vec<f32>,
 }
 
@@ -99,9 +100,10 @@ pub fn run(engine: &mut dyn Engine, case: &Case) -> Results {
     let (features, upstream) = pass(engine, case);
     // The same images, with a zero perturbation.
     let images = images(case);
-    engine.direction(vec![1.0; images.len()], 1);
+    engine.direction(random(images.len(), 1.0, 4), 1);
     engine.along(0.0);
     engine.forward(Pass::Direction).unwrap();
+    let tangent = engine.tangents().unwrap().remove(0);
     engine.backward(&[Some(upstream)], true).unwrap();
     engine.prepare().unwrap();
     Results {
@@ -109,6 +111,7 @@ pub fn run(engine: &mut dyn Engine, case: &Case) -> Results {
         moving: engine.get().unwrap().moving,
         parameters: trunk_gradient(engine, case),
         images: engine.read(Inner::Direction).unwrap(),
+        tangent,
         inferred: engine.infer(&images, 0).unwrap(),
     }
 }
@@ -169,6 +172,7 @@ fn agrees_with_candle() {
                 ("moving statistics", &got.moving, &expected.moving),
                 ("parameter gradient", &got.parameters, &expected.parameters),
                 ("image gradient", &got.images, &expected.images),
+                ("tangent", &got.tangent, &expected.tangent),
                 ("inferred features", &got.inferred, &expected.inferred),
             ] {
                 let e = error(a, b);
@@ -213,6 +217,7 @@ fn the_same_bits_for_every_instruction_set() {
             assert!(other.moving == best.moving, "case {i}, {name}");
             assert!(other.parameters == best.parameters, "case {i}, {name}");
             assert!(other.images == best.images, "case {i}, {name}");
+            assert!(other.tangent == best.tangent, "case {i}, {name}");
             assert!(other.inferred == best.inferred, "case {i}, {name}");
         }
     }
@@ -230,6 +235,7 @@ fn same_for_all_threads(case: &Case, precision: Precision) {
         assert!(other.moving == one.moving);
         assert!(other.parameters == one.parameters);
         assert!(other.images == one.images);
+        assert!(other.tangent == one.tangent);
         assert!(other.inferred == one.inferred);
     }
 }
@@ -245,6 +251,8 @@ fn bfloat16_is_float32_but_for_rounding() {
                 ("features", &got.features, &expected.features, 0.99),
                 ("moving statistics", &got.moving, &expected.moving, 0.999),
                 ("parameter gradient", &got.parameters, &expected.parameters, 0.8),
+                ("image gradient", &got.images, &expected.images, 0.8),
+                ("tangent", &got.tangent, &expected.tangent, 0.8),
                 ("inferred features", &got.inferred, &expected.inferred, 0.999),
             ] {
                 let c = cosine(a, b);

@@ -7,7 +7,7 @@
 
 use super::convolve::{Convolve, Epilogue, Moments, Operand, Sink};
 use super::element::{Element, Native};
-use super::elementwise::NormRelu;
+use super::elementwise::{NormRelu, NormTangent};
 use super::geometry::{Group, Part, TiledConv};
 use super::isa::Isa;
 use super::multiply::{Pairs, Single};
@@ -37,6 +37,8 @@ pub enum LayerInput<'a, E> {
     Images(&'a [f32]),
     /// relu(norm(x)), or x itself without a norm.
     Activations(&'a [E], Option<&'a Affine>),
+    /// The tangent of relu(norm(x)), from that of x, and x; all channels at once.
+    Tangent(&'a [E], &'a [E], &'a Affine),
 }
 
 /// Where a convolution's output goes, and what is applied to it.
@@ -198,6 +200,15 @@ impl Group {
                     output: loaded,
                     channels: c,
                     norm: norm.map(|n| (&n.scale[channels.clone()], &n.shift[channels])),
+                },
+            ),
+            LayerInput::Tangent(tangent, x, norm) => E::dispatch(
+                isa,
+                NormTangent {
+                    tangent: &tangent[start..][..tile.count * values],
+                    x: &x[start..],
+                    norm: norm.tangent(),
+                    output: loaded,
                 },
             ),
             LayerInput::Images(x) => {

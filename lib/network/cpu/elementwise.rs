@@ -100,6 +100,70 @@ impl<E: Element> WithSimd for NormBackward<'_, E> {
     }
 }
 
+/// A norm and the ReLU behind it, as a tangent passes them: the norm's own coefficients, and those for its tangent.
+#[derive(Clone, Copy)]
+pub struct TangentNorm<'a> {
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+    pub coefficients: Coefficients<'a>,
+}
+
+/// The tangent of relu(norm(x)) at `j` values of a pixel, from that of x.
+///
+/// # Safety
+/// There are as many values as a vector has from `x` and `tangent` on, and channels from `j` on.
+#[inline(always)]
+pub unsafe fn tangent_at<E: Element, S: Simd>(
+    simd: S,
+    norm: TangentNorm,
+    (x, tangent): (*const E, *const E),
+    j: usize,
+) -> S::f32s {
+    let TangentNorm { scale, shift, coefficients: of } = norm;
+    let zero = simd.splat_f32s(0.0);
+    unsafe {
+        let (x, t) = (E::load::<S>(x), E::load::<S>(tangent));
+        let y = simd.mul_add_f32s(x, channel::<S>(scale, j), channel::<S>(shift, j));
+        let constant = simd.mul_add_f32s(x, channel::<S>(of.x, j), channel::<S>(of.one, j));
+        let out = simd.mul_add_f32s(t, channel::<S>(of.g, j), constant);
+        simd.select_f32s(simd.greater_than_f32s(y, zero), out, zero)
+    }
+}
+
+/// The tangent of relu(norm(x)) over pixels, from that of x.
+pub struct NormTangent<'a, E> {
+    pub tangent: &'a [E],
+    /// At least as many values.
+    pub x: &'a [E],
+    pub norm: TangentNorm<'a>,
+    pub output: &'a mut [E],
+}
+
+impl<E: Element> WithSimd for NormTangent<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.norm.scale.len();
+        let values = self.tangent.len();
+        assert!(c.is_multiple_of(LANES) && values.is_multiple_of(c));
+        assert!(self.x.len() >= values && self.output.len() >= values);
+        for p in (0..values).step_by(c) {
+            for j in (0..c).step_by(S::F32_LANES) {
+                let i = p + j;
+                // SAFETY: j + lanes <= c, and all have `values` values.
+                unsafe {
+                    let from = (self.x.as_ptr().add(i), self.tangent.as_ptr().add(i));
+                    E::store::<S>(
+                        self.output.as_mut_ptr().add(i),
+                        tangent_at(simd, self.norm, from, j),
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// The pixels of runs in pairs, for `multiply::Words`: word `[m, i]` holds channel i of the pixels 2 m and
 /// 2 m + 1 of all runs, one run after the other; 0 after the last pixel.
 pub struct PairPixels<'a, R> {

@@ -6,7 +6,7 @@ use super::isa::Isa;
 use super::trunk::Trunk;
 use crate::error::{Error, Result};
 use crate::network::engine::{Engine, Inner, Pass, Precision};
-use crate::network::host::{HostMemory, Wanted};
+use crate::network::host::HostMemory;
 use crate::network::layout::Layout;
 use crate::network::update::Update;
 use crate::network::weights::Weights;
@@ -35,18 +35,17 @@ pub fn engine(
 struct CpuEngine<E> {
     memory: HostMemory,
     trunk: Trunk<E>,
-    /// For the direction of images, if `E` is too coarse for it.
-    exact: Option<Trunk<f32>>,
+    /// Tangent of the last pre-logits.
+    tangent: Vec<f32>,
     frozen: Option<Frozen<E>>,
 }
 
 impl<E: Element> CpuEngine<E> {
     fn new(layout: &Layout, size: (usize, usize), weights: Weights, isa: Isa) -> CpuEngine<E> {
-        let coarse = size_of::<E>() < size_of::<f32>();
         CpuEngine {
             memory: HostMemory::new(layout, size, weights),
             trunk: Trunk::new(layout, size, isa),
-            exact: coarse.then(|| Trunk::new(layout, size, isa)),
+            tangent: Vec::new(),
             frozen: None,
         }
     }
@@ -60,20 +59,16 @@ pub fn training_bytes(
     precision: Precision,
     (n, moved): (usize, usize),
 ) -> usize {
-    let exact = |n| Trunk::<f32>::new(layout, size, Isa::best()).bytes(n);
+    let isa = Isa::best();
     // The directions, and the moved images.
     let moves = 2 * moved * size.0 * size.1 * layout.stem.inputs * size_of::<f32>();
     moves
         + match precision {
-            Precision::F32 => exact(n),
-            Precision::Bf16 => {
-                let exact = if moved > 0 { exact(moved) } else { 0 };
-                let trunk = match Isa::best().has_pairs() {
-                    true => Trunk::<Native>::new(layout, size, Isa::best()).bytes(n),
-                    false => Trunk::<bf16>::new(layout, size, Isa::best()).bytes(n),
-                };
-                trunk + exact
+            Precision::F32 => Trunk::<f32>::new(layout, size, isa).bytes((n, moved)),
+            Precision::Bf16 if isa.has_pairs() => {
+                Trunk::<Native>::new(layout, size, isa).bytes((n, moved))
             }
+            Precision::Bf16 => Trunk::<bf16>::new(layout, size, isa).bytes((n, moved)),
         }
 }
 
@@ -110,21 +105,18 @@ impl<E: Element> Engine for CpuEngine<E> {
 
     fn forward(&mut self, pass: Pass) -> Result<Vec<Vec<f32>>> {
         self.frozen = None;
-        let from = self.memory.forward(pass);
-        let features = match (pass, &mut self.exact) {
-            (Pass::Direction, Some(exact)) => exact.forward(from)?,
-            _ => self.trunk.forward(from)?,
-        };
+        let (features, tangent) = self.trunk.forward(self.memory.forward(pass))?;
+        self.tangent = tangent;
         self.memory.average_moving()?;
         self.memory.logits(features)
     }
 
+    fn tangents(&mut self) -> Result<Vec<Vec<f32>>> {
+        self.memory.tangents(&self.tangent)
+    }
+
     fn backward(&mut self, logits: &[Option<Vec<f32>>], last: bool) -> Result<()> {
-        let from = self.memory.backward(logits, last)?;
-        match (&from.wanted, &mut self.exact) {
-            (Wanted::Images(_), Some(exact)) => exact.backward(from),
-            _ => self.trunk.backward(from),
-        }
+        self.trunk.backward(self.memory.backward(logits, last)?)
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {

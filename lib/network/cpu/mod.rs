@@ -1,8 +1,8 @@
 //! The fast engine on the CPU: whole-network forward and backward in NHWC over one preallocated arena.
 //! Batch norm and ReLU are fused into the convolutions; only the convolutions' outputs are stored.
 //!
-//! Reading order: `engine` (the implementation of the `Engine` trait), `trunk` (the order of a pass) and
-//! `inference`; `layers`; where the values are stored: `arena`, and `buffers` above this folder; convolutions over
+//! Reading order: `engine` (the implementation of the `Engine` trait), `trunk` (the order of a pass), its `tangent`
+//! and `inference`; `layers`; where the values are stored: `arena`, and `buffers` above this folder; convolutions over
 //! tiles: `conv`, `backward`, their tables `tiling`, `geometry`, `tile`, `packing`, and `winograd`; `norm` and
 //! `pool`; the kernels: `convolve`, `products`, `elementwise`; below them `multiply`, `registers`,
 //! `element`, `isa`; the threads: `split`, `workers`, `shared`.
@@ -30,6 +30,7 @@ mod products;
 mod registers;
 mod shared;
 mod split;
+mod tangent;
 mod tile;
 mod tiling;
 mod trunk;

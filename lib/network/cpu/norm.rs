@@ -1,6 +1,6 @@
 //! Batch-norm statistics and coefficients, per channel. Sums of several tiles are in float64.
 
-use super::elementwise::Coefficients;
+use super::elementwise::{Coefficients, TangentNorm};
 use crate::error::Result;
 use crate::network::engine::BATCH_NORM_EPSILON;
 use crate::network::layout::Norm;
@@ -141,6 +141,12 @@ impl Affine {
     /// The coefficients of the last `set_backward`.
     pub fn coefficients(&self) -> Coefficients<'_> {
         Coefficients { g: &self.g, x: &self.x, one: &self.one }
+    }
+
+    /// For tangents, after `set_backward` with their sums.
+    pub fn tangent(&self) -> TangentNorm<'_> {
+        let (scale, shift) = (&self.scale, &self.shift);
+        TangentNorm { scale, shift, coefficients: self.coefficients() }
     }
 
     /// Normalizes with the statistics of the batch.

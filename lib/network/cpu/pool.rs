@@ -71,8 +71,29 @@ impl Pool {
         });
     }
 
+    /// `out`: for each value that `forward` wrote, the tangent of the value that it came from, 0 for padding.
+    pub fn tangent<E: Element>(
+        &self,
+        isa: Isa,
+        (values, tangent): (&[E], &[E]),
+        pooled: &[E],
+        out: &mut [E],
+        c: usize,
+    ) {
+        let ((h, w), (oh, ow)) = (self.input, self.output);
+        let images = out
+            .par_chunks_mut(oh * ow * c)
+            .zip(values.par_chunks(h * w * c))
+            .zip(pooled.par_chunks(oh * ow * c))
+            .zip(tangent.par_chunks(h * w * c));
+        tasks::each(images, |(((out, values), pooled), tangent)| {
+            let kernel = MaxPoolTangent { pool: self, values, pooled, tangent, out, channels: c };
+            E::dispatch(isa, kernel);
+        });
+    }
+
     /// The window of an output pixel: its input pixels, `None` for padding.
-    fn window(&self, p: usize) -> impl Iterator<Item = Option<usize>> {
+    fn window(&self, p: usize) -> impl DoubleEndedIterator<Item = Option<usize>> {
         let ((h, w), (_, ow)) = (self.input, self.output);
         (0..9).map(move |t| {
             let (y, x) = ((p / ow) * 2 + t / 3, (p % ow) * 2 + t % 3);
@@ -162,6 +183,47 @@ impl<E: Element> WithSimd for MaxPoolBackward<'_, E> {
                         }
                         left = simd.select_f32s(is_best, zero, left);
                     }
+                }
+            }
+        }
+    }
+}
+
+struct MaxPoolTangent<'a, E> {
+    pool: &'a Pool,
+    values: &'a [E],
+    pooled: &'a [E],
+    tangent: &'a [E],
+    out: &'a mut [E],
+    channels: usize,
+}
+
+impl<E: Element> WithSimd for MaxPoolTangent<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let c = self.channels;
+        let zero = simd.splat_f32s(0.0);
+        for p in 0..self.pooled.len() / c {
+            for j in (0..c).step_by(S::F32_LANES) {
+                // SAFETY: as in `MaxPool`.
+                unsafe {
+                    let best = E::load::<S>(self.pooled.as_ptr().add(p * c + j));
+                    // As on the way back, the first maximum counts. It is the last one from the end.
+                    let mut of_best = zero;
+                    for from in self.pool.window(p).rev() {
+                        let (v, tangent) = match from {
+                            Some(q) => (
+                                E::load::<S>(self.values.as_ptr().add(q * c + j)),
+                                E::load::<S>(self.tangent.as_ptr().add(q * c + j)),
+                            ),
+                            None => (zero, zero),
+                        };
+                        let is_best = simd.equal_f32s(v, best);
+                        of_best = simd.select_f32s(is_best, tangent, of_best);
+                    }
+                    E::store::<S>(self.out.as_mut_ptr().add(p * c + j), of_best);
                 }
             }
         }

@@ -30,7 +30,10 @@ pub struct Trunk<E> {
     /// The norms of each unit, and the final norm.
     norms: Vec<[Affine; 3]>,
     last_norm: Affine,
-    slots: Slots,
+    /// Without and with places for tangents.
+    slots: [Slots; 2],
+    /// Whether the last `forward` had a direction.
+    along: bool,
     arena: Arena<E>,
     /// Packed weights of one group, and its weight gradient's partial sums.
     packed: Arena<f32>,
@@ -46,7 +49,8 @@ impl<E: Element> Trunk<E> {
             workers: Workers::new(isa),
             norms: units.map(|u| [0, 1, 2].map(|i| Affine::new(u.norms[i].channels))).collect(),
             last_norm: Affine::new(layout.norm.channels),
-            slots: Slots::new(&layers.sizes),
+            slots: Slots::without_and_with_tangents(&layers.sizes),
+            along: false,
             arena: Arena::default(),
             packed: Arena::default(),
             partial: Vec::new(),
@@ -54,24 +58,27 @@ impl<E: Element> Trunk<E> {
         }
     }
 
-    /// Bytes of the buffers for training on `n` images at once, and of the images, without the threads'
-    /// scratch.
-    pub fn bytes(&self, n: usize) -> usize {
-        let activations = n * self.slots.total * size_of::<E>();
+    /// Bytes of the buffers for training on `n` images at once, of which `moved` have directions, and of the
+    /// images, without the threads' scratch.
+    pub fn bytes(&self, (n, moved): (usize, usize)) -> usize {
+        let [without, with_tangents] = &self.slots;
+        let activations = (n * without.total).max(moved * with_tangents.total) * size_of::<E>();
         let partial = self.layers.groups().map(Group::partial_values).max().unwrap_or(0);
         let words = n * self.layers.image_values + self.layers.packed_words() + partial;
         activations + words * size_of::<f32>()
     }
 
-    /// Pre-logits `[n, features]`.
-    pub fn forward(&mut self, from: TrunkForward) -> Result<Vec<f32>> {
-        let TrunkForward { parameters, images, mut moving, ranks } = from;
+    /// Pre-logits `[n, features]`, and their tangent, which is empty if there are no directions.
+    pub fn forward(&mut self, from: TrunkForward) -> Result<(Vec<f32>, Vec<f32>)> {
+        let TrunkForward { parameters, images, direction, mut moving, ranks } = from;
         let n = images.len() / self.layers.image_values;
         self.packed.reserve(self.layers.packed_words())?;
-        self.arena.reserve(n * self.slots.total)?;
+        self.along = direction.is_some();
+        let slots = &self.slots[usize::from(self.along)];
+        self.arena.reserve(n * slots.total)?;
         let steps = Steps {
             layers: &self.layers,
-            slots: &self.slots,
+            slots,
             workers: &self.workers,
             parameters,
             n,
@@ -80,12 +87,22 @@ impl<E: Element> Trunk<E> {
             packed: self.packed.shared(),
         };
         let mut output = steps.stem(images);
+        let mut tangent = direction.map(|direction| steps.stem_tangent(direction));
         for (i, norms) in self.norms.iter_mut().enumerate() {
+            let input = output.values;
             output = steps.unit(i, norms, output, &mut moving)?;
+            if let Some(of_input) = tangent {
+                tangent = Some(steps.unit_tangent(i, norms, input, of_input)?);
+            }
         }
-        let norm = &self.layers.layout.norm;
+        let (norm, y) = (&self.layers.layout.norm, output.values);
         steps.normalize(&mut self.last_norm, norm, output.statistics, &mut moving)?;
-        Ok(steps.features(&self.last_norm, output.values))
+        let features = steps.features(&self.last_norm, y);
+        let tangent = match tangent {
+            Some(of_y) => steps.features_tangent(&mut self.last_norm, y, of_y)?,
+            None => Vec::new(),
+        };
+        Ok((features, tangent))
     }
 
     /// The backward pass of the last `forward`.
@@ -93,7 +110,7 @@ impl<E: Element> Trunk<E> {
         let TrunkBackward { parameters, images, features, wanted, ranks } = from;
         let steps = Steps {
             layers: &self.layers,
-            slots: &self.slots,
+            slots: &self.slots[usize::from(self.along)],
             workers: &self.workers,
             parameters,
             n: images.len() / self.layers.image_values,
@@ -123,13 +140,13 @@ impl<E: Element> Trunk<E> {
 }
 
 /// The steps of one pass over `n` images, and their shared state.
-struct Steps<'a, E> {
-    layers: &'a Layers,
-    slots: &'a Slots,
-    workers: &'a Workers<E>,
+pub(super) struct Steps<'a, E> {
+    pub(super) layers: &'a Layers,
+    pub(super) slots: &'a Slots,
+    pub(super) workers: &'a Workers<E>,
     parameters: &'a [f32],
-    n: usize,
-    ranks: &'a dyn Communicator,
+    pub(super) n: usize,
+    pub(super) ranks: &'a dyn Communicator,
     arena: Shared<E>,
     packed: Shared<f32>,
 }
@@ -142,7 +159,7 @@ struct Activations<'a, E> {
 
 impl<E: Element> Steps<'_, E> {
     #[allow(clippy::mut_from_ref)]
-    fn slot(&self, slot: Slot) -> &mut [E] {
+    pub(super) fn slot(&self, slot: Slot) -> &mut [E] {
         // SAFETY: buffers of the same time do not overlap (see `buffers`), and each step writes only its
         // own buffers.
         unsafe { self.arena.slot(slot, self.n) }
@@ -166,7 +183,7 @@ impl<E: Element> Steps<'_, E> {
         out
     }
 
-    fn convolve(
+    pub(super) fn convolve(
         &self,
         group: &Group,
         input: LayerInput<E>,

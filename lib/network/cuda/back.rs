@@ -32,7 +32,7 @@ impl Trunk<'_> {
     pub fn backward(&self, wanted: Wanted) -> Result<()> {
         let Trunk { launches, layers, room, .. } = *self;
         let (norm, last) = (&layers.norm, layers.units.len());
-        let gradient = room.slot(layers.slots.gradient);
+        let gradient = room.slot(room.slots(layers).gradient);
         let rows = norm.rows(room.n);
         launches.mean_pixels_back(room.features_back, gradient, norm.pixels, rows)?;
         let z = room.input(layers, last);
@@ -77,7 +77,7 @@ impl Trunk<'_> {
     /// From the gradient of the `i`-th unit's output to that of its input.
     fn unit_back(&self, i: usize, unit: &UnitLayers, wanted: Wanted) -> Result<()> {
         let room = self.room;
-        let slots = &self.layers.slots.units[i];
+        let slots = &room.slots(self.layers).units[i];
         let [norm1, norm2, norm3] = &unit.norms;
         let [conv1, conv2, conv3] = &unit.convs;
         let output = room.output_gradient(self.layers, i);
@@ -110,10 +110,11 @@ impl Trunk<'_> {
     fn stem_back(&self, wanted: Wanted) -> Result<()> {
         let Trunk { launches, layers, room, .. } = *self;
         let stem = &layers.stem;
-        let first = layers.slots.units.first();
-        let mut gradient = room.slot(first.map_or(layers.slots.gradient, |u| u.input_gradient));
+        let slots = room.slots(layers);
+        let first = slots.units.first();
+        let mut gradient = room.slot(first.map_or(slots.gradient, |u| u.input_gradient));
         if layers.layout.pool {
-            let out = room.slot(layers.slots.stem_gradient);
+            let out = room.slot(slots.stem_gradient);
             let places = [gradient, room.taps, out];
             launches.max_pool_back(places, room.n, stem.output(), stem.weights.outputs)?;
             gradient = out;

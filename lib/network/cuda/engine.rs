@@ -8,7 +8,7 @@ use super::layers::Layers;
 use super::room::Room;
 use super::runtime::{Address, Runtime};
 use super::trunk::{Statistics, Trunk};
-use super::vectors::DeviceWeights;
+use super::vectors::{DeviceWeights, bytes_of};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::network::engine::{Engine, Inner, Pass, Precision};
@@ -55,10 +55,10 @@ pub fn training_bytes(
     (n, moved): (usize, usize),
 ) -> usize {
     let layers = Layers::new(layout, size);
-    let exact = if moved > 0 { Room::bytes(&layers, moved, Precision::F32) } else { 0 };
-    let room = Room::bytes(&layers, n, precision).max(exact);
-    // Parameters, velocity, gradient, average, and the kernels in both precisions.
-    let weights = layout.parameters * (5 * size_of::<f32>() + size_of::<u16>());
+    let room =
+        Room::bytes(&layers, n, precision, false).max(Room::bytes(&layers, moved, precision, true));
+    // Parameters, velocity, gradient, average, and the kernels as they are stored.
+    let weights = layout.parameters * (4 * size_of::<f32>() + bytes_of(precision));
     weights + room + (n + 2 * moved) * layers.image_values * size_of::<f32>()
 }
 
@@ -109,13 +109,12 @@ impl Images {
 }
 
 impl GpuEngine {
-    fn launches(&self, precision: Precision) -> Launches<'_> {
-        Launches { runtime: &*self.runtime, precision }
+    fn launches(&self) -> Launches<'_> {
+        Launches { runtime: &*self.runtime, precision: self.precision }
     }
 
     fn trunk<'a>(&'a self, room: &'a Room) -> Trunk<'a> {
-        let launches = self.launches(room.precision);
-        Trunk { launches, layers: &self.layers, weights: &self.weights, room }
+        Trunk { launches: self.launches(), layers: &self.layers, weights: &self.weights, room }
     }
 
     fn heads<'a>(&'a self, room: &'a Room) -> Heads<'a> {
@@ -128,27 +127,27 @@ impl GpuEngine {
         self.failed = self.failed.take().or(done.err());
     }
 
-    /// Memory for `n` images, and the convolutions' kernels, for a pass in this precision.
-    fn enter(&mut self, n: usize, precision: Precision) -> Result<Room> {
-        let bytes = Room::bytes(&self.layers, n, precision);
+    /// Memory for `n` images, with or without tangents, and the convolutions' kernels, for a pass.
+    fn enter(&mut self, n: usize, along: bool) -> Result<Room> {
+        let bytes = Room::bytes(&self.layers, n, self.precision, along);
         if bytes > self.room.bytes() {
-            self.check_memory(n, precision, bytes)?;
+            self.check_memory((n, along), bytes)?;
         }
         self.room.reserve(&*self.runtime, bytes)?;
-        let room = Room::new(&self.layers, n, precision, self.room.address());
+        let room = Room::new(&self.layers, n, self.precision, along, self.room.address());
         upload(&*self.runtime, &vec![1.0; n], room.ones)?;
-        let launches = Launches { runtime: &*self.runtime, precision };
+        let launches = Launches { runtime: &*self.runtime, precision: self.precision };
         self.weights.store(launches, &self.layers)?;
         Ok(room)
     }
 
     /// Errors: `Memory` if `n` images do not fit, with how many would.
-    fn check_memory(&self, n: usize, precision: Precision, bytes: usize) -> Result<()> {
+    fn check_memory(&self, (n, along): (usize, bool), bytes: usize) -> Result<()> {
         let free = self.runtime.free_bytes()? + self.room.bytes();
         if bytes <= free && n <= self.layers.most_images() {
             return Ok(());
         }
-        let fits = |n: &usize| Room::bytes(&self.layers, *n, precision) <= free;
+        let fits = |n: &usize| Room::bytes(&self.layers, *n, self.precision, along) <= free;
         // Bytes rise with the images.
         let (mut most, mut too_many) = (0, n.min(self.layers.most_images() + 1));
         while too_many - most > 1 {
@@ -214,10 +213,6 @@ impl Engine for GpuEngine {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let precision = match pass {
-            Pass::Direction => Precision::F32,
-            Pass::Train { .. } | Pass::Perturbed => self.precision,
-        };
         let (n, statistics) = match pass {
             Pass::Train { keep } => (self.images.n, Statistics::Moved { keep }),
             Pass::Perturbed | Pass::Direction => (self.images.moves, Statistics::Batch),
@@ -225,16 +220,34 @@ impl Engine for GpuEngine {
         if n == 0 {
             return Err(Error::Internal("a pass without images".into()));
         }
-        let room = self.enter(n, precision)?;
+        let room = self.enter(n, pass == Pass::Direction)?;
         let images = match pass {
             Pass::Train { .. } => self.images.step.address(),
             Pass::Perturbed | Pass::Direction => self.images.moved.address(),
         };
-        self.trunk(&room).forward(images, statistics)?;
+        let direction = match pass {
+            Pass::Direction => {
+                let direction = self.images.direction.address();
+                let shape = (n, self.layers.image_values);
+                let places = [Address::NONE, direction, direction];
+                self.launches().move_images(places, shape, 1, 1.0)?;
+                Some(direction)
+            }
+            Pass::Train { .. } | Pass::Perturbed => None,
+        };
+        self.trunk(&room).forward(images, direction, statistics)?;
         let heads = self.layers.layout.heads.iter();
         let logits = heads.map(|head| self.heads(&room).logits(head)).collect();
         self.last = Some((pass, room));
         logits
+    }
+
+    fn tangents(&mut self) -> Result<Vec<Vec<f32>>> {
+        let Some((Pass::Direction, room)) = &self.last else {
+            return Err(Error::Internal("a pass without directions".into()));
+        };
+        let heads = self.layers.layout.heads.iter();
+        heads.map(|head| self.heads(room).tangents(head)).collect()
     }
 
     fn backward(&mut self, logits: &[Option<Vec<f32>>], _: bool) -> Result<()> {
@@ -267,8 +280,8 @@ impl Engine for GpuEngine {
         for images in images.chunks(INFERRED * values) {
             // Where fewer come, the others are those of before.
             upload(&*self.runtime, images, self.inferred.address())?;
-            let room = self.enter(INFERRED, self.precision)?;
-            self.trunk(&room).forward(self.inferred.address(), Statistics::Moving)?;
+            let room = self.enter(INFERRED, false)?;
+            self.trunk(&room).forward(self.inferred.address(), None, Statistics::Moving)?;
             let head = &self.layers.layout.heads[head];
             let logits = self.heads(&room).logits(head)?;
             all.extend_from_slice(&logits[..images.len() / values * head.outputs]);

@@ -34,6 +34,16 @@ impl Heads<'_> {
         download(runtime, room.logits, n * outputs)
     }
 
+    /// The tangent of one head's logits, `[n, outputs]`, from `Room::features_tangent`.
+    pub fn tangents(&self, head: &Head) -> Result<Vec<f32>> {
+        let Heads { runtime, room, .. } = *self;
+        let (n, features, outputs) = (room.n, self.layers.layout.features, head.outputs);
+        let (kernel, _) = self.places(self.weights.parameters(), head);
+        let product = product(n, outputs, features);
+        runtime.multiply(&product, room.features_tangent, kernel, room.logits)?;
+        download(runtime, room.logits, n * outputs)
+    }
+
     /// From the gradients of all heads' logits to `Room::features_back`. Adds the gradients of kernels and
     /// biases to that of the parameters, if wanted.
     pub fn backward(&self, logits: &[Option<Vec<f32>>], of_parameters: bool) -> Result<()> {

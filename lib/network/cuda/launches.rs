@@ -183,6 +183,22 @@ impl Launches<'_> {
         partial: Address,
         of: Rows,
     ) -> Result<()> {
+        self.bn_sums([gradient, more, z, norm, a, partial], true, of)
+    }
+
+    /// The sums for a tangent of z.
+    pub fn bn_tangent_sums(
+        &self,
+        [tangent, z]: [Address; 2],
+        norm: Address,
+        partial: Address,
+        of: Rows,
+    ) -> Result<()> {
+        self.bn_sums([tangent, Address::NONE, z, norm, Address::NONE, partial], false, of)
+    }
+
+    fn bn_sums(&self, places: [Address; 6], masked: bool, of: Rows) -> Result<()> {
+        let [gradient, more, z, norm, a, partial] = places;
         let arguments = [
             at(gradient),
             at(more),
@@ -190,6 +206,7 @@ impl Launches<'_> {
             at(norm),
             at(a),
             at(partial),
+            int(usize::from(masked)),
             int(of.rows),
             int(of.channels),
             int(of.per_block()),
@@ -232,6 +249,40 @@ impl Launches<'_> {
         self.each(Kernel::BnBackApply, groups, &arguments)
     }
 
+    pub fn bn_tangent(
+        &self,
+        [tangent, z]: [Address; 2],
+        norm: Address,
+        a: Address,
+        of: Rows,
+    ) -> Result<()> {
+        let groups = of.values() / LANE;
+        let arguments = [at(tangent), at(z), at(norm), at(a), int(groups), int(of.channels)];
+        self.each(Kernel::BnTangent, groups, &arguments)
+    }
+
+    /// Of images of so many pixels.
+    pub fn mean_tangents(
+        &self,
+        [tangent, y]: [Address; 2],
+        norm: Address,
+        features: Address,
+        pixels: usize,
+        of: Rows,
+    ) -> Result<()> {
+        let groups = of.values() / pixels / LANE;
+        let arguments = [
+            at(tangent),
+            at(y),
+            at(norm),
+            at(features),
+            int(groups),
+            int(pixels),
+            int(of.channels),
+        ];
+        self.each(Kernel::MeanTangents, groups, &arguments)
+    }
+
     /// `n` images of (height, width).
     pub fn max_pool(
         &self,
@@ -257,6 +308,19 @@ impl Launches<'_> {
         let arguments =
             [at(gradient), at(taps), at(out), int(groups), int(height), int(width), int(channels)];
         self.each(Kernel::MaxPoolBack, groups, &arguments)
+    }
+
+    pub fn max_pool_tangent(
+        &self,
+        [tangent, taps, out]: [Address; 3],
+        n: usize,
+        (height, width): (usize, usize),
+        channels: usize,
+    ) -> Result<()> {
+        let groups = n * height.div_ceil(2) * width.div_ceil(2) * channels / LANE;
+        let arguments =
+            [at(tangent), at(taps), at(out), int(groups), int(height), int(width), int(channels)];
+        self.each(Kernel::MaxPoolTangent, groups, &arguments)
     }
 
     /// Of images of so many pixels.
@@ -310,7 +374,7 @@ impl Launches<'_> {
         self.each(Kernel::ImagesOut, values, &arguments)
     }
 
-    /// Of the images, each `every`-th, `n` of them of so many values.
+    /// Of the images, each `every`-th, `n` of them of so many values. Without images (`NONE`): the moves themselves.
     pub fn move_images(
         &self,
         [images, direction, moved]: [Address; 3],

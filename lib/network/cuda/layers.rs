@@ -45,7 +45,8 @@ pub struct Layers {
     pub stem: ConvLayer,
     pub units: Vec<UnitLayers>,
     pub norm: NormLayer,
-    pub slots: Slots,
+    /// Without and with places for tangents.
+    pub slots: [Slots; 2],
     /// Pixels of an image, and values of it in host memory.
     pub image_pixels: usize,
     pub image_values: usize,
@@ -180,7 +181,7 @@ impl Layers {
         let residuals = shortcuts.map(|c| c.input_values().max(c.output_values()));
         Layers {
             norm: places.norm(&layout.norm, size_now.0 * size_now.1),
-            slots: Slots::new(&sizes),
+            slots: Slots::without_and_with_tangents(&sizes),
             image_pixels: size.0 * size.1,
             image_values: size.0 * size.1 * layout.stem.inputs,
             stored: places.stored,

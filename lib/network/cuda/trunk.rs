@@ -30,20 +30,40 @@ pub struct Trunk<'a> {
 }
 
 impl Trunk<'_> {
-    /// From images `[n, height, width, channels]` in float32 to `Room::features`.
-    pub fn forward(&self, images: Address, statistics: Statistics) -> Result<()> {
+    /// From images `[n, height, width, channels]` in float32 to `Room::features`. With a direction of each image,
+    /// of length 1 or 0, the tangent along it to `Room::features_tangent`.
+    pub fn forward(
+        &self,
+        images: Address,
+        direction: Option<Address>,
+        statistics: Statistics,
+    ) -> Result<()> {
         let Trunk { launches, layers, room, .. } = *self;
-        let pixels = room.n * layers.image_pixels;
-        let channels = (layers.stem.weights.inputs, layers.stem.weights.padded);
-        launches.images_in(images, room.images, pixels, channels)?;
+        self.images_in(images)?;
         self.stem()?;
         self.normalize(self.norm_of_output(None), room.input(layers, 0), None, statistics)?;
+        if let Some(direction) = direction {
+            self.stem_tangent(direction)?;
+        }
         for (i, unit) in layers.units.iter().enumerate() {
             self.unit(i, unit, statistics)?;
+            if direction.is_some() {
+                self.unit_tangent(i, unit)?;
+            }
         }
         let (norm, y) = (&layers.norm, room.input(layers, layers.units.len()));
-        let vectors = self.vectors(norm);
-        launches.mean_pixels(y, vectors, room.features, norm.pixels, norm.rows(room.n))
+        let (vectors, rows) = (self.vectors(norm), norm.rows(room.n));
+        if direction.is_some() {
+            self.features_tangent()?;
+        }
+        launches.mean_pixels(y, vectors, room.features, norm.pixels, rows)
+    }
+
+    /// Images in float32 to `Room::images`.
+    pub fn images_in(&self, images: Address) -> Result<()> {
+        let Trunk { launches, layers, room, .. } = *self;
+        let channels = (layers.stem.weights.inputs, layers.stem.weights.padded);
+        launches.images_in(images, room.images, room.n * layers.image_pixels, channels)
     }
 
     /// The vectors of a norm.
@@ -57,7 +77,7 @@ impl Trunk<'_> {
     }
 
     /// The norm that reads the output of a unit, or `None`: of the stem or the pool.
-    fn norm_of_output(&self, unit: Option<usize>) -> &NormLayer {
+    pub fn norm_of_output(&self, unit: Option<usize>) -> &NormLayer {
         let next = self.layers.units.get(unit.map_or(0, |unit| unit + 1));
         next.map_or(&self.layers.norm, |next| &next.norms[0])
     }
@@ -80,7 +100,7 @@ impl Trunk<'_> {
         if !layers.layout.pool {
             return self.convolve(stem, Products::Forward, [room.images, y0]);
         }
-        let z = room.slot(layers.slots.stem);
+        let z = room.slot(room.slots(layers).stem);
         self.convolve(stem, Products::Forward, [room.images, z])?;
         let places = [z, y0, room.taps];
         self.launches.max_pool(places, room.n, stem.output(), stem.weights.outputs)
@@ -123,7 +143,7 @@ impl Trunk<'_> {
     /// The `i`-th bottleneck unit.
     fn unit(&self, i: usize, unit: &UnitLayers, statistics: Statistics) -> Result<()> {
         let room = self.room;
-        let slots = &self.layers.slots.units[i];
+        let slots = &room.slots(self.layers).units[i];
         let [norm1, norm2, norm3] = &unit.norms;
         let [conv1, conv2, conv3] = &unit.convs;
         let (x, z1, z2) = (room.input(self.layers, i), room.slot(slots.z1), room.slot(slots.z2));

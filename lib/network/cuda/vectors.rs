@@ -20,15 +20,8 @@ pub struct DeviceWeights {
     has_average: bool,
     parameters: usize,
     moving: usize,
-    /// In float32, and in bfloat16.
-    stored: [Stored; 2],
-}
-
-/// The kernels of all convolutions in one precision.
-#[derive(Default)]
-struct Stored {
-    buffer: Buffer,
-    /// Whether they are those of the parameters.
+    /// The kernels of all convolutions as they are stored, and whether they are those of the parameters.
+    stored: Buffer,
     fresh: bool,
 }
 
@@ -49,7 +42,8 @@ impl DeviceWeights {
             has_average: false,
             parameters: layout.parameters,
             moving: layout.moving,
-            stored: Default::default(),
+            stored: Buffer::default(),
+            fresh: false,
         };
         let bytes = device.bytes();
         device.vectors.reserve(runtime, bytes)?;
@@ -72,8 +66,7 @@ impl DeviceWeights {
 
     /// Bytes of device memory that they take now.
     pub fn allocated(&self) -> usize {
-        let stored = self.stored.iter().map(|stored| stored.buffer.bytes()).sum::<usize>();
-        self.vectors.bytes() + self.average.bytes() + stored
+        self.vectors.bytes() + self.average.bytes() + self.stored.bytes()
     }
 
     pub fn parameters(&self) -> Address {
@@ -97,7 +90,7 @@ impl DeviceWeights {
     }
 
     pub fn put(&mut self, runtime: &dyn Runtime, weights: &Weights) -> Result<()> {
-        self.stored.iter_mut().for_each(|stored| stored.fresh = false);
+        self.fresh = false;
         upload(runtime, &weights.parameters, self.parameters())?;
         upload(runtime, &weights.velocity, self.velocity())?;
         upload(runtime, &weights.moving, self.moving())?;
@@ -123,7 +116,7 @@ impl DeviceWeights {
     }
 
     pub fn update(&mut self, launches: Launches, by: &Update) -> Result<()> {
-        self.stored.iter_mut().for_each(|stored| stored.fresh = false);
+        self.fresh = false;
         let vectors = Vectors {
             parameters: self.parameters(),
             velocity: self.velocity(),
@@ -136,24 +129,20 @@ impl DeviceWeights {
 
     /// Brings the stored kernels up to date.
     pub fn store(&mut self, launches: Launches, layers: &Layers) -> Result<()> {
-        let parameters = self.parameters();
-        let stored = &mut self.stored[launches.precision as usize];
-        if stored.fresh {
+        if self.fresh {
             return Ok(());
         }
-        let bytes = layers.stored * bytes_of(launches.precision);
-        stored.buffer.reserve(launches.runtime, bytes)?;
+        self.stored.reserve(launches.runtime, layers.stored * bytes_of(launches.precision))?;
         for conv in layers.convs() {
-            let to = stored.buffer.address().after(conv.stored * bytes_of(launches.precision));
-            launches.weights_in(parameters.float(conv.parameters), to, conv.weights)?;
+            let (from, to) = (self.parameters(), self.stored(launches.precision, conv));
+            launches.weights_in(from.float(conv.parameters), to, conv.weights)?;
         }
-        stored.fresh = true;
+        self.fresh = true;
         Ok(())
     }
 
     /// The stored kernel of a convolution, after `store`.
     pub fn stored(&self, precision: Precision, conv: &ConvLayer) -> Address {
-        let kernels = self.stored[precision as usize].buffer.address();
-        kernels.after(conv.stored * bytes_of(precision))
+        self.stored.address().after(conv.stored * bytes_of(precision))
     }
 }

@@ -22,13 +22,12 @@ KERNEL images_out(const Value *gradient, float *out, u32 values, int channels, i
 // The larger value; a NaN stays one.
 DEVICE float larger(float a, float b) { return a > b || a != a ? a : b; }
 
-// Moves each `every`-th image by a length along its direction, and leaves it if that is 0. One block an image
-// of so many values.
+// Moves each `every`-th image by a length along its direction, and leaves it if that is 0. Without images it is
+// the move itself, which may take the direction's place. One block an image of so many values.
 KERNEL move_images(const float *images, const float *direction, float *moved, int values, int every,
                    double length) {
   SHARED(float, largest, THREADS);
   SHARED(double, squares, THREADS);
-  const float *image = images + (i64)BLOCK * every * values;
   direction += (i64)BLOCK * values;
   moved += (i64)BLOCK * values;
   // Scaled by the largest value first, so that the squares of tiny gradients do not underflow.
@@ -49,6 +48,8 @@ KERNEL move_images(const float *images, const float *direction, float *moved, in
   double sum = 0.0;
   for (int t = 0; t < THREADS; t++) sum += squares[t];
   double factor = length / sqrt(sum);
-  for (int i = THREAD; i < values; i += THREADS)
-    moved[i] = most == 0.0f ? image[i] : image[i] + (float)(factor * (direction[i] / most));
+  for (int i = THREAD; i < values; i += THREADS) {
+    float from = images ? images[(i64)BLOCK * every * values + i] : 0.0f;
+    moved[i] = most == 0.0f ? from : from + (float)(factor * (direction[i] / most));
+  }
 }

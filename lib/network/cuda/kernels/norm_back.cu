@@ -1,9 +1,10 @@
 // Batch norm and ReLU on the way back.
 
 // The sums over rows of the gradient behind the ReLU, and of that times (z - mean): `[parts][2, channels]`.
-// `gradient`, of a = relu(norm(z)), is added to by `more` if that is given; a is written if it is given.
+// `gradient`, of a = relu(norm(z)), is added to by `more` if that is given; a is written if it is given. Without
+// `masked` there is no ReLU: the sums for a tangent of z.
 KERNEL bn_back_sums(Value *gradient, const Value *more, const Value *z, const float *norm, Value *a,
-                    float *partial, int rows, int channels, int rows_per_block) {
+                    float *partial, int masked, int rows, int channels, int rows_per_block) {
   SHARED(float, room, 2 * LANE * THREADS);
   Share s = share(rows, channels, rows_per_block);
   Lane sum = {{0}}, product = {{0}};
@@ -21,7 +22,7 @@ KERNEL bn_back_sums(Value *gradient, const Value *more, const Value *z, const fl
       }
       for (int k = 0; k < LANE; k++) {
         y.v[k] = normalized(x.v[k], scale.v[k], shift.v[k]);
-        float on = y.v[k] > 0.0f ? g.v[k] : 0.0f;
+        float on = !masked || y.v[k] > 0.0f ? g.v[k] : 0.0f;
         sum.v[k] += on;
         product.v[k] = fmaf(on, x.v[k] - mean.v[k], product.v[k]);
         y.v[k] = relu(y.v[k]);
@@ -81,4 +82,39 @@ KERNEL bn_back_apply(Value *gradient, const Value *z, const Value *residual, con
     g.v[k] = fmaf(on, of_gradient.v[k], fmaf(x.v[k], of_value.v[k], one.v[k])) + more.v[k];
   }
   store(gradient, at, g);
+}
+
+// The tangent of a = relu(norm(z)), of 8 channels, from that of z, by the coefficients of `bn_back_finish`.
+DEVICE Lane tangent_of(const Value *tangent, const Value *z, const float *norm, i64 at, int channels, int group) {
+  Lane scale = vector(norm, SCALE, channels, group), shift = vector(norm, SHIFT, channels, group),
+       of_gradient = vector(norm, OF_GRADIENT, channels, group),
+       of_value = vector(norm, OF_VALUE, channels, group), one = vector(norm, ONE, channels, group);
+  Lane t = load(tangent, at), x = load(z, at);
+  for (int k = 0; k < LANE; k++) {
+    float moved = fmaf(t.v[k], of_gradient.v[k], fmaf(x.v[k], of_value.v[k], one.v[k]));
+    t.v[k] = normalized(x.v[k], scale.v[k], shift.v[k]) > 0.0f ? moved : 0.0f;
+  }
+  return t;
+}
+
+// The tangent of a = relu(norm(z)), of `groups` times 8 values, from that of z.
+KERNEL bn_tangent(const Value *tangent, const Value *z, const float *norm, Value *a, u32 groups, int channels) {
+  u32 at = INDEX;
+  if (at < groups) store(a, at, tangent_of(tangent, z, norm, at, channels, at % (channels / LANE)));
+}
+
+// The tangent of the pre-logits: the mean over the pixels of each image of that of relu(norm(y)). `groups`: n *
+// channels / 8.
+KERNEL mean_tangents(const Value *tangent, const Value *y, const float *norm, float *features, u32 groups,
+                     int pixels, int channels) {
+  u32 at = INDEX;
+  if (at >= groups) return;
+  u32 across = channels / LANE, group = at % across, image = at / across;
+  Lane sum = {{0}};
+  for (int p = 0; p < pixels; p++) {
+    Lane t = tangent_of(tangent, y, norm, (image * pixels + p) * across + group, channels, group);
+    for (int k = 0; k < LANE; k++) sum.v[k] += t.v[k];
+  }
+  for (int k = 0; k < LANE; k++) sum.v[k] *= 1.0f / pixels;
+  store_floats(features, at, sum);
 }

@@ -52,6 +52,26 @@ KERNEL max_pool_back(const Value *gradient, const u8 *taps, Value *out, u32 grou
   store(out, at, sum);
 }
 
+// The tangent of the pool's output, of `groups` times 8 values: that of the tap which gave it, 0 for padding.
+KERNEL max_pool_tangent(const Value *tangent, const u8 *taps, Value *out, u32 groups, int height, int width,
+                        int channels) {
+  u32 at = INDEX;
+  if (at >= groups) return;
+  u32 out_height = (height + 1) / 2, out_width = (width + 1) / 2, across = channels / LANE;
+  u32 group = at % across, line = at / across / out_width, image = line / out_height;
+  int x = at / across % out_width, y = line % out_height;
+  uint2 of = ((const uint2 *)taps)[at];
+  Lane lane = {{0}};
+  for (int k = 0; k < LANE; k++) {
+    int tap = byte_of(of, k), row = 2 * y + tap / 3 - 1, column = 2 * x + tap % 3 - 1;
+    if (row >= 0 && row < height && column >= 0 && column < width) {
+      i64 from = (i64)((image * height + row) * width + column) * channels;
+      lane.v[k] = load_one(tangent + from + group * LANE + k);
+    }
+  }
+  store(out, at, lane);
+}
+
 // Pre-logits `[n, channels]`: the mean over the pixels of each image of relu(norm(y)). `groups`: n * channels / 8.
 KERNEL mean_pixels(const Value *y, const float *norm, float *features, u32 groups, int pixels, int channels) {
   u32 at = INDEX;
