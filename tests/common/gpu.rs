@@ -11,6 +11,7 @@ use s4l::network::cuda::runtime::{
 };
 use s4l::network::engine::Precision::{self, Bf16, F32};
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
@@ -24,12 +25,14 @@ pub struct Simulated {
     pub descending: bool,
     /// Bytes of its memory.
     pub memory: usize,
+    /// The place of the last `upload_ahead`.
+    ahead: Cell<(u64, u64)>,
     used: Arc<AtomicUsize>,
 }
 
 impl Simulated {
     pub fn new(descending: bool) -> Simulated {
-        Simulated { descending, memory: 4 << 30, used: Arc::default() }
+        Simulated { descending, memory: 4 << 30, ahead: Cell::default(), used: Arc::default() }
     }
 }
 
@@ -256,6 +259,14 @@ impl Runtime for Simulated {
         // SAFETY: the engine gives a place with so much room.
         unsafe { at::<u8>(to, from.len()) }.copy_from_slice(from);
         Ok(())
+    }
+
+    /// The calls before may be under way, with what the last one brought.
+    fn upload_ahead(&self, from: &[u8], to: Address) -> Result<()> {
+        let place = (to.0, to.0 + from.len() as u64);
+        let last = self.ahead.replace(place);
+        assert!(place.1 <= last.0 || last.1 <= place.0, "a copy into images that are in use");
+        self.upload(from, to)
     }
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<()> {

@@ -8,7 +8,7 @@ use super::plans::Plans;
 use super::runtime::{
     Address, Argument, Convolution, Memory, Operands, Product, Products, Runtime,
 };
-use super::staging::Staging;
+use super::staging::{Event, Staging};
 use super::status::{allocating, driver, failed};
 use super::{descriptor, libraries};
 use crate::error::{Error, Result};
@@ -23,13 +23,17 @@ use std::sync::Arc;
 /// Compute capability of the first GPUs with bfloat16.
 const BF16: i32 = 80;
 
-/// A GPU with its libraries, kernels and plans. All work is on one stream.
+/// A GPU with its libraries, kernels and plans. All work is on one stream, but for copies ahead of it.
 pub struct Card {
     name: String,
     kernels: HashMap<(Kernel, Precision), sys::CUfunction>,
     /// Memory that plans work in, as much as one of them needed so far.
     workspace: RefCell<(usize, Option<Memory>)>,
     staging: RefCell<Staging>,
+    ahead: RefCell<Staging>,
+    /// All work before the last copy ahead, and the stream of these copies.
+    before: Event,
+    copies: Arc<CudaStream>,
     multiplier: RefCell<Multiplier>,
     plans: RefCell<Plans>,
     cudnn: Cudnn,
@@ -78,6 +82,9 @@ impl Card {
             kernels,
             workspace: RefCell::new((0, None)),
             staging: RefCell::new(Staging::new()?),
+            ahead: RefCell::new(Staging::new()?),
+            before: Event::new()?,
+            copies: context.new_stream().map_err(driver("cuStreamCreate"))?,
             multiplier: RefCell::new(Multiplier::new()?),
             plans: RefCell::new(Plans::new(Target::Card(cudnn.0))),
             cudnn,
@@ -122,7 +129,16 @@ impl Runtime for Card {
 
     fn upload(&self, from: &[u8], to: Address) -> Result<()> {
         self.bind()?;
-        self.staging.borrow_mut().send(from, to, self.stream.cu_stream())
+        self.staging.borrow_mut().send(from, to, self.stream.cu_stream())?;
+        Ok(())
+    }
+
+    fn upload_ahead(&self, from: &[u8], to: Address) -> Result<()> {
+        self.bind()?;
+        let (work, copies) = (self.stream.cu_stream(), self.copies.cu_stream());
+        self.before.hold(copies)?;
+        self.ahead.borrow_mut().send(from, to, copies)?.hold(work)?;
+        self.before.record(work)
     }
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<()> {

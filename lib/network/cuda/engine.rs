@@ -59,7 +59,8 @@ pub fn training_bytes(
         Room::bytes(&layers, n, precision, false).max(Room::bytes(&layers, moved, precision, true));
     // Parameters, velocity, gradient, average, and the kernels as they are stored.
     let weights = layout.parameters * (4 * size_of::<f32>() + bytes_of(precision));
-    weights + room + (n + 2 * moved) * layers.image_values * size_of::<f32>()
+    // The images of two steps, directions and moved images.
+    weights + room + 2 * (n + moved) * layers.image_values * size_of::<f32>()
 }
 
 /// See the module.
@@ -83,6 +84,8 @@ struct GpuEngine {
 struct Images {
     step: Buffer,
     n: usize,
+    /// Those of the step before, in whose place the next come.
+    before: Buffer,
     /// The direction of each `every`-th image, and the images moved along it.
     direction: Buffer,
     moved: Buffer,
@@ -91,10 +94,15 @@ struct Images {
 }
 
 impl Images {
-    /// Copies values to a buffer of the device.
-    fn copy(buffer: &mut Buffer, runtime: &dyn Runtime, values: &[f32]) -> Result<()> {
-        buffer.reserve(runtime, size_of_val(values))?;
-        upload(runtime, values, buffer.address())
+    /// Takes the images of a step while the step before is under way.
+    fn take(&mut self, runtime: &dyn Runtime, images: &[f32], values: usize) -> Result<()> {
+        self.n = images.len() / values;
+        std::mem::swap(&mut self.step, &mut self.before);
+        self.step.reserve(runtime, size_of_val(images))?;
+        match images.is_empty() {
+            true => Ok(()),
+            false => runtime.upload_ahead(bytemuck::cast_slice(images), self.step.address()),
+        }
     }
 
     fn along(&mut self, launches: Launches, layers: &Layers, length: f64) -> Result<()> {
@@ -190,15 +198,16 @@ impl Engine for GpuEngine {
 
     /// They are copied, so their buffer stays the caller's.
     fn images(&mut self, images: &mut Vec<f32>) {
-        self.images.n = images.len() / self.layers.image_values;
-        let done = Images::copy(&mut self.images.step, &*self.runtime, images);
+        let done = self.images.take(&*self.runtime, images, self.layers.image_values);
         self.keep(done);
     }
 
     fn direction(&mut self, direction: Vec<f32>, every: usize) {
         self.images.moves = direction.len() / self.layers.image_values;
         self.images.every = every;
-        let done = Images::copy(&mut self.images.direction, &*self.runtime, &direction);
+        let GpuEngine { images, runtime, .. } = self;
+        let done = images.direction.reserve(&**runtime, size_of_val(&direction[..]));
+        let done = done.and_then(|_| upload(&**runtime, &direction, images.direction.address()));
         self.keep(done);
     }
 

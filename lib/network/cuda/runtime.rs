@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::network::engine::Precision;
 
 /// What the engine asks of the machine. `device.rs` has CUDA's; tests/common/gpu.rs has a simulated one, on
-/// the CPU. Calls are made in order on one stream; `download` waits for all before it.
+/// the CPU. Calls are made in order, but for `upload_ahead`; `download` waits for all before it.
 pub trait Runtime: Send {
     /// Card, driver and libraries, for messages and for what is written about a run.
     fn name(&self) -> String;
@@ -18,6 +18,10 @@ pub trait Runtime: Send {
 
     /// May come back before the copy is made, but then has its own copy of `from`.
     fn upload(&self, from: &[u8], to: Address) -> Result<()>;
+
+    /// As `upload`, but beside all calls since the last `upload_ahead`, none of which uses the place. Later calls come
+    /// after it.
+    fn upload_ahead(&self, from: &[u8], to: Address) -> Result<()>;
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<()>;
 
