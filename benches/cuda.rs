@@ -23,7 +23,7 @@ const DIRECTIONS: [Products; 3] =
 const CHANNELS: usize = 8;
 
 /// The most memory that a plan in bfloat16 may work in. In float32 without tensor cores, and for the gradient of
-/// the images, which VAT alone needs, cuDNN also has its own copies of images and outputs there.
+/// the images, which VAT alone needs, cuDNN also has its own copies of images, outputs and kernel there.
 const WORKSPACE: usize = 64 << 20;
 
 fn main() -> ExitCode {
@@ -117,11 +117,12 @@ fn convolutions(layout: &Layout, size: usize) -> Vec<(Conv, usize)> {
     all
 }
 
-/// Bytes of the images and outputs of a convolution.
+/// Bytes of the images, outputs and kernel of a convolution.
 fn copies(c: &Convolution) -> usize {
     let value = if c.precision == Precision::F32 { 4 } else { 2 };
     let outputs = c.output(c.height) * c.output(c.width) * c.outputs;
-    value * c.n * (c.height * c.width * c.channels + outputs)
+    let kernel = c.kernel * c.kernel * c.channels * c.outputs;
+    value * (c.n * (c.height * c.width * c.channels + outputs) + kernel)
 }
 
 fn plans(card: &str) -> bool {
@@ -154,7 +155,14 @@ fn plans(card: &str) -> bool {
                         Ok(plan) => {
                             let most = &mut most[usize::from(of_images)];
                             *most = plan.workspace.max(*most);
-                            large += usize::from(plan.workspace > copies + WORKSPACE);
+                            if plan.workspace > copies + WORKSPACE {
+                                large += 1;
+                                let megabytes = [plan.workspace, copies].map(|bytes| bytes >> 20);
+                                println!(
+                                    "{name} {precision:?} {what:?} {}: {megabytes:?} MB",
+                                    conv.name
+                                );
+                            }
                         }
                         Err(e) => {
                             failed += 1;

@@ -26,7 +26,7 @@ if [ ! -e "$dir/stub/libcuda.so.1" ]; then
 fi
 
 if [ -z "${BIN:-}" ]; then
-  BIN=$(cargo build --locked --bench cuda --message-format=json-render-diagnostics |
+  BIN=$(cargo build --release --locked --bench cuda --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\/cuda-[^"]*\)".*/\1/p')
 fi
 export LD_LIBRARY_PATH=$packages/cu13/lib:$packages/cudnn/lib:$dir/stub
