@@ -50,19 +50,22 @@ impl<E: Element> Steps<'_, E> {
         let [norm1, norm2, norm3] = &unit.norms;
         let [a1, a2, a3] = norms;
         let (z1, z2) = (&*self.slot(slots.z1), &*self.slot(slots.z2));
-        let [t1, t2, ty] = [slots.t1, slots.t2, slots.ty].map(|slot| self.slot(slot));
+        let [t1, t2] = [slots.t1, slots.t2].map(|slot| self.slot(slot));
 
         self.along(norm1, a1, tangent, x)?;
-        let outputs = [LayerOutput::new(t1, Then::Nothing), LayerOutput::new(ty, Then::Nothing)];
-        let outputs = &outputs[..group1.convs.len()];
-        self.convolve(group1, LayerInput::Tangent(tangent, x, a1), outputs);
+        let mut outputs = vec![LayerOutput::new(t1, Then::Nothing)];
+        if unit.shortcut.is_some() {
+            outputs.push(LayerOutput::new(self.slot(slots.ty), Then::Nothing));
+        }
+        self.convolve(group1, LayerInput::Tangent(tangent, x, a1), &outputs);
 
         self.along(norm2, a2, t1, z1)?;
         let output = LayerOutput::new(t2, Then::Nothing);
         self.convolve(group2, LayerInput::Tangent(t1, z1, a2), &[output]);
 
         self.along(norm3, a3, t2, z2)?;
-        // The residual is there: of the projection, or else the input's tangent.
+        // The residual is there: of the projection, or else the input's tangent, which nothing else needs now.
+        let ty = self.slot(slots.ty);
         let residual = Some(ty.as_ptr());
         let output = LayerOutput { values: Shared::new(ty), residual, then: Then::Nothing };
         self.convolve(group3, LayerInput::Tangent(t2, z2, a3), &[output]);
