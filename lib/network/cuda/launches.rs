@@ -292,9 +292,7 @@ impl Launches<'_> {
         channels: usize,
     ) -> Result<()> {
         let groups = n * height.div_ceil(2) * width.div_ceil(2) * channels / LANE;
-        let arguments =
-            [at(z), at(out), at(taps), int(groups), int(height), int(width), int(channels)];
-        self.each(Kernel::MaxPool, groups, &arguments)
+        self.pool(Kernel::MaxPool, [z, out, taps], groups, (height, width), channels)
     }
 
     pub fn max_pool_back(
@@ -305,9 +303,8 @@ impl Launches<'_> {
         channels: usize,
     ) -> Result<()> {
         let groups = n * height * width * channels / LANE;
-        let arguments =
-            [at(gradient), at(taps), at(out), int(groups), int(height), int(width), int(channels)];
-        self.each(Kernel::MaxPoolBack, groups, &arguments)
+        let places = [gradient, taps, out];
+        self.pool(Kernel::MaxPoolBack, places, groups, (height, width), channels)
     }
 
     pub fn max_pool_tangent(
@@ -318,9 +315,21 @@ impl Launches<'_> {
         channels: usize,
     ) -> Result<()> {
         let groups = n * height.div_ceil(2) * width.div_ceil(2) * channels / LANE;
-        let arguments =
-            [at(tangent), at(taps), at(out), int(groups), int(height), int(width), int(channels)];
-        self.each(Kernel::MaxPoolTangent, groups, &arguments)
+        let places = [tangent, taps, out];
+        self.pool(Kernel::MaxPoolTangent, places, groups, (height, width), channels)
+    }
+
+    fn pool(
+        &self,
+        kernel: Kernel,
+        places: [Address; 3],
+        groups: usize,
+        (height, width): (usize, usize),
+        channels: usize,
+    ) -> Result<()> {
+        let [first, second, third] = places.map(at);
+        let counts = [groups, height, width, channels].map(int);
+        self.each(kernel, groups, &[&[first, second, third], &counts[..]].concat())
     }
 
     /// Of images of so many pixels.

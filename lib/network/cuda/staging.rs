@@ -59,7 +59,7 @@ impl Staging {
         Ok(Staging { at: std::ptr::null_mut(), bytes: 0, sent: Event::new()? })
     }
 
-    /// Copies `from`, and lets the GPU fetch the copy in its turn. Returns when it has.
+    /// Copies `from`, and lets the GPU fetch the copy in its turn. The event comes after that.
     pub fn send(&mut self, from: &[u8], to: Address, stream: sys::CUstream) -> Result<&Event> {
         self.sent.wait()?;
         if self.bytes < from.len() {
