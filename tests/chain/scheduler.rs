@@ -55,7 +55,7 @@ fn the_sidecar_tells_of_the_job_and_its_cores() {
         serde_json::from_slice(&text).unwrap()
     };
     let plain = sidecar(&[], &[]);
-    let known = ["AVX512-BF16", "AVX-512", "AVX2", "any"];
+    let known = ["AVX512-BF16", "AVX-512", "AVX2", "NEON", "any"];
     assert!(known.contains(&plain["instructions"].as_str().unwrap()), "{plain}");
     let cores = std::thread::available_parallelism().unwrap().get();
     for (cpus, more, threads) in [

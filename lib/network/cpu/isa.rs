@@ -19,20 +19,24 @@ impl Isa {
 
     /// All that this machine has, the best first.
     pub fn all() -> Vec<Isa> {
+        let only = |arch| Isa {
+            arch,
+            #[cfg(target_arch = "x86_64")]
+            pairs: None,
+        };
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let only = |arch| Isa { arch, pairs: None };
             if let Some(v4) = pulp::x86::V4::try_new() {
                 let pairs = std::arch::is_x86_feature_detected!("avx512bf16").then_some(v4);
                 all.extend(pairs.map(|v4| Isa { arch: pulp::Arch::V4(v4), pairs }));
                 all.push(only(pulp::Arch::V4(v4)));
             }
             all.extend(pulp::x86::V3::try_new().map(|v3| only(pulp::Arch::V3(v3))));
-            all.push(only(pulp::Arch::Scalar));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        all.extend([pulp::Arch::new(), pulp::Arch::Scalar].map(|arch| Isa { arch }));
+        #[cfg(target_arch = "aarch64")]
+        all.extend(pulp::aarch64::Neon::try_new().map(|neon| only(pulp::Arch::Neon(neon))));
+        all.push(only(pulp::Arch::Scalar));
         all
     }
 
@@ -45,6 +49,8 @@ impl Isa {
             pulp::Arch::V4(_) => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             pulp::Arch::V3(_) => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            pulp::Arch::Neon(_) => "NEON",
             _ => "any",
         }
     }

@@ -49,14 +49,14 @@ macro_rules! for_rows {
 }
 
 /// Rows of a register tile of `vectors` columns: as many as leave registers for a row of weights and a
-/// broadcast value. Without vectors, many rows gain nothing.
+/// broadcast value, of 16 with 8 lanes (AVX2), else of 32 (AVX-512, NEON). Without vectors, many rows gain nothing.
 pub const fn register_rows<S: Simd>(vectors: usize) -> usize {
     match (S::F32_LANES, vectors) {
         (1, _) => 4,
-        (16.., 1) => 16,
-        (16.., _) => 14,
-        (_, 1) => 12,
-        (_, _) => 6,
+        (8, 1) => 12,
+        (8, _) => 6,
+        (_, 1) => 16,
+        (_, _) => 14,
     }
 }
 
